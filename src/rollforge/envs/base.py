@@ -1,0 +1,109 @@
+"""The protocols beneath `@env`: an environment opens one session per rollout; a session has tools and a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rollforge.errors import VerifierFault
+from rollforge.records.items import Json, Response
+from rollforge.records.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """What the policy is told of a tool."""
+
+    name: str
+    description: str = ""
+    parameters: Json = field(default_factory=lambda: {"type": "object", "properties": {}})
+    """A JSON Schema of type object."""
+
+    def row(self) -> Json:
+        """The flat function tool of the Responses API."""
+        return {"type": "function", "name": self.name, "description": self.description, "parameters": self.parameters}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    name: str
+    arguments: Mapping[str, Any]
+    call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutput:
+    text: str
+    """What the policy reads."""
+    error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judged attempt. Make one with `verdict()`, which checks it."""
+
+    reward: float
+    fields: dict[str, Any] = field(default_factory=dict)
+    """Stored beside the reward; every number among them is a metric and is aggregated."""
+
+
+class Session(Protocol):
+    """One attempt at one task: opened fresh, never reset, always closed."""
+
+    @property
+    def tools(self) -> Sequence[Tool]: ...
+
+    async def call(self, call: ToolCall, /) -> ToolOutput:
+        """Run a tool. Wrong arguments and a tool's own exception are outputs with `error`, for the policy to read."""
+        ...
+
+    async def verify(self, response: Response, /) -> Verdict:
+        """Judge the finished attempt. Raises `VerifierFault` or `JudgeFault` if it cannot be judged: never a 0 for that."""
+        ...
+
+
+class Env(Protocol):
+    def open(self, task: Task, /) -> AbstractAsyncContextManager[Session]: ...
+
+
+def verdict(value: Any) -> Verdict:
+    """A `Verdict` from what a verifier returned: a number; a mapping with `reward`, whose other keys are metrics; a mapping
+    of named parts, whose sum is the reward; or a `Verdict`.
+
+    Raises `VerifierFault` for anything else, for a reward that is not finite, and for `reward_components` whose sum is
+    not the reward (trainers that weigh the parts rely on it). Rewards are not bounded.
+    """
+    if isinstance(value, Verdict):
+        reward, fields = value.reward, value.fields
+    elif isinstance(value, Mapping):
+        if not value:
+            raise VerifierFault("the verifier returned an empty mapping")
+        if "reward" in value:
+            reward, fields = value["reward"], {str(k): v for k, v in value.items() if k != "reward"}
+        else:
+            parts = {str(name): _finite(part, str(name)) for name, part in value.items()}
+            reward, fields = math.fsum(parts.values()), {"reward_components": parts}
+    else:
+        reward, fields = value, {}
+    number = _finite(reward, "reward")
+    components = fields.get("reward_components")
+    if components is not None:
+        if not isinstance(components, Mapping):
+            raise VerifierFault(f"reward_components is {type(components).__name__}, not a mapping of name to number")
+        total = math.fsum(_finite(part, f"reward_components[{name!r}]") for name, part in components.items())
+        if not math.isclose(total, number, rel_tol=1e-6, abs_tol=1e-6):
+            raise VerifierFault(f"reward_components sum to {total:g}, but reward is {number:g}")
+    return Verdict(number, fields)
+
+
+def _finite(value: Any, name: str) -> float:
+    # bool is a number here on purpose (verifiers return `answer in reply`); numpy scalars pass by __float__.
+    if value is None or isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
+        raise VerifierFault(f"the verifier gave {name} = {value!r} ({type(value).__name__}), not a number")
+    number = float(value)
+    if not math.isfinite(number):
+        raise VerifierFault(f"the verifier gave {name} = {number}, which is not finite")
+    return number

@@ -1,0 +1,179 @@
+"""Items of the OpenAI Responses API as plain JSON objects, and the few questions everybody asks of them.
+
+Items stay the dictionaries they arrived as, so unknown fields survive every hop; the TypedDicts name the fields that this
+package reads. `check_items` is the one place that validates them, where they enter. Shapes: the OpenAI API reference,
+"Responses", and the training fields of NeMo Gym (`prompt_token_ids`, `generation_token_ids`, `generation_log_probs`:
+all three or none, on the last output item of each model call).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, TypedDict
+
+Item: TypeAlias = dict[str, Any]
+"""message {role, content}, reasoning {summary, content?}, function_call {call_id, name, arguments: str},
+function_call_output {call_id, output}; any other type passes through."""
+
+Json: TypeAlias = dict[str, Any]
+
+
+class Usage(TypedDict, total=False):
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    input_tokens_details: Json
+    output_tokens_details: Json
+
+
+class Response(TypedDict, total=False):
+    """A model's (or, summed over an episode, an agent's) answer: a Responses API response object."""
+
+    id: str
+    object: str
+    created_at: float
+    model: str
+    output: list[Item]
+    usage: Usage | None
+    status: str
+    incomplete_details: Json | None
+    """`{"reason": "max_output_tokens" | "content_filter" | "max_turns" | ...}` when the answer was cut."""
+    error: Any
+    metadata: Any
+
+
+class Params(TypedDict, total=False):
+    """`responses_create_params`: what is asked of the model. Extra keys survive."""
+
+    input: str | list[Item]
+    instructions: str | None
+    tools: list[Json]
+    tool_choice: Any
+    parallel_tool_calls: bool | None
+    temperature: float | None
+    top_p: float | None
+    max_output_tokens: int | None
+    text: Json | None
+    reasoning: Json | None
+    metadata: Any
+
+
+TOKEN_FIELDS = ("prompt_token_ids", "generation_token_ids", "generation_log_probs")
+
+
+def user(text: str) -> Item:
+    return {"type": "message", "role": "user", "content": text}
+
+
+def system(text: str) -> Item:
+    return {"type": "message", "role": "system", "content": text}
+
+
+def assistant(text: str, id: str = "msg_0") -> Item:
+    """An output message, with every field the Responses API requires of one."""
+    part = {"type": "output_text", "text": text, "annotations": []}
+    return {"type": "message", "id": id, "role": "assistant", "status": "completed", "content": [part]}
+
+
+def function_call(name: str, arguments: str, call_id: str, id: str | None = None) -> Item:
+    """`arguments` is the JSON text as the model wrote it, valid or not."""
+    item: Item = {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
+    return {**item, "id": id or call_id, "status": "completed"}
+
+
+def function_call_output(call_id: str, output: str) -> Item:
+    return {"type": "function_call_output", "call_id": call_id, "output": output}
+
+
+def input_items(params: Mapping[str, Any]) -> list[Item]:
+    """The prompt as items; a string input is one user message. Does not include `instructions`."""
+    value = params.get("input")
+    return [user(value)] if isinstance(value, str) else list(value or [])
+
+
+def item_type(item: Mapping[str, Any]) -> str:
+    """Messages may leave `type` out ("easy messages"); they have a role."""
+    return item.get("type") or ("message" if "role" in item else "")
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content: a string, or the text parts of a list, joined as they stand."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    parts = (p if isinstance(p, str) else p.get("text") or "" for p in content if isinstance(p, (str, dict)))
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def final_text(response: Response | None) -> str:
+    """The reply: the text of the last assistant message, "" if there is none. A refusal is no reply."""
+    for item in reversed((response or {}).get("output") or []):
+        if item_type(item) == "message" and item.get("role", "assistant") == "assistant":
+            return text_of(item.get("content"))
+    return ""
+
+
+def prompt_text(params: Mapping[str, Any]) -> str:
+    """The text of the last user message of the prompt, "" if there is none."""
+    for item in reversed(input_items(params)):
+        if item_type(item) == "message" and item.get("role") == "user":
+            return text_of(item.get("content"))
+    return ""
+
+
+def tool_calls(response: Response | None) -> list[Item]:
+    return [item for item in (response or {}).get("output") or [] if item.get("type") == "function_call"]
+
+
+def reasoning_text(response: Response | None) -> str:
+    """All reasoning, content before summary (servers fill one or the other), joined by blank lines."""
+    items = [item for item in (response or {}).get("output") or [] if item.get("type") == "reasoning"]
+    texts = (text_of(item.get("content")) or text_of(item.get("summary")) for item in items)
+    return "\n\n".join(text for text in texts if text)
+
+
+def check_items(value: Any, where: str) -> str | None:
+    """Why `value` is no list of items, naming the first offender; None if it is one."""
+    if not isinstance(value, list):
+        return f"{where} is {type(value).__name__}, not a list of items"
+    for index, item in enumerate(value):
+        if not isinstance(item, dict):
+            return f"{where}[{index}] is {type(item).__name__}, not an item"
+        kind = item_type(item)
+        if not kind:
+            return f"{where}[{index}] has neither type nor role"
+        if kind == "function_call" and not isinstance(item.get("name"), str):
+            return f"{where}[{index}] is a function_call without a name"
+    return None
+
+
+def add_usage(total: Usage | None, more: Usage | None) -> Usage | None:
+    """The sum, nested details included; None only if both are unknown."""
+    if not total or not more:
+        return total or more
+    summed: dict[str, Any] = dict(total)
+    for key, value in more.items():
+        old = summed.get(key)
+        if isinstance(value, dict):
+            summed[key] = add_usage(old if isinstance(old, dict) else None, value)  # type: ignore[arg-type]
+        elif isinstance(value, (int, float)):
+            summed[key] = value + (old if isinstance(old, (int, float)) else 0)
+    return summed  # type: ignore[return-value]
+
+
+def token_drift(output: Sequence[Item]) -> int | None:
+    """The first model call (0-based, counted over items with token ids) whose prompt does not start with everything
+    seen before it; None if all are contiguous. Trainers that concatenate calls need this (NeMo RL asserts it)."""
+    seen: list[int] = []
+    calls = 0
+    for item in output:
+        generated = item.get("generation_token_ids")
+        if not generated:
+            continue
+        prompt = item.get("prompt_token_ids") or []
+        if prompt[: len(seen)] != seen:
+            return calls
+        seen = [*prompt, *generated]
+        calls += 1
+    return None

@@ -1,0 +1,68 @@
+"""A task: what is asked of the policy, and what only the verifier may know."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from rollforge.errors import UserError
+from rollforge.records.items import Params, check_items
+
+CONTENT_KEYS = ("prompt", "messages", "input")
+"""Short forms of the prompt, in the order they are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    params: Params
+    """`responses_create_params`; `input` is a string or a list of items."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    """Every other top-level field of the row: the verifier's (expected_answer, options, ...) and `agent_ref`."""
+    id: str = ""
+    """The row's own `id`-like field if it named one (`task_id`), else the hash of its canonical content."""
+    index: int | None = None
+    """Position in its data set, or the row's `_ng_task_index`."""
+
+
+def task_from_row(row: Mapping[str, Any], index: int | None = None) -> Task:
+    """Read a task row, long form (`responses_create_params`) or short form (`prompt`: a string or a list of messages).
+
+    Raises `UserError` saying what is missing when the row has no usable input.
+    """
+    fields = dict(row)
+    params = fields.pop("responses_create_params", None)
+    if params is None:
+        key = next((key for key in CONTENT_KEYS if key in fields), None)
+        if key is None:
+            short = ", ".join(CONTENT_KEYS)
+            raise UserError(f"no input: a task row has responses_create_params.input, or one of {short}")
+        params = {"input": fields.pop(key)}
+        if isinstance(fields.get("tools"), list):
+            params["tools"] = fields.pop("tools")
+    elif not isinstance(params, dict):
+        raise UserError(f"responses_create_params is {type(params).__name__}, not an object")
+    value = params.get("input")
+    if isinstance(value, str):
+        problem = None if value.strip() else "input is empty"
+    else:
+        problem = check_items(value, "input") or (None if value else "input is empty")
+    if problem:
+        raise UserError(problem)
+    given = fields.pop("_ng_task_index", None)
+    name = fields.get("task_id")
+    return Task(
+        params=params,  # type: ignore[arg-type]
+        fields=fields,
+        id=name if isinstance(name, str) and name else task_id(params, fields),
+        index=given if isinstance(given, int) else index,
+    )
+
+
+def task_id(params: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+    """The first 16 hex digits of the SHA-256 of the canonical JSON (sorted keys) of the content."""
+    content = orjson.dumps([params, fields], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return hashlib.sha256(content).hexdigest()[:16]
