@@ -6,10 +6,11 @@ Two families. `UserError`: what a person asked for cannot be done; the command p
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 Stage = Literal["open", "model", "tools", "agent", "verify", "close"]
 
@@ -30,6 +31,8 @@ class RolloutError(RollforgeError):
     """One attempt failed. `stage` is filled by `stage()` where the raiser did not."""
 
     stage: Stage | None = None
+    partial: Any = None
+    """The response so far, where an agent had one."""
 
 
 class PolicyFault(RolloutError):
@@ -56,17 +59,17 @@ class DeadlineExceeded(RolloutError):
 def stage(name: Stage, fault: type[RolloutError]) -> Iterator[None]:
     """Attribute what is raised inside to a stage of the rollout; anything foreign becomes a `fault`.
 
-    `SetupError` and cancellation pass through untouched.
+    `SetupError` and cancellation pass through untouched: they are not about one rollout.
     """
     try:
         yield
     except RolloutError as error:
         error.stage = error.stage or name
         raise
-    except (SetupError, UserError):
+    except SetupError:
         raise
     except Exception as error:
-        wrapped = fault(f"{type(error).__name__}: {error}")
+        wrapped = fault(describe(error))
         wrapped.stage = name
         raise wrapped from error
 
@@ -77,3 +80,19 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserE
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     listed = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
     return UserError(f"unknown {kind} {name!r}; {listed}" + (f" {hint}" if hint else ""))
+
+
+def describe(error: BaseException) -> str:
+    """`ValueError: message (file.py:12)`: the type, the text, and the last line of the user's own code it went through."""
+    place = ""
+    trace = error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not file.startswith(_NOT_THEIRS) and "site-packages" not in file:
+            place = f" ({os.path.basename(file)}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    text = str(error)
+    return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
+
+
+_NOT_THEIRS = ("<frozen", os.path.dirname(__file__), os.path.dirname(os.__file__))

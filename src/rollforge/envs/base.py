@@ -50,11 +50,25 @@ class Verdict:
     """Stored beside the reward; every number among them is a metric and is aggregated."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds that one call may take. An environment with an attribute `limits` keeps them itself: it can stop the clock
+    while a call queues for a thread or a process. For any other, the rollout does."""
+
+    tool: float = 60.0
+    verify: float = 60.0
+
+
 class Session(Protocol):
     """One attempt at one task: opened fresh, never reset, always closed."""
 
     @property
     def tools(self) -> Sequence[Tool]: ...
+
+    @property
+    def observation(self) -> str | None:
+        """What the environment adds to the prompt now that it is open (a first state to look at); usually None."""
+        ...
 
     async def call(self, call: ToolCall, /) -> ToolOutput:
         """Run a tool. Wrong arguments and a tool's own exception are outputs with `error`, for the policy to read."""

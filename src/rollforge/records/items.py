@@ -126,6 +126,22 @@ def tool_calls(response: Response | None) -> list[Item]:
     return [item for item in (response or {}).get("output") or [] if item.get("type") == "function_call"]
 
 
+def model_calls(items: Sequence[Item]) -> list[list[Item]]:
+    """The items that each model call made, in order: a call ends where a tool's output or somebody else's message follows,
+    and at an item with token ids (they stand on the last item of a call). Calls without either between them are one."""
+    calls: list[list[Item]] = []
+    ended = True
+    for item in items:
+        if item_type(item) == "function_call_output" or item.get("role", "assistant") != "assistant":
+            ended = True
+            continue
+        if ended:
+            calls.append([])
+        calls[-1].append(item)
+        ended = bool(item.get("generation_token_ids"))
+    return calls
+
+
 def reasoning_text(response: Response | None) -> str:
     """All reasoning, content before summary (servers fill one or the other), joined by blank lines."""
     items = [item for item in (response or {}).get("output") or [] if item.get("type") == "reasoning"]

@@ -7,7 +7,7 @@ NeMo RL pages show). Both become a `Rollout`; `row_of` writes the first shape an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,13 +36,16 @@ class BadLine:
         return f"{self.file}:{self.line}: {self.reason}" + (f": {self.text}" if self.text else "")
 
 
-def read_tasks(path: str | Path) -> Iterator[Task | BadLine]:
-    """The tasks of a JSONL file, in order, streamed. `index` counts the usable tasks from 0."""
+def read_tasks(path: str | Path, complete: Callable[[Json], Mapping[str, Any]] | None = None) -> Iterator[Task | BadLine]:
+    """The tasks of a JSONL file, in order, streamed. `index` counts the usable tasks from 0.
+
+    `complete` may add to a row before it is read (a prompt made from its fields).
+    """
     count = 0
 
     def parse(row: Json) -> Task:
         nonlocal count
-        task = task_from_row(row, count)
+        task = task_from_row(complete(row) if complete else row, count)
         count += 1
         return task
 

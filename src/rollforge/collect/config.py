@@ -1,0 +1,89 @@
+"""What a collection can be told, by YAML and by options alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from rollforge.config import Section
+
+
+def _use(value: Any) -> Any:
+    """`arithmetic` is short for `{use: arithmetic}`."""
+    return {"use": value} if isinstance(value, str) else value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class EnvConfig(Section):
+    """Which environment; further keys go to its task generator."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    use: str
+
+
+class ModelConfig(Section):
+    use: str
+    """`backend[:name]`."""
+    base_url: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
+    api_key_env: str | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    retries: int = Field(4, ge=0)
+
+
+class AgentConfig(Section):
+    max_turns: int = Field(16, ge=1)
+    max_total_tokens: int = Field(131_072, ge=1)
+    max_tool_chars: int = Field(65_536, ge=100)
+
+
+class Deadlines(Section):
+    """Seconds."""
+
+    connect: float = Field(10, gt=0)
+    call: float = Field(600, gt=0)
+    tool: float = Field(60, gt=0)
+    verify: float = Field(60, gt=0)
+    rollout: float = Field(3600, gt=0)
+
+
+class Budget(Section):
+    """What ends a run early and cleanly: nothing new is started, what is in flight is finished."""
+
+    rollouts: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=1)
+    minutes: float | None = Field(None, gt=0)
+    cost: float | None = Field(None, gt=0)
+    """In the currency of the prices."""
+    price_in: float = Field(0.0, ge=0)
+    """Per million prompt tokens."""
+    price_out: float = Field(0.0, ge=0)
+    """Per million generated tokens."""
+
+
+class CollectConfig(Section):
+    env: Annotated[EnvConfig, BeforeValidator(_use)]
+    model: Annotated[ModelConfig, BeforeValidator(_use)]
+    tasks: Path | None = None
+    repeats: int = Field(1, ge=1)
+    limit: int | None = Field(None, ge=1)
+    """Tasks, from the start."""
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    """Sent with every model call, over what a row asks for: temperature, top_p, max_output_tokens, top_k, stop, ..."""
+    seed: int | None = None
+    """Every draw of a local policy follows from it; sent (one number per call) to servers only when set. Random if not."""
+    out: Path | None = None
+    concurrency: int = Field(64, ge=1)
+    max_attempts: int = Field(3, ge=1)
+    retry_failed: bool = False
+    """Attempt again what failed for good before the run was resumed."""
+    min_coverage: float = Field(1.0, ge=0, le=1)
+    """Share of the plan that must have a reward for the run to count as a success."""
+    agent: AgentConfig = AgentConfig()
+    deadlines: Deadlines = Deadlines()
+    budget: Budget = Budget()

@@ -1,0 +1,212 @@
+"""The life of one rollout, and the one place where what went wrong becomes an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from rollforge.agents.base import Agent
+from rollforge.envs.base import Env, Limits, Session, Tool, ToolCall, ToolOutput, Verdict
+from rollforge.errors import (
+    DeadlineExceeded,
+    InfraFault,
+    JudgeFault,
+    PolicyFault,
+    RolloutError,
+    UserError,
+    VerifierFault,
+    stage,
+)
+from rollforge.models.base import Model, Request
+from rollforge.records.items import Json, Response, input_items, token_drift, user
+from rollforge.records.rollout import Failure, Outcome, Rollout
+from rollforge.records.task import Task
+
+T = TypeVar("T")
+
+OUTCOMES: dict[type[RolloutError], Outcome] = {
+    PolicyFault: Outcome.POLICY_FAULT,
+    InfraFault: Outcome.INFRA_FAULT,
+    JudgeFault: Outcome.JUDGE_FAULT,
+    VerifierFault: Outcome.VERIFIER_FAULT,
+    DeadlineExceeded: Outcome.TIMEOUT,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """Makes rollouts: the engine's `RunOne`."""
+
+    env: Env
+    env_name: str
+    model: Model
+    model_name: str
+    agent: Agent
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Laid over what a task's own row asks for."""
+    seed: int = 0
+    send_seed: bool = False
+    """Whether servers are sent the draw of each call too, as `seed`."""
+    limits: Limits = field(default_factory=Limits)
+    call_seconds: float = 600.0
+    rollout_seconds: float = 3600.0
+
+    async def __call__(self, task: Task, index: int, attempt: int = 1, /) -> Rollout:
+        """One attempt. Raises nothing but `SetupError`, which concerns the whole run, and cancellation."""
+        one = _Attempt(self, task, index, attempt)
+        started = time.perf_counter()
+        error: RolloutError | None = None
+        try:
+            async with asyncio.timeout(self.rollout_seconds):
+                await one.run()
+        except RolloutError as raised:
+            error = raised
+        except TimeoutError:
+            error = DeadlineExceeded(f"the rollout took longer than {self.rollout_seconds:g} s")
+        seconds = {"total": time.perf_counter() - started, **one.seconds}
+        return one.rollout(error, {name: round(value, 6) for name, value in seconds.items()})
+
+
+class _Attempt:
+    """One attempt under way. To the agent it is the model (`ask`) and the session: timed, with deadlines, attributed."""
+
+    def __init__(self, runner: Runner, task: Task, index: int, attempt: int) -> None:
+        self.runner = runner
+        self.task = task
+        self.index = index
+        self.attempt = attempt
+        self.seconds = {"model": 0.0, "tools": 0.0, "verify": 0.0}
+        self.tools: Sequence[Tool] = ()
+        self.observation: str | None = None
+        self.response: Response | None = None
+        self.verdict: Verdict | None = None
+        self._session: Session
+        self._calls = 0
+        self._own_limits = getattr(runner.env, "limits", None) is not None
+
+    async def run(self) -> None:
+        # The outer stage is for `open` and for closing: all between has an inner one, which speaks first.
+        with stage("open", VerifierFault):
+            async with self.runner.env.open(self.task) as session:
+                self._session = session
+                self.tools, self.observation = session.tools, session.observation
+                self.task = replace(self.task, params=self._params())
+                with stage("agent", InfraFault):
+                    self.response = await self.runner.agent(self.task, self.ask, self)
+                self.verdict = await self.verify(self.response)
+
+    async def ask(self, request: Request, /) -> Response:
+        """The model, for the agent: each call gets its own draw."""
+        number, self._calls = self._calls, self._calls + 1
+        draw = _draw(self.runner.seed, self.task.id, self.index, self.attempt, number)
+        params = {**request.params, "seed": draw} if self.runner.send_seed else request.params
+        request = Request(
+            params=params,  # type: ignore[arg-type]
+            task=self.task,
+            rollout=f"{self.task.index}-{self.index}-{self.attempt}",
+            index=self.index,
+            seed=draw,
+        )
+        started = time.perf_counter()
+        try:
+            with stage("model", InfraFault):
+                return await _within(self.runner.call_seconds, "the model call", self.runner.model(request))
+        finally:
+            self.seconds["model"] += time.perf_counter() - started
+
+    async def call(self, call: ToolCall, /) -> ToolOutput:
+        started = time.perf_counter()
+        try:
+            with stage("tools", InfraFault):
+                if self._own_limits:
+                    return await self._session.call(call)
+                return await _within(self.runner.limits.tool, f"the tool {call.name}", self._session.call(call))
+        finally:
+            self.seconds["tools"] += time.perf_counter() - started
+
+    async def verify(self, response: Response, /) -> Verdict:
+        started = time.perf_counter()
+        try:
+            with stage("verify", VerifierFault):
+                if self._own_limits:
+                    return await self._session.verify(response)
+                return await _within(self.runner.limits.verify, "verify", self._session.verify(response))
+        finally:
+            self.seconds["verify"] += time.perf_counter() - started
+
+    def rollout(self, error: RolloutError | None, seconds: dict[str, float]) -> Rollout:
+        """What became of it. An error after the verdict is one of closing: noted, and the verdict stands."""
+        outcome, reward, failure = Outcome.SCORED, None, None
+        fields, extra = self.task.fields, {}
+        response = self.response
+        if self.verdict is not None:
+            reward = self.verdict.reward
+            if self.verdict.fields:
+                fields = {**fields, **self.verdict.fields}
+            if error is not None:
+                extra["close_error"] = str(error)
+        elif error is not None:
+            outcome = next(OUTCOMES[kind] for kind in type(error).__mro__ if kind in OUTCOMES)
+            reward = 0.0 if outcome is Outcome.POLICY_FAULT else None
+            response = response or error.partial
+            failure = Failure(error.stage or "rollout", type(error).__name__, str(error), _retryable(error))
+        return Rollout(
+            params=self.task.params,
+            response=response,
+            reward=reward,
+            outcome=outcome,
+            fields=fields,
+            task=self.task.id,
+            task_index=self.task.index,
+            index=self.index,
+            attempt=self.attempt,
+            model=self.runner.model_name,
+            env=self.runner.env_name,
+            seconds=seconds,
+            failure=failure,
+            token_drift=token_drift((response or {}).get("output") or []),
+            extra=extra,
+        )
+
+    def _params(self) -> Any:
+        """What the policy is asked: the run's sampling over the row's params, the environment's tools unless the row
+        declares its own, and what the environment shows on opening appended to the last user message (as TRL does)."""
+        params: Json = {**self.task.params, **self.runner.sampling}
+        if not params.get("tools") and self.tools:
+            params["tools"] = [tool.row() for tool in self.tools]
+        if self.observation:
+            items = input_items(params)
+            last = items[-1] if items else {}
+            if last.get("role") == "user" and isinstance(last.get("content"), str):
+                items[-1] = {**last, "content": last["content"] + self.observation}
+            else:
+                items.append(user(self.observation))
+            params["input"] = items
+        return params
+
+
+async def _within(seconds: float, what: str, awaitable: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(seconds) as deadline:
+            return await awaitable
+    except TimeoutError:
+        if not deadline.expired():
+            raise  # the callee's own
+        raise DeadlineExceeded(f"{what} took longer than {seconds:g} s") from None
+
+
+def _retryable(error: RolloutError) -> bool:
+    """Another attempt is a new sample: it may mend what broke around the policy, never a verdict that could not be had
+    for this answer (a verifier that fails on some answers would otherwise select the others)."""
+    if isinstance(error.__cause__, UserError):
+        return False
+    return isinstance(error, (InfraFault, JudgeFault)) or (isinstance(error, DeadlineExceeded) and error.stage != "verify")
+
+
+def _draw(*parts: object) -> int:
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1

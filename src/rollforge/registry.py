@@ -1,0 +1,59 @@
+"""Names to components: built in, from other packages by entry point, or `package.module:attr`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from rollforge.errors import UserError, unknown
+
+Kind = Literal["env", "model"]
+
+BUILT_IN: dict[Kind, dict[str, str]] = {
+    "env": {
+        "arithmetic": "rollforge.envs.arithmetic:arithmetic",
+        "choice": "rollforge.envs.choice:choice",
+        "counter": "rollforge.envs.counter:counter",
+        "math_answer": "rollforge.envs.math_answer:math_answer",
+        "weather": "rollforge.envs.weather:weather",
+    },
+    "model": {
+        "azure": "rollforge.models.azure:load",
+        "chat": "rollforge.models.chat:load",
+        "openai": "rollforge.models.openai:load",
+        "replay": "rollforge.models.replay:load",
+        "scripted": "rollforge.models.scripted:load",
+        "tiny": "rollforge.models.tiny:load",
+        "vllm": "rollforge.models.vllm:load",
+    },
+}
+
+
+def known(kind: Kind) -> dict[str, str]:
+    """Every registered name with where it leads; packages add theirs in the entry point group `rollforge.<kind>s`."""
+    return {**{point.name: point.value for point in entry_points(group=f"rollforge.{kind}s")}, **BUILT_IN[kind]}
+
+
+def resolve(kind: Kind, name: str, hint: str = "") -> Any:
+    """The component of that name. Raises `UserError` listing the nearest known names."""
+    target = BUILT_IN[kind].get(name) or known(kind).get(name)
+    if target is None:
+        raise unknown("environment" if kind == "env" else kind, name, known(kind), hint)
+    return attribute(target)
+
+
+def attribute(target: str) -> Any:
+    """Import `package.module:attr`."""
+    module, _, path = target.partition(":")
+    try:
+        found: Any = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and module.startswith(error.name):
+            raise UserError(f"there is no module {error.name!r} (from {target!r})") from error
+        raise UserError(f"{target!r} needs the module {error.name!r}: pip install {error.name}") from error
+    for part in path.split(".") if path else ():
+        if not hasattr(found, part):
+            raise unknown(f"name in {module}", part, (n for n in vars(found) if not n.startswith("_")))
+        found = getattr(found, part)
+    return found
