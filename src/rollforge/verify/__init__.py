@@ -1,1 +1,1 @@
-
+"""Verifiers as functions: a reply and what was expected, to a reward."""

@@ -1,0 +1,70 @@
+# make demo: see it work.  make test: check it.  Each sets up what it needs in $(VENV), from the package registry.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: demo test test-torch check bench docs clean
+
+demo: $(VENV)/core
+	@echo "A small policy tries calculator tasks, 8 times each; a verifier scores every attempt. No network, no key, no GPU."
+	@echo
+	$(BIN)/rollforge collect arithmetic --model tiny --limit 32 --repeats 8 --temperature 1 --out $(RUN)
+	@echo
+	$(BIN)/rollforge stats $(RUN)
+	@echo
+	$(BIN)/rollforge show $(RUN) --best --worst
+	@echo
+	@echo "What next:"
+	@echo "  . $(BIN)/activate                            # then, as often as you like:"
+	@echo "  rollforge env list                             # the environments there are"
+	@echo "  rollforge env new my_env.py                    # your own: a prompt, a verifier, a dozen lines"
+	@echo "  rollforge collect my_env.py --model scripted:perfect --repeats 4"
+	@echo "  rollforge collect arithmetic --model chat:MODEL --base-url http://localhost:8000/v1   # vLLM, Ollama, llama.cpp ..."
+
+test: $(VENV)/dev
+	$(BIN)/pytest
+
+# The embedded policy against transformers: needs torch, which is large; `make test` skips these tests without it.
+test-torch: $(VENV)/torch
+	$(BIN)/pytest -m torch
+
+check: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_layers.py
+
+bench: $(VENV)/dev
+	$(BIN)/python benchmarks/engine.py all --quick
+
+docs: $(VENV)/docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/core: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/core
+
+# The exact version is a CPU build; any other would bring several GB of CUDA libraries along.
+$(VENV)/torch: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
+	$(BIN)/python -m pip install --quiet --editable '.[train]'
+	@touch $@
+
+$(VENV)/docs: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@

@@ -1,0 +1,181 @@
+"""`rollforge collect`: verified rollouts into a run directory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from rollforge.errors import RollforgeError, UserError
+
+
+def collect(
+    env: str | None = typer.Argument(None, help="Environment: a name, path/to/file.py:name, or package.module:name."),
+    model: str | None = typer.Option(
+        None, "--model", "-m", help="Model, as backend[:name]: tiny, chat:NAME, openai:NAME ..."
+    ),
+    config: Path | None = typer.Option(None, "--config", "-c", help="YAML with any of the settings; options win over it."),
+    tasks: Path | None = typer.Option(None, help="JSONL file of tasks, instead of the environment's own."),
+    repeats: int | None = typer.Option(None, "--repeats", "-k", help="Rollouts per task (default 1)."),
+    limit: int | None = typer.Option(None, "--limit", "-n", help="Only the first so many tasks."),
+    out: Path | None = typer.Option(None, "--out", "-o", help="Run directory; one that exists is resumed."),
+    concurrency: int | None = typer.Option(None, help="Rollouts in flight (default 64)."),
+    seed: int | None = typer.Option(None, help="For reproducible draws; sent to servers too."),
+    temperature: float | None = typer.Option(None, help="Sampling temperature."),
+    top_p: float | None = typer.Option(None, help="Nucleus sampling."),
+    max_output_tokens: int | None = typer.Option(None, help="Tokens per model call."),
+    base_url: list[str] = typer.Option([], help="The model server's URL, as in http://localhost:8000/v1; may be repeated."),
+    api_key_env: str | None = typer.Option(None, help="Name of the environment variable that holds the key."),
+    header: list[str] = typer.Option([], help="A header for the model server, as in 'Name: value'; may be repeated."),
+    max_turns: int | None = typer.Option(None, help="Model calls per rollout (default 16)."),
+    max_attempts: int | None = typer.Option(None, help="Attempts at a rollout that fails for outside reasons (default 3)."),
+    retry_failed: bool = typer.Option(False, "--retry-failed", help="When resuming, attempt again what failed for good."),
+    call_seconds: float | None = typer.Option(None, help="Deadline of a model call (default 600)."),
+    tool_seconds: float | None = typer.Option(None, help="Deadline of a tool call (default 60)."),
+    verify_seconds: float | None = typer.Option(None, help="Deadline of a verification (default 60)."),
+    rollout_seconds: float | None = typer.Option(None, help="Deadline of a whole rollout (default 3600)."),
+    max_rollouts: int | None = typer.Option(None, help="Budget: start no more than so many rollouts."),
+    max_tokens: int | None = typer.Option(None, help="Budget: stop after so many tokens, prompt and generated."),
+    max_minutes: float | None = typer.Option(None, help="Budget: stop after so many minutes."),
+    max_cost: float | None = typer.Option(None, help="Budget: stop at this cost, at --price-in and --price-out."),
+    price_in: float | None = typer.Option(None, help="Price of a million prompt tokens."),
+    price_out: float | None = typer.Option(None, help="Price of a million generated tokens."),
+    min_coverage: float | None = typer.Option(None, help="Share of rollouts that must get a reward (default 1)."),
+    set_: list[str] = typer.Option(
+        [], "--set", help="Any other setting, as in --set sampling.top_k=20 --set env.level=hard."
+    ),
+    json: bool = typer.Option(False, "--json", help="Print the result as JSON; progress goes to stderr."),
+) -> None:
+    """Collect verified rollouts of a model in an environment. Killed or interrupted, the same command goes on."""
+    from rollforge.collect.config import CollectConfig
+    from rollforge.collect.run import Collection
+    from rollforge.config import merge, parse_set, read_yaml, validate
+
+    options = {
+        "env": {"use": env},
+        "model": {
+            "use": model,
+            "base_url": base_url or None,
+            "api_key_env": api_key_env,
+            "headers": dict(map(_header, header)) or None,
+        },
+        "tasks": tasks,
+        "repeats": repeats,
+        "limit": limit,
+        "out": out,
+        "concurrency": concurrency,
+        "seed": seed,
+        "sampling": {"temperature": temperature, "top_p": top_p, "max_output_tokens": max_output_tokens},
+        "agent": {"max_turns": max_turns},
+        "max_attempts": max_attempts,
+        "retry_failed": retry_failed or None,
+        "min_coverage": min_coverage,
+        "deadlines": {"call": call_seconds, "tool": tool_seconds, "verify": verify_seconds, "rollout": rollout_seconds},
+        "budget": {
+            "rollouts": max_rollouts,
+            "tokens": max_tokens,
+            "minutes": max_minutes,
+            "cost": max_cost,
+            "price_in": price_in,
+            "price_out": price_out,
+        },
+    }
+    values = _used(read_yaml(config) if config else {})
+    values = merge(values, _given(options))
+    for text in set_:
+        values = merge(values, _used(parse_set(text)))
+    for key, hint in (("env", "name an environment: rollforge env list"), ("model", "give a model: --model tiny")):
+        if not values.get(key):
+            raise UserError(hint)
+    collection = Collection(validate(CollectConfig, values, str(config or "the options")))
+    sys.exit(_run(collection, json))
+
+
+def _run(collection: Any, as_json: bool) -> int:
+    import gc
+
+    import uvloop
+
+    from rollforge.cli.progress import progress, say
+
+    # Rollouts are trees of dictionaries without cycles: the default thresholds make the collector walk them all the time.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+    try:
+        with progress(collection):
+            summary = uvloop.run(collection.run())
+    except (RollforgeError, KeyboardInterrupt):
+        if collection.tally.done:
+            say(f"{collection.tally.done} rollouts are kept: {_again(collection.path, collection.tally)}")
+        raise
+    if as_json:
+        _print_json(summary)
+    else:
+        _print_report(summary)
+    if summary.stopped and summary.stopped.startswith("SIG"):
+        return 130 if summary.stopped == "SIGINT" else 143
+    return 0 if summary.success else 1
+
+
+def _print_json(summary: Any) -> None:
+    from json import dumps  # not orjson: ASCII only, so that nothing in a server's text reaches the terminal as it is
+
+    result = {
+        "run": str(summary.path),
+        **summary.tally.row(),
+        "cost": summary.cost,
+        "bad_lines": summary.tally.bad_lines,
+        "stopped": summary.stopped,
+        "success": summary.success,
+    }
+    print(dumps(result))
+
+
+def _print_report(summary: Any) -> None:
+    from rollforge.stats.visible import one_line
+
+    tally, path = summary.tally, summary.path
+    for line in summary.bad_lines:
+        print(f"not used: {one_line(str(line), 300)}", file=sys.stderr)
+    if tally.bad_lines > len(summary.bad_lines):
+        print(f"not used: {tally.bad_lines - len(summary.bad_lines)} more lines", file=sys.stderr)
+    mean = "none" if tally.mean is None else f"{tally.mean:.4f}"
+    print(f"mean reward {mean} over {tally.judged} of {tally.total} rollouts (coverage {tally.coverage:.1%})")
+    print("outcomes: " + ", ".join(f"{count} {outcome}" for outcome, count in tally.row()["outcomes"].items() if count))
+    if tally.faults:
+        attempts = ", ".join(f"{count} {fault}" for fault, count in tally.faults.most_common())
+        print(f"attempts without a verdict: {attempts}; retried: {tally.retries}")
+        print(f"the last: {one_line(tally.last_failure, 500)}")
+    if summary.cost is not None:
+        print(f"cost of this session: {summary.cost:.4g}")
+    if summary.stopped:
+        print(f"stopped: {summary.stopped}; {_again(path, tally)}")
+    elif tally.done > tally.judged:
+        print(f"not all rollouts have a reward; {_again(path, tally)}")
+    print(f"run: {path}   look: rollforge stats {path}   read: rollforge show {path}")
+
+
+def _again(path: Path, tally: Any) -> str:
+    failed = tally.done > tally.judged
+    goes_on = f"the same command with --out {path} goes on"
+    return goes_on + (" (with --retry-failed it attempts again what failed for good)" if failed else "")
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon:
+        raise UserError("--header is written 'Name: value'")  # the text is not shown: it may be a secret
+    return name.strip(), value.strip()
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Only what was said, at any depth."""
+    nested = {key: _given(value) if isinstance(value, dict) else value for key, value in options.items()}
+    return {key: value for key, value in nested.items() if value is not None and value != {}}
+
+
+def _used(values: dict[str, Any]) -> dict[str, Any]:
+    """`env: arithmetic` as `env: {use: arithmetic}`, so that options for it can be merged in."""
+    return {k: {"use": v} if k in ("env", "model") and isinstance(v, str) else v for k, v in values.items()}

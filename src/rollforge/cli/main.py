@@ -1,0 +1,58 @@
+"""The command line: one file per verb; what a verb needs is imported when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from rollforge.cli.collect import collect
+from rollforge.cli.env import app as env_app
+from rollforge.cli.show import show
+from rollforge.cli.stats import stats
+from rollforge.errors import RollforgeError, UserError
+
+app = typer.Typer(
+    name="rollforge",
+    help="From environments to training data: verified rollouts for post-training language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(collect)
+app.command()(stats)
+app.command()(show)
+app.add_typer(env_app, name="env")
+
+
+def _version(value: bool) -> None:
+    if value:
+        from rollforge import __version__
+
+        print(f"rollforge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Exit status: 0 done, 1 the work failed or is incomplete, 2 the request was wrong, 130 interrupted."""
+    try:
+        app()
+    except RollforgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe left (`| head`): nothing more can be said, and Python's own flush at exit must not try.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

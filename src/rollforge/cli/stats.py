@@ -1,0 +1,84 @@
+"""`rollforge stats`: what was collected, how good it is, and what it is good for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from rollforge.stats.profiling import Profile
+
+T = TypeVar("T")
+
+
+def stats(
+    runs: list[str] = typer.Argument(
+        ..., metavar="RUN", help="Run directories, or JSONL files of rollouts (NeMo Gym's too)."
+    ),
+    env: str | None = typer.Option(None, help="The full report of one environment, where there are several."),
+    success: float = typer.Option(1.0, help="The reward from which a rollout counts as solved."),
+    tasks: int | None = typer.Option(None, help="How many tasks to list, hardest first (default: all, if they are few)."),
+    bad: bool = typer.Option(False, "--bad", help="List every line that could not be used, not only the first."),
+    json: bool = typer.Option(False, "--json", help="Print everything as JSON, one entry per task included."),
+    html: Path | None = typer.Option(None, metavar="FILE", help="Also write the report as one HTML file."),
+) -> None:
+    """Statistics of rollouts by environment and overall: rewards with intervals, pass@k, difficulty, cost, and verdicts."""
+    from rollforge.stats.profiling import profile
+    from rollforge.stats.source import find_run
+
+    sources = [find_run(run) for run in runs]
+    planned = [source.planned for source in sources]
+    found = profile(
+        *(_counted(source.rollouts()) for source in sources),
+        success=success,
+        planned=sum(n for n in planned if n is not None) if None not in planned else None,
+        keep_bad=sys.maxsize if bad else 5,
+    )
+    names = [source.name for source in sources]
+    if html is not None:
+        from rollforge.stats.html import write_report
+
+        write_report(html, found, names)
+    if json:
+        # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
+        from json import dumps
+
+        print(dumps({"runs": names, **found.row(tasks=True)}, indent=2, allow_nan=False))
+    else:
+        _print_report(found, names, env, tasks)
+    empty = [name for name, used in zip(names, found.used, strict=True) if not used]
+    if empty:
+        print(f"error: no usable rollout in {', '.join(empty)}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _counted(rollouts: Iterable[T], every: int = 1000) -> Iterator[T]:
+    """On a terminal, says how far a long read has come."""
+    if not sys.stderr.isatty():
+        yield from rollouts
+        return
+    shown = False
+    for count, rollout in enumerate(rollouts, 1):
+        if count % every == 0:
+            print(f"\r{count:,} rollouts read", end="", file=sys.stderr, flush=True)
+            shown = True
+        yield rollout
+    if shown:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _print_report(found: Profile, names: list[str], env: str | None, tasks: int | None) -> None:
+    from rollforge.errors import unknown
+    from rollforge.stats.terminal import report, show
+
+    section = found.overall
+    if env is not None:
+        sections = {one.stats.name: one for one in found.environments}
+        if env not in sections:
+            raise unknown("environment", env, sections)
+        section = sections[env]
+    show(report(found, section, names, tasks))

@@ -1,0 +1,75 @@
+"""Generated tasks: a stream of different rows, of chosen kinds and levels, reproducible, with disjoint splits."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import islice
+
+from rollforge.errors import UserError, unknown
+from rollforge.records.items import Json
+
+LEVELS = ("easy", "medium", "hard")
+SPLITS = ("train", "test")
+MISSES = 2000
+"""So many repeated problems in a row, and there are no new ones."""
+
+Make = Callable[[random.Random, int], tuple[str, Json]]
+"""Makes one task of a level (0, 1, 2): what identifies the problem, however it is phrased, and the row."""
+
+
+def generate(
+    name: str,
+    kinds: Mapping[str, Make],
+    *,
+    n: int | None,
+    seed: int,
+    split: str,
+    level: str | Sequence[str] | None,
+    kind: str | Sequence[str] | None,
+) -> Iterator[Json]:
+    """`n` rows with their `kind` and `level`, a different problem each; without end if `n` is None.
+
+    `level` and `kind` choose one or several (a list, or a text with commas), all if None. A problem is in the same split
+    whatever the seed, about one in eight in `test`. Raises `UserError` for unknown names, and when there are not so many.
+    """
+    levels, names = _chosen("level", level, LEVELS), _chosen("kind", kind, kinds)
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    return islice(_rows(random.Random(f"{name} {seed}"), kinds, names, levels, split, endless=n is None), n)
+
+
+def _rows(
+    rng: random.Random, kinds: Mapping[str, Make], names: list[str], levels: list[str], split: str, *, endless: bool
+) -> Iterator[Json]:
+    seen: set[str] = set()
+    misses = 0
+    while True:
+        kind, level = rng.choice(names), rng.choice(levels)
+        problem, row = kinds[kind](rng, LEVELS.index(level))
+        if split != ("test" if zlib.crc32(problem.encode()) % 8 == 0 else "train") or problem in seen:
+            misses += 1
+            if misses < MISSES:
+                continue
+            if not endless:
+                where = f"{', '.join(names)} at level {', '.join(levels)}"
+                raise UserError(
+                    f"there are only about {len(seen)} different {split} problems of {where}; ask for fewer (n=)"
+                )
+            seen.clear()
+        misses = 0
+        seen.add(problem)
+        yield {**row, "kind": kind, "level": level}
+
+
+def _chosen(what: str, given: str | Sequence[str] | None, known: Collection[str]) -> list[str]:
+    if given is None:
+        return list(known)
+    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)
+    for name in names:
+        if name not in known:
+            raise unknown(what, name, known)
+    if not names:
+        raise UserError(f"no {what} is chosen; known: {', '.join(known)}")
+    return names

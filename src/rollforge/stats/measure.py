@@ -1,0 +1,287 @@
+"""The numbers of one set of judged rollouts, from the columns of its sets."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollforge.records.rollout import Outcome
+from rollforge.stats.columns import Columns, TaskKey, ToolUse
+from rollforge.stats.estimate import TENTHS, Groups, Numbers, Quantiles, clustered_mean, histogram, quantiles, std
+from rollforge.stats.passk import best_at_k, majority_at_k, pass_all_k, pass_at_k
+from rollforge.stats.shapes import Answers, AtK, Difficulty, Grouped, Metric, Reward, Stats, TaskRow, Texts, Tool
+from rollforge.stats.thresholds import EASY, EQUAL, GAP, HIGH, LOW, MEDIUM, RANGE, SFT, SFT_RELAXED
+
+MOST_VOTES = 64
+"""Majority votes of more attempts are not computed: the exact expectation costs k^2 n."""
+
+Flags: TypeAlias = NDArray[np.bool_]
+
+
+# Rewards of 1e300 are legal; their squares are infinite, and written as null.
+@np.errstate(over="ignore", invalid="ignore")
+def measure(name: str, sets: Sequence[Columns], failed: Counter[Outcome], planned: int | None, success: float) -> Stats:
+    """`failed`: the rollouts without a reward. `planned`: how many were asked for, if that is known."""
+    rewards = column(sets, "reward")
+    solved = rewards >= success - EQUAL
+    groups = grouping(sets)
+    judged = sum((columns.judged for columns in sets), Counter[Outcome]())
+    ended = len(rewards) + failed.total()
+    expected = max(planned or 0, ended)
+    answers = hashes(sets, "answer")
+    metrics, task_fields = _metrics(sets, rewards, groups)
+    silent = int((answers == 0).sum())
+    return Stats(
+        name=name,
+        outcomes={str(outcome): judged[outcome] + failed[outcome] for outcome in Outcome},
+        judged=len(rewards),
+        tasks=len(groups.counts),
+        coverage=len(rewards) / expected if expected else None,
+        repeats=quantiles(groups.counts.astype(np.float64)),
+        reward=_reward(rewards, solved, groups),
+        at_k=_at_k(rewards, solved, answers, groups),
+        answers=Answers(voting=len(answers) - silent, silent=silent),
+        difficulty=_difficulty(groups.sums(solved) / groups.counts),
+        groups=_grouped(rewards, solved, hashes(sets, "prompt"), groups),
+        metrics=metrics,
+        task_fields=task_fields,
+        tokens=_family(sets, "tokens."),
+        turns=quantiles(column(sets, "turns")),
+        calls=quantiles(column(sets, "calls")),
+        call_errors=int(column(sets, "call_errors").sum()),
+        tools=_tools(sets),
+        seconds=_family(sets, "seconds."),
+        attempts=quantiles(column(sets, "attempt")),
+        texts=_texts(sets, groups),
+    )
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def task_rows(sets: Sequence[Columns], success: float) -> list[TaskRow]:
+    """One row per task, in the order they were first read."""
+    rewards, groups = column(sets, "reward"), grouping(sets)
+    keys = ((columns.name, task) for columns in sets for task in columns.tasks)
+    return [_task_row(env, key, rewards[rows], success) for (env, key), rows in zip(keys, groups.rows(), strict=True)]
+
+
+def _task_row(env: str, key: TaskKey, rewards: Numbers, success: float) -> TaskRow:
+    solved = int((rewards >= success - EQUAL).sum())
+    return TaskRow(
+        env=env,
+        task=key.id,
+        index=key.index,
+        prompt=key.prompt,
+        rollouts=len(rewards),
+        solved=solved,
+        solve_rate=solved / len(rewards),
+        mean=float(rewards.mean()),
+        std=std(rewards),
+        min=float(rewards.min()),
+        max=float(rewards.max()),
+    )
+
+
+def column(sets: Sequence[Columns], name: str) -> Numbers:
+    """One number per judged rollout, NaN where there is none."""
+    parts = [np.zeros(0)]
+    for columns in sets:
+        values = np.full(columns.size, math.nan)
+        given = columns.numbers.get(name, ())
+        values[: len(given)] = given
+        parts.append(values)
+    return np.concatenate(parts)
+
+
+def hashes(sets: Sequence[Columns], name: str) -> Groups:
+    return np.concatenate([np.zeros(0, np.int64), *(np.array(columns.hashes.get(name, ()), np.int64) for columns in sets)])
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Which judged rollouts are of one task."""
+
+    tasks: Groups
+    """The task of each rollout, numbered through all sets."""
+    order: Groups
+    """The rollouts sorted by task, within a task as they were read."""
+    starts: Groups
+    counts: Groups
+
+    def rows(self) -> list[Groups]:
+        return np.split(self.order, self.starts[1:]) if len(self.starts) else []
+
+    def sums(self, values: Numbers | Flags) -> Numbers:
+        return np.bincount(self.tasks, weights=values, minlength=len(self.counts)).astype(np.float64)
+
+    def spans(self, values: Numbers) -> Numbers:
+        """Per task, the distance from the least to the greatest known value; NaN where none is known."""
+        if not len(values):
+            return np.zeros(0)
+        ordered = values[self.order]
+        spans: Numbers = np.fmax.reduceat(ordered, self.starts) - np.fmin.reduceat(ordered, self.starts)
+        return spans
+
+
+def grouping(sets: Sequence[Columns]) -> Grouping:
+    parts, before = [np.zeros(0, np.int64)], 0
+    for columns in sets:
+        parts.append(np.array(columns.numbers.get("task", ()), np.int64) + before)
+        before += len(columns.tasks)
+    tasks = np.concatenate(parts)
+    counts = np.bincount(tasks, minlength=before)
+    return Grouping(tasks, np.argsort(tasks, kind="stable"), np.cumsum(counts) - counts, counts)
+
+
+def _reward(rewards: Numbers, solved: Flags, groups: Grouping) -> Reward:
+    some = len(rewards) > 0
+    quarters = [float(q) for q in np.percentile(rewards, (0, 25, 50, 75, 100))] if some else [None] * 5
+    return Reward(
+        mean=clustered_mean(rewards, groups.tasks),
+        mean_of_tasks=float((groups.sums(rewards) / groups.counts).mean()) if some else None,
+        std=std(rewards),
+        min=quarters[0],
+        p25=quarters[1],
+        p50=quarters[2],
+        p75=quarters[3],
+        max=quarters[4],
+        histogram=histogram(rewards),
+        solved=clustered_mean(solved.astype(np.float64), groups.tasks),
+        high=float((rewards > HIGH).mean()) if some else None,
+        low=float((rewards < LOW).mean()) if some else None,
+        sft=int((rewards >= SFT - EQUAL).sum()),
+        sft_relaxed=int((rewards >= SFT_RELAXED - EQUAL).sum()),
+        outside=int(((rewards < RANGE[0] - EQUAL) | (rewards > RANGE[1] + EQUAL)).sum()),
+    )
+
+
+def _at_k(rewards: Numbers, solved: Flags, answers: Groups, groups: Grouping) -> list[AtK]:
+    estimates, tasks, voted = [], groups.rows(), answers.any()
+    k = 1
+    while tasks := [rows for rows in tasks if len(rows) >= k]:
+        counts = [(len(rows), int(solved[rows].sum())) for rows in tasks]
+        votes = [_election(answers[rows], solved[rows], k) for rows in tasks] if voted and k <= MOST_VOTES else None
+        estimates.append(
+            AtK(
+                k=k,
+                tasks=len(tasks),
+                pass_at=_mean([pass_at_k(n, c, k) for n, c in counts]),
+                pass_all=_mean([pass_all_k(n, c, k) for n, c in counts]),
+                best=_mean([best_at_k(rewards[rows].tolist(), k) for rows in tasks]),
+                avg=_mean([float(rewards[rows].mean()) for rows in tasks]),
+                majority=_mean(votes) if votes is not None else None,
+            )
+        )
+        k *= 2
+    return estimates
+
+
+def _election(answers: Groups, solved: Flags, k: int) -> float:
+    """Majority@k of one task; an answer is worth the share of successes among the rollouts that gave it."""
+    given: dict[int, list[bool]] = {}
+    for answer, success in zip(answers.tolist(), solved.tolist(), strict=True):
+        given.setdefault(answer, []).append(success)
+    silent = len(given.pop(0, ()))
+    return _majority(tuple(sorted((len(each), sum(each) / len(each)) for each in given.values())), silent, k)
+
+
+_majority = lru_cache(maxsize=4096)(majority_at_k)
+"""Tasks with a few attempts fall into few patterns."""
+
+
+def _difficulty(rates: Numbers) -> Difficulty:
+    easy, medium, hard = rates >= EASY - EQUAL, rates >= MEDIUM - EQUAL, rates > 0
+    return Difficulty(
+        easy=int(easy.sum()),
+        medium=int((medium & ~easy).sum()),
+        hard=int((hard & ~medium).sum()),
+        unsolved=int((~hard).sum()),
+        always=int((rates == 1).sum()),
+        rates=[int(count) for count in np.histogram(rates, TENTHS)[0]],
+    )
+
+
+def _grouped(rewards: Numbers, solved: Flags, prompts: Groups, groups: Grouping) -> Grouped:
+    several = groups.counts > 1
+    count, spans = int(several.sum()), groups.spans(rewards)
+    silent = several & (spans <= EQUAL)
+    means = groups.sums(rewards) / groups.counts
+    squares = float(((rewards - means[groups.tasks]) ** 2).sum())
+    freedom = len(rewards) - len(groups.counts)
+    different = [len(np.unique(prompts[rows])) > 1 for rows in groups.rows()]
+    return Grouped(
+        count=count,
+        no_signal=int(silent.sum()),
+        no_signal_high=int((silent & (groups.sums(solved) > 0)).sum()),
+        no_signal_share=float(silent.sum() / count) if count else None,
+        pairs=int((spans >= GAP - EQUAL).sum()),
+        std_within=math.sqrt(squares / freedom) if freedom else None,
+        mixed_prompts=sum(different),
+    )
+
+
+def _metrics(sets: Sequence[Columns], rewards: Numbers, groups: Grouping) -> tuple[dict[str, Metric], list[str]]:
+    """The verdict's numbers, and the names of the task's: those which differ between tasks but never within one, while
+    rewards do differ within some. Without such evidence a number counts as the verdict's."""
+    several = groups.counts > 1
+    evidence = bool((groups.spans(rewards)[several] > EQUAL).any())
+    metrics, task_fields = {}, []
+    for name in sorted({name for columns in sets for name in columns.numbers if name.startswith("metric.")}):
+        values = column(sets, name)
+        known = values[~np.isnan(values)]
+        short = name.removeprefix("metric.")
+        constant = not (groups.spans(values)[several] > EQUAL).any() and float(np.ptp(known)) > EQUAL
+        if evidence and constant and not short.startswith("reward_components."):
+            task_fields.append(short)
+            continue
+        metrics[short] = Metric(len(known), float(known.mean()), std(known), float(known.min()), float(known.max()))
+    return metrics, task_fields
+
+
+def _family(sets: Sequence[Columns], prefix: str) -> dict[str, Quantiles]:
+    names = dict.fromkeys(name for columns in sets for name in columns.numbers if name.startswith(prefix))
+    found = {name.removeprefix(prefix): quantiles(column(sets, name)) for name in names}
+    return {name: values for name, values in found.items() if values is not None}
+
+
+def _tools(sets: Sequence[Columns]) -> list[Tool]:
+    total: dict[str, ToolUse] = {}
+    for columns in sets:
+        for name, use in columns.tools.items():
+            sofar = total.setdefault(name, ToolUse())
+            sofar.calls += use.calls
+            sofar.errors += use.errors
+            sofar.rollouts += use.rollouts
+    ranked = sorted(total.items(), key=lambda pair: (-pair[1].calls, pair[0]))
+    return [Tool(name, use.calls, use.errors, use.rollouts) for name, use in ranked]
+
+
+def _texts(sets: Sequence[Columns], groups: Grouping) -> Texts:
+    contiguous = column(sets, "contiguous")
+    cuts = sum((columns.cuts for columns in sets), Counter[str]())
+    return Texts(
+        no_reply=int((column(sets, "reply") == 0).sum()),
+        reasoning=int(column(sets, "thought").sum()),
+        truncated=cuts.total(),
+        truncated_by=dict(cuts.most_common()),
+        same_reply=_repeats(groups.tasks, hashes(sets, "reply")),
+        same_conversation=_repeats(groups.tasks, hashes(sets, "conversation")),
+        token_ids=int((~np.isnan(contiguous)).sum()),
+        contiguous=int(np.nansum(contiguous)),
+    )
+
+
+def _repeats(tasks: Groups, marks: Groups) -> int:
+    """How many rollouts say what an earlier one of the same task said; saying nothing (0) does not count."""
+    said = np.stack([tasks, marks], axis=1)[marks != 0]
+    return len(said) - len(np.unique(said, axis=0))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

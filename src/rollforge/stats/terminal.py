@@ -1,0 +1,167 @@
+"""The report on a terminal, or as plain text where there is none. Fits 80 columns."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from io import TextIOWrapper
+from typing import Literal
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from rollforge.stats import tables
+from rollforge.stats.profiling import Profile, Section
+from rollforge.stats.tables import Bars, Grid, Verdict
+from rollforge.stats.text import counts, interval, outcomes, plural, share
+from rollforge.stats.visible import one_line, visible
+
+MOST_ROWS = 15
+"""Of tools, metrics and failures; the JSON and HTML reports have them all."""
+FEW_TASKS = 10
+"""So many tasks are listed without being asked for."""
+
+_STYLES = {"ok": "green", "good": "green", "warn": "yellow", "possible": "yellow", "bad": "bold red", "poor": "red"}
+
+
+def console() -> Console:
+    """For reports: nothing in them is markup. What the output's encoding lacks is shown as `?`, not an error."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def show(*parts: RenderableType) -> None:
+    """Print; without trailing spaces where nobody looks at a terminal."""
+    screen = console()
+    if screen.is_terminal:
+        screen.print(*parts)
+        return
+    with screen.capture() as captured:
+        screen.print(*parts)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def report(profile: Profile, section: Section, names: Sequence[str], most_tasks: int | None = None) -> Group:
+    """The whole report about one section of the profile. `names`: of the sources; `most_tasks`: how many to list."""
+    stats, parts = section.stats, list(_head(profile, section, names))
+    several = section is profile.overall and len(profile.environments) > 1
+    if several:
+        parts += _titled("Environments", _grid(tables.environments(profile)))
+    if stats.judged:
+        parts += _titled("Rewards", Group(_pairs(tables.rewards(stats)), Text(""), _bars(tables.reward_bars(stats))))
+        parts += _titled("k attempts at a task", _grid(tables.at_k(stats)))
+        bands = _bars(tables.difficulty(stats), justify="left")
+        parts += _titled("Tasks by solve rate", bands, Text(f"\n{tables.groups(stats)}"))
+        rows = tables.hardest(profile, section)[: FEW_TASKS + 1 if most_tasks is None else most_tasks]
+        if rows and (most_tasks is not None or len(rows) <= FEW_TASKS):
+            parts += _titled("Tasks, hardest first", _grid(tables.tasks(rows)))
+        parts += _titled("Per rollout", _grid(tables.effort(stats)))
+        parts += _titled("Answers", _pairs(tables.answers(stats)))
+    if stats.tools:
+        parts += _titled("Tools", _grid(tables.tools(stats), MOST_ROWS))
+    metrics = tables.metrics(profile.environments if several else [section])
+    if metrics.rows or metrics.note:
+        parts += _titled("Metrics of the verifier", _grid(metrics, MOST_ROWS * (1 + several)))
+    failures = tables.failures(profile, section)
+    if failures:
+        more = _more(len(failures), MOST_ROWS)
+        parts += _titled("Rollouts without a reward, by their last failure", _pairs(failures[:MOST_ROWS], right=True), *more)
+    parts += _titled("Verdicts", _verdicts(tables.verdicts(profile, section)))
+    parts += _titled("What the data suits", _verdicts(tables.fits(section)))
+    return Group(*parts)
+
+
+def _head(profile: Profile, section: Section, names: Sequence[str]) -> Iterator[RenderableType]:
+    stats = section.stats
+    shown = [one_line(name, 60) for name in names[:4]] + ["..."] * (len(names) > 4)
+    yield Text(", ".join(shown), style="bold")
+    if section is profile.overall:
+        yield Text(f"{counts(profile)}: {outcomes(profile)}")
+    else:
+        yield Text(f"environment {visible(stats.name)}: {plural(stats.judged, 'rollout')} of {plural(stats.tasks, 'task')}")
+    if stats.judged:
+        yield Text(f"mean reward {interval(stats.reward.mean)}; solved means reward >= {profile.success:g}")
+    if profile.bad_count:
+        yield Text(f"{plural(profile.bad_count, 'line')} could not be used:", style="yellow")
+        for line in profile.bad:
+            yield Text(f"  {visible(str(line))}", overflow="fold")
+        if profile.bad_count > len(profile.bad):
+            yield Text(f"  and {profile.bad_count - len(profile.bad):,} more (--bad lists them all)")
+    if profile.repeated:
+        repeated = f"{plural(profile.repeated, 'row')} of a task and repeat that is there already"
+        yield Text(f"{repeated}: are two collections in one file?", style="yellow")
+
+
+def _titled(title: str, *body: RenderableType) -> list[RenderableType]:
+    return [Text(""), Text(title, style="bold"), *(Padding(part, (0, 0, 0, 2), expand=False) for part in body)]
+
+
+def _grid(grid: Grid, most: int | None = None) -> Group:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for position, column in enumerate(grid.columns):
+        words = position < grid.words
+        table.add_column(column, justify="left" if words else "right", no_wrap=not words, overflow="fold")
+    for row in grid.rows[:most]:
+        table.add_row(*(Text(cell) for cell in row))
+    note = [Text(grid.note, style="dim")] if grid.note else []
+    return Group(*([table] if grid.rows else []), *_more(len(grid.rows), most), *note)
+
+
+def _more(count: int, shown: int | None) -> list[Text]:
+    return (
+        [] if shown is None or count <= shown else [Text(f"and {count - shown:,} more (--json has them all)", style="dim")]
+    )
+
+
+def _pairs(rows: Iterable[tuple[str, str]], right: bool = False) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True, justify="right" if right else "left")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(Text(name), Text(value))
+    return table
+
+
+def _bars(bars: Bars, justify: Literal["left", "right"] = "right") -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(justify=justify, no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    most = max(bars.sizes, default=0) or 1
+    for label, size in zip(bars.labels, bars.sizes, strict=True):
+        table.add_row(Text(label), _Bar(size / most), Text(share(size, bars.total)))
+    return table
+
+
+class _Bar:
+    """A bar of at most 32 columns; ASCII where the output cannot carry blocks."""
+
+    def __init__(self, part: float) -> None:
+        self.part = part
+
+    def __rich_console__(self, console: Console, _: ConsoleOptions) -> Iterator[Text]:
+        eighths = max(round(self.part * 32 * 8), 1 if self.part > 0 else 0)
+        full, rest = divmod(eighths, 8)
+        ascii_only = console.options.ascii_only
+        yield Text("#" * (full + (rest > 0)) if ascii_only else "█" * full + _EIGHTHS[rest], style="cyan")
+
+    def __rich_measure__(self, _: Console, __: ConsoleOptions) -> Measurement:
+        return Measurement(32, 32)
+
+
+_EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
+
+
+def _verdicts(verdicts: Iterable[Verdict]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, min_width=8)
+    table.add_column(overflow="fold")
+    for verdict in verdicts:
+        text = Text(verdict.says).append("".join(f"\n{line}" for line in verdict.more), style="dim")
+        table.add_row(Text(verdict.level, style=_STYLES.get(verdict.level, "dim")), text)
+    return table

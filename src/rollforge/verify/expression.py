@@ -1,0 +1,392 @@
+r"""Reading a short mathematical answer, in plain text or LaTeX, as what it says: a quantity, or a group of such.
+
+Numbers with separators, decimals, percent, mixed numbers, `\frac`, `\sqrt[n]`, `\pi`, `^`, `!`, `\binom`, implicit products,
+variables, `\pm`; sets, tuples, intervals and their unions, lists with commas, "and" or "or"; a name before (`x =`) and a
+unit after. Everything else is `Unreadable`. Nothing is evaluated but arithmetic on `exact.Value`, which is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from math import comb, factorial
+from typing import TypeAlias
+
+from rollforge.verify.exact import Unreadable, Value, number, power, root, symbol
+from rollforge.verify.notation import CLOSE, CURRENCIES, FUNCTIONS, OPEN, WORDS, Token, split_unit, tidy, tokenize
+
+MAX_CHARACTERS = 400
+MAX_DEPTH = 25
+MAX_ITEMS = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantity:
+    value: Value
+    name: str = ""
+    """Of the variable it is assigned to, if that was written."""
+    unit: str = ""
+    """In its usual short form; "" if none was written or it is not a common one."""
+    percent: bool = False
+    """The value is what stands before the sign: 50, not 1/2."""
+    decimal: str = ""
+    """The literal, if the whole quantity is one with a decimal point."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    kind: str
+    """The brackets as written, "{}" for a set; "" for a bare list, "∪" for a union."""
+    items: tuple[Form, ...]
+
+
+Form: TypeAlias = Quantity | Group
+
+
+@lru_cache(maxsize=2048)
+def read(text: str, separators: bool = True) -> Form:
+    """What `text` says. Raises `Unreadable`. `separators`: whether 1,234 outside of brackets is one number."""
+    if len(text) > MAX_CHARACTERS:
+        raise Unreadable("too long")
+    tokens = tokenize(tidy(text), separators)
+    if not tokens:
+        raise Unreadable("empty")
+    return _form(tokens, 0)
+
+
+def _form(tokens: Sequence[Token], depth: int) -> Form:
+    if depth > MAX_DEPTH:
+        raise Unreadable("nested too deeply")
+    parts = _split(tokens, lambda t: t.text in (",", ";") or (t.kind in ("word", "text") and t.text in ("and", "or")))
+    if len(parts) > 1:
+        return _group("", [part for part in parts if part], depth)
+    unions = _split(tokens, lambda t: t.text == "\\cup")
+    if len(unions) > 1:
+        return _group("∪", unions, depth)
+    # An approximation that follows the exact value adds nothing to it.
+    approximations = _split(tokens, lambda t: t.text == "\\approx")
+    if len(approximations) > 1:
+        exact, other = approximations[:2]
+        tokens = other if not exact or _name_length(exact) == len(exact) else exact
+    name, tokens = _named(tokens)
+    if len(tokens) == 1 and tokens[0].text in ("\\emptyset", "\\varnothing"):
+        return Group("{}", ())
+    if _enclosed(tokens):
+        kind = (tokens[0].text + tokens[-1].text).replace("\\", "")
+        inner = tokens[1:-1]
+        items = _split(inner, lambda t: t.text in (",", ";"))
+        if (kind in ("{}", "[]") and tokens[0].text != "{") or len(items) > 1:
+            return _group(kind, items if inner else [], depth)
+    if any(t.text == "\\pm" for t in tokens):
+        signed = ([Token("mark", s, t.spaced) if t.text == "\\pm" else t for t in tokens] for s in "+-")
+        return Group("", tuple(_form(variant, depth + 1) for variant in signed))
+    return _quantity(tokens, name)
+
+
+def _group(kind: str, parts: Sequence[Sequence[Token]], depth: int) -> Group:
+    if len(parts) > MAX_ITEMS or not all(parts):
+        raise Unreadable("an empty or a very long list")
+    return Group(kind, tuple(_form(part, depth + 1) for part in parts))
+
+
+def _split(tokens: Sequence[Token], at: Callable[[Token], bool]) -> list[Sequence[Token]]:
+    """The runs between the tokens for which `at` is true, outside of brackets."""
+    parts: list[Sequence[Token]] = []
+    start = depth = 0
+    for index, token in enumerate(tokens):
+        depth += (token.text in OPEN) - (token.text in CLOSE)
+        if depth == 0 and at(token):
+            parts.append(tokens[start:index])
+            start = index + 1
+    return [*parts, tokens[start:]]
+
+
+def _enclosed(tokens: Sequence[Token]) -> bool:
+    """Whether the first token opens a bracket that the last one closes."""
+    if len(tokens) < 2 or tokens[0].text not in OPEN:
+        return False
+    depth = 0
+    for index, token in enumerate(tokens):
+        depth += (token.text in OPEN) - (token.text in CLOSE)
+        if depth == 0:
+            return index == len(tokens) - 1
+    return False
+
+
+def _name_length(tokens: Sequence[Token]) -> int:
+    """How many tokens at the start may be a name: `x`, `x_1`, `f(x)`, `Area`, `\\theta`; 0 if none."""
+    if not tokens or not (tokens[0].kind in ("word", "text") or tokens[0].text in _GREEK):
+        return 0
+    length = 1
+    if len(tokens) > 2 and tokens[1].text == "_":
+        length = 3 if tokens[2].text != "{" else next((i + 1 for i, t in enumerate(tokens) if t.text == "}"), 3)
+    if len(tokens) >= length + 3 and tokens[length].text == "(" and tokens[length + 2].text == ")":
+        length += 3
+    return length
+
+
+def _named(tokens: Sequence[Token]) -> tuple[str, Sequence[Token]]:
+    length = _name_length(tokens)
+    if not length or len(tokens) <= length or tokens[length].text not in ("=", "\\in"):
+        return "", tokens
+    name = "".join(t.text for t in tokens[:length] if t.text not in ("{", "}"))
+    # A description ("Area =") says nothing that has to agree; a variable does.
+    return (name if len(tokens[0].text) == 1 or tokens[0].kind == "command" else ""), tokens[length + 1 :]
+
+
+def _quantity(tokens: Sequence[Token], name: str) -> Quantity:
+    sides = _split(tokens, lambda t: t.text == "=")
+    quantities = [_side(side) for side in sides]
+    last = quantities[-1]
+    if any(q.value != last.value for q in quantities):
+        raise Unreadable("an equation")
+    return Quantity(last.value, name, last.unit, last.percent, last.decimal)
+
+
+def _side(tokens: Sequence[Token]) -> Quantity:
+    unit = ""
+    if tokens and tokens[0].text in CURRENCIES:
+        unit, tokens = CURRENCIES[tokens[0].text], tokens[1:]
+    percent = bool(tokens) and tokens[-1].text.lower() in ("%", "percent")
+    if percent:
+        tokens = tokens[:-1]
+    else:
+        tokens, written = split_unit(tokens)
+        unit = unit or written
+    if not tokens:
+        raise Unreadable("nothing before the unit")
+    literal = "".join(t.text for t in tokens)
+    plain = all(t.kind == "number" or t.text in "+-" for t in tokens) and len(tokens) <= 2
+    return Quantity(_evaluate(tokens), "", unit, percent, literal if plain and "." in literal else "")
+
+
+_GREEK = {
+    f"\\{name}"
+    for name in "alpha beta gamma delta epsilon theta lambda mu rho sigma tau phi varphi omega ell Delta Omega".split()  # noqa: SIM905
+}
+
+
+def _evaluate(tokens: Sequence[Token]) -> Value:
+    cursor = _Cursor(list(tokens))
+    value = cursor.expression()
+    if cursor.peek():
+        raise Unreadable(f"{cursor.peek()!r}")
+    return value
+
+
+class _Cursor:
+    """Recursive descent over the tokens of one expression."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        self._tokens = tokens
+        self._at = 0
+        self._depth = 0
+
+    def peek(self, ahead: int = 0) -> str:
+        """The text of a token to come, "" at the end."""
+        index = self._at + ahead
+        return self._tokens[index].text if index < len(self._tokens) else ""
+
+    def expression(self) -> Value:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise Unreadable("nested too deeply")
+        value = self._term()
+        while self.peek() in ("+", "-"):
+            minus = self._next().text == "-"
+            value = value - self._term() if minus else value + self._term()
+        self._depth -= 1
+        return value
+
+    def _term(self) -> Value:
+        value = self._factor()
+        while True:
+            if self.peek() in ("*", "/"):
+                divide = self._next().text == "/"
+                value = value / self._factor() if divide else value * self._factor()
+            elif self._starts_atom():
+                value = value * self._power()
+            else:
+                return value
+
+    def _starts_atom(self) -> bool:
+        if self._at >= len(self._tokens):
+            return False
+        token = self._tokens[self._at]
+        if token.kind == "number":
+            return False  # "2 3" is no product
+        return (token.kind in ("word", "command") and token.text not in ("\\}", "\\{")) or token.text in ("(", "{")
+
+    def _factor(self) -> Value:
+        negative = False
+        while self.peek() in ("+", "-"):
+            negative ^= self._next().text == "-"
+        value = self._power()
+        return -value if negative else value
+
+    def _power(self) -> Value:
+        base = self._atom()
+        while self.peek() == "!":
+            self._next()
+            base = number(factorial(_small(base, 200)))
+        if self.peek() != "^":
+            return base
+        self._next()
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise Unreadable("nested too deeply")
+        exponent = self._factor()
+        self._depth -= 1
+        return power(base, exponent)
+
+    def _atom(self) -> Value:
+        token = self._next()
+        if token.kind == "number":
+            return self._mixed(token)
+        if token.kind == "word":
+            return self._letters(token)
+        if token.text in ("(", "{", "["):
+            value = self.expression()
+            self._expect({"(": ")", "{": "}", "[": "]"}[token.text])
+            return value
+        if token.kind != "command":
+            raise Unreadable(f"{token.text!r}")
+        return self._command(token.text[1:])
+
+    def _command(self, name: str) -> Value:
+        if name == "frac":
+            top, bottom = self._argument(), self._argument()
+            return top / bottom
+        if name == "sqrt":
+            degree = 2
+            if self.peek() == "[":
+                self._next()
+                degree = _small(self.expression(), 12)
+                self._expect("]")
+            return root(self._argument(whole=True), degree)
+        if name == "binom":
+            n, k = _small(self._argument(), 200), _small(self._argument(), 200)
+            return number(comb(n, k))
+        if name == "pi":
+            return symbol("π")
+        if name in ("infty", "inf", "infinity", "oo"):
+            return symbol("∞")
+        if name in FUNCTIONS:
+            return self._function(name)
+        if f"\\{name}" in _GREEK:
+            return symbol(self._subscripted(name))
+        raise Unreadable(f"\\{name}")
+
+    def _letters(self, token: Token) -> Value:
+        word = token.text
+        if word.lower() in WORDS:
+            return self._command(word.lower())
+        if len(word) == 1:
+            return power(number(-1), number(Fraction(1, 2))) if word == "i" else symbol(self._subscripted(word))
+        # Two or three letters beside something else are a product of variables; alone they are a word.
+        prose = token.spaced and self._at > 1 and self._tokens[self._at - 2].kind in ("word", "number")
+        if len(word) > 3 or len(self._tokens) == 1 or prose:
+            raise Unreadable(f"the word {word!r}")
+        value = number(1)
+        for letter in word[:-1]:
+            value = value * symbol(letter)
+        self._at -= 1
+        self._tokens[self._at] = Token("word", word[-1], False)
+        return value * self._power() if word[-1] != "i" else value * self._atom()
+
+    def _subscripted(self, name: str) -> str:
+        if self.peek() != "_":
+            return name
+        self._next()
+        if self.peek() != "{":
+            return f"{name}_{self._next().text}"
+        self._next()
+        parts = []
+        while self.peek() != "}":
+            parts.append(self._next().text)
+        self._next()
+        return f"{name}_{''.join(parts)}"
+
+    def _mixed(self, token: Token) -> Value:
+        """A number; with a proper fraction right after it (`1 1/2`, `1\\frac12`) their sum."""
+        value = _literal(token.text)
+        if self.peek() == "_":
+            raise Unreadable("a number in another base")
+        if not token.text.isdigit():
+            return value
+        following = self._tokens[self._at : self._at + 3]
+        if len(following) == 3 and following[1].text == "/" and following[0].text.isdigit() and following[2].text.isdigit():
+            self._at += 3
+            return value + _proper(number(int(following[0].text)) / number(int(following[2].text)))
+        if self.peek() == "\\frac":
+            start = self._at
+            self._next()
+            fraction = self._argument() / self._argument()
+            digits = all(t.kind == "number" or t.text in "{}" for t in self._tokens[start + 1 : self._at])
+            plain = digits and fraction.rational is not None and 0 < fraction.rational < 1
+            return value + fraction if plain else value * fraction
+        return value
+
+    def _function(self, name: str) -> Value:
+        """Known only as what it is applied to: equal where that is equal."""
+        exponent = None
+        base = ""
+        if self.peek() == "_":
+            self._next()
+            base = f"_{self._argument(whole=True)}"
+        if self.peek() == "^":
+            self._next()
+            exponent = self._argument(whole=True)
+        if self.peek() in ("(", "{"):
+            argument = self._atom()
+        else:
+            argument = self._power()
+            while self._starts_atom() and self._tokens[self._at].kind == "word":
+                argument = argument * self._power()
+        value = symbol(f"{name}{base}({argument})")
+        return value if exponent is None else power(value, exponent)
+
+    def _argument(self, whole: bool = False) -> Value:
+        """What a command applies to: a group in braces (or parentheses), else one token: of a number its first digit,
+        unless `whole`, since TeX reads `\\frac12` so."""
+        token = self._next()
+        if token.kind == "number":
+            if whole or len(token.text) == 1 or not token.text.isdigit():
+                return _literal(token.text)
+            self._at -= 1
+            self._tokens[self._at] = Token("number", token.text[1:], False)
+            return _literal(token.text[0])
+        self._at -= 1
+        return self._atom()
+
+    def _next(self) -> Token:
+        if self._at >= len(self._tokens):
+            raise Unreadable("it ends too early")
+        self._at += 1
+        return self._tokens[self._at - 1]
+
+    def _expect(self, text: str) -> None:
+        if self._next().text != text:
+            raise Unreadable(f"no {text!r}")
+
+
+def _literal(text: str) -> Value:
+    mantissa, _, exponent = text.lower().partition("e")
+    if len(exponent) > 4:
+        raise Unreadable("too large")
+    return number(Fraction(mantissa if mantissa[-1:] != "." else mantissa + "0") * Fraction(10) ** int(exponent or 0))
+
+
+def _proper(fraction: Value) -> Value:
+    if fraction.rational is None or not 0 < fraction.rational < 1:
+        raise Unreadable("two numbers side by side")
+    return fraction
+
+
+def _small(value: Value, limit: int) -> int:
+    n = value.rational
+    if n is None or n.denominator != 1 or not 0 <= n <= limit:
+        raise Unreadable("not a small whole number")
+    return int(n)

@@ -1,0 +1,55 @@
+"""The documentation is run: python blocks are executed, those with a title are files, and `rollforge` commands must succeed.
+
+A block after `<!-- not run: reason -->` is left out (it needs a server, say). Blocks of one page share a folder, in order.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+BLOCK = re.compile(
+    r"^(?P<skip><!-- not run:[^\n]*-->\n\n?)?```(?P<info>[^\n]*)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    info: str
+    body: str
+
+
+def blocks(page: Path) -> list[Block]:
+    found = BLOCK.finditer(page.read_text(encoding="utf-8"))
+    kept = [Block(m["info"], m["body"]) for m in found if not m["skip"]]
+    return [block for block in kept if block.info.split(" ")[0] in ("python", "bash", "yaml", "json")]
+
+
+def run(command: list[str], folder: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: str(page.relative_to(ROOT)))
+def test_page(page: Path, tmp_path: Path) -> None:
+    for block in blocks(page):
+        title = re.search(r'title="([^"]+)"', block.info)
+        if title:
+            (tmp_path / title[1]).write_text(block.body, encoding="utf-8")
+        elif block.info.startswith("python"):
+            run([sys.executable, "-c", block.body], tmp_path)
+        elif block.info.startswith("bash"):
+            for line in block.body.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words[:1] == ["rollforge"]:
+                    run(words, tmp_path)
