@@ -51,7 +51,7 @@ def progress(collection: Collection) -> Iterator[None]:
     def report() -> None:
         while not ended.wait(PLAIN_SECONDS):
             meter.read()
-            say("  ".join(filter(None, (counted(tally), reward(tally), *rates(meter, collection.cost), faults(tally)))))
+            say("  ".join(filter(None, (counted(tally), reward(tally), *rates(meter, collection), faults(tally)))))
 
     threading.Thread(target=report, daemon=True, name="rollforge-progress").start()
     try:
@@ -103,8 +103,8 @@ def reward(tally: Tally) -> str:
     return f"mean reward {tally.mean:.3f} over {tally.judged / tally.done:.1%} of what ended"
 
 
-def rates(meter: Meter, cost: float | None) -> list[str]:
-    tally = meter.tally
+def rates(meter: Meter, collection: Collection) -> list[str]:
+    tally, cost = meter.tally, collection.cost
     rollouts, tokens = meter.speed
     parts = [f"{rollouts:.3g}/s" if rollouts < 10 else f"{rollouts:,.0f}/s"]
     if tally.session_out:
@@ -115,14 +115,16 @@ def rates(meter: Meter, cost: float | None) -> list[str]:
     if cost is not None:
         parts.append(f"cost {cost:.4g}")
     left = (tally.planned or 0) - tally.done
-    if left > 0 and rollouts > 0:
+    if collection.stop.reason:
+        parts.append(f"stopping: {collection.stop.reason}")
+    elif left > 0 and rollouts > 0:
         parts.append(f"{duration(left / rollouts)} left")
     return parts
 
 
 def faults(tally: Tally) -> str:
     found = sorted(tally.faults.copy().items(), key=lambda item: -item[1])
-    shown = [f"{count:,} {fault}" for fault, count in found[:4]]
+    shown = [f"failed: {', '.join(f'{count:,} {fault}' for fault, count in found[:4])}"] if found else []
     if tally.bad_lines:
         shown.append(f"{tally.bad_lines:,} task lines not used")
     return ", ".join(shown)
@@ -153,7 +155,7 @@ def _panel(collection: Collection, meter: Meter) -> Any:
     title = Text(f"{collection.title} -> {collection.path}", style="bold", no_wrap=True, overflow="ellipsis")
     lines = [
         (reward(tally), "green" if tally.judged else "dim"),
-        ("  ".join(rates(meter, collection.cost)), ""),
+        ("  ".join(rates(meter, collection)), ""),
         (faults(tally), "yellow"),
         (f"last: {one_line(tally.last_failure, 500)}" if tally.last_failure else "", "dim"),
         (_oldest(tally), "dim"),

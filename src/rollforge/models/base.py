@@ -1,8 +1,8 @@
 """The Model protocol: one request in, one response out.
 
-A model is any async callable. It raises `InfraFault` when this call failed and another may succeed, `SetupError` when no
-call of this run can succeed (wrong key, wrong URL, unknown model), and nothing else on purpose. A model that holds
-connections or threads also has `async def aclose()`, called once by whoever built it.
+A model is any async callable. It raises `InfraFault` when this call failed and another may succeed, `DeadlineExceeded` when
+it took too long, `SetupError` when no call of this run can succeed (wrong key, wrong URL, unknown model), and nothing else on
+purpose. A model that holds connections or threads also has `async def aclose()`, called once by whoever built it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ModelOptions:
     base_urls: tuple[str, ...] = ()
     api_key_env: str | None = None
     """The environment variable that holds the key; the backend's usual one if None. The key itself is never stored."""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     """Merged into every request body last: what a server wants and this package has no name for."""
     connect_seconds: float = 10.0

@@ -1,0 +1,120 @@
+"""`openai:MODEL`: a server of the Responses API (OpenAI, vLLM's /v1/responses, the model servers of NeMo Gym)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from rollforge.errors import InfraFault, SetupError
+from rollforge.models.base import Model, ModelOptions, Request
+from rollforge.models.chat import out_of_context
+from rollforge.models.transport import BadRequest, Endpoint, Target, Transport, endpoint, targets
+from rollforge.records.items import TOKEN_FIELDS, Item, Json, Response, check_items
+
+PUBLIC = "https://api.openai.com/v1"
+log = logging.getLogger(__name__)
+
+
+def load(name: str | None, options: ModelOptions) -> Model:
+    """Raises `UserError` if OpenAI's own server is meant and there is no key for it."""
+    where = endpoint(options, "openai", "OPENAI_BASE_URL", "OPENAI_API_KEY", default=PUBLIC)
+    return ResponsesModel(name, options, where, targets(where.bases, "/responses"))
+
+
+class ResponsesModel:
+    """One server of the Responses API, with its connections."""
+
+    def __init__(self, name: str | None, options: ModelOptions, where: Endpoint, to: Sequence[Target]) -> None:
+        self._name = name
+        self._extra = dict(options.extra_body)
+        self._to = to
+        self._public = where.public
+        self._check = where.check()
+        self._transport = Transport(options, where, self._check)
+        self._dropped: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"ResponsesModel({self._name!r}, {self._to[0].shown!r})"
+
+    async def __call__(self, request: Request, /) -> Response:
+        body = self._body(request)
+        try:
+            answer = await self._transport.post(self._to, body, request.rollout)
+        except BadRequest as error:
+            return out_of_context(error, body)
+        return response_of(answer, self._to[0].shown)
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    def _body(self, request: Request) -> Json:
+        body: Json = {key: value for key, value in request.params.items() if value is not None}
+        if self._name:
+            body["model"] = self._name
+        elif not body.get("model"):
+            raise SetupError(f"no model is named: --model openai:NAME; the names it knows: {self._check}")
+        # A job in the background is no answer to this call, and some servers stream unless told not to.
+        body.pop("background", None)
+        body["stream"] = False
+        body["input"] = [_sent(item, public=self._public) for item in body.get("input") or []]
+        if self._public:
+            self._drop_unknown(body)
+        return body | self._extra
+
+    def _drop_unknown(self, body: Json) -> None:
+        for key in body.keys() - PARAMETERS:
+            del body[key]
+            if key not in self._dropped:
+                self._dropped.add(key)
+                log.warning(
+                    "the Responses API of OpenAI has no parameter %s: it is left out (chat:%s has it)", key, self._name
+                )
+
+
+def response_of(answer: Any, source: str) -> Response:
+    """The answer as it came. Raises `InfraFault` if it is none, or says that the server failed."""
+    if not isinstance(answer, dict):
+        raise InfraFault(f"{source} answered with {type(answer).__name__}, not a response: {answer!r:.200}")
+    error = answer.get("error")
+    if error:
+        text = error.get("message") if isinstance(error, dict) else error
+        raise InfraFault(f"{source} answered with an error: {text!s:.500}")
+    problem = check_items(answer.get("output"), "output")
+    if problem:
+        raise InfraFault(f"{source} answered with no usable response: {problem} (keys: {', '.join(answer)})")
+    if answer.get("status") not in (None, "completed", "incomplete"):
+        raise InfraFault(f"{source} answered with a response that is {answer['status']!r}, not completed")
+    return answer  # type: ignore[return-value]
+
+
+def _sent(item: Item, *, public: bool) -> Item:
+    """OpenAI refuses fields and ids that are not its own; other servers may want the token fields back."""
+    if not public:
+        return item
+    prefix = _PREFIXES.get(item.get("type") or "message", "")
+    foreign = not str(item.get("id") or "").startswith(prefix)
+    if not foreign and item.keys().isdisjoint(TOKEN_FIELDS):
+        return item
+    return {key: value for key, value in item.items() if key not in TOKEN_FIELDS and not (foreign and key == "id")}
+
+
+_PREFIXES = {"message": "msg_", "function_call": "fc_", "function_call_output": "fco_", "reasoning": "rs_"}
+
+PARAMETERS = frozenset(
+    (
+        *("background", "context_management", "conversation", "include", "input", "instructions", "max_output_tokens"),
+        *(
+            "max_tool_calls",
+            "metadata",
+            "model",
+            "parallel_tool_calls",
+            "previous_response_id",
+            "prompt",
+            "prompt_cache_key",
+        ),
+        *("prompt_cache_retention", "reasoning", "safety_identifier", "service_tier", "store", "stream", "stream_options"),
+        *("temperature", "text", "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user"),
+    )
+)
+"""Of the Responses API. Servers other than OpenAI's get whatever else a task or a run says (seed, stop, top_k, ...)."""

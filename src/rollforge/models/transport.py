@@ -1,0 +1,424 @@
+"""HTTP to model servers: one connection pool per model, deadlines, bounded retries, and errors that say how to check.
+
+    post --> try --200--> JSON
+              |--refused: 401, 403, 404, no quota: SetupError;  another 4xx: BadRequest (an InfraFault)
+              '--may pass: no connection, cut off, 408, 429, 5xx
+                    --> retries left? budget? deadline? --no--> InfraFault
+                    --> wait (Retry-After, else backoff with full jitter) --> try the next base URL
+
+The deadline of a call covers all its tries; running out of it is `DeadlineExceeded`. Nobody waits for anybody else here:
+concurrency is bounded by who calls. Keys appear in no message: whatever text a server sends is searched for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import re
+import resource
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
+from zlib import crc32
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from rollforge import __version__
+from rollforge.errors import DeadlineExceeded, InfraFault, SetupError, UserError
+from rollforge.models.base import ModelOptions
+from rollforge.records.lossless import dumps
+
+MAX_ANSWER = 64 * 2**20
+"""Bytes of one answer's body."""
+BACKOFF = (0.5, 30.0)
+"""Seconds: the first retry waits at most the one, no retry waits more than the other (a Retry-After may)."""
+SHOWN = 500
+"""Characters of a server's text that a message repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a server is, and how to be let in."""
+
+    bases: tuple[str, ...]
+    key: str | None = field(default=None, repr=False)
+    key_env: str = ""
+    """The variable that the key came from; only its name is ever shown."""
+    header: str = "Authorization"
+
+    @property
+    def public(self) -> bool:
+        """Whether it is OpenAI's own, which wants a key and takes no parameter that it does not know."""
+        return any(URL(base).host == "api.openai.com" for base in self.bases)
+
+    def headers(self) -> dict[str, str]:
+        # A user and a password in the URL are credentials too, and aiohttp takes one or the other.
+        if not self.key or URL(self.bases[0]).user:
+            return {}
+        return {self.header: self._prefix + self.key}
+
+    def check(self, path: str = "/models") -> str:
+        """The command that shows whether the server is there and takes the key."""
+        url = shown(self.bases[0]) + path
+        quoted = f'"{url}"' if "?" in url else url
+        return f"curl -s {quoted}" + (f' -H "{self.header}: {self._prefix}${self.key_env}"' if self.key else "")
+
+    @property
+    def _prefix(self) -> str:
+        return "Bearer " if self.header == "Authorization" else ""
+
+
+class BadRequest(InfraFault):
+    """The server understood and refused this one request (400, 413, 422, ...). Another rollout may do better."""
+
+    def __init__(self, message: str, status: int = 400, text: str = "", code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.text = text
+        """What the server said."""
+        self.code = code
+        """Its word for it: error.code, else error.type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    url: URL
+    proxy: str | None
+    shown: str
+
+
+def endpoint(
+    options: ModelOptions,
+    name: str,
+    url_env: str,
+    key_env: str,
+    *,
+    default: str | None = None,
+    header: str = "Authorization",
+) -> Endpoint:
+    """From the options, else the environment, else the default. Raises `UserError` saying what is missing."""
+    given = options.base_urls or tuple(filter(None, [os.environ.get(url_env) or default]))
+    if not given:
+        raise UserError(f"{name} has no address: give --base-url http://HOST:8000/v1 (base_urls), or set {url_env}")
+    bases = tuple(url.strip().rstrip("/") for url in given)
+    for base in bases:
+        _check_url(base)
+    wanted = options.api_key_env or key_env
+    key = os.environ.get(wanted, "").strip()
+    if not key and options.api_key_env:
+        raise UserError(f"the environment variable {wanted} is not set, and it was named as the one with the key for {name}")
+    where = Endpoint(bases, key or None, wanted, header)
+    if not key and (where.public or header != "Authorization"):
+        raise UserError(
+            f"{name} at {shown(bases[0])} needs a key: export {wanted}=..., or name another variable (api_key_env)"
+        )
+    return where
+
+
+def targets(bases: Sequence[str], path: str) -> tuple[Target, ...]:
+    return tuple(Target(url := URL(base + path), _proxy(url), shown(str(url))) for base in bases)
+
+
+def shown(url: str) -> str:
+    """A URL for messages: without user, password and query, where keys have been seen."""
+    return re.sub(r"//[^/@]*@", "//", url.partition("?")[0])
+
+
+class Transport:
+    """The connection pool and the retry budget of one model. Belongs to the event loop of its first call, until `aclose`."""
+
+    def __init__(self, options: ModelOptions, where: Endpoint, check: str) -> None:
+        self._options = options
+        self._headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            # Compressing costs a local server more than the network does, and a small body may unpack to a huge one.
+            "Accept-Encoding": "identity",
+            "User-Agent": f"rollforge/{__version__}",
+            **where.headers(),
+            **options.headers,
+        }
+        self._secrets = _secrets(where, options)
+        self._key_env = where.key_env
+        self._check = check
+        self._budget = Budget()
+        self._turn = itertools.count()
+        self._session: aiohttp.ClientSession | None = None
+        self._answered = False
+        """Whether this server ever answered: then its name and certificate were right once."""
+        self._served: set[URL] = set()
+        """What it ever answered well: then that address was right once."""
+
+    async def post(self, to: Sequence[Target], body: Mapping[str, Any], rollout: str = "") -> Any:
+        """The JSON of the answer. Calls of the same rollout go to the same target, as long as it answers.
+
+        Raises `SetupError` (no call can succeed), `BadRequest`, `DeadlineExceeded`, `InfraFault`.
+        """
+        try:
+            data = dumps(body)
+        except ValueError as error:
+            raise InfraFault(f"the request cannot be written as JSON: {error}") from error
+        session = self._session or self._open()
+        options = self._options
+        deadline = asyncio.get_running_loop().time() + options.call_seconds
+        first = (crc32(rollout.encode()) if rollout else next(self._turn)) if len(to) > 1 else 0
+        failure: _Failure | None = None
+        self._budget.call()
+        try:
+            async with asyncio.timeout_at(deadline):
+                tries = 0
+                while True:
+                    try:
+                        return await self._try(session, to[(first + tries) % len(to)], data)
+                    except _Failure as error:
+                        failure = error
+                    tries += 1
+                    await asyncio.sleep(self._wait(failure, tries, deadline))
+        except TimeoutError:
+            before = f"; the try before: {failure.message}" if failure else ""
+            limit = f"{options.call_seconds:g} s (call_seconds)"
+            raise DeadlineExceeded(f"{to[0].shown} gave no answer within {limit}{before}; check: {self._check}") from None
+
+    async def aclose(self) -> None:
+        """Close the pool. A later call opens another one."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        raise_file_limit()
+        self._session = aiohttp.ClientSession(
+            # uvicorn, which most model servers run on, closes an idle connection after 5 s: do not race with it.
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=4.0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._options.connect_seconds),
+        )
+        return self._session
+
+    async def _try(self, session: aiohttp.ClientSession, to: Target, data: bytes) -> Any:
+        try:
+            async with session.post(to.url, data=data, proxy=to.proxy, allow_redirects=False) as answer:
+                self._answered = True
+                if 200 <= answer.status < 300:
+                    body = await _read(answer, MAX_ANSWER)
+                    value = orjson.loads(body)
+                    self._served.add(to.url)
+                    return value
+                raise self._refusal(to, answer, await _read(answer, MAX_ANSWER))
+        except orjson.JSONDecodeError:
+            raise _Failure(f"{to.shown} answered {answer.status} with what is not JSON: {self._start(body)}") from None
+        except _TooLarge:
+            raise InfraFault(f"{to.shown} answered with more than {MAX_ANSWER >> 20} MiB") from None
+        except aiohttp.ServerTimeoutError:
+            seconds = self._options.connect_seconds
+            raise _Failure(f"no connection to {to.shown} within {seconds:g} s (connect_seconds)") from None
+        except (aiohttp.ClientError, OSError) as error:
+            # `from None`: a client error holds the request, and the request holds the key.
+            raise self._broken(to, error) from None
+
+    def _broken(self, to: Target, error: Exception) -> Exception:
+        """What an exception of the client means."""
+        # Other texts of the client's errors repeat the URL, or what little it has read.
+        told = getattr(error, "os_error", None) or getattr(error, "message", None) or error
+        reason = _short(self._clean(str(told))) or type(error).__name__
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            message = f"the host name of {to.shown} cannot be resolved ({reason})"
+            unknown = error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None))
+            return _Failure(message, fatal=unknown and not self._answered)
+        if isinstance(error, aiohttp.ClientSSLError):
+            message = f"{to.shown} does not speak TLS as it should ({reason}); is it https, and whose certificate is it?"
+            return _Failure(message, fatal=not self._answered)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return _Failure(f"cannot connect to {to.shown} ({reason})")
+        if isinstance(error, aiohttp.ClientPayloadError):
+            return _Failure(f"{to.shown} cut its answer off ({reason})")
+        if isinstance(error, aiohttp.ClientResponseError):
+            return _Failure(f"{to.shown} does not speak HTTP ({reason})")
+        if isinstance(error, aiohttp.ServerDisconnectedError):
+            reason = "before its answer was complete"
+        return _Failure(f"{to.shown} closed the connection ({reason})")
+
+    def _refusal(self, to: Target, answer: aiohttp.ClientResponse, body: bytes) -> Exception:
+        """What a status other than 2xx means."""
+        status = answer.status
+        text, code = _said(body)
+        text = self._clean(text)
+        message = f"{to.shown} answered {status}: {_short(text) or answer.reason or 'nothing'}"
+        if status in (402, 429) and (status == 402 or "insufficient_quota" in code):
+            return SetupError(f"{message}; the account has nothing left to spend")
+        if status in (408, 429, 500, 502, 503, 504) or 520 <= status <= 529:
+            return _Failure(message, after=retry_after(answer.headers.get("Retry-After"), time.time()), polite=status == 429)
+        if status in (401, 403):
+            return SetupError(f"{message}; the key in {self._key_env} was refused or is missing; check: {self._check}")
+        if (_NO_MODEL if status == 404 else _NO_SUCH_MODEL).search(f"{code} {text}") and status in (400, 404, 422):
+            return SetupError(f"{message}; the models it has: {self._check}")
+        if status == 404 and to.url in self._served:
+            # A gateway whose servers come and go.
+            return _Failure(message)
+        if status in (404, 405) or 300 <= status < 400:
+            moved = f" (it redirects to {shown(answer.headers['Location'])})" if "Location" in answer.headers else ""
+            return SetupError(
+                f"{message}{moved}; the base URL is wrong: most servers want http://HOST:PORT/v1; check: {self._check}"
+            )
+        return BadRequest(message, status, text, code)
+
+    def _wait(self, failure: _Failure, tries: int, deadline: float) -> float:
+        """Seconds until the next try. Raises the end of the call if there is none."""
+        end = SetupError if failure.fatal else InfraFault
+        count = f"{tries} tries" if tries > 1 else "1 try"
+        if tries > self._options.retries:
+            raise end(f"{failure.message} ({count}); check: {self._check}")
+        now = asyncio.get_running_loop().time()
+        seconds = random.uniform(0, min(BACKOFF[0] * 2 ** (tries - 1), BACKOFF[1]))
+        if failure.after is not None:
+            # Everybody was told the same: come back a little apart.
+            seconds = failure.after + random.uniform(0, min(1.0, 0.1 * failure.after))
+        if now + seconds >= deadline:
+            asked = f", and asks to come back in {failure.after:g} s" if failure.after is not None else ""
+            raise end(f"{failure.message}{asked} ({count}; call_seconds leaves no time for another); check: {self._check}")
+        if not failure.polite and not self._budget.retry(now):
+            raise end(f"{failure.message} ({count}; too many calls fail to try all of them again); check: {self._check}")
+        return seconds
+
+    def _start(self, body: bytes) -> str:
+        return _short(self._clean(body[:4096].decode("utf-8", "replace")), 200) or "an empty body"
+
+    def _clean(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+class Budget:
+    """Retries are at most a fifth of the calls, plus a reserve that refills by ten a second: a few failures are always
+    retried, and a dying server is not met by a storm. https://sre.google/sre-book/handling-overload/"""
+
+    def __init__(self, reserve: float = 100.0, share: float = 0.2, per_second: float = 10.0, most: float = 1000.0) -> None:
+        self._tokens = reserve
+        self._reserve, self._share, self._per_second, self._most = reserve, share, per_second, most
+        self._last: float | None = None
+
+    def call(self) -> None:
+        self._tokens = min(self._tokens + self._share, self._most)
+
+    def retry(self, now: float) -> bool:
+        """Whether one may be made; it is then counted."""
+        if self._last is not None and self._tokens < self._reserve:
+            self._tokens = min(self._tokens + (now - self._last) * self._per_second, self._reserve)
+        self._last = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """Seconds to wait from a Retry-After header, which has seconds or a date; None if it is absent or says nothing."""
+    if not value:
+        return None
+    if re.fullmatch(r"\s*\d{1,9}(\.\d*)?\s*", value):
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, OverflowError):
+        return None
+
+
+def raise_file_limit() -> None:
+    """As many open files as the system lets us: 10,000 calls at once are 10,000 sockets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # Some systems say there is no hard limit and refuse such a soft one: then the old limit holds.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _Failure(Exception):
+    """A try that failed and may be repeated."""
+
+    def __init__(self, message: str, *, after: float | None = None, polite: bool = False, fatal: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.after = after
+        """Seconds that the server asked to wait."""
+        self.polite = polite
+        """The server lives and paces its clients: such retries are no storm."""
+        self.fatal = fatal
+        """If it goes on like this, it will for every call."""
+
+
+class _TooLarge(Exception):
+    pass
+
+
+async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The body, as far as the limit: a length may be missing, and a packed body may unpack to anything."""
+    if answer.content_length is not None and answer.content_length > limit:
+        raise _TooLarge
+    if answer.content_length is not None and "Content-Encoding" not in answer.headers:
+        return await answer.read()
+    parts, size = [], 0
+    async for part in answer.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            raise _TooLarge
+    return b"".join(parts)
+
+
+def _said(body: bytes) -> tuple[str, str]:
+    """The message and the code of an error body, in the shapes of OpenAI, vLLM, FastAPI, Ollama and others."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body[: 8 * SHOWN].decode("utf-8", "replace"), ""
+    error = value.get("error", value) if isinstance(value, dict) else value
+    if not isinstance(error, dict):
+        return str(error), ""
+    text = error.get("message") or error.get("detail") or error.get("error") or orjson.dumps(error).decode()
+    code = error.get("code")
+    # vLLM and llama.cpp put the status there.
+    return str(text), str(code if isinstance(code, str) and not code.isdigit() else error.get("type") or "")
+
+
+_NO_SUCH_MODEL = re.compile(r"model_not_found|DeploymentNotFound|\b(unknown|invalid|no such) model\b", re.IGNORECASE)
+_NO_MODEL = re.compile(_NO_SUCH_MODEL.pattern + r"|\bmodel\b.{0,200}\bnot (found|exist)", re.IGNORECASE | re.DOTALL)
+"""The second for a 404, which says itself that something is not there."""
+
+
+def _short(text: str, length: int = SHOWN) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[:length] + "..."
+
+
+def _check_url(url: str) -> None:
+    try:
+        parsed = URL(url)
+    except ValueError as error:
+        raise UserError(f"the base URL {url!r} cannot be read: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query_string:
+        raise UserError(f"the base URL {shown(url)!r} is not like http://HOST:PORT/v1")
+
+
+def _proxy(url: URL) -> str | None:
+    """The proxy of the usual variables; never one for this machine. Read once: aiohttp would read them at every call."""
+    host = url.host or ""
+    if host == "localhost" or host == "::1" or host.startswith("127.") or host == "0.0.0.0":
+        return None
+    return None if proxy_bypass(f"{host}:{url.port}") else getproxies().get(url.scheme)
+
+
+def _secrets(where: Endpoint, options: ModelOptions) -> tuple[str, ...]:
+    found = [where.key or "", *options.headers.values(), *(URL(base).password or "" for base in where.bases)]
+    words = {word for value in found for word in value.split()}
+    return tuple(sorted((word for word in words if len(word) >= 4 and word.lower() != "bearer"), key=len, reverse=True))
