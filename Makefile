@@ -11,7 +11,7 @@ RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 demo: $(VENV)/core
 	@echo "A small policy tries calculator tasks, 8 times each; a verifier scores every attempt. No network, no key, no GPU."
 	@echo
-	$(BIN)/rollforge collect arithmetic --model tiny --limit 32 --repeats 8 --temperature 1 --out $(RUN)
+	$(BIN)/rollforge collect arithmetic --model tiny --limit 100 --repeats 8 --temperature 1 --out $(RUN)
 	@echo
 	$(BIN)/rollforge stats $(RUN)
 	@echo
@@ -38,10 +38,10 @@ check: $(VENV)/dev
 	$(BIN)/pytest tests/test_layers.py
 
 bench: $(VENV)/dev
-	$(BIN)/python benchmarks/engine.py all --quick
+	@for what in start cpu memory growth tail; do $(BIN)/python benchmarks/engine.py $$what --quick || exit 1; done
 
 docs: $(VENV)/docs
-	$(BIN)/mkdocs build --strict
+	$(BIN)/zensical build --strict -f mkdocs.yml
 
 clean:
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache

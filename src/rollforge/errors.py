@@ -57,28 +57,32 @@ class DeadlineExceeded(RolloutError):
 
 @contextmanager
 def stage(name: Stage, fault: type[RolloutError]) -> Iterator[None]:
-    """Attribute what is raised inside to a stage of the rollout; anything foreign becomes a `fault`.
+    """Attribute what is raised inside to a stage of the rollout; anything foreign becomes a `fault`, `exit()` too.
 
     `SetupError` and cancellation pass through untouched: they are not about one rollout.
     """
     try:
         yield
-    except RolloutError as error:
-        error.stage = error.stage or name
-        raise
-    except SetupError:
-        raise
-    except Exception as error:
-        wrapped = fault(describe(error))
-        wrapped.stage = name
-        raise wrapped from error
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - everything is raised again
+        inner: BaseException = error
+        while isinstance(inner, ExceptionGroup) and len(inner.exceptions) == 1:
+            inner = inner.exceptions[0]  # a TaskGroup wraps even a single error
+        if not isinstance(inner, (RolloutError, SetupError)):
+            wrapped = fault(describe(inner))
+            wrapped.stage = name
+            raise wrapped from inner
+        if isinstance(inner, RolloutError):
+            inner.stage = inner.stage or name
+        raise inner from inner.__cause__
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:
     """The error for a name nobody registered; lists the nearest known names, or all when none is near."""
     names = sorted(known)
-    near = get_close_matches(name, names, n=3, cutoff=0.5)
-    listed = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
+    last = name.rpartition(".")[2]  # `model.nmae` is a key `nmae` inside another
+    near = get_close_matches(name, names, n=3, cutoff=0.5) or get_close_matches(last, names, n=3, cutoff=0.5)
+    all_of_them = ", ".join(names[:_SHOWN]) + (f", ... ({len(names)})" if len(names) > _SHOWN else "")
+    listed = f"did you mean {' or '.join(near)}?" if near else f"known: {all_of_them or 'none'}"
     return UserError(f"unknown {kind} {name!r}; {listed}" + (f" {hint}" if hint else ""))
 
 
@@ -91,8 +95,17 @@ def describe(error: BaseException) -> str:
         if not file.startswith(_NOT_THEIRS) and "site-packages" not in file:
             place = f" ({os.path.basename(file)}:{trace.tb_lineno})"
         trace = trace.tb_next
+    return short(error) + place
+
+
+def short(error: BaseException) -> str:
+    """`ValueError: message`, cut if it is very long."""
     text = str(error)
-    return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
+    if len(text) > _LENGTH:
+        text = f"{text[:_LENGTH]}... ({len(text)} characters)"
+    return f"{type(error).__name__}{': ' if text else ''}{text}"
 
 
+_LENGTH = 2000
+_SHOWN = 30
 _NOT_THEIRS = ("<frozen", os.path.dirname(__file__), os.path.dirname(os.__file__))

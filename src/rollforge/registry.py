@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
-from rollforge.errors import UserError, unknown
+from rollforge.errors import UserError, describe, unknown
 
 Kind = Literal["env", "model"]
 
@@ -32,7 +32,10 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
 
 def known(kind: Kind) -> dict[str, str]:
     """Every registered name with where it leads; packages add theirs in the entry point group `rollforge.<kind>s`."""
-    return {**{point.name: point.value for point in entry_points(group=f"rollforge.{kind}s")}, **BUILT_IN[kind]}
+    return {
+        **{point.name: f"{point.module}:{point.attr}" for point in entry_points(group=f"rollforge.{kind}s")},
+        **BUILT_IN[kind],
+    }
 
 
 def resolve(kind: Kind, name: str, hint: str = "") -> Any:
@@ -44,16 +47,21 @@ def resolve(kind: Kind, name: str, hint: str = "") -> Any:
 
 
 def attribute(target: str) -> Any:
-    """Import `package.module:attr`."""
+    """Import `package.module:attr`. Raises `UserError`: no such module or name, or a module that does not import."""
     module, _, path = target.partition(":")
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise UserError(f"{target!r} is not of the form package.module:name")
     try:
         found: Any = import_module(module)
     except ModuleNotFoundError as error:
-        if error.name and module.startswith(error.name):
-            raise UserError(f"there is no module {error.name!r} (from {target!r})") from error
-        raise UserError(f"{target!r} needs the module {error.name!r}: pip install {error.name}") from error
+        name = error.name or ""
+        if module == name or module.startswith(f"{name}."):
+            raise UserError(f"there is no module {name!r} (from {target!r})") from error
+        raise UserError(f"{target!r} needs the module {name!r}: pip install {name.partition('.')[0]}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{module} cannot be imported: {describe(error)}") from error
     for part in path.split(".") if path else ():
         if not hasattr(found, part):
-            raise unknown(f"name in {module}", part, (n for n in vars(found) if not n.startswith("_")))
+            raise unknown(f"name in {module}", part, (name for name in dir(found) if not name.startswith("_")))
         found = getattr(found, part)
     return found

@@ -9,17 +9,26 @@ input ──> model ──> message, no call ───────────�
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from rollforge.envs.base import Session, ToolCall
 from rollforge.envs.tools import error_text
-from rollforge.errors import RolloutError
+from rollforge.errors import InfraFault, RolloutError
 from rollforge.models.base import Model, Request
-from rollforge.records.items import Item, Response, Usage, add_usage, function_call_output, input_items, item_type
+from rollforge.records.items import (
+    Item,
+    Response,
+    Usage,
+    add_usage,
+    check_items,
+    function_call_output,
+    input_items,
+    item_type,
+    text_of,
+)
+from rollforge.records.lossless import loads
 from rollforge.records.task import Task
 
 
@@ -28,7 +37,7 @@ class ToolLoop:
     max_turns: int = 16
     """Model calls in one rollout."""
     max_total_tokens: int = 131_072
-    """Generated tokens in one rollout, as the usage of its calls reports them."""
+    """Generated tokens in one rollout, by the usage of its calls; by token ids or length of text where there is none."""
     max_silent: int = 3
     """Model calls in a row with neither a message nor a call (reasoning only)."""
     max_tool_chars: int = 65_536
@@ -38,20 +47,22 @@ class ToolLoop:
         """Response of the whole episode; `incomplete_details.reason` says why it was cut, if it was.
 
         Only declared tools are called; anything else, and arguments that are no JSON object, is answered to the model.
-        Raises what the model and the session raise, with the response so far as `partial`.
+        Raises what the model and the session raise, with the response so far as `partial`, and `InfraFault` for an answer
+        that is none.
         """
         prompt = input_items(task.params)
-        declared = {tool.get("name") for tool in task.params.get("tools") or [] if tool.get("type") == "function"}
+        declared = {_name(tool) for tool in task.params.get("tools") or [] if tool.get("type") == "function"}
         output: list[Item] = []
         usage: Usage | None = None
         last: Response = {}
-        silent = 0
+        silent = tokens = 0
         try:
             for _ in range(self.max_turns):
                 last = await model(Request({**task.params, "input": prompt + output}))
-                usage = add_usage(usage, last.get("usage"))
-                new = last.get("output") or []
+                new = _answer(last, len(output))
                 output += new
+                usage = add_usage(usage, last.get("usage"))
+                tokens += _generated(last, new)
                 if last.get("status") == "incomplete" or last.get("incomplete_details"):
                     return _episode(last, output, usage, None)
                 calls = [item for item in new if item.get("type") == "function_call"]
@@ -62,7 +73,7 @@ class ToolLoop:
                 silent = 0 if calls else silent + 1
                 if silent >= self.max_silent:
                     return _episode(last, output, usage, "no_reply")
-                if usage and usage.get("output_tokens", 0) >= self.max_total_tokens:
+                if tokens >= self.max_total_tokens:
                     return _episode(last, output, usage, "max_total_tokens")
         except RolloutError as error:
             if output:
@@ -71,15 +82,15 @@ class ToolLoop:
         return _episode(last, output, usage, "max_turns")
 
     async def _run(self, item: Item, declared: Collection[Any], session: Session) -> Item:
-        name = item["name"]
-        call_id: str = item.setdefault("call_id", item.get("id") or name)
+        name, call_id, arguments = item["name"], item["call_id"], item.get("arguments") or {}
         if name not in declared:
             known = ", ".join(sorted(str(tool) for tool in declared)) or "none"
             return function_call_output(call_id, error_text(f"unknown tool {name!r}; the tools are: {known}"))
-        try:
-            arguments = orjson.loads(item.get("arguments") or b"{}")
-        except orjson.JSONDecodeError as error:
-            return function_call_output(call_id, error_text(f"the arguments of {name} are not JSON: {error}"))
+        if isinstance(arguments, str):
+            try:
+                arguments = loads(arguments)
+            except ValueError as error:
+                return function_call_output(call_id, error_text(f"the arguments of {name} are not JSON: {error}"))
         if not isinstance(arguments, dict):
             what = f"the arguments of {name} are {type(arguments).__name__}, not an object"
             return function_call_output(call_id, error_text(what))
@@ -87,6 +98,45 @@ class ToolLoop:
         if len(text) > self.max_tool_chars:
             text = f"{text[: self.max_tool_chars]}\n[cut: {len(text)} characters, {self.max_tool_chars} shown]"
         return function_call_output(call_id, text)
+
+
+def _name(tool: Item) -> Any:
+    """Of a tool as the Responses API has it, or nested, as Chat Completions has it."""
+    function = tool.get("function")
+    return tool.get("name") or (function.get("name") if isinstance(function, dict) else None)
+
+
+def _answer(response: Any, before: int) -> list[Item]:
+    """The items of a model's answer, every call with an id. Copies where one had none: the model may keep its own."""
+    if not isinstance(response, dict):
+        raise InfraFault(f"the model returned {type(response).__name__}, not a response")
+    if response.get("status") in ("failed", "cancelled"):
+        raise InfraFault(
+            f"the model's answer has the status {response['status']}: {response.get('error') or 'no reason given'}"
+        )
+    items = response.get("output") or []
+    problem = check_items(items, "output")
+    if problem:
+        raise InfraFault(f"the model's answer cannot be used: {problem}")
+    return [
+        {**item, "call_id": item.get("id") or f"call_{before + position}"}
+        if item.get("type") == "function_call" and not item.get("call_id")
+        else item
+        for position, item in enumerate(items)
+    ]
+
+
+def _generated(response: Response, items: Sequence[Item]) -> int:
+    """Tokens of one answer: as its usage says, else counted, else estimated (four characters each)."""
+    usage = response.get("usage")
+    count = usage.get("output_tokens") if isinstance(usage, dict) else None
+    if isinstance(count, (int, float)):
+        return int(count)
+    counted = sum(len(item.get("generation_token_ids") or ()) for item in items)
+    texts = (
+        text_of(item.get("content")) + text_of(item.get("summary")) + str(item.get("arguments") or "") for item in items
+    )
+    return counted or sum(map(len, texts)) // 4
 
 
 def _episode(last: Response, output: list[Item], usage: Usage | None, reason: str | None) -> Response:

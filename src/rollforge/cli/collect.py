@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from rollforge.errors import RollforgeError, UserError
+from rollforge.errors import RollforgeError, UserError, unknown
 
 
 def collect(
@@ -86,10 +86,14 @@ def collect(
     values = merge(values, _given(options))
     for text in set_:
         values = merge(values, _used(parse_set(text)))
+    where = str(config or "the options")
+    for key in values:
+        if key not in CollectConfig.model_fields:  # before what is missing, which may be what this one was to be
+            raise unknown("key", key, CollectConfig.model_fields, f"(in {where})")
     for key, hint in (("env", "name an environment: rollforge env list"), ("model", "give a model: --model tiny")):
         if not values.get(key):
             raise UserError(hint)
-    collection = Collection(validate(CollectConfig, values, str(config or "the options")))
+    collection = Collection(validate(CollectConfig, values, where))
     sys.exit(_run(collection, json))
 
 
@@ -153,7 +157,7 @@ def _print_report(summary: Any) -> None:
     if summary.stopped:
         print(f"stopped: {summary.stopped}; {_again(path, tally)}")
     elif tally.done > tally.judged:
-        print(f"not all rollouts have a reward; {_again(path, tally)}")
+        print(f"not all rollouts have a reward; the same command with --out {path} --retry-failed attempts them again")
     print(f"run: {path}   look: rollforge stats {path}   read: rollforge show {path}")
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from rollforge.collect.plan import MAX_REPEATS
 from rollforge.config import Section
 
 
@@ -53,7 +54,7 @@ class Deadlines(Section):
 
 
 class Budget(Section):
-    """What ends a run early and cleanly: nothing new is started, what is in flight is finished."""
+    """What ends a session of a run early and cleanly: nothing new is started, what is in flight is finished."""
 
     rollouts: int | None = Field(None, ge=1)
     tokens: int | None = Field(None, ge=1)
@@ -65,21 +66,31 @@ class Budget(Section):
     price_out: float = Field(0.0, ge=0)
     """Per million generated tokens."""
 
+    @model_validator(mode="after")
+    def _priced(self) -> Budget:
+        if self.cost is not None and not (self.price_in or self.price_out):
+            raise ValueError("a budget of cost needs prices: price_in, price_out (per million tokens)")
+        return self
+
 
 class CollectConfig(Section):
     env: Annotated[EnvConfig, BeforeValidator(_use)]
     model: Annotated[ModelConfig, BeforeValidator(_use)]
     tasks: Path | None = None
-    repeats: int = Field(1, ge=1)
+    repeats: int = Field(1, ge=1, le=MAX_REPEATS)
     limit: int | None = Field(None, ge=1)
     """Tasks, from the start."""
     sampling: dict[str, Any] = Field(default_factory=dict)
     """Sent with every model call, over what a row asks for: temperature, top_p, max_output_tokens, top_k, stop, ..."""
     seed: int | None = None
     """Every draw of a local policy follows from it; sent (one number per call) to servers only when set. Random if not."""
+    count_seconds: float = Field(2.0, ge=0)
+    """Longest time that counting the tasks may take before the run begins; without a count there is no time left to show."""
     out: Path | None = None
-    concurrency: int = Field(64, ge=1)
-    max_attempts: int = Field(3, ge=1)
+    concurrency: int = Field(64, ge=1, le=100_000)
+    max_attempts: int = Field(3, ge=1, le=1000)
+    backoff: float = Field(1.0, ge=0)
+    """Seconds before a second attempt, at most; it doubles with each further one."""
     retry_failed: bool = False
     """Attempt again what failed for good before the run was resumed."""
     min_coverage: float = Field(1.0, ge=0, le=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from rollforge.errors import SetupError
@@ -17,34 +18,54 @@ class Journal:
         self.path = path
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            self._size = _repair(self._file)
+            self._size = self._synced = _repair(self._file)
         except OSError as error:
-            raise SetupError(f"cannot write {path}: {error.strerror or error}") from error
-        self._synced = self._size
+            raise self._error(error) from error
+        self._failed: SetupError | None = None
 
     def append(self, line: bytes) -> None:
-        """`line` ends in a newline. Raises `SetupError` if it cannot be stored; what was stored before stays whole."""
+        """`line` ends in a newline. Raises `SetupError` if it cannot be stored, now and ever after; what was stored before
+        stays whole."""
+        if self._failed is not None:
+            raise self._failed
         try:
             written = os.write(self._file, line)
             while written < len(line):
                 written += os.write(self._file, line[written:])
         except OSError as error:
-            os.ftruncate(self._file, self._size)
-            raise SetupError(f"cannot write {self.path}: {error.strerror or error}") from error
+            # If the torn line cannot be cut off now, the next opening does it.
+            with suppress(OSError):
+                os.ftruncate(self._file, self._size)
+            self._failed = self._error(error)
+            raise self._failed from error
         self._size += len(line)
 
     async def sync_forever(self, seconds: float = 1.0) -> None:
+        """Force to disk what was appended, again and again. Raises `SetupError` if the disk does not take it."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(seconds)
+            if os.fstat(self._file).st_nlink == 0:
+                raise SetupError(f"{self.path} was deleted while it was being written")
             if self._size > self._synced:
                 size = self._size
-                await loop.run_in_executor(None, os.fsync, self._file)
+                try:
+                    await loop.run_in_executor(None, os.fsync, self._file)
+                except OSError as error:
+                    raise self._error(error) from error
                 self._synced = size
 
     def close(self) -> None:
-        os.fsync(self._file)
-        os.close(self._file)
+        try:
+            if self._size > self._synced:
+                os.fsync(self._file)
+        except OSError as error:
+            raise self._error(error) from error
+        finally:
+            os.close(self._file)
+
+    def _error(self, error: OSError) -> SetupError:
+        return SetupError(f"cannot write {self.path}: {error.strerror or error}")
 
 
 def _repair(file: int) -> int:

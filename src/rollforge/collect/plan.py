@@ -5,10 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 
+from rollforge.errors import UserError
 from rollforge.records.rows import BadLine
 from rollforge.records.task import Task
+
+Key = tuple[int, int]
+"""Task index, repeat."""
+
+MAX_REPEATS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,84 +22,117 @@ class Planned:
     index: int
     """Which repeat."""
     attempt: int = 1
-    """The first attempt still to make: above 1 when earlier ones failed before the run was resumed."""
+    """The next attempt to make: above 1 when earlier ones failed before the run was resumed."""
+    last: int = 1
+    """The last attempt it may take."""
 
 
 class Done:
-    """The keys (task index, repeat) that have a final outcome, and the failed attempts of those that do not."""
+    """What earlier sessions of a run did: the keys that are finished, and the failed attempts of those that are not."""
 
     def __init__(self) -> None:
-        self._keys: set[int] = set()
-        self._attempts: dict[int, int] = {}
+        self._repeats: dict[int, int] = {}
+        """Per task a bit for each finished repeat: a fifth of the memory of a set of keys."""
+        self._tasks: dict[int, str] = {}
+        self._attempts: dict[Key, int] = {}
 
-    def __len__(self) -> int:
-        return len(self._keys)
+    def __contains__(self, key: Key) -> bool:
+        return bool(self._repeats.get(key[0], 0) >> key[1] & 1)
 
-    def __contains__(self, key: tuple[int, int]) -> bool:
-        return self._number(key) in self._keys
+    def add(self, key: Key) -> bool:
+        """Finished: it has a final outcome. Whether that is new."""
+        before = self._repeats.get(key[0], 0)
+        self._repeats[key[0]] = before | 1 << key[1]
+        return self._repeats[key[0]] != before
 
-    def add(self, key: tuple[int, int]) -> bool:
-        """Whether it is new."""
-        before = len(self._keys)
-        self._keys.add(self._number(key))
-        self._attempts.pop(self._number(key), None)
-        return len(self._keys) > before
+    def failed(self, key: Key, attempt: int) -> None:
+        self._attempts[key] = max(attempt, self.attempts(key))
 
-    def failed(self, key: tuple[int, int], attempt: int) -> None:
-        if key not in self:
-            self._attempts[self._number(key)] = max(attempt, self.attempts(key))
+    def attempts(self, key: Key) -> int:
+        return self._attempts.get(key, 0)
 
-    def attempts(self, key: tuple[int, int]) -> int:
-        return self._attempts.get(self._number(key), 0)
+    def saw(self, index: int, task: str) -> None:
+        """The id of the task that had this index."""
+        self._tasks[index] = task
 
-    @staticmethod
-    def _number(key: tuple[int, int]) -> int:
-        # One int in a set takes half the memory of a tuple of two; no run has 2**20 repeats.
-        return key[0] << 20 | key[1]
+    def check(self, index: int, task: str) -> None:
+        """Raises `UserError` if the task of that index is another one now: keys would no longer say what is done."""
+        before = self._tasks.get(index, task)
+        if before != task:
+            raise UserError(
+                f"task {index} is not the one this run was begun with (its id was {before}, it is {task} now): the tasks "
+                "have changed, or come in another order each time; go on with the same ones, or choose another --out"
+            )
 
 
 def plan(
-    tasks: Iterable[Task | BadLine], repeats: int, limit: int | None, done: Done, bad: Callable[[BadLine], None]
+    tasks: Iterable[Task | BadLine],
+    repeats: int,
+    limit: int | None,
+    bad: Callable[[BadLine], None],
+    *,
+    done: Done,
+    max_attempts: int,
+    afresh: bool = False,
 ) -> Iterator[Planned]:
     """What is left to do: all repeats of a task together, tasks in order, so that a run cut short has whole groups.
 
-    A task's index is its position, or the `_ng_task_index` of its row (shards of one data set keep their numbers). Rows
-    that also carry `_ng_rollout_index` (NeMo Gym's materialised inputs) are repeats already; another row with the same
-    index is handed to `bad`.
+    `afresh`: earlier attempts do not count against `max_attempts`. Raises `UserError` if tasks are not those done before.
     """
-    taken: set[tuple[int, int]] = set()
-    for position, task in enumerate(_usable(tasks, limit, bad)):
-        index = position if task.index is None else task.index
-        given = task.fields.get("_ng_rollout_index")
-        first = given * repeats if isinstance(given, int) else 0
-        if index != position or taken:
-            if (index, first) in taken or (not taken and index < position):
-                bad(BadLine("tasks", position + 1, f"_ng_task_index {index} stands on an earlier row too"))
-                continue
-            taken.add((index, first))
+    for task, first in numbered(tasks, repeats, limit, bad):
+        index: int = task.index  # type: ignore[assignment]
+        if "_ng_rollout_index" not in task.fields:  # such rows share an index, and each may have an id of its own
+            done.check(index, task.id)
         for repeat in range(first, first + repeats):
-            if (index, repeat) not in done:
-                yield Planned(replace(task, index=index), repeat, done.attempts((index, repeat)) + 1)
+            key = index, repeat
+            if key not in done:
+                made = done.attempts(key)
+                yield Planned(task, repeat, made + 1, max_attempts + (made if afresh else 0))
 
 
-def _usable(tasks: Iterable[Task | BadLine], limit: int | None, bad: Callable[[BadLine], None]) -> Iterator[Task]:
-    number = 0
+def numbered(
+    tasks: Iterable[Task | BadLine], repeats: int, limit: int | None, bad: Callable[[BadLine], None]
+) -> Iterator[tuple[Task, int]]:
+    """The usable tasks, each with its index and its first repeat, no two with both the same.
+
+    A task's index is its position, or the `_ng_task_index` of its row (shards of one data set keep their numbers). Rows
+    that also carry `_ng_rollout_index` (NeMo Gym's materialised inputs) are repeats already. A row whose place is taken is
+    handed to `bad`, as is what was no task to begin with.
+    """
+    taken: set[Key] | None = None  # none as long as every index is the position
+    position, plain, number = -1, 0, 0
     for task in tasks:
         if isinstance(task, BadLine):
             bad(task)
             continue
+        position += 1
+        index = position if task.index is None else task.index
+        given = task.fields.get("_ng_rollout_index")
+        first = given * repeats if type(given) is int else 0
+        if taken is None and (index != position or type(given) is int):
+            taken, plain = set(), position
+        reason = None
+        if not 0 <= first <= MAX_REPEATS - repeats:
+            reason = f"_ng_rollout_index is {given}; with {repeats} repeats it can be 0 to {MAX_REPEATS // repeats - 1}"
+        elif taken is not None and ((index, first) in taken or (first == 0 and 0 <= index < plain)):
+            reason = f"an earlier row has task index {index} too" + (f", and rollout index {given}" if first else "")
+        if reason:
+            bad(BadLine("tasks", position + 1, reason))
+            continue
+        if taken is not None:
+            taken.add((index, first))
+        yield (task if task.index == index else replace(task, index=index)), first
         number += 1
-        yield task
         if number == limit:
             return
 
 
-def count(tasks: Iterable[Task | BadLine], limit: int | None, seconds: float = 1.0) -> int | None:
-    """How many tasks there are, at most `limit`; None if they cannot be counted within `seconds`."""
+def count(tasks: Iterable[Task | BadLine], repeats: int, limit: int | None, seconds: float) -> int | None:
+    """How many rollouts the whole plan has; None if they cannot be counted within `seconds`."""
     deadline = time.monotonic() + seconds
-    number = 0
-    for _ in islice((task for task in tasks if isinstance(task, Task)), limit):
-        number += 1
+    total = 0
+    for _ in numbered(tasks, repeats, limit, lambda line: None):
+        total += repeats
         if time.monotonic() > deadline:
             return None
-    return number
+    return total

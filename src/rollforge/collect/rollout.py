@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from rollforge.agents.base import Agent
-from rollforge.envs.base import Env, Limits, Session, Tool, ToolCall, ToolOutput, Verdict
+from rollforge.envs.base import Env, Limits, Session, Tool, ToolCall, ToolOutput, Verdict, verdict
 from rollforge.errors import (
     DeadlineExceeded,
     InfraFault,
@@ -22,7 +24,7 @@ from rollforge.errors import (
     stage,
 )
 from rollforge.models.base import Model, Request
-from rollforge.records.items import Json, Response, input_items, token_drift, user
+from rollforge.records.items import Item, Json, Response, Usage, add_usage, check_items, input_items, token_drift, user
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.task import Task
 
@@ -58,17 +60,27 @@ class Runner:
     async def __call__(self, task: Task, index: int, attempt: int = 1, /) -> Rollout:
         """One attempt. Raises nothing but `SetupError`, which concerns the whole run, and cancellation."""
         one = _Attempt(self, task, index, attempt)
+        worker = asyncio.current_task()
+        cancelling = worker.cancelling() if worker else 0
         started = time.perf_counter()
         error: RolloutError | None = None
         try:
-            async with asyncio.timeout(self.rollout_seconds):
+            async with asyncio.timeout(self.rollout_seconds) as deadline:
                 await one.run()
         except RolloutError as raised:
-            error = raised
+            error = one.error or (self._late(one) if deadline.expired() else raised)
         except TimeoutError:
-            error = DeadlineExceeded(f"the rollout took longer than {self.rollout_seconds:g} s")
+            error = one.error or self._late(one)
+        if worker and worker.cancelling() > cancelling:
+            # A session that failed to close on the way out has hidden it.
+            raise asyncio.CancelledError
         seconds = {"total": time.perf_counter() - started, **one.seconds}
         return one.rollout(error, {name: round(value, 6) for name, value in seconds.items()})
+
+    def _late(self, one: _Attempt) -> DeadlineExceeded:
+        error = DeadlineExceeded(f"the rollout took longer than {self.rollout_seconds:g} s")
+        error.stage = "verify" if one.judging else None
+        return error
 
 
 class _Attempt:
@@ -84,25 +96,56 @@ class _Attempt:
         self.observation: str | None = None
         self.response: Response | None = None
         self.verdict: Verdict | None = None
+        self.error: RolloutError | None = None
+        """What went wrong while the session was open: closing may fail after it, and says less."""
+        self.judging = False
         self._session: Session
         self._calls = 0
+        self._usage: Usage | None = None
+        self._items: list[Item] = []
+        """The conversation, prompt included, as of the last model call."""
+        self._drift: int | None = None
         self._own_limits = getattr(runner.env, "limits", None) is not None
 
     async def run(self) -> None:
-        # The outer stage is for `open` and for closing: all between has an inner one, which speaks first.
+        # The outer stage is for opening and for closing: all between has an inner one, which speaks first.
         with stage("open", VerifierFault):
-            async with self.runner.env.open(self.task) as session:
+            async with self._open() as session:
                 self._session = session
                 self.tools, self.observation = session.tools, session.observation
                 self.task = replace(self.task, params=self._params())
-                with stage("agent", InfraFault):
-                    self.response = await self.runner.agent(self.task, self.ask, self)
-                self.verdict = await self.verify(self.response)
+                try:
+                    with stage("agent", InfraFault):
+                        response = await self.runner.agent(self.task, self.ask, self)
+                        self.response = _checked(response, "the agent")
+                        self._drift = token_drift(self.response["output"])
+                    self.verdict = await self.verify(self.response)
+                except RolloutError as error:
+                    self.error = error
+                    raise
+        if self.verdict is None:
+            # The environment's context manager swallowed it.
+            raise self.error or VerifierFault("the environment ended the attempt without a word")
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[Session]:
+        """The environment's session. Closing has a deadline of its own, since it also happens when another ran out."""
+        if self._own_limits:
+            async with self.runner.env.open(self.task) as session:
+                yield session
+            return
+        closing = AsyncExitStack()
+        session = await closing.enter_async_context(self.runner.env.open(self.task))
+        try:
+            yield session
+        finally:
+            with stage("close", VerifierFault):
+                await _within(self.runner.limits.tool, "closing the session", closing.__aexit__(*sys.exc_info()))
 
     async def ask(self, request: Request, /) -> Response:
         """The model, for the agent: each call gets its own draw."""
         number, self._calls = self._calls, self._calls + 1
-        draw = _draw(self.runner.seed, self.task.id, self.index, self.attempt, number)
+        draw = _draw(self.runner.seed, self.task.id, self.task.index, self.index, self.attempt, number)
         params = {**request.params, "seed": draw} if self.runner.send_seed else request.params
         request = Request(
             params=params,  # type: ignore[arg-type]
@@ -114,7 +157,11 @@ class _Attempt:
         started = time.perf_counter()
         try:
             with stage("model", InfraFault):
-                return await _within(self.runner.call_seconds, "the model call", self.runner.model(request))
+                response = await _within(self.runner.call_seconds, "the model call", self.runner.model(request))
+                _checked(response, "the model")
+                self._usage = add_usage(self._usage, response.get("usage"))
+                self._items = [*input_items(params), *response["output"]]
+                return response
         finally:
             self.seconds["model"] += time.perf_counter() - started
 
@@ -130,11 +177,12 @@ class _Attempt:
 
     async def verify(self, response: Response, /) -> Verdict:
         started = time.perf_counter()
+        self.judging = True
         try:
             with stage("verify", VerifierFault):
                 if self._own_limits:
-                    return await self._session.verify(response)
-                return await _within(self.runner.limits.verify, "verify", self._session.verify(response))
+                    return verdict(await self._session.verify(response))
+                return verdict(await _within(self.runner.limits.verify, "verify", self._session.verify(response)))
         finally:
             self.seconds["verify"] += time.perf_counter() - started
 
@@ -152,7 +200,7 @@ class _Attempt:
         elif error is not None:
             outcome = next(OUTCOMES[kind] for kind in type(error).__mro__ if kind in OUTCOMES)
             reward = 0.0 if outcome is Outcome.POLICY_FAULT else None
-            response = response or error.partial
+            response = response or error.partial or self._so_far()
             failure = Failure(error.stage or "rollout", type(error).__name__, str(error), _retryable(error))
         return Rollout(
             params=self.task.params,
@@ -168,9 +216,16 @@ class _Attempt:
             env=self.runner.env_name,
             seconds=seconds,
             failure=failure,
-            token_drift=token_drift((response or {}).get("output") or []),
+            token_drift=self._drift,
             extra=extra,
         )
+
+    def _so_far(self) -> Response | None:
+        """What an agent that was stopped did not hand over: worth looking at, and its tokens count."""
+        if not self._items:
+            return None
+        output = self._items[len(input_items(self.task.params)) :]
+        return {"output": output, "usage": self._usage, "status": "incomplete", "incomplete_details": {"reason": "fault"}}
 
     def _params(self) -> Any:
         """What the policy is asked: the run's sampling over the row's params, the environment's tools unless the row
@@ -197,6 +252,16 @@ async def _within(seconds: float, what: str, awaitable: Awaitable[T]) -> T:
         if not deadline.expired():
             raise  # the callee's own
         raise DeadlineExceeded(f"{what} took longer than {seconds:g} s") from None
+
+
+def _checked(response: Any, whose: str) -> Response:
+    """Models and agents in this process can return anything, and what follows relies on the shape."""
+    if not isinstance(response, dict):
+        raise InfraFault(f"{whose} returned {type(response).__name__}, not a response")
+    problem = check_items(response.get("output"), "output")
+    if problem:
+        raise InfraFault(f"{whose} returned no usable response: {problem}")
+    return response  # type: ignore[return-value]
 
 
 def _retryable(error: RolloutError) -> bool:

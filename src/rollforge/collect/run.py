@@ -6,41 +6,36 @@ Nothing reads the configuration after this module.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
 import re
 import secrets
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
-from rollforge import __version__
 from rollforge.agents.tool_loop import ToolLoop
+from rollforge.collect.about import about, identity
 from rollforge.collect.config import CollectConfig
 from rollforge.collect.plan import count, plan
 from rollforge.collect.rollout import Runner
 from rollforge.collect.run_dir import RunDir
 from rollforge.collect.scheduler import Stop, schedule
+from rollforge.collect.signals import on_signals
 from rollforge.collect.tally import Tally
 from rollforge.collect.watchdog import Watchdog
 from rollforge.config import validate
 from rollforge.envs.base import Env, Limits
 from rollforge.envs.load import as_env, load_env
-from rollforge.errors import UserError
+from rollforge.errors import InfraFault, RolloutError, UserError, VerifierFault, stage
 from rollforge.models.base import Model, ModelOptions
 from rollforge.models.load import load_model
-from rollforge.records.items import Json
 from rollforge.records.rows import BadLine, read_tasks
 from rollforge.records.task import Task
 
+CLOSE_SECONDS = 10.0
 SHOWN_BAD_LINES = 20
 
 
@@ -54,7 +49,9 @@ class Summary:
     stopped: str | None
     """Why the plan was not completed, if it was not."""
     success: bool
-    """Whether the plan was completed with a coverage of at least `min_coverage` (by default: all)."""
+    """Whether at least `min_coverage` of the plan (by default: all of it) has a reward."""
+    cost: float | None
+    """Of this session, at the prices given; None without."""
     bad_lines: list[BadLine]
     """The first task lines that could not be used; `tally.bad_lines` counts them all."""
 
@@ -83,50 +80,93 @@ class Collection:
         self._config = config
         self._env = load_env(config.env.use) if env is None else as_env(env, config.env.use)
         self.env_name: str = getattr(self._env, "name", None) or config.env.use
+        self.title = f"{self.env_name} with {config.model.use}"
         if hasattr(self._env, "limits"):
             self._env.limits = Limits(config.deadlines.tool, config.deadlines.verify)
         self._model = _model(config, self._env) if model is None else model
         self._tasks()  # a file that is not there or an option nobody knows is told before anything starts
         self._bad: list[BadLine] = []
         self.tally = Tally()
-        self.path = config.out or Path("runs") / f"{_slug(self.env_name)}-{_slug(config.model.use)}-{_now()}"
+        self.stop = Stop()
+        self.path = config.out or _new_path(f"{_slug(self.env_name)}-{_slug(config.model.use)}-{_now()}")
         self.warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
         """Where warnings go while the run is under way."""
 
     async def run(self) -> Summary:
-        """Run what is left of the plan, to its end or to a stop."""
+        """Run what is left of the plan, to its end or to a stop.
+
+        Raises `SetupError` when no rollout can succeed or be stored, `UserError` when the request is wrong or the tasks
+        cannot be read on. What was collected is kept.
+        """
         config, tally = self._config, self.tally
-        total = count(self._tasks(), config.limit)
-        if total == 0:
-            first = next((str(line) for line in self._tasks() if isinstance(line, BadLine)), "there are none")
-            raise UserError(f"no task to work on: {first}")
-        seed = secrets.randbits(31) if config.seed is None else config.seed
-        about = {**self._about(), "planned": total and total * config.repeats, "seed": seed}
-        with RunDir(self.path, self._identity(), about) as run_dir:
-            tally.planned = about["planned"]
-            done = run_dir.done(config.max_attempts, config.retry_failed, tally)
-            stop = Stop()
+        try:
+            tally.planned = count(self._tasks(), config.repeats, config.limit, config.count_seconds)
+            if tally.planned == 0:
+                first = next((str(line) for line in self._tasks() if isinstance(line, BadLine)), "there are none")
+                raise UserError(f"no task to work on: {first}")
+            seed = secrets.randbits(31) if config.seed is None else config.seed
+            facts = {**about(config, self.env_name), "planned": tally.planned, "seed": seed}
+            with RunDir(self.path, identity(config, self._env), facts) as run_dir:
+                try:
+                    ended = await self._collect(run_dir)
+                    self._compare_plan(run_dir, ended)
+                finally:
+                    self._keep(run_dir.write_metrics, tally.row())
+        finally:
+            await self._close()
+        complete = tally.planned is not None and tally.done >= tally.planned
+        return Summary(
+            path=self.path,
+            tally=tally,
+            stopped=None if complete else self.stop.reason,
+            success=tally.coverage >= config.min_coverage,
+            cost=self.cost,
+            bad_lines=self._bad,
+        )
+
+    @property
+    def cost(self) -> float | None:
+        """Of this session so far; None without prices."""
+        budget = self._config.budget
+        return self.tally.cost(budget.price_in, budget.price_out) if budget.price_in or budget.price_out else None
+
+    async def _collect(self, run_dir: RunDir) -> bool:
+        """Whether the plan was read to its end."""
+        config = self._config
+        done = run_dir.done(config.max_attempts, config.retry_failed, self.tally)
+        self.tally.began = time.monotonic()
+        planned = plan(
+            self._tasks(),
+            config.repeats,
+            config.limit,
+            self._note_bad,
+            done=done,
+            max_attempts=config.max_attempts,
+            afresh=config.retry_failed,
+        )
+        run_one = self._runner(run_dir.about["seed"])
+        job = asyncio.create_task(
+            schedule(
+                planned,
+                run_one,
+                run_dir.append,
+                tally=self.tally,
+                stop=self.stop,
+                window=config.concurrency,
+                budget=config.budget,
+                backoff=config.backoff,
+            )
+        )
+        async with self._around(run_dir, job) as ended_at_once:
             try:
-                async with self._around(run_dir, stop):
-                    await schedule(
-                        plan(self._tasks(), config.repeats, config.limit, done, self._note_bad),
-                        self._runner(run_dir.about["seed"]),
-                        run_dir.append,
-                        tally=tally,
-                        stop=stop,
-                        window=config.concurrency,
-                        max_attempts=config.max_attempts,
-                        budget=config.budget,
-                    )
+                ended = await job
             except asyncio.CancelledError:
-                if stop.reason is None:
-                    raise  # from outside, not from a second signal
-            finally:
-                await self._close()
-                run_dir.write_metrics(tally.row())
-            complete = stop.reason is None or tally.coverage >= 1
-            success = complete and tally.coverage >= config.min_coverage
-            return Summary(self.path, tally, stop.reason, success, self._bad)
+                if not ended_at_once():
+                    raise  # from outside
+                ended = False
+        if self.stop.error is not None:
+            raise self.stop.error
+        return ended
 
     def _runner(self, seed: int) -> Runner:
         config = self._config
@@ -145,83 +185,117 @@ class Collection:
         )
 
     def _tasks(self) -> Iterator[Task | BadLine]:
-        """The tasks from their beginning, again at every call."""
+        """The tasks from their beginning, again at every call. What the user's code raises becomes a `UserError`."""
         source, options = self._config.tasks, self._config.env.model_extra or {}
+        if source is not None and source.exists() and not source.is_file() and not source.is_dir():
+            raise UserError(f"{source} is not a file that can be read twice, as a plan is; save the tasks in one first")
         if hasattr(self._env, "tasks"):
-            return self._env.tasks(source, **options)  # type: ignore[no-any-return]
+            with self._reading_tasks():
+                return self._read(self._env.tasks(source, **options))
         if source is None:
             raise UserError(f"{self.env_name} has no tasks of its own: give some with --tasks FILE.jsonl")
         return read_tasks(source)
+
+    def _read(self, tasks: Iterator[Task | BadLine]) -> Iterator[Task | BadLine]:
+        while True:
+            with self._reading_tasks():
+                task = next(tasks, None)
+            if task is None:
+                return
+            yield task
+
+    @contextmanager
+    def _reading_tasks(self) -> Iterator[None]:
+        try:
+            with stage("open", VerifierFault):
+                yield
+        except RolloutError as error:
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise UserError(f"the tasks of {self.env_name} cannot be read: {error}") from error
 
     def _note_bad(self, line: BadLine) -> None:
         self.tally.bad_lines += 1
         if len(self._bad) < SHOWN_BAD_LINES:
             self._bad.append(line)
 
+    def _compare_plan(self, run_dir: RunDir, ended: bool) -> None:
+        """What was counted with what came. Raises `UserError` for tasks that can be read only once."""
+        tally = self.tally
+        came = tally.before + tally.started
+        if ended and tally.planned is not None and came < tally.planned:
+            raise UserError(
+                f"{tally.planned} rollouts were planned, but there were tasks for {came} only: the tasks of {self.env_name} "
+                "are not the same each time they are read; give a function or a list, not a generator"
+            )
+        if ended:
+            tally.planned = came
+        if tally.planned != run_dir.about["planned"]:
+            self._keep(run_dir.settle_plan, tally.planned)
+
+    def _keep(self, write: Callable[[Any], None], value: Any) -> None:
+        """Write what can be had from the rollouts again: a full disk has been told already, or hurts nobody."""
+        try:
+            write(value)
+        except UserError as error:
+            self.warn(str(error))
+
     @asynccontextmanager
-    async def _around(self, run_dir: RunDir, stop: Stop) -> AsyncIterator[None]:
-        """What runs beside the schedule: signals, the clock of the budget, the sync of the journals, the watchdog."""
+    async def _around(self, run_dir: RunDir, job: asyncio.Task[bool]) -> AsyncIterator[Callable[[], bool]]:
+        """What runs beside the schedule: signals, the clock of the budget, the sync of the journals, the watchdog.
+
+        Gives a function that says whether one of them has ended the schedule at once.
+        """
         loop = asyncio.get_running_loop()
-        main = asyncio.current_task()
         minutes = self._config.budget.minutes
+        signals, cut = 0, False
 
         def interrupt(name: str) -> None:
-            if stop.reason is None or not stop.reason.startswith("SIG"):
-                stop(name)
+            nonlocal signals
+            signals += 1
+            if signals > 1:
+                end_at_once()
+            elif not job.done():
+                self.stop(name)
                 self.warn(f"{name}: finishing {self.tally.in_flight} rollouts in flight; again to stop at once")
-            elif main is not None:
-                main.cancel()
 
-        async with Watchdog(self.warn):
+        def end_at_once() -> None:
+            nonlocal cut
+            cut = True
+            job.cancel()
+
+        def synced(sync: asyncio.Task[None]) -> None:
+            error = None if sync.cancelled() else sync.exception()
+            if isinstance(error, Exception):
+                self.stop("what was collected cannot be stored", error)
+                end_at_once()
+
+        async with Watchdog(self.warn, self.tally):
             syncs = [asyncio.create_task(journal.sync_forever()) for journal in run_dir.journals]
-            clock = minutes and loop.call_later(minutes * 60, stop, f"the budget of {minutes:g} minutes is used up")
-            handled = _handle_signals(loop, interrupt)
-            try:
-                yield
-            finally:
-                for number in handled:
-                    loop.remove_signal_handler(number)
-                if clock:
-                    clock.cancel()
-                for sync in syncs:
-                    sync.cancel()
-                await asyncio.gather(*syncs, return_exceptions=True)
+            for sync in syncs:
+                sync.add_done_callback(synced)
+            clock = minutes and loop.call_later(minutes * 60, self.stop, f"the budget of {minutes:g} minutes is used up")
+            with on_signals(loop, interrupt):
+                try:
+                    yield lambda: cut
+                finally:
+                    if clock:
+                        clock.cancel()
+                    for sync in syncs:
+                        sync.cancel()
+                    await asyncio.gather(*syncs, return_exceptions=True)
 
     async def _close(self) -> None:
         for thing in (self._model, self._env):
             close = getattr(thing, "aclose", None)
-            if close is not None:
-                await close()
-
-    def _identity(self) -> Json:
-        """What must be the same for rollouts to belong to one run."""
-        config = self._config
-        digest = getattr(self._env, "digest", None)
-        own = {"digest": digest()} if digest else {}
-        options = config.env.model_extra or {}
-        return {
-            "env": {"use": config.env.use, **options, **own},
-            "tasks": _file_identity(config.tasks) if config.tasks else None,
-            "model": {"use": config.model.use, "extra_body": config.model.extra_body},
-            "repeats": config.repeats,
-            "limit": config.limit,
-            "sampling": config.sampling,
-            "seed": config.seed,
-            "agent": config.agent.model_dump(),
-        }
-
-    def _about(self) -> Json:
-        config = self._config.model_dump(mode="json")
-        config["model"]["base_url"] = [_without_password(url) for url in config["model"]["base_url"]]
-        config["model"]["headers"] = sorted(config["model"]["headers"])  # names only: values may be secrets
-        return {
-            "rollforge": __version__,
-            "python": sys.version.split()[0],
-            "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "git_commit": _git_commit(),
-            "env": self.env_name,
-            "config": config,
-        }
+            if close is None:
+                continue
+            try:
+                with stage("close", InfraFault):
+                    async with asyncio.timeout(CLOSE_SECONDS):
+                        await close()
+            except RolloutError as error:
+                self.warn(f"closing {type(thing).__name__}: {error}")
 
 
 def _model(config: CollectConfig, env: Env) -> Model:
@@ -238,30 +312,13 @@ def _model(config: CollectConfig, env: Env) -> Model:
     return load_model(config.model.use, options)
 
 
-def _handle_signals(loop: asyncio.AbstractEventLoop, interrupt: Callable[[str], None]) -> list[int]:
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    for number in numbers:
-        loop.add_signal_handler(number, interrupt, number.name)
-    return list(numbers)
-
-
-def _file_identity(path: Path) -> Json:
-    with open(path, "rb") as handle:
-        return {"file": path.name, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()[:16]}
-
-
-def _git_commit() -> str | None:
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ["git", "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-    return None
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+def _new_path(name: str) -> Path:
+    """Not that of an earlier run, even one of the same second: that one would be resumed."""
+    path, number = Path("runs") / name, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
 
 
 def _slug(text: str) -> str:

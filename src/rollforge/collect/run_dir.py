@@ -5,20 +5,28 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from rollforge.collect.journal import Journal
-from rollforge.collect.plan import Done
+from rollforge.collect.plan import MAX_REPEATS, Done, Key
 from rollforge.collect.tally import Tally
 from rollforge.errors import UserError
 from rollforge.records.items import Json
-from rollforge.records.rollout import Outcome, Rollout
+from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.rows import dump, row_of
 
-RUN, ROLLOUTS, FAILURES, METRICS = "run.json", "rollouts.jsonl", "failures.jsonl", "metrics.json"
+RUN, ROLLOUTS, FAILURES, METRICS, LOCK = "run.json", "rollouts.jsonl", "failures.jsonl", "metrics.json", ".lock"
+
+MEANING = {
+    "env.digest": "the environment's code",
+    "tasks.sha256": "the content of the tasks file",
+}
+"""Of what is compared by its hash."""
 
 
 class RunDir:
@@ -32,80 +40,93 @@ class RunDir:
         directory, not writable.
         """
         self.path = path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise UserError(f"cannot use {path} as a run directory: {error.strerror or error}") from error
-        try:
-            self._take_lock()
-            self.about = self._settle(identity, about)
+        with ExitStack() as opened:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                _refuse_foreign(path)
+                lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+                opened.callback(os.close, lock)
+                _take(lock, path)
+                self.about = self._settle(identity, about)
+            except OSError as error:
+                raise UserError(f"cannot use {path} as a run directory: {error.strerror or error}") from error
             self._rollouts = Journal(path / ROLLOUTS)
+            opened.callback(self._rollouts.close)
             self._failures = Journal(path / FAILURES)
-        except BaseException:
-            os.close(self._lock)
-            raise
+            opened.callback(self._failures.close)
+            _sync_directory(path)
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> RunDir:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._rollouts.close()
-        self._failures.close()
-        os.close(self._lock)
+        self._opened.close()
 
     @property
     def journals(self) -> tuple[Journal, Journal]:
         return self._rollouts, self._failures
 
-    def append(self, rollout: Rollout) -> None:
-        """Store an attempt: with a reward among the rollouts, without one among the failures."""
-        line = dump(row_of(rollout))
+    def append(self, rollout: Rollout) -> Rollout:
+        """Store an attempt: with a reward among the rollouts, without one among the failures. Gives back what was stored:
+        one that has no form in JSON becomes a fault of its environment. Raises `SetupError` if nothing can be stored."""
+        try:
+            line = dump(row_of(rollout))
+        except UserError as error:
+            rollout = _unwritable(rollout, str(error))
+            line = dump(row_of(rollout))
         (self._rollouts if rollout.outcome.judged else self._failures).append(line)
+        return rollout
 
     def done(self, max_attempts: int, retry_failed: bool, tally: Tally) -> Done:
-        """The keys that need no further attempt: those with a reward, and those that failed for good. Counted in `tally`."""
+        """The keys that need no further attempt: those with a reward, and, unless `retry_failed`, those that failed for
+        good. Counted in `tally`."""
         done = Done()
         for row in _rows(self.path / ROLLOUTS):
+            done.saw(_key(row)[0], _task(row))
             if done.add(_key(row)):
                 tally.count_before(_outcome(row), row.get("reward"), (row.get("response") or {}).get("usage"))
-        for row in () if retry_failed else _rows(self.path / FAILURES):
-            block = row.get("rollforge") or {}
+        # Of several attempts the last says whether there will be another.
+        final: dict[Key, tuple[Outcome, Any]] = {}
+        for row in _rows(self.path / FAILURES):
+            key, block = _key(row), row.get("rollforge") or {}
+            if key in done:
+                continue
+            done.saw(key[0], _task(row))
             attempt = block.get("attempt", 1)
+            done.failed(key, attempt)
             if attempt < max_attempts and (block.get("failure") or {}).get("retryable"):
-                done.failed(_key(row), attempt)
-            elif done.add(_key(row)):
-                tally.count_before(_outcome(row), None, None)
+                final.pop(key, None)
+            else:
+                final[key] = _outcome(row), (row.get("response") or {}).get("usage")
+        for key, (outcome, usage) in () if retry_failed else final.items():
+            done.add(key)
+            tally.count_before(outcome, None, usage)
         return done
+
+    def settle_plan(self, planned: int | None) -> None:
+        """The length of the plan, if it was not known when the run began."""
+        self.about = {**self.about, "planned": planned}
+        _write_json(self.path / RUN, self.about)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         _write_json(self.path / METRICS, metrics)
 
-    def _take_lock(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._lock, 100, 0).decode(errors="replace").strip()
-            who = f" (process {holder})" if holder else ""
-            raise UserError(f"{self.path} is being written by another collection{who}") from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-
     def _settle(self, identity: Json, about: Json) -> Json:
         file = self.path / RUN
+        # As JSON has it: tuples and enums read back as lists and strings.
+        now = orjson.loads(orjson.dumps(identity, default=str))
         if not file.exists():
-            if (self.path / ROLLOUTS).exists():
-                raise UserError(f"{self.path} holds a {ROLLOUTS} but no {RUN}: it is not a run of this tool; choose another")
-            stored = {**about, "identity": identity}
+            stored = {**about, "identity": now}
             _write_json(file, stored)
             return stored
         try:
             stored = orjson.loads(file.read_bytes())
             before = stored["identity"]
-        except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise UserError(f"cannot read {file}: {error}") from error
-        # As JSON has it: tuples and enums read back as lists and strings.
-        now = orjson.loads(orjson.dumps(identity, default=str))
+            stored["seed"], stored["planned"]
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            what = f"{file} is not as a collection left it ({error!r})"
+            raise UserError(f"{what}: restore it, or choose another --out") from error
         differences = list(_differences(before, now))
         if differences:
             listed = "\n".join(f"  {line}" for line in differences)
@@ -116,12 +137,37 @@ class RunDir:
         return stored  # type: ignore[no-any-return]
 
 
+def _refuse_foreign(path: Path) -> None:
+    """Before anything is written: a directory with something in it that is no run."""
+    names = {entry.name for entry in path.iterdir()}
+    if RUN in names:
+        return
+    # What is left of a run that was killed at its very beginning.
+    others = sorted(names - {LOCK, _temporary(path / RUN).name})
+    if others:
+        listed = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        raise UserError(f"{path} is not empty and no run directory: it has no {RUN}, but {listed}; choose another --out")
+
+
+def _take(lock: int, path: Path) -> None:
+    """The kernel lets go of it when the process ends, however it ends."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 100, 0).decode(errors="replace").strip()
+        who = f" (process {holder})" if holder else ""
+        raise UserError(f"{path} is being written by another collection{who}") from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+
+
 def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
             yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
     elif before != now:
-        yield f"{path}: {_short(before)} there, {_short(now)} now"
+        meaning = f" ({MEANING[path]})" if path in MEANING else ""
+        yield f"{path}{meaning}: {_short(before)} there, {_short(now)} now"
 
 
 def _short(value: Any) -> str:
@@ -129,32 +175,64 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def _unwritable(rollout: Rollout, problem: str) -> Rollout:
+    """What can be kept of a rollout that has no form in JSON: which one it was, and why."""
+    nothing: Any = {"input": ""}
+    failure = Failure("record", "VerifierFault", problem)
+    kept = replace(rollout, params=nothing, response=None, fields={}, extra={}, reward=None, failure=failure)
+    return replace(kept, outcome=Outcome.VERIFIER_FAULT)
+
+
 def _rows(path: Path) -> Iterator[Json]:
     """Our own journal: every line is a row, since it was repaired when it was opened."""
     with open(path, "rb") as handle:
         for number, line in enumerate(handle, 1):
             try:
-                yield orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not JSON ({error}); remove the line to go on without it") from error
+                row = orjson.loads(line)
+                _key(row), _task(row), _outcome(row)
+            except (orjson.JSONDecodeError, AttributeError, TypeError, ValueError) as error:
+                what = f"{path}:{number}: not a row of this run ({error})"
+                raise UserError(f"{what}; remove the line to go on without it: sed -i {number}d {path}") from error
+            yield row
 
 
 def _outcome(row: Json) -> Outcome:
     return Outcome((row.get("rollforge") or {}).get("outcome", Outcome.SCORED))
 
 
-def _key(row: Json) -> tuple[int, int]:
-    return row.get("_ng_task_index", 0), row.get("_ng_rollout_index", 0)
+def _task(row: Json) -> str:
+    return str((row.get("rollforge") or {}).get("task", ""))
+
+
+def _key(row: Json) -> Key:
+    task, repeat = row.get("_ng_task_index", 0), row.get("_ng_rollout_index", 0)
+    if type(task) is not int or type(repeat) is not int or not 0 <= repeat < MAX_REPEATS:
+        raise ValueError(f"its indices are {task!r} and {repeat!r}")
+    return task, repeat
 
 
 def _write_json(path: Path, value: Any) -> None:
     """Atomically: a reader sees the old file or the new one."""
+    temporary = _temporary(path)
     try:
-        temporary = path.with_suffix(".tmp")
         with open(temporary, "wb") as handle:
             handle.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE, default=str))
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_suffix(".tmp")
+
+
+def _sync_directory(path: Path) -> None:
+    """The names of new files are on disk only when their directory is. (Some network file systems have no such call.)"""
+    directory = os.open(path, os.O_RDONLY)
+    with suppress(OSError):
+        os.fsync(directory)
+    os.close(directory)

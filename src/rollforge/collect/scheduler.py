@@ -4,27 +4,28 @@
                       └── failed, retryable: waits, another attempt
 
 Workers pull, so the plan is never ahead of what is running, and memory does not grow with its length. One `Stop` ends
-admission (budget, signal, hopeless run); what is in flight is finished. Cancelling `schedule` ends it at once.
+admission (budget, signal, broken plan); what is in flight is finished. Cancelling `schedule` ends it at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator
 
 from rollforge.collect.config import Budget
 from rollforge.collect.plan import Planned
 from rollforge.collect.tally import Tally
-from rollforge.errors import SetupError
+from rollforge.errors import SetupError, UserError
 from rollforge.records.rollout import Rollout
 from rollforge.records.task import Task
 
 RunOne = Callable[[Task, int, int], Awaitable[Rollout]]
-"""(task, repeat, attempt) to a rollout."""
+"""(task, repeat, attempt) to a rollout. Raises `SetupError` when no rollout of the run can succeed, nothing else."""
 
-HOPELESS = 20
-"""A run whose first this many attempts all end in infrastructure faults is stopped."""
+LONGEST_WAIT = 30.0
+"""Seconds between two attempts."""
 
 
 class Stop:
@@ -32,9 +33,12 @@ class Stop:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.error: Exception | None = None
+        """What the run ends with, if the reason is an error."""
         self.event = asyncio.Event()
 
-    def __call__(self, reason: str) -> None:
+    def __call__(self, reason: str, error: Exception | None = None) -> None:
+        self.error = self.error or error
         if self.reason is None:
             self.reason = reason
             self.event.set()
@@ -43,63 +47,79 @@ class Stop:
 async def schedule(
     plan: Iterator[Planned],
     run_one: RunOne,
-    record: Callable[[Rollout], None],
+    record: Callable[[Rollout], Rollout],
     *,
     tally: Tally,
     stop: Stop,
     window: int,
-    max_attempts: int,
     budget: Budget,
-) -> None:
-    """Run the plan. Raises `SetupError` when no rollout can succeed; everything else ends in an outcome."""
+    backoff: float = 1.0,
+) -> bool:
+    """Run the plan; whether it was read to its end. `record` stores an attempt and gives back what was stored; `backoff` is
+    the longest wait before a second attempt, in seconds, and doubles with each further one.
+
+    Raises `SetupError` at once when no rollout can succeed or none can be stored. What `plan` raises (`UserError`) stops the
+    run, and becomes `stop.error`. Everything else ends in an outcome.
+    """
+    workers, ended = 0, False
+
+    def pull() -> Planned | None:
+        nonlocal ended
+        if stop.reason is not None:
+            return None
+        try:
+            planned = next(plan, None)
+        except UserError as error:
+            stop("the tasks cannot be read on", error)
+            return None
+        if planned is None:
+            ended = True
+        elif budget.rollouts is not None and tally.started >= budget.rollouts:
+            stop(f"the budget of {budget.rollouts} rollouts is used up")
+            return None
+        return planned
 
     async def work() -> None:
-        while (planned := _next(plan, tally, stop, budget)) is not None:
-            tally.in_flight += 1
+        nonlocal workers
+        worker = asyncio.current_task()
+        assert worker is not None
+        while (planned := pull()) is not None:
+            if workers < window:
+                workers += 1
+                group.create_task(work())
+            tally.started += 1
+            worker.set_name(f"task {planned.task.index} repeat {planned.index}")
+            tally.live[worker] = time.monotonic()
             try:
-                await _finish(planned)
+                await finish(planned)
             finally:
-                tally.in_flight -= 1
+                del tally.live[worker]
 
-    async def _finish(planned: Planned) -> None:
-        attempt = planned.attempt
-        while True:
-            rollout = await run_one(planned.task, planned.index, attempt)
-            again = bool(rollout.failure and rollout.failure.retryable and attempt < max_attempts)
-            record(rollout)
+    async def finish(planned: Planned) -> None:
+        for attempt in range(planned.attempt, planned.last + 1):
+            rollout = record(await run_one(planned.task, planned.index, attempt))
+            again = bool(rollout.failure and rollout.failure.retryable) and attempt < planned.last
             tally.count(rollout, final=not again)
             _check(tally, stop, budget)
-            if not again or stop.reason is not None:
+            # A rollout may have waited for nothing: let the others, signals and clocks have their turn.
+            await asyncio.sleep(0)
+            if again and not stop.event.is_set():
+                wait = min(LONGEST_WAIT, backoff * 2.0 ** min(attempt - planned.attempt, 9))
+                await _pause(stop, wait * random.uniform(0.5, 1.0))
+            if not again or stop.event.is_set():
                 return
-            attempt += 1
             tally.retries += 1
-            await _pause(stop, min(30.0, 2.0 ** (attempt - 2)) * random.random())
 
     try:
         async with asyncio.TaskGroup() as group:
-            for number in range(_workers(window, tally)):
-                group.create_task(work(), name=f"worker {number}")
-    except* SetupError as errors:
-        raise errors.exceptions[0] from None
-
-
-def _workers(window: int, tally: Tally) -> int:
-    left = window if tally.planned is None else tally.planned - tally.done
-    return max(1, min(window, left))
-
-
-def _next(plan: Iterator[Planned], tally: Tally, stop: Stop, budget: Budget) -> Planned | None:
-    if stop.reason is None and budget.rollouts is not None and tally.started >= budget.rollouts:
-        stop(f"the budget of {budget.rollouts} rollouts is used up")
-    if stop.reason is not None:
-        return None
-    planned = next(plan, None)
-    if planned is not None:
-        tally.started += 1
-        task = asyncio.current_task()
-        if task is not None:
-            task.set_name(f"task {planned.task.index} repeat {planned.index}")  # for the watchdog
-    return planned
+            workers = 1
+            group.create_task(work())
+    except BaseExceptionGroup as errors:
+        fatal = errors.subgroup(SetupError)
+        if fatal is None:
+            raise
+        raise fatal.exceptions[0] from None
+    return ended
 
 
 def _check(tally: Tally, stop: Stop, budget: Budget) -> None:
@@ -109,8 +129,8 @@ def _check(tally: Tally, stop: Stop, budget: Budget) -> None:
         stop(f"the budget of {budget.tokens} tokens is used up")
     elif budget.cost is not None and tally.cost(budget.price_in, budget.price_out) >= budget.cost:
         stop(f"the budget of {budget.cost:g} (at the prices given) is used up")
-    elif tally.attempts == HOPELESS and tally.infra_faults == HOPELESS:
-        raise SetupError(f"the first {HOPELESS} attempts all failed; the last: {tally.last_failure}")
+    elif tally.hopeless:
+        raise SetupError(f"the first {tally.attempts} attempts all failed; the last: {tally.last_failure}")
 
 
 async def _pause(stop: Stop, seconds: float) -> None:

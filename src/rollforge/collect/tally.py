@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,13 +12,18 @@ from typing import Any
 from rollforge.records.items import Json
 from rollforge.records.rollout import Outcome, Rollout
 
+HOPELESS_ATTEMPTS, HOPELESS_TASKS = 20, 3
+"""A session whose first attempts all fail for outside reasons, as many as this and of as many tasks, is hopeless. One task
+is not enough: its prompt may be what the server refuses."""
+
 
 @dataclass(slots=True)
 class Tally:
     planned: int | None = None
     """Rollouts in the whole plan; None if it was not counted (a long generator)."""
-    outcomes: Counter[Outcome] = field(default_factory=Counter)
-    """Of the rollouts that ended for good, earlier sessions of the run included."""
+    outcomes: Counter[Outcome] = field(default_factory=lambda: Counter(dict.fromkeys(Outcome, 0)))
+    """Of the rollouts that ended for good, earlier sessions of the run included. All keys are there from the beginning: a
+    display reads it from another thread."""
     reward_sum: float = 0.0
     tokens_in: int = 0
     tokens_out: int = 0
@@ -25,22 +31,37 @@ class Tally:
     """How many had ended when this session began."""
     started: int = 0
     """In this session."""
-    in_flight: int = 0
+    live: dict[asyncio.Task[Any], float] = field(default_factory=dict)
+    """What is in flight, named after its task and repeat, and when it began; the oldest first."""
     attempts: int = 0
     """Made in this session."""
     retries: int = 0
+    seconds: float = 0.0
+    """That the attempts took."""
     faults: Counter[str] = field(default_factory=Counter)
     """Of this session's attempts that had no reward: "outcome in stage"."""
-    infra_faults: int = 0
     last_failure: str = ""
+    outside_faults: int = 0
+    """Attempts that failed and may be made again."""
+    outside_tasks: set[int | None] = field(default_factory=set)
+    """The first tasks of those, at most HOPELESS_TASKS."""
     session_in: int = 0
     session_out: int = 0
     bad_lines: int = 0
     began: float = field(default_factory=monotonic)
 
     @property
+    def in_flight(self) -> int:
+        return len(self.live)
+
+    @property
     def done(self) -> int:
         return self.outcomes.total()
+
+    @property
+    def total(self) -> int:
+        """Rollouts planned, or, where nobody could count them, begun."""
+        return self.planned if self.planned is not None else self.before + self.started
 
     @property
     def judged(self) -> int:
@@ -54,12 +75,15 @@ class Tally:
     @property
     def coverage(self) -> float:
         """Rollouts with a reward over rollouts planned."""
-        planned = self.planned if self.planned is not None else self.before + self.started
-        return self.judged / planned if planned else 0.0
+        return self.judged / self.total if self.total else 0.0
 
     @property
     def session_tokens(self) -> int:
         return self.session_in + self.session_out
+
+    @property
+    def hopeless(self) -> bool:
+        return HOPELESS_ATTEMPTS <= self.attempts == self.outside_faults and len(self.outside_tasks) >= HOPELESS_TASKS
 
     def cost(self, price_in: float, price_out: float) -> float:
         """Of this session, at prices per million tokens."""
@@ -67,20 +91,23 @@ class Tally:
 
     def count(self, rollout: Rollout, final: bool) -> None:
         """An attempt that ended now; `final` if there will be no other."""
-        usage = (rollout.response or {}).get("usage")
-        tokens_in, tokens_out = _tokens(usage)
+        tokens_in, tokens_out = _tokens((rollout.response or {}).get("usage"))
         self.attempts += 1
+        self.seconds += rollout.seconds.get("total", 0.0)
         self.session_in += tokens_in
         self.session_out += tokens_out
         if rollout.failure is not None:
             what = f"{rollout.outcome} in {rollout.failure.stage}"
             self.faults[what] += 1
-            self.infra_faults += rollout.outcome is Outcome.INFRA_FAULT
             self.last_failure = f"{what}: {rollout.failure.message}"
+            if rollout.failure.retryable:
+                self.outside_faults += 1
+                if len(self.outside_tasks) < HOPELESS_TASKS:
+                    self.outside_tasks.add(rollout.task_index)
         if final:
             self._add(rollout.outcome, rollout.reward, tokens_in, tokens_out)
 
-    def count_before(self, outcome: Outcome, reward: float | None, usage: Mapping[str, Any] | None) -> None:
+    def count_before(self, outcome: Outcome, reward: float | None, usage: Any) -> None:
         """A rollout that an earlier session finished."""
         self.before += 1
         self._add(outcome, reward, *_tokens(usage))
@@ -92,10 +119,9 @@ class Tally:
         self.tokens_out += tokens_out
 
     def row(self) -> Json:
-        """What metrics.json holds: the whole run. The counts of `outcomes` sum to `planned`."""
+        """What metrics.json holds: the whole run. The counts of `outcomes` sum to `planned`, if that is known."""
         outcomes = {str(outcome): self.outcomes[outcome] for outcome in Outcome}
-        if self.planned is not None:
-            outcomes[Outcome.CANCELLED] += self.planned - self.done
+        outcomes[Outcome.CANCELLED] += max(0, self.total - self.done)
         return {
             "planned": self.planned,
             "outcomes": outcomes,
@@ -105,6 +131,12 @@ class Tally:
         }
 
 
-def _tokens(usage: Mapping[str, Any] | None) -> tuple[int, int]:
-    usage = usage or {}
-    return usage.get("input_tokens") or 0, usage.get("output_tokens") or 0
+def _tokens(usage: Any) -> tuple[int, int]:
+    """As a server reported them: it may say anything."""
+    given = usage if isinstance(usage, Mapping) else {}
+    tokens_in, tokens_out = (given.get(name) for name in ("input_tokens", "output_tokens"))
+    return _count(tokens_in), _count(tokens_out)
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and value > 0 else 0

@@ -1,7 +1,8 @@
-"""Names what blocks the event loop: a thread that notices when the loop stops turning, and says which rollout is on it.
+"""Names what is stuck: code that blocks the event loop, and a rollout that takes far longer than the others.
 
 Every wait of a rollout has a deadline, and deadlines need the loop; only code that does not give it back (an `async`
-tool that computes, an inline verifier that hangs) gets past them.
+tool that computes, an inline verifier that hangs) gets past them. A thread notices that. Beside it, on the loop, whoever
+is in flight for long is named once.
 """
 
 from __future__ import annotations
@@ -13,13 +14,32 @@ import time
 import traceback
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any
+
+from rollforge.collect.tally import Tally
+
+WAITS = {
+    "_Attempt.ask": "the model",
+    "_Attempt.call": "a tool",
+    "_Attempt.verify": "the verifier",
+    "_pause": "its next attempt",
+}
+"""What a rollout waits for, by the function that waits."""
+
+MOST_NAMED = 20
 
 
 class Watchdog:
-    def __init__(self, report: Callable[[str], None], seconds: float = 5.0) -> None:
-        """`report` gets one text per blockage, from another thread."""
+    def __init__(
+        self, report: Callable[[str], None], tally: Tally, seconds: float = 5.0, slow: float = 300.0, times: float = 10.0
+    ) -> None:
+        """`report` gets one text per blockage of more than `seconds`, from another thread; and one per rollout that is in
+        flight for more than `slow` seconds and `times` the average."""
         self._report = report
+        self._tally = tally
         self._seconds = seconds
+        self._slow, self._times = slow, times
+        self._named: set[tuple[str, float]] = set()
         self._ended = threading.Event()
 
     async def __aenter__(self) -> Watchdog:
@@ -35,7 +55,22 @@ class Watchdog:
 
     def _beat(self) -> None:
         self._last = time.monotonic()
+        self._name_slow()
         self._timer = self._loop.call_later(min(1.0, self._seconds / 2), self._beat)
+
+    def _name_slow(self) -> None:
+        tally = self._tally
+        average = tally.seconds / tally.attempts if tally.attempts else 0.0
+        limit = max(self._slow, self._times * average)
+        for worker, began in tally.live.items():
+            seconds = self._last - began
+            if seconds < limit or len(self._named) >= MOST_NAMED:
+                return  # the others began later
+            key = worker.get_name(), began
+            if key not in self._named:
+                self._named.add(key)
+                usual = f" (on average they take {average:.1f} s)" if tally.attempts else ""
+                self._report(f"{key[0]} has been in flight for {seconds:.0f} s{waits_for(worker)}{usual}")
 
     def _watch(self) -> None:
         reported = 0.0
@@ -55,3 +90,14 @@ class Watchdog:
             f"the event loop has been blocked for {blocked:.0f} s by {who}{where}; "
             "no other rollout advances (code that blocks belongs in a sync function without inline=True)"
         )
+
+
+def waits_for(worker: asyncio.Task[Any]) -> str:
+    """`, waiting for a tool`: from the innermost function of ours that the worker is in."""
+    found = ""
+    waiting: Any = worker.get_coro()
+    while waiting is not None:
+        code = getattr(waiting, "cr_code", None) or getattr(waiting, "ag_code", None)
+        found = WAITS.get(getattr(code, "co_qualname", ""), found)
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "ag_await", None)
+    return f", waiting for {found}" if found else ""

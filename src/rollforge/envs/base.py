@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from rollforge.errors import VerifierFault
 from rollforge.records.items import Json, Response
+from rollforge.records.lossless import dumps, loads
 from rollforge.records.task import Task
 
 
@@ -47,7 +48,7 @@ class Verdict:
 
     reward: float
     fields: dict[str, Any] = field(default_factory=dict)
-    """Stored beside the reward; every number among them is a metric and is aggregated."""
+    """JSON, stored beside the reward; every number among them is a metric and is aggregated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +88,25 @@ def verdict(value: Any) -> Verdict:
     """A `Verdict` from what a verifier returned: a number; a mapping with `reward`, whose other keys are metrics; a mapping
     of named parts, whose sum is the reward; or a `Verdict`.
 
-    Raises `VerifierFault` for anything else, for a reward that is not finite, and for `reward_components` whose sum is
-    not the reward (trainers that weigh the parts rely on it). Rewards are not bounded.
+    Raises `VerifierFault` for anything else, for a reward that is not finite, for fields that JSON cannot hold, and for
+    `reward_components` whose sum is not the reward (trainers that weigh the parts rely on it). Rewards are not bounded.
     """
+    fields: Any = {}
     if isinstance(value, Verdict):
         reward, fields = value.reward, value.fields
     elif isinstance(value, Mapping):
         if not value:
             raise VerifierFault("the verifier returned an empty mapping")
         if "reward" in value:
-            reward, fields = value["reward"], {str(k): v for k, v in value.items() if k != "reward"}
+            reward, fields = value["reward"], {key: item for key, item in value.items() if key != "reward"}
         else:
             parts = {str(name): _finite(part, str(name)) for name, part in value.items()}
             reward, fields = math.fsum(parts.values()), {"reward_components": parts}
     else:
-        reward, fields = value, {}
+        reward = value
     number = _finite(reward, "reward")
+    if not isinstance(fields, Mapping):
+        raise VerifierFault(f"the verdict's fields are {type(fields).__name__}, not a mapping")
     components = fields.get("reward_components")
     if components is not None:
         if not isinstance(components, Mapping):
@@ -110,14 +114,21 @@ def verdict(value: Any) -> Verdict:
         total = math.fsum(_finite(part, f"reward_components[{name!r}]") for name, part in components.items())
         if not math.isclose(total, number, rel_tol=1e-6, abs_tol=1e-6):
             raise VerifierFault(f"reward_components sum to {total:g}, but reward is {number:g}")
-    return Verdict(number, fields)
+    try:
+        return Verdict(number, loads(dumps(dict(fields))) if fields else {})
+    except ValueError as error:
+        raise VerifierFault(f"the verdict's fields cannot be stored: {error}") from error
 
 
 def _finite(value: Any, name: str) -> float:
     # bool is a number here on purpose (verifiers return `answer in reply`); numpy scalars pass by __float__.
+    what = f"the verifier gave {name} = {value!r:.200} ({type(value).__name__})"
     if value is None or isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
-        raise VerifierFault(f"the verifier gave {name} = {value!r} ({type(value).__name__}), not a number")
-    number = float(value)
+        raise VerifierFault(f"{what}, not a number")
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise VerifierFault(f"{what}, not a number: {error}") from error
     if not math.isfinite(number):
-        raise VerifierFault(f"the verifier gave {name} = {number}, which is not finite")
+        raise VerifierFault(f"{what}, which is not finite")
     return number

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,42 +26,65 @@ def load_env(reference: str) -> Env:
     path, _, name = reference.rpartition(":") if ":" in reference else (reference, "", "")
     if path.endswith(".py"):
         return _from_file(Path(path), name)
-    if "/" in reference and not Path(reference).exists():
-        raise UserError(f"there is no file {reference!r} (an environment in a file is written path/to/file.py:name)")
-    found = attribute(reference) if ":" in reference else resolve("env", reference, _HINT)
-    return as_env(found, reference)
+    if "/" in reference:
+        there = "is not a Python file" if Path(path).exists() else "does not exist"
+        raise UserError(f"{path} {there}; an environment in a file is written path/to/file.py:name")
+    if ":" not in reference:
+        return as_env(resolve("env", reference, _HINT), reference)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a command does not look there on its own
+    return as_env(attribute(reference), reference)
 
 
 def as_env(found: Any, reference: str) -> Env:
-    if hasattr(found, "open") and not inspect.isclass(found):
+    """`found` if it is an environment; one made of it if it is a class that can be one. Raises `UserError`."""
+    if inspect.isclass(found):
+        if hasattr(found, "verify") or hasattr(found, "get_reward"):
+            return PythonEnv(found)
+        found = _made(found, reference) if hasattr(found, "open") else found
+    if callable(getattr(found, "open", None)) and not inspect.isclass(found) and not inspect.ismodule(found):
         return found  # type: ignore[no-any-return]
-    if inspect.isclass(found) and (hasattr(found, "verify") or hasattr(found, "get_reward")):
-        return PythonEnv(found)
-    raise UserError(f"{reference} is {type(found).__name__}, not an environment: decorate it with @rollforge.env")
+    what = f"the class {found.__name__}" if inspect.isclass(found) else type(found).__name__
+    raise UserError(f"{reference} is {what}, not an environment: decorate it with @rollforge.env")
 
 
 def environments(module: ModuleType) -> dict[str, Any]:
-    """The environments that a module defines, in the order written."""
-    return {name: value for name, value in vars(module).items() if isinstance(value, PythonEnv)}
+    """The environments that a module defines, in the order written; those it imports only if it defines none."""
+    found: dict[int, tuple[str, PythonEnv]] = {}
+    for name, value in vars(module).items():
+        if isinstance(value, PythonEnv):
+            found.setdefault(id(value), (name, value))
+    own = {name: env for name, env in found.values() if env.target.__module__ == module.__name__}
+    return own or dict(found.values())
 
 
 _HINT = "(list them: rollforge env list; or give path/to/file.py:name)"
 
 
+def _made(found: type, reference: str) -> Any:
+    try:
+        return found()
+    except Exception as error:
+        raise UserError(f"{reference} cannot be made without arguments: {describe(error)}") from error
+
+
 def _from_file(path: Path, name: str) -> Env:
     if not path.is_file():
-        near = sorted(str(p) for p in path.parent.glob("*.py")) if path.parent.is_dir() else []
-        raise UserError(f"there is no file {path}" + (f" (beside it: {', '.join(near[:5])})" if near else ""))
+        there = sorted(str(p) for p in path.parent.glob("*.py"))
+        near = get_close_matches(str(path), there, n=1, cutoff=0.9) or there[:5]
+        raise UserError(f"there is no file {path}" + (f" (beside it: {', '.join(near)})" if near else ""))
     module = _import(path)
+    found = environments(module)
     if name:
         if not hasattr(module, name):
-            raise unknown(f"name in {path}", name, environments(module) or (n for n in vars(module) if n[0] != "_"))
+            raise unknown(f"name in {path}", name, found or (n for n in vars(module) if not n.startswith("_")))
         return as_env(getattr(module, name), f"{path}:{name}")
-    found = environments(module)
     if len(found) == 1:
         return next(iter(found.values()))  # type: ignore[no-any-return]
     if not found:
-        raise UserError(f"{path} defines no environment: decorate a function or class with @rollforge.env")
+        classes = [n for n, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__]
+        hint = f" (or name a class of it: {' or '.join(f'{path}:{n}' for n in classes)})" if classes else ""
+        raise UserError(f"{path} defines no environment: decorate a function or class with @rollforge.env{hint}")
     raise UserError(f"{path} defines {len(found)} environments; say which: " + " or ".join(f"{path}:{n}" for n in found))
 
 
@@ -78,7 +103,10 @@ def _import(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         del sys.modules[name]
-        raise UserError(f"{path} cannot be imported: {describe(error)}") from error
+        if not isinstance(error, (Exception, SystemExit)):
+            raise
+        hint = "; a file with relative imports is named package.module:name" if "relative import" in str(error) else ""
+        raise UserError(f"{path} cannot be imported: {describe(error)}{hint}") from error
     return module

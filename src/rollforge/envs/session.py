@@ -1,102 +1,128 @@
-"""A session of a `PythonEnv`: one instance of the user's class (or none, for a function), its tools and its verdict."""
+"""A session of an environment made by `@env`: one instance of the user's class (or none, for a function)."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import pickle
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from rollforge.envs.base import Tool, ToolCall, ToolOutput, Verdict, verdict
-from rollforge.envs.bind import bind
+from rollforge.envs.base import Limits, Tool, ToolCall, ToolOutput, Verdict, verdict
+from rollforge.envs.bind import bind, copied
+from rollforge.envs.code import Code
 from rollforge.envs.tools import BadArguments, error_text, result_text
-from rollforge.errors import DeadlineExceeded, RolloutError, VerifierFault, stage
+from rollforge.errors import DeadlineExceeded, RolloutError, SetupError, VerifierFault, short, stage
 from rollforge.records.items import Response, final_text
 from rollforge.records.task import Task
-
-if TYPE_CHECKING:
-    from rollforge.envs.decorate import PythonEnv
+from rollforge.sandbox.threads import Lane
+from rollforge.sandbox.workers import CannotCarry, Workers
 
 
 class PythonSession:
-    def __init__(self, env: PythonEnv, task: Task) -> None:
-        self._env = env
+    """Async functions run on the event loop; sync tools in the session's own thread; sync verifiers in `workers`.
+
+    Without a `lane` (`inline`) everything runs on the event loop.
+    """
+
+    def __init__(self, code: Code, task: Task, limits: Limits, lane: Lane | None, workers: Workers) -> None:
+        self._code = code
         self._task = task
+        self._limits = limits
+        self._lane = lane
+        self._workers = workers
         self._instance: Any = None
+        self._turn = asyncio.Lock()
         self.observation: str | None = None
 
     @property
     def tools(self) -> Sequence[Tool]:
-        return self._env.tools
+        return [function.tool for function in self._code.functions.values()]
 
     async def start(self) -> None:
-        if not self._env.is_class:
+        if not self._code.is_class:
             return
         with stage("open", VerifierFault):
-            self._instance = await self._run(self._env.target, {}, "__init__", self._env.limits.tool)
-            if hasattr(self._instance, "reset"):
-                arguments = bind(self._env.target.reset, self._task, skip=1)
-                seen = await self._run(self._instance.reset, arguments, "reset", self._env.limits.tool)
-                self.observation = seen if isinstance(seen, str) and seen else None
+            self._instance = await self._run(self._code.target, {}, "__init__", self._limits.tool)
+            if self._code.has("reset"):
+                reset = self._instance.reset
+                seen = await self._run(reset, bind(reset, self._task), "reset", self._limits.tool)
+                if not isinstance(seen, (str, type(None))):
+                    raise VerifierFault(
+                        f"reset() returned {type(seen).__name__}; it returns what the policy is shown, or None"
+                    )
+                self.observation = seen or None
 
     async def call(self, call: ToolCall, /) -> ToolOutput:
-        function = self._env.functions.get(call.name)
+        function = self._code.functions.get(call.name)
         if function is None:
-            known = ", ".join(self._env.functions) or "none"
+            known = ", ".join(self._code.functions) or "none"
             return ToolOutput(error_text(f"unknown tool {call.name!r}; the tools are: {known}"), error=True)
         try:
             arguments = function.arguments(call.arguments)
             bound = getattr(self._instance, call.name)
-            return ToolOutput(result_text(await self._run(bound, arguments, call.name, self._env.limits.tool)))
+            return ToolOutput(result_text(await self._run(bound, arguments, call.name, self._limits.tool)))
         except BadArguments as error:
             return ToolOutput(error_text(f"invalid arguments for {call.name}: {error}"), error=True)
-        except RolloutError:
+        except (RolloutError, SetupError):
             raise
         except Exception as error:  # noqa: BLE001 - a tool's exception is an error the policy can see
-            return ToolOutput(error_text(f"{type(error).__name__}: {error}"), error=True)
+            return ToolOutput(error_text(short(error)), error=True)
 
     async def verify(self, response: Response, /) -> Verdict:
-        env, verifier = self._env, self._env.verifier
-        special = {"reply": final_text(response), "response": response}
         with stage("verify", VerifierFault):
-            arguments = bind(verifier, self._task, skip=1 if env.is_class else 0, **special)
-            bound = verifier.__get__(self._instance) if env.is_class else verifier
-            payload = None if env.inline or inspect.iscoroutinefunction(verifier) else self._payload(arguments)
-            if payload is None:
-                return verdict(await self._run(bound, arguments, "verify", env.limits.verify))
-            try:
-                return verdict(await env.workers.run(payload, env.limits.verify))
-            except TimeoutError:
-                raise DeadlineExceeded(f"verify took longer than {env.limits.verify:g} s and was killed") from None
+            verifier = self._code.verifier(self._instance)
+            arguments = bind(verifier, self._task, reply=final_text(response), response=response)
+            packed = None
+            if self._lane is not None and not inspect.iscoroutinefunction(verifier):
+                packed = self._code.pack(self._instance, arguments)
+            if packed is not None:
+                try:
+                    found: Verdict = await self._workers.run(packed, self._limits.verify, "verify")
+                    return found
+                except CannotCarry:
+                    packed = None
+            if "response" in arguments:
+                arguments["response"] = copied(response)  # a verifier may take it apart; it is the record
+            return verdict(await self._run(verifier, arguments, "verify", self._limits.verify))
 
     async def close(self) -> None:
-        close = getattr(self._instance, "close", None)
-        if close is not None:
-            with stage("close", VerifierFault):
-                await self._run(close, {}, "close", self._env.limits.tool)
-
-    def _payload(self, arguments: dict[str, Any]) -> bytes | None:
-        """What a worker needs to judge; None if the state cannot leave this process (connections, locks, generators)."""
-        state = self._instance.__getstate__() if self._instance is not None else None
         try:
-            return pickle.dumps((state, arguments))
-        except (pickle.PicklingError, TypeError, AttributeError, RecursionError):
-            return None
+            if self._instance is not None and self._code.has("close"):
+                with stage("close", VerifierFault):
+                    await self._run(self._instance.close, {}, "close", self._limits.tool)
+        finally:
+            if self._lane is not None:
+                self._lane.release()
 
-    async def _run(self, function: Callable[..., Any], arguments: dict[str, Any], name: str, seconds: float) -> Any:
-        if self._env.inline and not inspect.iscoroutinefunction(function):
-            result = function(**arguments)
-            if not inspect.isawaitable(result):
-                return result
-        try:
-            async with asyncio.timeout(seconds) as deadline:
-                if self._env.inline or inspect.iscoroutinefunction(function):
-                    result = function(**arguments)
-                else:
-                    result = await self._env.threads.run(function, arguments)
-                return await result if inspect.isawaitable(result) else result
-        except TimeoutError:
-            if not deadline.expired():
-                raise  # the function's own
-            raise DeadlineExceeded(f"{name} took longer than {seconds:g} s") from None
+    async def _run(self, function: Callable[..., Any], arguments: dict[str, Any], what: str, seconds: float) -> Any:
+        # One call at a time: parallel ones, sync and async, would meet in the state of one instance.
+        async with self._turn:
+            if self._lane is None or inspect.iscoroutinefunction(function):
+                result = _here(function, arguments)
+            else:
+                result = await self._lane.run(function, arguments, seconds, what)
+            return await _within(seconds, what, result) if inspect.isawaitable(result) else result
+
+
+def _here(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    try:
+        return function(**arguments)
+    except (SystemExit, asyncio.CancelledError) as error:
+        raise RuntimeError(short(error)) from error  # a function may end neither the program nor the rollout
+
+
+async def _within(seconds: float, what: str, awaitable: Awaitable[Any]) -> Any:
+    try:
+        async with asyncio.timeout(seconds) as deadline:
+            return await awaitable
+    except TimeoutError:
+        if not deadline.expired():
+            raise  # the function's own
+        raise DeadlineExceeded(f"{what} took longer than {seconds:g} s") from None
+    except SystemExit as error:
+        raise RuntimeError(short(error)) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("it was cancelled by itself") from error  # nobody cancelled the rollout

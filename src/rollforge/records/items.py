@@ -164,17 +164,31 @@ def check_items(value: Any, where: str) -> str | None:
     return None
 
 
+def check_params(params: Mapping[str, Any]) -> str | None:
+    """Why `params` cannot be asked of a model, naming the key; None if they can. `input` is a string or items."""
+    value, tools = params.get("input"), params.get("tools")
+    if value is None:
+        return "input is missing"
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        return "tools is not a list of tools"
+    return None if isinstance(value, str) else check_items(value, "input")
+
+
 def add_usage(total: Usage | None, more: Usage | None) -> Usage | None:
-    """The sum, nested details included; None only if both are unknown."""
-    if not total or not more:
-        return total or more
-    summed: dict[str, Any] = dict(total)
+    """The sum, nested details included; None only if both are unknown. Never one of the two objects it was given."""
+    if not isinstance(more, dict):
+        return total
+    summed: dict[str, Any] = dict(total or {})
     for key, value in more.items():
         old = summed.get(key)
         if isinstance(value, dict):
             summed[key] = add_usage(old if isinstance(old, dict) else None, value)  # type: ignore[arg-type]
-        elif isinstance(value, (int, float)):
-            summed[key] = value + (old if isinstance(old, (int, float)) else 0)
+        elif isinstance(value, (int, float)) and isinstance(old, (int, float)):
+            summed[key] = old + value
+        elif isinstance(value, list) and isinstance(old, list):
+            summed[key] = [*old, *value]  # one entry per turn
+        elif value is not None or key not in summed:
+            summed[key] = value
     return summed  # type: ignore[return-value]
 
 

@@ -7,15 +7,16 @@ NeMo RL pages show). Both become a `Rollout`; `row_of` writes the first shape an
 from __future__ import annotations
 
 import math
+import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import orjson
-
 from rollforge.errors import UserError
-from rollforge.records.items import Json, check_items
+from rollforge.records.items import Json, check_items, check_params
+from rollforge.records.lossless import dumps, loads
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.task import Task, task_from_row, task_id
 
@@ -39,7 +40,8 @@ class BadLine:
 def read_tasks(path: str | Path, complete: Callable[[Json], Mapping[str, Any]] | None = None) -> Iterator[Task | BadLine]:
     """The tasks of a JSONL file, in order, streamed. `index` counts the usable tasks from 0.
 
-    `complete` may add to a row before it is read (a prompt made from its fields).
+    `complete` may add to a row before it is read (a prompt made from its fields). Raises `UserError` at once if the file
+    cannot be read.
     """
     count = 0
 
@@ -53,7 +55,7 @@ def read_tasks(path: str | Path, complete: Callable[[Json], Mapping[str, Any]] |
 
 
 def read_rollouts(path: str | Path) -> Iterator[Rollout | BadLine]:
-    """The rollouts of a JSONL file, in order, streamed."""
+    """The rollouts of a JSONL file, in order, streamed. Raises `UserError` at once if the file cannot be read."""
     return _read(path, rollout_from_row)
 
 
@@ -64,36 +66,39 @@ def rollout_from_row(row: Json) -> Rollout:
     if not isinstance(params, dict):
         wrong = "no responses_create_params" if params is None else "responses_create_params is not an object"
         raise UserError(wrong)
-    if not isinstance(params.get("input"), str):
-        problem = check_items(params.get("input"), "responses_create_params.input")
-        if problem:
-            raise UserError(problem)
-    block = fields.pop("rollforge", None)
-    block = dict(block) if isinstance(block, dict) else {}
+    problem = check_params(params)
+    if problem:
+        raise UserError(f"responses_create_params.{problem}")
+    block = _block(fields.pop("rollforge", None))
     outcome, failure = _outcome(fields, block)
-    reward = _reward(fields.pop("reward", None), outcome)
+    reward = None
+    if outcome.judged:
+        reward = _reward(fields.pop("reward", None))
+    elif fields.get("reward") is None:
+        fields.pop("reward", None)
     response = fields.pop("response", None)
     if response is None and "output" in fields:
         # Stays in fields too: the shape that was read is written again.
         response = {"output": fields["output"]}
         if isinstance(fields.get("usage"), dict):
             response["usage"] = fields["usage"]
-    if response is not None or outcome.judged:
-        problem = _response_problem(response)
-        if problem:
-            raise UserError(problem)
-    task_index, index = _pop_int(fields, "_ng_task_index"), _pop_int(fields, "_ng_rollout_index")
+    problem = _response_problem(response, outcome)
+    if problem:
+        raise UserError(problem)
+    task_index, index = _pop(fields, "_ng_task_index", int), _pop(fields, "_ng_rollout_index", int)
+    # Last, so that what is asked of the fields above is asked of the row itself.
+    fields |= block.pop(SHADOWED, {})
     return Rollout(
         params=params,  # type: ignore[arg-type]
         response=response,
         reward=reward,
         outcome=outcome,
         fields=fields,
-        task=block.pop("task", None) or _group(params, fields, task_index),
+        task=block.pop("task", "") or _group(params, fields, task_index),
         task_index=task_index,
         index=index,
         attempt=block.pop("attempt", 1),
-        model=block.pop("model", None) or (response or {}).get("model"),
+        model=block.pop("model", None) or _text((response or {}).get("model")),
         env=block.pop("env", None) or _agent_name(fields),
         seconds=block.pop("seconds", {}),
         failure=failure,
@@ -113,54 +118,73 @@ def row_of(rollout: Rollout) -> Json:
         "seconds": rollout.seconds,
     }
     if rollout.failure is not None:
-        failure = rollout.failure
-        block["failure"] = asdict(failure)
+        block["failure"] = asdict(rollout.failure)
     if rollout.token_drift is not None:
         block["token_drift"] = rollout.token_drift
-    row: Json = {"responses_create_params": rollout.params, "response": rollout.response, "reward": rollout.reward}
-    row |= rollout.fields
+    own: Json = {"responses_create_params": rollout.params, "response": rollout.response, "reward": rollout.reward}
     if rollout.task_index is not None:
-        row["_ng_task_index"] = rollout.task_index
+        own["_ng_task_index"] = rollout.task_index
     if rollout.index is not None:
-        row["_ng_rollout_index"] = rollout.index
-    row["rollforge"] = {**block, **rollout.extra}
-    return row
+        own["_ng_rollout_index"] = rollout.index
+    own["rollforge"] = block
+    shadowed = {key: value for key, value in rollout.fields.items() if key in own and own[key] != value}
+    if shadowed:
+        block[SHADOWED] = shadowed
+    block |= rollout.extra
+    return {**own, **rollout.fields, **own}
+
+
+SHADOWED = "shadowed"
+"""Where the `rollforge` block keeps fields (of a task, of a verdict) whose names the row itself needs."""
 
 
 def dump(row: Json) -> bytes:
     """One JSON line. Raises `UserError` naming what cannot be stored."""
     try:
-        return orjson.dumps(row, option=_DUMP)
-    except TypeError as error:
+        return dumps(row) + b"\n"
+    except ValueError as error:
         raise UserError(f"a row cannot be written as JSON: {error}") from error
-
-
-_DUMP = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
 def _read(path: str | Path, parse: Callable[[Json], T]) -> Iterator[T | BadLine]:
     file = str(path)
     try:
-        handle = open(path, "rb")
+        # Not opened here: an iterator that nobody starts would keep the file open.
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            raise IsADirectoryError(0, "it is a directory")
+        if not os.access(path, os.R_OK):
+            raise PermissionError(0, "permission denied")
     except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+        raise _unreadable(file, error) from error
+    return _lines(file, parse)
+
+
+def _lines(file: str, parse: Callable[[Json], T]) -> Iterator[T | BadLine]:
+    try:
+        handle = open(file, "rb")
+    except OSError as error:
+        raise _unreadable(file, error) from error
     with handle:
         for number, line in enumerate(handle, 1):
             text = line.strip()
             if number == 1:
-                text = text.removeprefix(b"\xef\xbb\xbf")
+                text = text.removeprefix(b"\xef\xbb\xbf").strip()
             if not text:
                 yield BadLine(file, number, "blank line")
                 continue
             try:
-                row = orjson.loads(text)
+                row = loads(text)
                 if not isinstance(row, dict):
                     raise UserError(f"the line is {type(row).__name__}, not an object")
                 yield parse(row)
-            except orjson.JSONDecodeError as error:
-                yield BadLine(file, number, f"not JSON ({error.msg}, column {error.colno})", _start(text))
             except UserError as error:
                 yield BadLine(file, number, str(error), _start(text))
+            except ValueError as error:
+                yield BadLine(file, number, f"not JSON ({error})", _start(text))
+
+
+def _unreadable(file: str, error: OSError) -> UserError:
+    return UserError(f"cannot read {file}: {error.strerror or error}")
 
 
 def _start(text: bytes, length: int = 60) -> str:
@@ -168,10 +192,40 @@ def _start(text: bytes, length: int = 60) -> str:
     return shown + ("..." if len(text) > length else "")
 
 
+_BLOCK: dict[str, type] = {
+    "task": str,
+    "attempt": int,
+    "model": str,
+    "env": str,
+    "seconds": dict,
+    "token_drift": int,
+    "failure": dict,
+    SHADOWED: dict,
+}
+
+
+def _block(value: Any) -> Json:
+    """The row's `rollforge` object; what is null is not there. Raises `UserError` for a field of another type."""
+    if not isinstance(value, (dict, type(None))):
+        raise UserError(f"rollforge is {type(value).__name__}, not an object")
+    block: Json = dict(value or {})
+    for key, kind in _BLOCK.items():
+        if block.get(key) is None:
+            block.pop(key, None)
+        elif type(block[key]) is not kind:
+            raise UserError(f"rollforge.{key} is {type(block[key]).__name__}, not {kind.__name__}")
+    for name, seconds in block.get("seconds", {}).items():
+        if not isinstance(seconds, (int, float)):
+            raise UserError(f"rollforge.seconds.{name} is {seconds!r}, not a number")
+    return block
+
+
 def _outcome(fields: Json, block: Json) -> tuple[Outcome, Failure | None]:
     name = block.pop("outcome", None)
-    stored = block.pop("failure", None)
-    failure = Failure(**{k: stored[k] for k in Failure.__slots__ if k in stored}) if isinstance(stored, dict) else None
+    stored = block.get("failure")
+    failure = _failure(stored) if isinstance(stored, dict) else None
+    if failure is not None and asdict(failure) == stored:
+        del block["failure"]
     if name is not None:
         try:
             return Outcome(name), failure
@@ -183,34 +237,44 @@ def _outcome(fields: Json, block: Json) -> tuple[Outcome, Failure | None]:
         message = str(fields.get("_ng_failure_judge_error") or kind)
         outcome = Outcome.JUDGE_FAULT if kind == "judge_failed" else Outcome.INFRA_FAULT
         return outcome, Failure("verify" if kind == "judge_failed" else "agent", str(kind), message, retryable=True)
-    return Outcome.SCORED, None
+    return Outcome.SCORED, failure
 
 
-def _reward(value: Any, outcome: Outcome) -> float | None:
-    if not outcome.judged:
-        return None
+def _failure(stored: Json) -> Failure:
+    stage, kind, message = (_text(stored.get(key)) or "unknown" for key in ("stage", "type", "message"))
+    return Failure(stage, kind, message, retryable=stored.get("retryable") is True)
+
+
+def _reward(value: Any) -> float:
     if value is None:
         raise UserError("no reward")
     if not isinstance(value, (int, float)):
         raise UserError(f"reward is {value!r}, not a number")
-    if not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"reward is {value}")
-    return value
+    return float(value) if isinstance(value, bool) else value
 
 
-def _response_problem(response: Any) -> str | None:
+def _response_problem(response: Any, outcome: Outcome) -> str | None:
     if response is None:
-        return "no response.output and no output"
+        return "no response.output and no output" if outcome.judged else None
     if not isinstance(response, dict):
         return f"response is {type(response).__name__}, not an object"
-    if response.get("output") is None:
-        return "response has no output"
-    return check_items(response["output"], "output")
+    usage, output = response.get("usage"), response.get("output")
+    if usage is not None and not isinstance(usage, dict):
+        return f"response.usage is {type(usage).__name__}, not an object"
+    if output is None:
+        return "response has no output" if outcome.judged else None
+    return check_items(output, "output")
 
 
-def _pop_int(fields: Json, key: str) -> int | None:
-    """Leaves what is no integer where it is, so that it is written again."""
-    return fields.pop(key) if isinstance(fields.get(key), int) else None
+def _pop(fields: Json, key: str, kind: type[T]) -> T | None:
+    """Leaves a value of another type where it is, so that it is written again."""
+    return fields.pop(key) if type(fields.get(key)) is kind else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _group(params: Json, fields: Json, task_index: int | None) -> str:
@@ -223,5 +287,4 @@ def _group(params: Json, fields: Json, task_index: int | None) -> str:
 
 def _agent_name(fields: Json) -> str | None:
     agent = fields.get("agent_ref")
-    name = agent.get("name") if isinstance(agent, dict) else None
-    return name if isinstance(name, str) else None
+    return _text(agent.get("name")) if isinstance(agent, dict) else None

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from rollforge.errors import UserError
-from rollforge.records.items import Params, check_items
+from rollforge.records.items import Params, check_params
+from rollforge.records.lossless import dumps
 
 CONTENT_KEYS = ("prompt", "messages", "input")
 """Short forms of the prompt, in the order they are looked for."""
@@ -31,38 +30,40 @@ class Task:
 def task_from_row(row: Mapping[str, Any], index: int | None = None) -> Task:
     """Read a task row, long form (`responses_create_params`) or short form (`prompt`: a string or a list of messages).
 
-    Raises `UserError` saying what is missing when the row has no usable input.
+    Raises `UserError` saying what is missing when the row has no usable input, or what of it JSON cannot hold.
     """
     fields = dict(row)
     params = fields.pop("responses_create_params", None)
     if params is None:
-        key = next((key for key in CONTENT_KEYS if key in fields), None)
+        key = next((key for key in CONTENT_KEYS if fields.get(key) is not None), None)
         if key is None:
-            short = ", ".join(CONTENT_KEYS)
-            raise UserError(f"no input: a task row has responses_create_params.input, or one of {short}")
+            raise UserError(f"no input: a task row has responses_create_params.input, or one of {', '.join(CONTENT_KEYS)}")
         params = {"input": fields.pop(key)}
         if isinstance(fields.get("tools"), list):
             params["tools"] = fields.pop("tools")
     elif not isinstance(params, dict):
         raise UserError(f"responses_create_params is {type(params).__name__}, not an object")
-    value = params.get("input")
-    if isinstance(value, str):
-        problem = None if value.strip() else "input is empty"
-    else:
-        problem = check_items(value, "input") or (None if value else "input is empty")
+    problem = check_params(params)
+    if problem is None:
+        value = params["input"]
+        problem = None if (value.strip() if isinstance(value, str) else value) else "input is empty"
     if problem:
         raise UserError(problem)
     given = fields.pop("_ng_task_index", None)
     name = fields.get("task_id")
+    named = isinstance(name, (str, int)) and not isinstance(name, bool) and name != ""
     return Task(
         params=params,  # type: ignore[arg-type]
         fields=fields,
-        id=name if isinstance(name, str) and name else task_id(params, fields),
-        index=given if isinstance(given, int) else index,
+        id=str(name) if named else task_id(params, fields),
+        index=given if type(given) is int else index,
     )
 
 
 def task_id(params: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
-    """The first 16 hex digits of the SHA-256 of the canonical JSON (sorted keys) of the content."""
-    content = orjson.dumps([params, fields], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    """The first 16 hex digits of the SHA-256 of the canonical JSON (sorted keys) of the content. Raises `UserError`."""
+    try:
+        content = dumps([params, fields], sort_keys=True)
+    except ValueError as error:
+        raise UserError(f"the row is not JSON: {error}") from error
     return hashlib.sha256(content).hexdigest()[:16]

@@ -1,55 +1,100 @@
 """Blocking functions off the event loop, in daemon threads that may be abandoned.
 
-    loop:    run() --queue--> thread: function() --call_soon_threadsafe--> loop: future
+    loop:    Lane.run() --queue--> thread: function() --call_soon_threadsafe--> loop: future
 
-A caller that stops waiting (deadline, cancellation) abandons its thread: the pool forgets it and asks Python to raise in
-it. A thread that never comes back to Python cannot be ended; it is a daemon, so it does not keep the process alive.
+A lane is one thread for as long as its session lives, so that what is bound to its thread (an SQLite connection, say) works
+in every call; its calls queue. A caller that stops waiting (deadline, cancellation) abandons the thread: the lane goes on
+with another, and Python is asked to raise in the old one. A thread that never comes back to Python cannot be ended; it is
+a daemon, so it does not keep the process alive.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import queue
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from rollforge.errors import DeadlineExceeded, InfraFault
+
 _Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[..., Any], dict[str, Any]]
 
 
-class Abandoned(BaseException):
-    """Raised inside a thread nobody waits for any more."""
-
-
 class Threads:
-    """At most `limit` running threads; idle ones are reused."""
+    """Threads for any number of lanes, at most `limit` of them at work at a time; idle ones are reused."""
 
     def __init__(self, limit: int = 256) -> None:
+        self._limit = limit
         self._idle: list[_Thread] = []
-        self._slots = asyncio.Semaphore(limit)
+        self._slots: asyncio.Semaphore | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def run(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        async with self._slots:
-            thread = self._idle.pop() if self._idle else _Thread()
+    def lane(self) -> Lane:
+        return Lane(self)
+
+    def close(self) -> None:
+        """End the idle threads."""
+        while self._idle:
+            self._idle.pop().jobs.put(None)
+
+    def slots(self) -> asyncio.Semaphore:
+        """Of the running loop: an environment may be used by one after another."""
+        loop = asyncio.get_running_loop()
+        if self._slots is None or self._loop is not loop:
+            self._slots, self._loop = asyncio.Semaphore(self._limit), loop
+        return self._slots
+
+    def take(self) -> _Thread:
+        try:
+            return self._idle.pop() if self._idle else _Thread()
+        except RuntimeError as error:
+            raise InfraFault(f"cannot start a thread: {error}") from error
+
+    def give(self, thread: _Thread) -> None:
+        if len(self._idle) < self._limit:
+            self._idle.append(thread)
+        else:
+            thread.jobs.put(None)
+
+
+class Lane:
+    """Calls of one session, one at a time, all in the same thread."""
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+        self._thread: _Thread | None = None
+        self._turn = asyncio.Lock()
+
+    async def run(self, function: Callable[..., Any], arguments: dict[str, Any], seconds: float, what: str) -> Any:
+        """The function's result, or what it raised. The clock starts with the call, not while it queues.
+
+        Raises `DeadlineExceeded`, naming `what`, when the time is over.
+        """
+        async with self._turn, self._threads.slots():
+            thread = self._thread = self._thread or self._threads.take()
             loop = asyncio.get_running_loop()
             future: asyncio.Future[Any] = loop.create_future()
             thread.jobs.put((loop, future, function, arguments))
             try:
-                result = await future
-            except asyncio.CancelledError:
-                thread.abandon()
-                raise
-            except BaseException:
-                self._idle.append(thread)
-                raise
-            self._idle.append(thread)
-            return result
+                async with asyncio.timeout(seconds) as deadline:
+                    return await future
+            except TimeoutError:
+                if not deadline.expired():
+                    raise  # the function's own
+                raise DeadlineExceeded(f"{what} took longer than {seconds:g} s") from None
+            finally:
+                if future.cancelled():
+                    thread.abandon()
+                    self._thread = None
 
-    def close(self) -> None:
-        for thread in self._idle:
-            thread.jobs.put(None)
-        self._idle.clear()
+    def release(self) -> None:
+        """Give the thread back. The lane can be used again; it will get another."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._threads.give(thread)
 
 
 class _Thread:
@@ -62,22 +107,25 @@ class _Thread:
         self.jobs.put(None)
         ident = self._thread.ident
         if ident is not None and self._thread.is_alive():
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(Abandoned))
+            # SystemExit: what ends a thread without a report.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(SystemExit))
 
     def _work(self) -> None:
-        try:
+        with contextlib.suppress(SystemExit):
             while (job := self.jobs.get()) is not None:
-                loop, future, function, arguments = job
-                try:
-                    result, error = function(**arguments), None
-                except Abandoned:
-                    return
-                except BaseException as raised:  # noqa: BLE001 - whatever it is, it belongs to the caller
-                    result, error = None, raised
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(_settle, future, result, error)
-        except Abandoned:
-            return
+                _do(*job)
+                del job  # nothing of it is kept alive by an idle thread
+
+
+def _do(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], function: Callable[..., Any], arguments: dict[str, Any]
+) -> None:
+    try:
+        result, error = function(**arguments), None
+    except BaseException as raised:  # noqa: BLE001 - whatever it is, it belongs to the caller
+        result, error = None, raised
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+        loop.call_soon_threadsafe(_settle, future, result, error)
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
@@ -85,8 +133,8 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
         return
     if error is None:
         future.set_result(result)
-    elif isinstance(error, (StopIteration, SystemExit, KeyboardInterrupt)):
-        # A future refuses StopIteration, and the other two would end the loop: a tool may do neither.
+    elif isinstance(error, StopIteration) or not isinstance(error, Exception):
+        # A future refuses StopIteration; SystemExit, CancelledError and the like would end the loop or the rollout.
         future.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
     else:
         future.set_exception(error)

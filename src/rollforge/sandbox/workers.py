@@ -1,99 +1,161 @@
 """Functions in worker processes that can be killed: for verifiers that are slow, hang, fork, or eat memory.
 
-    loop:    run() --pickled arguments--> worker (a fork of this process): function(*arguments)
-             run() <--pickled result----- or a description of what was raised
+    loop:    run() --number, packed arguments--> worker (a fork of this process)
+             run() <--begun--------------------- the clock starts: function(*arguments)
+             run() <--number, pickled result---- or a description of what was raised
 
 One call at a time per worker, so that killing one ends exactly one call. Workers are forks: they know every object this
-process knew, notebooks included, and need no import. Each is the leader of its own process group, which is killed with it.
-This contains mistakes and runaway code; it is no security boundary.
+process knew, notebooks included, and need no import. A worker is killed with all its descendants (elsewhere than on Linux:
+with its process group). This contains mistakes and runaway code; it is no security boundary.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import os
 import pickle
-import resource
 import signal
 import socket
-import sys
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from rollforge import errors
-from rollforge.errors import RolloutError, VerifierFault, describe
+from rollforge.errors import DeadlineExceeded, InfraFault, VerifierFault
+from rollforge.sandbox.child import BEGUN, HEADER, serve
+from rollforge.sandbox.processes import kill_tree
 
-_HEADER = 8
+
+class CannotCarry(Exception):
+    """The worker could not unpack what it was sent: the call has to be made in this process."""
 
 
 class Workers:
     """At most `size` forks that run `function`; a fork is made when needed and replaced when killed."""
 
-    def __init__(self, function: Callable[..., Any], size: int | None = None, memory_mb: int = 2048) -> None:
-        self._function = function
-        self._memory = memory_mb << 20
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        unpack: Callable[[bytes], tuple[Any, ...]] = pickle.loads,
+        size: int | None = None,
+        memory_mb: int = 2048,
+    ) -> None:
+        self._serve = function, unpack, memory_mb
+        self._size = size or _cores()
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
-        self._slots = asyncio.Semaphore(size or os.cpu_count() or 1)
+        self._slots: asyncio.Semaphore | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        weakref.finalize(self, _kill, self._idle, self._busy)
 
-    async def run(self, payload: bytes, seconds: float) -> Any:
-        """The function's result for the pickled argument tuple `payload`.
+    async def run(self, packed: bytes, seconds: float, what: str = "the call") -> Any:
+        """The function's result for the packed arguments. The clock starts when a worker starts on it, not while it queues.
 
-        The clock starts when a worker starts on it, not while it queues. Raises `TimeoutError` (the worker is killed), what
-        the function raised if it is one of ours, and `VerifierFault` for anything else or a worker that died.
+        Raises `DeadlineExceeded` (the worker is killed), what the function raised if it is one of ours, `CannotCarry`,
+        `InfraFault` if there can be no process, and `VerifierFault` for anything else and for a worker that died.
         """
-        async with self._slots:
-            worker = self._idle.pop() if self._idle else _Worker(self._function, self._memory)
-            self._busy.add(worker)
-            try:
-                async with asyncio.timeout(seconds):
-                    reply = await worker.ask(payload)
-            except BaseException:
-                worker.kill()
-                raise
-            finally:
-                self._busy.discard(worker)
-            if reply is None:
-                raise VerifierFault(f"the verifier's process {worker.kill()}")
-            self._idle.append(worker)
-        kind, value = pickle.loads(reply)
+        async with self._slot():
+            reply = await self._ask(packed, seconds, what)
+        kind, value = pickle.loads(reply[1:])
         if kind == "result":
             return value
-        raise getattr(errors, kind)(value)
+        raise CannotCarry(value) if kind == "unpack" else getattr(errors, kind)(value)
+
+    async def _ask(self, packed: bytes, seconds: float, what: str) -> bytes:
+        for _ in range(_TRIES):
+            worker = self._take()
+            self._busy.add(worker)
+            reply = ended = None
+            try:
+                begun = await worker.send(packed)
+                if begun:
+                    async with asyncio.timeout(seconds):
+                        reply = await worker.answer()
+                ended = None if reply else await worker.ending()
+            except TimeoutError:
+                raise DeadlineExceeded(f"{what} took longer than {seconds:g} s and was killed") from None
+            finally:
+                self._busy.discard(worker)
+                if reply and not reply[0]:  # it does not say that it is spent
+                    self._idle.append(worker)
+                else:
+                    worker.kill()
+            if reply:
+                return reply
+            if begun:
+                raise VerifierFault(f"the process of {what} ended before it answered ({ended})")
+            # It died with nothing to do: nobody's fault.
+        raise InfraFault(f"no process for {what} began with it; the last one: {ended}")
 
     def close(self) -> None:
-        for worker in [*self._idle, *self._busy]:
-            worker.kill()
-        self._idle.clear()
+        """Kill them all; the next `run` makes new ones."""
+        _kill(self._idle, self._busy)
+
+    def _slot(self) -> asyncio.Semaphore:
+        """Of the running loop: an environment may be used by one after another."""
+        loop = asyncio.get_running_loop()
+        if self._slots is None or self._loop is not loop:
+            self._slots, self._loop = asyncio.Semaphore(self._size), loop
+        return self._slots
+
+    def _take(self) -> _Worker:
+        try:
+            return self._idle.pop() if self._idle else _Worker(*self._serve)
+        except OSError as error:
+            raise InfraFault(f"cannot start a process: {error.strerror or error}") from error
+
+
+_TRIES = 3
+"""Idle workers may be gone: ended by the system, or with the thread that forked them."""
+
+_START_SECONDS = 30.0
 
 
 class _Worker:
-    def __init__(self, function: Callable[..., Any], memory: int) -> None:
-        ours, theirs = socket.socketpair()
-        with warnings.catch_warnings():
-            # Forking beside threads is deprecated because a lock may be held for ever: the child runs the verifier only.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._pid = os.fork()
-        if self._pid == 0:
-            _serve(theirs, function, memory)
-        theirs.close()
-        ours.setblocking(False)
-        self._socket = ours
-
-    async def ask(self, payload: bytes) -> bytes | None:
-        """The worker's reply, None if it died."""
-        loop = asyncio.get_running_loop()
+    def __init__(self, function: Callable[..., Any], unpack: Callable[[bytes], tuple[Any, ...]], memory_mb: int) -> None:
+        self._owner = os.getpid()
+        self._number = 0
+        self._status: int | None = None
+        self._socket, theirs = socket.socketpair()
         try:
-            await loop.sock_sendall(self._socket, len(payload).to_bytes(_HEADER, "big") + payload)
-            header = await self._read(loop, _HEADER)
-            return await self._read(loop, int.from_bytes(header, "big")) if header else None
-        except (ConnectionError, BrokenPipeError):
+            with warnings.catch_warnings():
+                # Forking beside threads is deprecated because a lock may be held for ever: the child runs the verifier only.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._pid = os.fork()
+        except OSError:
+            self._socket.close()
+            theirs.close()
+            raise
+        if self._pid == 0:
+            serve(theirs, function, unpack, memory_mb)
+        theirs.close()
+        self._socket.setblocking(False)
+
+    async def send(self, packed: bytes) -> bool:
+        """Whether the worker began with it."""
+        self._number += 1
+        number = self._number.to_bytes(HEADER, "big")
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(self._socket, number + len(packed).to_bytes(HEADER, "big") + packed)
+                return await self._read(len(BEGUN)) == BEGUN
+        except OSError:  # it is gone, or (a TimeoutError) the fork caught a lock that nobody will open
+            return False
+
+    async def answer(self) -> bytes | None:
+        """None if it died, or answers something else."""
+        try:
+            header = await self._read(2 * HEADER)
+            if header is None or int.from_bytes(header[:HEADER], "big") != self._number:
+                return None
+            return await self._read(int.from_bytes(header[HEADER:], "big"))
+        except OSError:
             return None
 
-    async def _read(self, loop: asyncio.AbstractEventLoop, size: int) -> bytes | None:
+    async def _read(self, size: int) -> bytes | None:
+        loop = asyncio.get_running_loop()
         data = bytearray()
         while len(data) < size:
             piece = await loop.sock_recv(self._socket, min(size - len(data), 1 << 20))
@@ -102,65 +164,44 @@ class _Worker:
             data += piece
         return bytes(data)
 
-    def kill(self) -> str:
-        """End the worker and everything in its process group; says how it had ended, if it had."""
-        if self._pid == 0:
-            return "was ended"
+    async def ending(self) -> str:
+        """How it ended, after its connection did."""
+        for _ in range(20):
+            status = self._reap(os.WNOHANG)
+            if status is not None:
+                return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+            await asyncio.sleep(0.01)
+        return "it runs, but its connection is closed or silent"
+
+    def end(self) -> None:
+        """Kill the worker and its descendants. Whoever waits for its answer reads that it is gone."""
+        if self._status is None and os.getpid() == self._owner:
+            kill_tree(self._pid)
+
+    def kill(self) -> None:
+        """End it and clear it away. Nobody may be waiting for its answer."""
         self._socket.close()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-        try:
-            _, status = os.waitpid(self._pid, 0)
-        except ChildProcessError:
-            status = 0
-        self._pid = 0
-        code = os.waitstatus_to_exitcode(status)
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
+        if os.getpid() == self._owner:  # and not a fork of its owner
+            self.end()
+            self._reap(0)
+
+    def _reap(self, options: int) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        if self._status is None:
+            try:
+                pid, status = os.waitpid(self._pid, options)
+                self._status = os.waitstatus_to_exitcode(status) if pid else None
+            except ChildProcessError:  # somebody else waited for it
+                self._status = 0
+        return self._status
 
 
-def _serve(connection: socket.socket, function: Callable[..., Any], memory: int) -> None:
-    """The child: answer until the parent is gone. Never returns."""
-    code = 1
-    try:
-        _become_worker(connection, memory)
-        stream = connection.makefile("rwb")
-        while header := stream.read(_HEADER):
-            payload = stream.read(int.from_bytes(header, "big"))
-            reply = _answer(function, payload)
-            stream.write(len(reply).to_bytes(_HEADER, "big") + reply)
-            stream.flush()
-        code = 0
-    except (OSError, EOFError, MemoryError):
-        code = 1
-    finally:
-        os._exit(code)
+def _kill(idle: list[_Worker], busy: set[_Worker]) -> None:
+    while idle:
+        idle.pop().kill()
+    for worker in busy:
+        worker.end()
 
 
-def _answer(function: Callable[..., Any], payload: bytes) -> bytes:
-    try:
-        return pickle.dumps(("result", function(*pickle.loads(payload))))
-    except RolloutError as error:
-        return pickle.dumps((type(error).__name__, str(error)))
-    except BaseException as error:  # noqa: BLE001 - SystemExit and the like too: the verifier is at fault, not the worker
-        return pickle.dumps(("VerifierFault", describe(error)))
-
-
-def _become_worker(connection: socket.socket, memory: int) -> None:
-    os.setsid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: do not outlive a killed parent
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    asyncio._set_running_loop(None)
-    keep = connection.fileno()
-    os.closerange(3, keep)
-    os.closerange(keep + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    if memory:
-        with contextlib.suppress(OSError, ValueError):
-            pages = int(open("/proc/self/statm", "rb").read().split()[0]) if sys.platform == "linux" else 0
-            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, resource.RLIM_INFINITY))
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,70 @@
+"""What run.json says of a run: what makes it the same run, and what somebody may want to know of it later. No secrets."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from rollforge import __version__
+from rollforge.collect.config import CollectConfig
+from rollforge.envs.base import Env
+from rollforge.records.items import Json
+
+
+def identity(config: CollectConfig, env: Env) -> Json:
+    """What must be the same for rollouts to belong to one run."""
+    digest = getattr(env, "digest", None)
+    own = {"digest": digest()} if digest else {}
+    # A file may be named from another folder; its content is in the digest.
+    use = re.sub(r".*/(?=[^/]*\.py\b)", "", config.env.use)
+    return {
+        "env": {"use": use, **(config.env.model_extra or {}), **own},
+        "tasks": {"sha256": _sha256(config.tasks)} if config.tasks else None,
+        "model": {"use": config.model.use, "extra_body": config.model.extra_body},
+        "repeats": config.repeats,
+        "limit": config.limit,
+        "sampling": config.sampling,
+        "seed": config.seed,
+        "agent": config.agent.model_dump(),
+    }
+
+
+def about(config: CollectConfig, env_name: str) -> Json:
+    values = config.model_dump(mode="json")
+    values["model"]["base_url"] = [_without_secrets(url) for url in config.model.base_url]
+    values["model"]["headers"] = sorted(config.model.headers)  # names only: values may be secrets
+    return {
+        "rollforge": __version__,
+        "python": sys.version.split()[0],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "git_commit": _git_commit(),
+        "env": env_name,
+        "config": values,
+    }
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+
+
+def _git_commit() -> str | None:
+    with suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return None
+
+
+def _without_secrets(url: str) -> str:
+    """Without user, password and query, where keys have been seen."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "not a URL"
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))

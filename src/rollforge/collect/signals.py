@@ -1,0 +1,48 @@
+"""SIGINT and SIGTERM for an event loop: told to the loop, and past it when it is blocked."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+BLOCKED_SECONDS = 1.0
+
+
+@contextmanager
+def on_signals(loop: asyncio.AbstractEventLoop, interrupt: Callable[[str], None]) -> Iterator[None]:
+    """While the body runs, each signal calls `interrupt` on the loop with its name.
+
+    A loop that is blocked by somebody's code cannot: then the next signal, a second later or more, raises
+    `KeyboardInterrupt` in that code. Signals that are ignored (nohup, background jobs) stay so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python gives signals to the main thread only
+        return
+    waiting: float | None = None
+
+    def on_loop(name: str) -> None:
+        nonlocal waiting
+        waiting = None
+        interrupt(name)
+
+    def handle(number: int, frame: object) -> None:
+        nonlocal waiting
+        now = time.monotonic()
+        if waiting is not None and now - waiting >= BLOCKED_SECONDS:
+            raise KeyboardInterrupt
+        waiting = waiting or now
+        loop.call_soon_threadsafe(on_loop, signal.Signals(number).name)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in handled:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, before[number] or signal.SIG_DFL)

@@ -1,0 +1,131 @@
+"""The tasks of an environment: rows given inline, in a JSONL file, or by a function; with their prompts completed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from rollforge.envs.bind import parameters
+from rollforge.errors import UserError, describe, short, unknown
+from rollforge.records.items import input_items, system
+from rollforge.records.rows import BadLine, read_tasks
+from rollforge.records.task import Task, task_from_row, task_id
+
+Tasks = Iterable[Mapping[str, Any]] | str | Path | Callable[..., Iterable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """Raises `UserError` for what cannot be a source of tasks, or a template."""
+
+    name: str
+    """Of the environment."""
+    rows: Tasks
+    folder: Path | None = None
+    """What the path of a file is relative to."""
+    system: str | None = None
+    prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rows, Iterator):
+            raise UserError(f"the tasks of {self.name} can be read only once; give a list, or the function that yields them")
+        if isinstance(self.rows, Mapping) or not (callable(self.rows) or isinstance(self.rows, (Iterable, Path))):
+            what = f"{type(self.rows).__name__}; they are a list of rows, a JSONL file, or a function that yields rows"
+            raise UserError(f"the tasks of {self.name} are {what}")
+        if self.prompt is not None:
+            _check_template(self.prompt)
+
+    def read(self, source: str | Path | None = None, **options: Any) -> Iterator[Task | BadLine]:
+        """The tasks, or those of the JSONL file `source`, in order, streamed.
+
+        `options` go to the function; one that it has no parameter for is a `UserError`.
+        """
+        rows: Any = self.rows if source is None else Path(source)
+        if callable(rows):
+            return self._complete(self._call(rows, options))
+        if options:
+            where = f"{rows} is a file" if isinstance(rows, (str, Path)) else "they are a list"
+            raise unknown("task option", next(iter(options)), (), f"(the tasks are not generated: {where})")
+        if isinstance(rows, (str, Path)):
+            tasks = read_tasks(self._file(rows) if source is None else rows, self._with_prompt)
+            return (task if isinstance(task, BadLine) else self._with_system(task) for task in tasks)
+        return self._complete(rows)
+
+    def _file(self, given: str | Path) -> Path:
+        beside = self.folder / given if self.folder else Path(given)
+        # Named as it was expected if it is nowhere.
+        return Path(given) if not beside.exists() and Path(given).exists() else beside
+
+    def _call(self, function: Callable[..., Any], options: Mapping[str, Any]) -> Iterable[Any]:
+        names, required, everything = parameters(function)
+        for name in options:
+            if name not in names and not everything:
+                raise unknown("task option", name, names)
+        missing = ", ".join(f"{name}=..." for name in names if name in required and name not in options)
+        if missing:
+            raise UserError(f"the tasks of {self.name} need {missing} (on the command line: --set {missing})")
+        try:
+            rows = function(**options)
+        except Exception as error:
+            raise UserError(f"the tasks of {self.name} cannot be made: {describe(error)}") from error
+        if inspect.iscoroutine(rows):
+            rows.close()
+        if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
+            raise UserError(f"the tasks of {self.name} are {type(rows).__name__}; the function has to yield or return rows")
+        return rows
+
+    def _complete(self, rows: Iterable[Any]) -> Iterator[Task | BadLine]:
+        iterator = iter(rows)
+        number = count = 0
+        while True:
+            number += 1
+            try:
+                row = next(iterator)
+            except StopIteration:
+                return
+            except Exception as error:
+                raise UserError(f"the tasks of {self.name} break off at number {number}: {describe(error)}") from error
+            try:
+                if not isinstance(row, Mapping):
+                    raise UserError(f"the row is {type(row).__name__}, not a mapping")
+                yield self._with_system(task_from_row(self._with_prompt(row), count))
+                count += 1
+            except UserError as error:
+                yield BadLine(f"tasks of {self.name}", number, str(error), f"{row!r:.60}")
+
+    def _with_prompt(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.prompt is None or "responses_create_params" in row or row.get("prompt") is not None:
+            return row
+        try:
+            return {**row, "prompt": self.prompt.format_map(row)}
+        except KeyError as error:
+            raise UserError(f"the row lacks {error}, which the prompt template needs") from error
+        except (ValueError, TypeError, AttributeError, IndexError) as error:
+            raise UserError(f"the prompt template does not fit the row: {short(error)}") from error
+
+    def _with_system(self, task: Task) -> Task:
+        items = input_items(task.params)
+        if self.system is None or task.params.get("instructions") or any(i.get("role") in _SYSTEM for i in items):
+            return task
+        params: Any = {**task.params, "input": [system(self.system), *items]}
+        named = task.id == str(task.fields.get("task_id"))
+        return replace(task, params=params, id=task.id if named else task_id(params, task.fields))
+
+
+_SYSTEM = ("system", "developer")
+
+
+def _check_template(prompt: str) -> None:
+    try:
+        names = [name for _, name, _, _ in Formatter().parse(prompt) if name is not None]
+    except ValueError as error:
+        raise UserError(f"the prompt template {prompt!r:.80}: {error} (write {{{{ and }}}} for braces)") from error
+    for name in names:
+        if not name or name[0].isdigit():
+            raise UserError(
+                f"the prompt template {prompt!r:.80}: {{{name}}} names no field of a row ({{{{ and }}}} for braces)"
+            )
