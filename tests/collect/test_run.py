@@ -282,28 +282,41 @@ async def test_a_journal_that_is_deleted_stops_the_run(tmp_path: Path) -> None:
         await asyncio.wait_for(collected(tmp_path / "run", env=addition), 20)
 
 
+class Closing(Script):
+    """An environment that holds something."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.ended = 0
+
+    def tasks(self, source: object = None) -> Iterator[Any]:
+        return iter([task(0)])
+
+    async def aclose(self) -> None:
+        self.ended += 1
+        if self.error:
+            raise self.error
+
+
 async def test_what_does_not_close_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    class Stubborn(Model):
+    env = Closing(OSError("it is stuck"))
+    assert (await collected(tmp_path, env=env)).success
+    assert env.ended == 1
+    assert "closing Closing: OSError: it is stuck" in capsys.readouterr().err
+
+
+async def test_a_run_that_is_refused_closes_too_but_not_a_model_that_it_was_given(tmp_path: Path) -> None:
+    class Lent(Model):
         async def aclose(self) -> None:
-            raise OSError("it is stuck")
+            raise AssertionError("not ours to close")
 
-    done = await collected(tmp_path, model=Stubborn())
-    assert done.success
-    assert "closing Stubborn: OSError: it is stuck" in capsys.readouterr().err
-
-
-async def test_whoever_is_refused_closes_what_it_made(tmp_path: Path) -> None:
-    class Closing(Model):
-        closed = 0
-
-        async def aclose(self) -> None:
-            self.closed += 1
-
-    model = Closing()
+    env = Closing()
+    assert (await collected(tmp_path / "a", env=env, model=Lent())).success
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="no run directory"):
-        await collected(tmp_path, model=model)
-    assert model.closed == 1
+        await collected(tmp_path, env=env, model=Lent())
+    assert env.ended == 2
 
 
 # Tasks

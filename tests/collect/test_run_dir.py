@@ -76,7 +76,7 @@ def test_identity_is_compared_as_json_has_it(tmp_path: Path) -> None:
         ({"sampling": {}}, ['sampling.stop: ["x"] there, not set now']),
         ({"env": {"use": "a", "digest": "2"}}, ['env.digest (the environment\'s code): "1" there, "2" now']),
         ({"env": {"use": "b", "digest": "1"}, "repeats": 1}, ['env.use: "a" there, "b" now', "repeats: 2 there, 1 now"]),
-        ({"tasks": {"sha256": "f"}}, ['tasks: not set there, {"sha256":"f"} now']),
+        ({"tasks": {"sha256": "f"}}, ['tasks: not set there, {"sha256": "f"} now']),
         ({"sampling": {"stop": ["z" * 500]}}, ["z" * 50]),
     ],
 )

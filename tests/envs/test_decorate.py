@@ -697,6 +697,11 @@ def fails() -> Any:
     raise ValueError("no data")
 
 
+def refuses() -> Any:
+    yield {"prompt": "one"}
+    raise UserError("no such level")
+
+
 def breaks_off() -> Any:
     yield {"prompt": "one"}
     raise ValueError("no more data")
@@ -711,6 +716,7 @@ async def later() -> Any:
     [
         (fails, r"the tasks of verifier cannot be made: ValueError: no data \(test_decorate.py:\d+\)"),
         (breaks_off, r"the tasks of verifier break off at number 2: ValueError: no more data \(test_decorate.py:\d+\)"),
+        (refuses, r"^no such level$"),
         (lambda: None, "the tasks of verifier are NoneType; the function has to yield or return rows"),
         (lambda: "rows.jsonl", "the tasks of verifier are str; the function has to"),
         (lambda: {"prompt": "x"}, "the tasks of verifier are dict; the function has to"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -259,6 +260,15 @@ async def test_a_verifier_that_forks_or_prints_has_its_verdict(verifier: Any, ca
     assert capfd.readouterr().out == ""
 
 
+async def test_an_environment_says_how_much_memory_its_verifier_may_use() -> None:
+    made: PythonEnv = rf.env(lambda reply: float(len(bytearray(300 << 20)) > 0), memory_mb=400)
+    assert (await verdict_of(made)).reward == 1.0
+    if sys.platform == "linux":
+        made = rf.env(made.target, memory_mb=200)
+        with pytest.raises(VerifierFault, match=r"MemoryError: more than the 200 MB \(memory_mb\) that its process may use"):
+            await verdict_of(made)
+
+
 async def test_an_inline_verifier_cannot_end_the_program_either() -> None:
     with pytest.raises(VerifierFault, match="SystemExit: 3"):
         await verdict_of(env(exits, inline=True))
@@ -480,6 +490,53 @@ def test_one_environment_on_several_loops_one_after_the_other() -> None:
         with asyncio.Runner(loop_factory=factory) as runner:
             assert runner.run(live()) == [2.0] * 8
     asyncio.run(made.aclose())
+
+
+FORKS = """
+import asyncio, os, warnings
+import rollforge as rf
+from rollforge.envs.base import ToolCall
+from rollforge.records.task import Task
+
+warnings.simplefilter("ignore")
+
+@rf.env
+class Counter:
+    def reset(self, start: int):
+        self.count = start
+
+    def up(self) -> int:
+        "Count."
+        self.count += 1
+        return self.count
+
+    def verify(self) -> float:
+        return self.count
+
+async def use(start):
+    rewards = []
+    for n in range(20):
+        async with Counter.open(Task({"input": "?"}, {"start": start + n})) as session:
+            await session.call(ToolCall("up", {}))
+            rewards.append((await session.verify({"output": []})).reward)
+    return rewards == [start + n + 1 for n in range(20)]
+
+assert asyncio.run(use(0))
+child = os.fork()
+right = asyncio.run(use(1000 if child else 2000))
+if child == 0:
+    os._exit(0 if right else 5)
+_, status = os.waitpid(child, 0)
+assert asyncio.run(use(3000))
+asyncio.run(Counter.aclose())
+print(right, status)
+"""
+
+
+def test_an_environment_in_use_survives_a_fork_of_its_process() -> None:
+    """Trainers fork: neither process may get the answers, or use the threads, of the other."""
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "True 0\n", done.stderr
 
 
 async def test_a_tool_output_is_what_the_protocol_says() -> None:

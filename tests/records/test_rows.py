@@ -258,6 +258,17 @@ def test_a_deep_row_is_read_and_written(tmp_path, depth) -> None:
     assert json.loads(dump(row_of(found)))["value"] == nested(depth)
 
 
+def test_a_row_is_refused_or_can_be_written_again_however_deep_it_is(tmp_path) -> None:
+    text = b'{"responses_create_params": {"input": "x"}, "response": {"output": []}, "reward": 1, "value": %s}'
+    for depth in (400, 600, 900, 1010, 1500):
+        (found,) = lines_of(tmp_path, text % (b"[" * depth + b"]" * depth))
+        if isinstance(found, BadLine):
+            assert found.reason.startswith("not JSON (")
+        else:
+            assert rollout_from_row(json.loads(dump(row_of(found)))) == found
+    assert isinstance(found, BadLine)
+
+
 def test_a_row_too_deep_to_be_read_again_is_not_written() -> None:
     deep: list = []
     deep.append(deep)

@@ -58,8 +58,9 @@ class ToolLoop:
         silent = tokens = 0
         try:
             for _ in range(self.max_turns):
-                last = await model(Request({**task.params, "input": prompt + output}))
-                new = _answer(last, len(output))
+                answer = await model(Request({**task.params, "input": prompt + output}))
+                new = _items(answer, len(output))
+                last = answer
                 output += new
                 usage = add_usage(usage, last.get("usage"))
                 tokens += _generated(last, new)
@@ -106,7 +107,7 @@ def _name(tool: Item) -> Any:
     return tool.get("name") or (function.get("name") if isinstance(function, dict) else None)
 
 
-def _answer(response: Any, before: int) -> list[Item]:
+def _items(response: Any, before: int) -> list[Item]:
     """The items of a model's answer, every call with an id. Copies where one had none: the model may keep its own."""
     if not isinstance(response, dict):
         raise InfraFault(f"the model returned {type(response).__name__}, not a response")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from rollforge.collect.plan import MAX_REPEATS
 from rollforge.config import Section
@@ -18,6 +19,13 @@ def _use(value: Any) -> Any:
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+def _finite(sampling: dict[str, Any]) -> dict[str, Any]:
+    for name, value in sampling.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise ValueError(f"{name} is {value}")
+    return sampling
 
 
 class EnvConfig(Section):
@@ -80,7 +88,7 @@ class CollectConfig(Section):
     repeats: int = Field(1, ge=1, le=MAX_REPEATS)
     limit: int | None = Field(None, ge=1)
     """Tasks, from the start."""
-    sampling: dict[str, Any] = Field(default_factory=dict)
+    sampling: Annotated[dict[str, Any], AfterValidator(_finite)] = Field(default_factory=dict)
     """Sent with every model call, over what a row asks for: temperature, top_p, max_output_tokens, top_k, stop, ..."""
     seed: int | None = None
     """Every draw of a local policy follows from it; sent (one number per call) to servers only when set. Random if not."""

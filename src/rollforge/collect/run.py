@@ -84,6 +84,7 @@ class Collection:
         if hasattr(self._env, "limits"):
             self._env.limits = Limits(config.deadlines.tool, config.deadlines.verify)
         self._model = _model(config, self._env) if model is None else model
+        self._to_close = [self._env, *([self._model] if model is None else [])]  # a model is closed by whoever built it
         self._tasks()  # a file that is not there or an option nobody knows is told before anything starts
         self._bad: list[BadLine] = []
         self.tally = Tally()
@@ -286,7 +287,7 @@ class Collection:
                     await asyncio.gather(*syncs, return_exceptions=True)
 
     async def _close(self) -> None:
-        for thing in (self._model, self._env):
+        for thing in self._to_close:
             close = getattr(thing, "aclose", None)
             if close is None:
                 continue

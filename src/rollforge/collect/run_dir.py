@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -115,16 +116,16 @@ class RunDir:
     def _settle(self, identity: Json, about: Json) -> Json:
         file = self.path / RUN
         # As JSON has it: tuples and enums read back as lists and strings.
-        now = orjson.loads(orjson.dumps(identity, default=str))
+        now = json.loads(_text(identity))
         if not file.exists():
             stored = {**about, "identity": now}
             _write_json(file, stored)
             return stored
         try:
-            stored = orjson.loads(file.read_bytes())
+            stored = json.loads(file.read_bytes())
             before = stored["identity"]
             stored["seed"], stored["planned"]
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             what = f"{file} is not as a collection left it ({error!r})"
             raise UserError(f"{what}: restore it, or choose another --out") from error
         differences = list(_differences(before, now))
@@ -171,7 +172,7 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 
 def _short(value: Any) -> str:
-    text = "not set" if value is None else orjson.dumps(value).decode()
+    text = "not set" if value is None else _text(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -216,7 +217,7 @@ def _write_json(path: Path, value: Any) -> None:
     temporary = _temporary(path)
     try:
         with open(temporary, "wb") as handle:
-            handle.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE, default=str))
+            handle.write(_text(value, indent=2).encode() + b"\n")
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
@@ -224,6 +225,11 @@ def _write_json(path: Path, value: Any) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _text(value: Any, indent: int | None = None) -> str:
+    """Not orjson's: a setting may be a whole number of any size."""
+    return json.dumps(value, indent=indent, default=str)
 
 
 def _temporary(path: Path) -> Path:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 BLOCKED_SECONDS = 1.0
 
@@ -23,14 +24,18 @@ def on_signals(loop: asyncio.AbstractEventLoop, interrupt: Callable[[str], None]
         yield  # Python gives signals to the main thread only
         return
     waiting: float | None = None
+    ended = False
 
     def on_loop(name: str) -> None:
         nonlocal waiting
         waiting = None
         interrupt(name)
 
-    def handle(number: int, frame: object) -> None:
+    def handle(number: int, frame: Any) -> None:
         nonlocal waiting
+        if ended:  # whoever began after us and ended after us has put us back
+            _pass_on(number, frame, before[signal.Signals(number)])
+            return
         now = time.monotonic()
         if waiting is not None and now - waiting >= BLOCKED_SECONDS:
             raise KeyboardInterrupt
@@ -44,5 +49,15 @@ def on_signals(loop: asyncio.AbstractEventLoop, interrupt: Callable[[str], None]
     try:
         yield
     finally:
+        ended = True
         for number in handled:
-            signal.signal(number, before[number] or signal.SIG_DFL)
+            if signal.getsignal(number) is handle:
+                signal.signal(number, before[number] or signal.SIG_DFL)
+
+
+def _pass_on(number: int, frame: Any, handler: Any) -> None:
+    if callable(handler):
+        handler(number, frame)
+    else:
+        signal.signal(number, handler or signal.SIG_DFL)
+        signal.raise_signal(number)

@@ -1,11 +1,12 @@
 """`@env`: an environment from a function or a plain class.
 
 A function is a verifier. A class has tools (its public methods with a docstring), state (its attributes), optionally
-`reset`, `close` and `solve`, and `verify` or, as in TRL, `get_reward`. Parameters are filled by name: from `reply`,
-`response`, `prompt`, `task` and `seed`, else from the task row's fields. Sync and async functions both work.
+`reset`, `close` and `solve`, and `verify` or, as in TRL, `get_reward`. Parameters are filled by name: `reply` and `response`
+are what the policy said; others come from the fields of the task's row, and `prompt`, `task` and `seed` from the task unless the
+row has its own. Sync and async functions both work.
 
-Where the code runs: async functions on the event loop; sync tools in threads; sync verifiers in worker processes that are
-killed when they overrun. `inline=True` runs it all on the event loop: for code that is known to be fast and trusted.
+Where the code runs: async functions on the event loop; sync tools in a thread of their session; sync verifiers in worker
+processes that are killed when they overrun. `inline=True` runs it all on the event loop: for fast and trusted code.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def env(
     tasks: Tasks = (),
     name: str | None = None,
     inline: bool = False,
+    memory_mb: int = 2048,
     system: str | None = None,
     prompt: str | None = None,
     solve: Callable[..., Any] | None = None,
@@ -50,14 +52,18 @@ def env(
             parameters can be set from outside (`--set level=hard`).
         name: what it is called; the function's or class's own name by default.
         inline: run tools and verifier on the event loop: no isolation, no overhead.
+        memory_mb: what the process of a verifier may use beside what it is born with (on Linux).
         system: a system message for tasks that bring none.
         prompt: a template for rows without a prompt, filled from the row: `"What is {a} + {b}?"`.
         solve: the reference policy (a class may have a method `solve` instead): a function of the row that returns the
             reply, or a generator that yields `(tool, arguments)`, is sent the tool's output, and returns the reply.
     """
-    if target is None:
-        return lambda given: env(given, tasks=tasks, name=name, inline=inline, system=system, prompt=prompt, solve=solve)
-    return PythonEnv(target, tasks=tasks, name=name, inline=inline, system=system, prompt=prompt, solve=solve)
+
+    def made(of: Any) -> PythonEnv:
+        options: dict[str, Any] = {"tasks": tasks, "name": name, "inline": inline, "memory_mb": memory_mb}
+        return PythonEnv(of, **options, system=system, prompt=prompt, solve=solve)
+
+    return made if target is None else made(target)
 
 
 class PythonEnv:
@@ -70,6 +76,7 @@ class PythonEnv:
         tasks: Tasks = (),
         name: str | None = None,
         inline: bool = False,
+        memory_mb: int = 2048,
         system: str | None = None,
         prompt: str | None = None,
         solve: Callable[..., Any] | None = None,
@@ -87,7 +94,7 @@ class PythonEnv:
         if inspect.iscoroutinefunction(solve or getattr(target, "solve", None)):
             raise UserError(f"{self.name}: solve is called without an event loop; make it a plain function or generator")
         self._threads = Threads()
-        self._workers = Workers(self.code.judge, self.code.unpack)
+        self._workers = Workers(self.code.judge, self.code.unpack, memory_mb=memory_mb)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.target(*args, **kwargs)

@@ -70,9 +70,9 @@ def _made(found: type, reference: str) -> Any:
 
 def _from_file(path: Path, name: str) -> Env:
     if not path.is_file():
-        there = sorted(str(p) for p in path.parent.glob("*.py"))
-        near = get_close_matches(str(path), there, n=1, cutoff=0.9) or there[:5]
-        raise UserError(f"there is no file {path}" + (f" (beside it: {', '.join(near)})" if near else ""))
+        names = sorted(beside.name for beside in path.parent.glob("*.py"))
+        near = ", ".join(str(path.parent / name) for name in get_close_matches(path.name, names, n=1) or names[:5])
+        raise UserError(f"there is no file {path}" + (f" (beside it: {near})" if near else ""))
     module = _import(path)
     found = environments(module)
     if name:

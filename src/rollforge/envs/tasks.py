@@ -56,9 +56,10 @@ class TaskSource:
         return self._complete(rows)
 
     def _file(self, given: str | Path) -> Path:
-        beside = self.folder / given if self.folder else Path(given)
+        here = Path(given).expanduser()
+        beside = self.folder / here if self.folder else here
         # Named as it was expected if it is nowhere.
-        return Path(given) if not beside.exists() and Path(given).exists() else beside
+        return here if not beside.exists() and here.exists() else beside
 
     def _call(self, function: Callable[..., Any], options: Mapping[str, Any]) -> Iterable[Any]:
         names, required, everything = parameters(function)
@@ -70,6 +71,8 @@ class TaskSource:
             raise UserError(f"the tasks of {self.name} need {missing} (on the command line: --set {missing})")
         try:
             rows = function(**options)
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(f"the tasks of {self.name} cannot be made: {describe(error)}") from error
         if inspect.iscoroutine(rows):
@@ -87,6 +90,8 @@ class TaskSource:
                 row = next(iterator)
             except StopIteration:
                 return
+            except UserError:
+                raise
             except Exception as error:
                 raise UserError(f"the tasks of {self.name} break off at number {number}: {describe(error)}") from error
             try:

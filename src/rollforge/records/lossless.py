@@ -16,22 +16,29 @@ Default: TypeAlias = Callable[[Any], Any]
 
 _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
+_DEPTH = 254
+"""Levels that orjson writes; it reads more."""
+
 _SHAPE = bytes.maketrans(b"123456789-", b"0000000000")
 _RUN = b"0" * 20
 
 
 def loads(text: bytes | str) -> Any:
-    """The value of a JSON text. Raises `ValueError` saying what is wrong and where; NaN and Infinity are not JSON."""
+    """The value of a JSON text. Raises `ValueError` saying what is wrong and where; NaN and Infinity are not JSON, and what
+    could not be written again (nested too deeply) is refused."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise ValueError(_problem(error)) from None
-    # orjson makes a float of a whole number beyond 64 bits, and the last digits of an expected answer are gone.
-    if _has_long_number(text.encode() if isinstance(text, str) else text):
-        try:
-            return json.loads(text)
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
+    text = text.encode() if isinstance(text, str) else text
+    try:
+        # orjson makes a float of a whole number beyond 64 bits, and the last digits of an expected answer are gone.
+        if _has_long_number(text):
+            value = json.loads(text)
+        if text.count(b"[") + text.count(b"{") > _DEPTH:
+            dumps(value)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     return value
 
 
@@ -56,7 +63,7 @@ def _dumps(value: Any, sort_keys: bool, default: Default | None) -> bytes:
     try:
         plain = _plain(value, "", default)
         text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys).encode()
-        loads(text)
+        orjson.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return text
@@ -79,7 +86,8 @@ def _plain(value: Any, where: str, default: Default | None) -> Any:
     except TypeError as error:
         if default is not None:
             return _plain(default(value), where, default)
-        raise ValueError(f"{where or 'the value'} is {type(value).__name__}, which JSON cannot hold ({error})") from None
+        why = "" if str(error).startswith("Type is not") else f" ({error})"
+        raise ValueError(f"{where or 'the value'} is {type(value).__name__}, which JSON cannot hold{why}") from None
 
 
 def _key(key: Any, where: str) -> str:

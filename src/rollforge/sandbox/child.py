@@ -155,4 +155,4 @@ def _limit_memory(megabytes: int) -> str:
                 now = int(file.read().split()[5]) * resource.getpagesize()
             # Of data, not of addresses: libraries and virtual machines reserve many more of those than they use.
             resource.setrlimit(resource.RLIMIT_DATA, (now + (megabytes << 20), resource.RLIM_INFINITY))
-    return f"more than the {megabytes} MB that a verifier's process may use"
+    return f"more than the {megabytes} MB (memory_mb) that its process may use"

@@ -48,8 +48,12 @@ class Threads:
         return self._slots
 
     def take(self) -> _Thread:
+        while self._idle:
+            thread = self._idle.pop()
+            if thread.is_alive:  # threads do not survive a fork
+                return thread
         try:
-            return self._idle.pop() if self._idle else _Thread()
+            return _Thread()
         except RuntimeError as error:
             raise InfraFault(f"cannot start a thread: {error}") from error
 
@@ -102,6 +106,10 @@ class _Thread:
         self.jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="rollforge-tool", daemon=True)
         self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
 
     def abandon(self) -> None:
         self.jobs.put(None)

@@ -45,6 +45,8 @@ class Workers:
         self._size = size or _cores()
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
+        self._closed = 0
+        """How often."""
         self._slots: asyncio.Semaphore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         weakref.finalize(self, _kill, self._idle, self._busy)
@@ -63,6 +65,7 @@ class Workers:
         raise CannotCarry(value) if kind == "unpack" else getattr(errors, kind)(value)
 
     async def _ask(self, packed: bytes, seconds: float, what: str) -> bytes:
+        closed = self._closed
         for _ in range(_TRIES):
             worker = self._take()
             self._busy.add(worker)
@@ -83,13 +86,16 @@ class Workers:
                     worker.kill()
             if reply:
                 return reply
+            if closed != self._closed:
+                raise InfraFault(f"{what} was stopped: its processes were closed")
             if begun:
                 raise VerifierFault(f"the process of {what} ended before it answered ({ended})")
             # It died with nothing to do: nobody's fault.
         raise InfraFault(f"no process for {what} began with it; the last one: {ended}")
 
     def close(self) -> None:
-        """Kill them all; the next `run` makes new ones."""
+        """Kill them all, at work or not; the next `run` makes new ones."""
+        self._closed += 1
         _kill(self._idle, self._busy)
 
     def _slot(self) -> asyncio.Semaphore:
@@ -100,8 +106,13 @@ class Workers:
         return self._slots
 
     def _take(self) -> _Worker:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.is_ours:
+                return worker
+            worker.kill()  # its parent, of which this process is a fork, may be talking to it
         try:
-            return self._idle.pop() if self._idle else _Worker(*self._serve)
+            return _Worker(*self._serve)
         except OSError as error:
             raise InfraFault(f"cannot start a process: {error.strerror or error}") from error
 
@@ -173,15 +184,20 @@ class _Worker:
             await asyncio.sleep(0.01)
         return "it runs, but its connection is closed or silent"
 
+    @property
+    def is_ours(self) -> bool:
+        """Not in a fork of the process that made it."""
+        return os.getpid() == self._owner
+
     def end(self) -> None:
         """Kill the worker and its descendants. Whoever waits for its answer reads that it is gone."""
-        if self._status is None and os.getpid() == self._owner:
+        if self._status is None and self.is_ours:
             kill_tree(self._pid)
 
     def kill(self) -> None:
         """End it and clear it away. Nobody may be waiting for its answer."""
         self._socket.close()
-        if os.getpid() == self._owner:  # and not a fork of its owner
+        if self.is_ours:
             self.end()
             self._reap(0)
 
