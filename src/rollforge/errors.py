@@ -7,9 +7,9 @@ Two families. `UserError`: what a person asked for cannot be done; the command p
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from difflib import get_close_matches
+from types import TracebackType
 from typing import Any, Literal
 
 Stage = Literal["open", "model", "tools", "agent", "verify", "close"]
@@ -55,25 +55,36 @@ class DeadlineExceeded(RolloutError):
     """A wait ran out: of a model call, a tool call, a verification, or the whole rollout."""
 
 
-@contextmanager
-def stage(name: Stage, fault: type[RolloutError]) -> Iterator[None]:
+class stage:
     """Attribute what is raised inside to a stage of the rollout; anything foreign becomes a `fault`, `exit()` too.
 
     `SetupError` and cancellation pass through untouched: they are not about one rollout.
     """
-    try:
-        yield
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - everything is raised again
+
+    # A class, since a rollout enters a dozen of these, and a generator costs three times as much.
+    __slots__ = ("_fault", "_name")
+
+    def __init__(self, name: Stage, fault: type[RolloutError]) -> None:
+        self._name = name
+        self._fault = fault
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not isinstance(error, (Exception, SystemExit)):
+            return
         inner: BaseException = error
         while isinstance(inner, ExceptionGroup) and len(inner.exceptions) == 1:
             inner = inner.exceptions[0]  # a TaskGroup wraps even a single error
         if not isinstance(inner, (RolloutError, SetupError)):
-            wrapped = fault(describe(inner))
-            wrapped.stage = name
+            wrapped = self._fault(describe(inner))
+            wrapped.stage = self._name
             raise wrapped from inner
         if isinstance(inner, RolloutError):
-            inner.stage = inner.stage or name
-        raise inner from inner.__cause__
+            inner.stage = inner.stage or self._name
+        if inner is not error:
+            raise inner from inner.__cause__
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,10 +22,44 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def _finite(sampling: dict[str, Any]) -> dict[str, Any]:
+SAMPLING = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "max_output_tokens",
+    "max_tokens",
+    "max_completion_tokens",
+    "stop",
+    "seed",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "reasoning",
+    "text",
+    "tool_choice",
+    "parallel_tool_calls",
+    "instructions",
+    "truncation",
+    "metadata",
+    "user",
+    "include",
+    "store",
+    "service_tier",
+]
+
+
+def _sampling(sampling: dict[str, Any]) -> dict[str, Any]:
+    """Servers have parameters that nobody can list; but one that is nearly a known one is a slip."""
     for name, value in sampling.items():
         if isinstance(value, float) and not isfinite(value):
             raise ValueError(f"{name} is {value}")
+        near = get_close_matches(name, SAMPLING, n=1, cutoff=0.85)
+        if name not in SAMPLING and near:
+            raise ValueError(f"unknown parameter {name!r}; did you mean {near[0]}? (put others in model.extra_body)")
     return sampling
 
 
@@ -88,7 +123,7 @@ class CollectConfig(Section):
     repeats: int = Field(1, ge=1, le=MAX_REPEATS)
     limit: int | None = Field(None, ge=1)
     """Tasks, from the start."""
-    sampling: Annotated[dict[str, Any], AfterValidator(_finite)] = Field(default_factory=dict)
+    sampling: Annotated[dict[str, Any], AfterValidator(_sampling)] = Field(default_factory=dict)
     """Sent with every model call, over what a row asks for: temperature, top_p, max_output_tokens, top_k, stop, ..."""
     seed: int | None = None
     """Every draw of a local policy follows from it; sent (one number per call) to servers only when set. Random if not."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any, TypeVar
 
 from rollforge.agents.base import Agent
@@ -101,16 +102,17 @@ class _Attempt:
         self.judging = False
         self._session: Session
         self._calls = 0
-        self._usage: Usage | None = None
+        self._usages: list[Usage | None] = []
         self._items: list[Item] = []
         """The conversation, prompt included, as of the last model call."""
         self._drift: int | None = None
+        self._own_deadline = getattr(runner.model, "keeps_deadline", False)
         self._own_limits = getattr(runner.env, "limits", None) is not None
 
     async def run(self) -> None:
         # The outer stage is for opening and for closing: all between has an inner one, which speaks first.
         with stage("open", VerifierFault):
-            async with self._open() as session:
+            async with self.runner.env.open(self.task) if self._own_limits else self._open() as session:
                 self._session = session
                 self.tools, self.observation = session.tools, session.observation
                 self.task = replace(self.task, params=self._params())
@@ -130,10 +132,6 @@ class _Attempt:
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Session]:
         """The environment's session. Closing has a deadline of its own, since it also happens when another ran out."""
-        if self._own_limits:
-            async with self.runner.env.open(self.task) as session:
-                yield session
-            return
         closing = AsyncExitStack()
         session = await closing.enter_async_context(self.runner.env.open(self.task))
         try:
@@ -157,9 +155,13 @@ class _Attempt:
         started = time.perf_counter()
         try:
             with stage("model", InfraFault):
-                response = await _within(self.runner.call_seconds, "the model call", self.runner.model(request))
+                call = self.runner.model(request)
+                if self._own_deadline:
+                    response = await call
+                else:
+                    response = await _within(self.runner.call_seconds, "the model call", call)
                 _checked(response, "the model")
-                self._usage = add_usage(self._usage, response.get("usage"))
+                self._usages.append(response.get("usage"))
                 self._items = [*input_items(params), *response["output"]]
                 return response
         finally:
@@ -225,7 +227,8 @@ class _Attempt:
         if not self._items:
             return None
         output = self._items[len(input_items(self.task.params)) :]
-        return {"output": output, "usage": self._usage, "status": "incomplete", "incomplete_details": {"reason": "fault"}}
+        usage = reduce(add_usage, self._usages, None)
+        return {"output": output, "usage": usage, "status": "incomplete", "incomplete_details": {"reason": "fault"}}
 
     def _params(self) -> Any:
         """What the policy is asked: the run's sampling over the row's params, the environment's tools unless the row

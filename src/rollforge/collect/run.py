@@ -198,12 +198,9 @@ class Collection:
         return read_tasks(source)
 
     def _read(self, tasks: Iterator[Task | BadLine]) -> Iterator[Task | BadLine]:
-        while True:
-            with self._reading_tasks():
-                task = next(tasks, None)
-            if task is None:
-                return
-            yield task
+        # What a consumer raises is not thrown into this generator: only the reading is inside.
+        with self._reading_tasks():
+            yield from tasks
 
     @contextmanager
     def _reading_tasks(self) -> Iterator[None]:

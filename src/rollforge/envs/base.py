@@ -122,6 +122,8 @@ def verdict(value: Any) -> Verdict:
 
 def _finite(value: Any, name: str) -> float:
     # bool is a number here on purpose (verifiers return `answer in reply`); numpy scalars pass by __float__.
+    if type(value) is float and math.isfinite(value):
+        return value
     what = f"the verifier gave {name} = {value!r:.200} ({type(value).__name__})"
     if value is None or isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
         raise VerifierFault(f"{what}, not a number")

@@ -1,9 +1,9 @@
 """`@env`: an environment from a function or a plain class.
 
 A function is a verifier. A class has tools (its public methods with a docstring), state (its attributes), optionally
-`reset`, `close` and `solve`, and `verify` or, as in TRL, `get_reward`. Parameters are filled by name: `reply` and `response`
-are what the policy said; others come from the fields of the task's row, and `prompt`, `task` and `seed` from the task unless the
-row has its own. Sync and async functions both work.
+`reset`, `close` and `solve`, and `verify` or, as in TRL, `get_reward`. Parameters are filled by name: `reply` and
+`response` are what the policy said; others come from the fields of the task's row; `prompt`, `task` and `seed` from the
+task unless its row has fields of that name. Sync and async functions both work.
 
 Where the code runs: async functions on the event loop; sync tools in a thread of their session; sync verifiers in worker
 processes that are killed when they overrun. `inline=True` runs it all on the event loop: for fast and trusted code.

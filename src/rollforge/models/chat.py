@@ -27,6 +27,8 @@ def load(name: str | None, options: ModelOptions) -> Model:
 class ChatModel:
     """One chat server, with its connections."""
 
+    keeps_deadline = True
+
     def __init__(
         self,
         name: str | None,

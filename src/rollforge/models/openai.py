@@ -25,6 +25,8 @@ def load(name: str | None, options: ModelOptions) -> Model:
 class ResponsesModel:
     """One server of the Responses API, with its connections."""
 
+    keeps_deadline = True
+
     def __init__(self, name: str | None, options: ModelOptions, where: Endpoint, to: Sequence[Target]) -> None:
         self._name = name
         self._extra = dict(options.extra_body)

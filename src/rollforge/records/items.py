@@ -181,7 +181,9 @@ def add_usage(total: Usage | None, more: Usage | None) -> Usage | None:
     summed: dict[str, Any] = dict(total or {})
     for key, value in more.items():
         old = summed.get(key)
-        if isinstance(value, dict):
+        if type(value) is int and type(old) is int:
+            summed[key] = old + value
+        elif isinstance(value, dict):
             summed[key] = add_usage(old if isinstance(old, dict) else None, value)  # type: ignore[arg-type]
         elif isinstance(value, (int, float)) and isinstance(old, (int, float)):
             summed[key] = old + value

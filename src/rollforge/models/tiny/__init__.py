@@ -30,6 +30,8 @@ def load(name: str | None, options: ModelOptions) -> Model:
 class Tiny:
     """The model: owns an engine, and its thread from the first call until `aclose()`."""
 
+    keeps_deadline = True
+
     def __init__(self, checkpoint: Checkpoint, name: str, seconds: float) -> None:
         self.name = name
         self._seconds = seconds
