@@ -18,6 +18,7 @@ import pytest
 import uvloop
 
 from rollforge.errors import DeadlineExceeded, InfraFault, JudgeFault, PolicyFault, SetupError, VerifierFault
+from rollforge.sandbox import processes
 from rollforge.sandbox.processes import descendants, kill_tree
 from rollforge.sandbox.workers import CannotCarry, Workers
 
@@ -531,3 +532,19 @@ def test_killing_a_tree_that_is_gone_already() -> None:
     wait_until(lambda: not running(child.pid))
     kill_tree(child.pid)
     assert child.wait() == 0
+
+
+@LINUX
+def test_both_ways_of_finding_children_agree() -> None:
+    """The kernel may not have been built to list them."""
+    child = subprocess.Popen(["sh", "-c", "sleep 60 & wait"])
+    try:
+        wait_until(lambda: len(descendants(child.pid)) == 1)
+        (grandchild,) = descendants(child.pid)
+        children = processes._searched()
+        assert child.pid in children(os.getpid())
+        assert children(child.pid) == processes._listed(child.pid) == [grandchild]
+    finally:
+        kill_tree(child.pid)
+        child.wait()
+    wait_until(lambda: not running(grandchild))

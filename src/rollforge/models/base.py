@@ -1,9 +1,10 @@
 """The Model protocol: one request in, one response out.
 
-A model is any async callable. It raises `InfraFault` when this call failed and another may succeed, `DeadlineExceeded`
-when it took too long, `SetupError` when no call of this run can succeed (wrong key, wrong URL, unknown model), and nothing
-else on purpose. One that holds connections or threads also has `async def aclose()`, called once by whoever built it; one that
-keeps the deadline of its calls itself, and can say more about it, has `keeps_deadline = True`.
+A model is any async callable. It raises `InfraFault` when this call failed and another may succeed,
+`DeadlineExceeded` when it took too long, `SetupError` when no call of this run can succeed (wrong key, wrong URL,
+unknown model), and nothing else on purpose. One that holds connections or threads also has `async def aclose()`,
+called once by whoever built it; one that keeps the deadline of its calls itself, and can say more about it, has
+`keeps_deadline = True`.
 """
 
 from __future__ import annotations
