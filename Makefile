@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-torch check bench docs clean
+.PHONY: demo test test-extras check bench docs clean
 
 demo: $(VENV)/core
 	@echo "A small policy tries calculator tasks, 8 times each; a verifier scores every attempt. No network, no key, no GPU."
@@ -27,9 +27,9 @@ demo: $(VENV)/core
 test: $(VENV)/dev
 	$(BIN)/pytest
 
-# The embedded policy against transformers: needs torch, which is large; `make test` skips these tests without it.
-test-torch: $(VENV)/torch
-	$(BIN)/pytest -m torch
+# Against torch, transformers and math-verify, which are large; `make test` skips these tests where they are not installed.
+test-extras: $(VENV)/extras
+	$(BIN)/pytest -m extras
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -60,9 +60,9 @@ $(VENV)/dev: pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(VENV)/core
 
 # The exact version is a CPU build; any other would bring several GB of CUDA libraries along.
-$(VENV)/torch: $(VENV)/dev
+$(VENV)/extras: $(VENV)/dev
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
-	$(BIN)/python -m pip install --quiet --editable '.[train]'
+	$(BIN)/python -m pip install --quiet --editable '.[train,math]'
 	@touch $@
 
 $(VENV)/docs: $(VENV)/dev

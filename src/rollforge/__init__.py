@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rollforge.collect.run import collect as collect
+    from rollforge.collect.run import collect_rollouts as collect_rollouts
     from rollforge.envs.base import Verdict as Verdict
     from rollforge.envs.decorate import env as env
     from rollforge.envs.load import load_env as load_env
@@ -30,7 +30,7 @@ __version__ = "0.1.0"
 
 # Loaded when first used: `import rollforge` and `rollforge --help` cost nothing.
 _PUBLIC = {
-    "collect": "rollforge.collect.run",
+    "collect_rollouts": "rollforge.collect.run",
     "Verdict": "rollforge.envs.base",
     "env": "rollforge.envs.decorate",
     "load_env": "rollforge.envs.load",

@@ -322,6 +322,7 @@ async def test_what_a_verifier_adds_stands_beside_what_the_task_had() -> None:
     env = Script(judge=giving({"reward": 0.5, "accuracy": 1.0, "answer": "mine"}))
     one = await runner(env)(task(3, answer="theirs", level="easy"), 2)
     assert one.fields == {"answer": "mine", "level": "easy", "accuracy": 1.0}
+    assert one.extra == {"task_fields": {"answer": "theirs"}}  # who judges again needs it
     assert (one.reward, one.task_index, one.index, one.task) == (0.5, 3, 2, task(3, answer="theirs", level="easy").id)
     assert set(one.seconds) == {"total", "model", "tools", "verify"}
     assert final_text(one.response) == "yes"
@@ -363,3 +364,11 @@ async def test_calls_of_an_attempt_are_one_conversation() -> None:
         await one(task(4), index, attempt)
     assert [request.rollout for request in asked.requests] == ["4-0-1"] * 2 + ["4-0-2"] * 2 + ["4-1-1"] * 2
     assert {request.task.index for request in asked.requests if request.task} == {4}
+
+
+@pytest.mark.parametrize("usage", ["many", 5, [1], {"input_tokens": "7", "output_tokens": None}, {"details": [1]}, None])
+async def test_a_usage_that_is_none_is_a_fault_at_most(usage: Any) -> None:
+    called, said = {**calling(), "usage": usage}, {**reply(), "usage": usage}
+    for policy in (model(called, said), model(called, called, InfraFault("x")), model(called, called, hanging)):
+        one = await runner(None, policy, rollout_seconds=5 * TICK)(task(), 0)
+        assert one.outcome in (Outcome.SCORED, Outcome.INFRA_FAULT, Outcome.TIMEOUT)

@@ -51,7 +51,7 @@ class Model:
 
 
 async def collected(path: Path, env: Any = addition, model: Any = "scripted:perfect", **options: Any) -> Summary:
-    return await rf.collect(env, model, out=path, **{"backoff": 0.001, **options})  # type: ignore[no-any-return]
+    return await rf.collect_rollouts(env, model, out=path, **{"backoff": 0.001, **options})  # type: ignore[no-any-return]
 
 
 def stored(path: Path) -> list[tuple[int, int]]:
@@ -447,7 +447,7 @@ async def test_tasks_without_end(tmp_path: Path) -> None:
 
 async def test_runs_of_one_second_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    paths = [(await rf.collect(addition, "scripted:perfect", limit=1)).path for _ in range(3)]
+    paths = [(await rf.collect_rollouts(addition, "scripted:perfect", limit=1)).path for _ in range(3)]
     assert len(set(paths)) == 3
     assert all(str(path).startswith("runs/addition-scripted-perfect-") for path in paths)
     assert all(len(keys(path / "rollouts.jsonl")) == 1 for path in paths)

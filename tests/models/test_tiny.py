@@ -433,6 +433,7 @@ def as_it_is(path: Path) -> None:
         (in_shards, {}),
     ],
 )
+@pytest.mark.extras
 @pytest.mark.filterwarnings("default")  # of transformers and torch
 async def test_log_probabilities_agree_with_transformers(
     tmp_path: Path, form: Callable[[Path], None] | None, options: dict[str, Any]
@@ -459,6 +460,7 @@ async def test_log_probabilities_agree_with_transformers(
         assert np.abs(expected.numpy() - item["generation_log_probs"]).max() < 1e-4
 
 
+@pytest.mark.extras
 @pytest.mark.filterwarnings("default")
 def test_the_template_says_the_same_in_transformers(chat: ChatFormat) -> None:
     transformers = pytest.importorskip("transformers")
@@ -480,6 +482,7 @@ def test_the_template_says_the_same_in_transformers(chat: ChatFormat) -> None:
             assert tokenizer(rendered)["input_ids"] == chat.encode(rendered)
 
 
+@pytest.mark.extras
 @pytest.mark.filterwarnings("default")
 def test_the_template_marks_what_the_assistant_says_for_training() -> None:
     transformers = pytest.importorskip("transformers")

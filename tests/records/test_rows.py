@@ -445,3 +445,9 @@ def test_what_completes_a_row_may_refuse_it(tmp_path) -> None:
     good, bad = lines_of(tmp_path, b'{"a": 1}\n{"b": 1}\n', lambda path: read_tasks(path, complete))
     assert good.params == {"input": "a is 1"}
     assert (bad.line, bad.reason) == (2, "the row lacks a")
+
+
+def test_repeats_of_a_materialised_task_have_one_id() -> None:
+    first, second = (task_from_row({"prompt": "2+2?", "_ng_task_index": 3, "_ng_rollout_index": n}) for n in (0, 1))
+    assert first.id == second.id
+    assert first.index == second.index == 3

@@ -392,6 +392,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.extras
 def test_torch_works_in_a_fork_of_a_process_that_used_it() -> None:
     pytest.importorskip("torch")
     done = subprocess.run([sys.executable, "-c", OPENMP], capture_output=True, text=True, check=False)

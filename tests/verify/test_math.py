@@ -280,6 +280,7 @@ def test_without_an_expected_answer_there_is_no_reward(expected: str) -> None:
         math_answer("5", expected)
 
 
+@pytest.mark.extras
 def test_math_verify_has_the_say_about_expected_answers_that_are_not_read() -> None:
     pytest.importorskip("math_verify")
     assert equivalent("x>2", "2<x") == (True, "math_verify")

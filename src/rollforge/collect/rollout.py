@@ -191,11 +191,16 @@ class _Attempt:
     def rollout(self, error: RolloutError | None, seconds: dict[str, float]) -> Rollout:
         """What became of it. An error after the verdict is one of closing: noted, and the verdict stands."""
         outcome, reward, failure = Outcome.SCORED, None, None
-        fields, extra = self.task.fields, {}
+        fields = self.task.fields
+        extra: Json = {}
         response = self.response
         if self.verdict is not None:
             reward = self.verdict.reward
             if self.verdict.fields:
+                # A verdict may say `answer` where the task did: who judges again needs the task's.
+                replaced = {k: v for k, v in fields.items() if k in self.verdict.fields and self.verdict.fields[k] != v}
+                if replaced:
+                    extra["task_fields"] = replaced
                 fields = {**fields, **self.verdict.fields}
             if error is not None:
                 extra["close_error"] = str(error)

@@ -56,7 +56,7 @@ class Summary:
     """The first task lines that could not be used; `tally.bad_lines` counts them all."""
 
 
-async def collect(env: str | Env, model: str | Model, **options: Any) -> Summary:
+async def collect_rollouts(env: str | Env, model: str | Model, **options: Any) -> Summary:
     """Collect verified rollouts into a run directory; call again with the same arguments to resume.
 
     Args:
@@ -68,7 +68,9 @@ async def collect(env: str | Env, model: str | Model, **options: Any) -> Summary
     """
     env_name = env if isinstance(env, str) else getattr(env, "name", type(env).__name__)
     model_name = model if isinstance(model, str) else getattr(model, "name", type(model).__name__)
-    config = validate(CollectConfig, {"env": env_name, "model": model_name, **options}, "the arguments of collect()")
+    config = validate(
+        CollectConfig, {"env": env_name, "model": model_name, **options}, "the arguments of collect_rollouts()"
+    )
     given = None if isinstance(env, str) else env, None if isinstance(model, str) else model
     return await Collection(config, *given).run()
 

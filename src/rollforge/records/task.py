@@ -61,9 +61,13 @@ def task_from_row(row: Mapping[str, Any], index: int | None = None) -> Task:
 
 
 def task_id(params: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
-    """The first 16 hex digits of the SHA-256 of the canonical JSON (sorted keys) of the content. Raises `UserError`."""
+    """The first 16 hex digits of the SHA-256 of the canonical JSON (sorted keys) of the content. Raises `UserError`.
+
+    NeMo Gym's own marks (`_ng_rollout_index`, ...) say which attempt a row is, not which task: repeats have one id.
+    """
+    content_fields = {key: value for key, value in fields.items() if not key.startswith("_ng_")}
     try:
-        content = dumps([params, fields], sort_keys=True)
+        content = dumps([params, content_fields], sort_keys=True)
     except ValueError as error:
         raise UserError(f"the row is not JSON: {error}") from error
     return hashlib.sha256(content).hexdigest()[:16]
