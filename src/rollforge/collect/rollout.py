@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -28,6 +28,7 @@ from rollforge.models.base import Model, Request
 from rollforge.records.items import Item, Json, Response, Usage, add_usage, check_items, input_items, token_drift, user
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.task import Task
+from rollforge.sandbox.deadline import within
 
 T = TypeVar("T")
 
@@ -138,7 +139,7 @@ class _Attempt:
             yield session
         finally:
             with stage("close", VerifierFault):
-                await _within(self.runner.limits.tool, "closing the session", closing.__aexit__(*sys.exc_info()))
+                await within(self.runner.limits.tool, "closing the session", closing.__aexit__(*sys.exc_info()))
 
     async def ask(self, request: Request, /) -> Response:
         """The model, for the agent: each call gets its own draw."""
@@ -159,7 +160,7 @@ class _Attempt:
                 if self._own_deadline:
                     response = await call
                 else:
-                    response = await _within(self.runner.call_seconds, "the model call", call)
+                    response = await within(self.runner.call_seconds, "the model call", call)
                 _checked(response, "the model")
                 self._usages.append(response.get("usage"))
                 self._items = [*input_items(params), *response["output"]]
@@ -173,7 +174,7 @@ class _Attempt:
             with stage("tools", InfraFault):
                 if self._own_limits:
                     return await self._session.call(call)
-                return await _within(self.runner.limits.tool, f"the tool {call.name}", self._session.call(call))
+                return await within(self.runner.limits.tool, f"the tool {call.name}", self._session.call(call))
         finally:
             self.seconds["tools"] += time.perf_counter() - started
 
@@ -184,7 +185,7 @@ class _Attempt:
             with stage("verify", VerifierFault):
                 if self._own_limits:
                     return verdict(await self._session.verify(response))
-                return verdict(await _within(self.runner.limits.verify, "verify", self._session.verify(response)))
+                return verdict(await within(self.runner.limits.verify, "verify", self._session.verify(response)))
         finally:
             self.seconds["verify"] += time.perf_counter() - started
 
@@ -250,16 +251,6 @@ class _Attempt:
                 items.append(user(self.observation))
             params["input"] = items
         return params
-
-
-async def _within(seconds: float, what: str, awaitable: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout(seconds) as deadline:
-            return await awaitable
-    except TimeoutError:
-        if not deadline.expired():
-            raise  # the callee's own
-        raise DeadlineExceeded(f"{what} took longer than {seconds:g} s") from None
 
 
 def _checked(response: Any, whose: str) -> Response:

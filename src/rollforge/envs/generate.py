@@ -34,7 +34,7 @@ def generate(
     `level` and `kind` choose one or several (a list, or a text with commas), all if None. A problem is in the same split
     whatever the seed, about one in eight in `test`. Raises `UserError` for unknown names, and when there are not so many.
     """
-    levels, names = _chosen("level", level, LEVELS), _chosen("kind", kind, kinds)
+    levels, names = chosen("level", level, LEVELS), chosen("kind", kind, kinds)
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     return islice(_rows(random.Random(f"{name} {seed}"), kinds, names, levels, split, endless=n is None), n)
@@ -63,7 +63,8 @@ def _rows(
         yield {**row, "kind": kind, "level": level}
 
 
-def _chosen(what: str, given: str | Sequence[str] | None, known: Collection[str]) -> list[str]:
+def chosen(what: str, given: str | Sequence[str] | None, known: Collection[str]) -> list[str]:
+    """One or several names of `known`, as a list or as text with commas; all if None. Raises `UserError`."""
     if given is None:
         return list(known)
     names = [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)

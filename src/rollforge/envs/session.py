@@ -11,9 +11,10 @@ from rollforge.envs.base import Limits, Tool, ToolCall, ToolOutput, Verdict, ver
 from rollforge.envs.bind import bind, copied
 from rollforge.envs.code import Code
 from rollforge.envs.tools import BadArguments, error_text, result_text
-from rollforge.errors import DeadlineExceeded, RolloutError, SetupError, VerifierFault, short, stage
+from rollforge.errors import RolloutError, SetupError, VerifierFault, short, stage
 from rollforge.records.items import Response, final_text
 from rollforge.records.task import Task
+from rollforge.sandbox.deadline import within
 from rollforge.sandbox.threads import Lane
 from rollforge.sandbox.workers import CannotCarry, Workers
 
@@ -113,12 +114,7 @@ def _here(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
 
 async def _within(seconds: float, what: str, awaitable: Awaitable[Any]) -> Any:
     try:
-        async with asyncio.timeout(seconds) as deadline:
-            return await awaitable
-    except TimeoutError:
-        if not deadline.expired():
-            raise  # the function's own
-        raise DeadlineExceeded(f"{what} took longer than {seconds:g} s") from None
+        return await within(seconds, what, awaitable)
     except SystemExit as error:
         raise RuntimeError(short(error)) from error
     except asyncio.CancelledError as error:

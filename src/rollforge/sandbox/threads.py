@@ -18,7 +18,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from rollforge.errors import DeadlineExceeded, InfraFault
+from rollforge.errors import InfraFault
+from rollforge.sandbox.deadline import within
 
 _Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[..., Any], dict[str, Any]]
 
@@ -83,12 +84,7 @@ class Lane:
             future: asyncio.Future[Any] = loop.create_future()
             thread.jobs.put((loop, future, function, arguments))
             try:
-                async with asyncio.timeout(seconds) as deadline:
-                    return await future
-            except TimeoutError:
-                if not deadline.expired():
-                    raise  # the function's own
-                raise DeadlineExceeded(f"{what} took longer than {seconds:g} s") from None
+                return await within(seconds, what, future)
             finally:
                 if future.cancelled():
                     thread.abandon()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from rollforge.envs.generate import chosen
 from rollforge.errors import UserError, unknown
 from rollforge.models.base import Solution
 from rollforge.records.items import Json
@@ -45,13 +46,13 @@ def tasks(
     `level` and `operations` choose one or several (a list, or a text with commas); all by default. The stream begins to
     repeat problems (mostly in other words) when it runs out of them.
     """
-    levels = _names("level", level, LEVELS)
-    chosen = _names("operation", operations, OPERATIONS)
+    levels = chosen("level", level, LEVELS)
+    used = chosen("operation", operations, OPERATIONS)
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     # A string seeds by its hash in a way that does not change between Python versions or processes.
     rng = random.Random(f"arithmetic {seed}")
-    return islice(_distinct(rng, split, levels, chosen, endless=n is None), n)
+    return islice(_distinct(rng, split, levels, used, endless=n is None), n)
 
 
 def solve(steps: Sequence[Step]) -> Solution:
@@ -186,16 +187,3 @@ def _phrase(rng: random.Random, steps: Sequence[Step]) -> str:
 def _infix(rng: random.Random, operation: str, left: Any, right: Any) -> str:
     between = rng.choice(SIGNS[operation]) if rng.random() < 0.7 else WORDS[operation]
     return f"{left} {between} {right}"
-
-
-def _names(kind: str, given: str | Sequence[str] | None, known: dict[str, Any]) -> list[str]:
-    """One or several names of `known`; all if None."""
-    if given is None:
-        return list(known)
-    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)
-    for name in names:
-        if name not in known:
-            raise unknown(kind, name, known)
-    if not names:
-        raise UserError(f"no {kind} is chosen; known: {', '.join(known)}")
-    return names
