@@ -437,6 +437,18 @@ async def test_what_reset_returns_is_a_text_or_nothing(seen: Any) -> None:
         await verdict_of(env(Sees))
 
 
+async def test_reset_may_return_content_parts() -> None:
+    class Parts:
+        def reset(self) -> Any:
+            return [{"type": "text", "text": " It is "}, {"type": "text", "text": "cold."}]
+
+        def verify(self) -> float:
+            return 0.0
+
+    async with opened(env(Parts), task()) as session:
+        assert session.observation == " It is cold."
+
+
 class Counter:
     def reset(self, start: int) -> None:
         self.count = start

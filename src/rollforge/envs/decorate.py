@@ -156,11 +156,12 @@ class PythonEnv:
         return _just(str(result)) if is_reply else result
 
     def digest(self) -> str:
-        """Of the source files next to the environment: another one means that rewards may differ."""
+        """Of the environment's source files and of the verifiers it may call: another one means that rewards may differ."""
         file = self.file
         if file is None or not file.exists():
             return ""
         files = sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]
+        files += sorted((Path(__file__).parents[1] / "verify").glob("*.py"))
         return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 

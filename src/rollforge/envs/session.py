@@ -12,7 +12,7 @@ from rollforge.envs.bind import bind, copied
 from rollforge.envs.code import Code
 from rollforge.envs.tools import BadArguments, error_text, result_text
 from rollforge.errors import RolloutError, SetupError, VerifierFault, short, stage
-from rollforge.records.items import Response, final_text
+from rollforge.records.items import Response, final_text, text_of
 from rollforge.records.task import Task
 from rollforge.sandbox.deadline import within
 from rollforge.sandbox.threads import Lane
@@ -47,6 +47,8 @@ class PythonSession:
             if self._code.has("reset"):
                 reset = self._instance.reset
                 seen = await self._run(reset, bind(reset, self._task), "reset", self._limits.tool)
+                if isinstance(seen, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in seen):
+                    seen = text_of(seen)  # content parts, as TRL's environments may return
                 if not isinstance(seen, (str, type(None))):
                     raise VerifierFault(
                         f"reset() returned {type(seen).__name__}; it returns what the policy is shown, or None"
