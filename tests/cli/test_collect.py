@@ -258,7 +258,7 @@ def test_signals_reach_a_loop_that_is_blocked(waiting: Path) -> None:
         time.sleep(0.2)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "1 rollouts are kept: the same command with --out a goes on" in err
+    assert "kept so far: 1; the same command with --out a goes on" in err
     assert stored(waiting / "a") == [(0, 0)]
 
 
@@ -294,7 +294,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: cannot write a/rollouts.jsonl: File too large"
     kept = len(stored(tmp_path / "a"))
-    assert f"{kept} rollouts are kept: the same command with --out a goes on" in done.stderr
+    assert f"kept so far: {kept}; the same command with --out a goes on" in done.stderr
     assert 0 < kept < 100
     collect(tmp_path, "arithmetic", "-m", "scripted:perfect", "--out", "a")
     assert stored(tmp_path / "a") == [(index, 0) for index in range(100)]
@@ -324,7 +324,7 @@ def test_tasks_that_break_off(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("\n".join(line[8:] for line in code.splitlines()))
     done = collect(tmp_path, "broken.py", "-m", "scripted:perfect", "-o", "a", status=2)
     assert "ConnectionError: the hub is down (broken.py:8)" in done.stderr.splitlines()[-1]
-    assert "4 rollouts are kept: the same command with --out a goes on" in done.stderr
+    assert "kept so far: 4; the same command with --out a goes on" in done.stderr
     assert len(stored(tmp_path / "a")) == 4
 
 

@@ -112,7 +112,7 @@ def _run(collection: Any, as_json: bool) -> int:
             summary = uvloop.run(collection.run())
     except (RollforgeError, KeyboardInterrupt):
         if collection.tally.done:
-            say(f"{collection.tally.done} rollouts are kept: {_again(collection.path, collection.tally)}")
+            say(f"kept so far: {collection.tally.done}; {_again(collection.path, collection.tally)}")
         raise
     if as_json:
         _print_json(summary)
