@@ -16,6 +16,7 @@ import os
 import pickle
 import signal
 import socket
+import threading
 import warnings
 import weakref
 from collections.abc import Callable
@@ -108,9 +109,10 @@ class Workers:
     def _take(self) -> _Worker:
         while self._idle:
             worker = self._idle.pop()
-            if worker.is_ours:
+            if worker.is_ours and worker.thread == threading.get_native_id():
                 return worker
-            worker.kill()  # its parent, of which this process is a fork, may be talking to it
+            # The process that made it may be talking to it, or the kernel about to end it with the thread that did.
+            worker.kill()
         try:
             return _Worker(*self._serve)
         except OSError as error:
@@ -126,6 +128,7 @@ _START_SECONDS = 30.0
 class _Worker:
     def __init__(self, function: Callable[..., Any], unpack: Callable[[bytes], tuple[Any, ...]], memory_mb: int) -> None:
         self._owner = os.getpid()
+        self.thread = threading.get_native_id()
         self._number = 0
         self._status: int | None = None
         self._socket, theirs = socket.socketpair()
