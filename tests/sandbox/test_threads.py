@@ -9,23 +9,9 @@ import weakref
 from collections.abc import Callable
 
 import pytest
-import uvloop
 
 from rollforge.errors import DeadlineExceeded
 from rollforge.sandbox.threads import Threads
-
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-@pytest.fixture(params=LOOPS)
-def run(request):
-    """Run a coroutine on a loop of its own."""
-
-    def run(coroutine):
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(coroutine)
-
-    return run
 
 
 @pytest.fixture

@@ -15,26 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import uvloop
 
 from rollforge.errors import DeadlineExceeded, InfraFault, JudgeFault, PolicyFault, SetupError, VerifierFault
 from rollforge.sandbox import processes
 from rollforge.sandbox.processes import descendants, kill_tree
 from rollforge.sandbox.workers import CannotCarry, Workers
+from tests.sandbox.conftest import LOOPS
 
-LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
-
-
-@pytest.fixture(params=LOOPS)
-def run(request):
-    """Run a coroutine on a loop of its own."""
-
-    def run(coroutine):
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(coroutine)
-
-    return run
 
 
 @pytest.fixture
