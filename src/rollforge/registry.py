@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from rollforge.errors import UserError, describe, unknown
 
-Kind = Literal["env", "model"]
+Kind = Literal["env", "model", "export"]
 
 BUILT_IN: dict[Kind, dict[str, str]] = {
     "env": {
@@ -17,6 +17,13 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "counter": "rollforge.envs.counter:counter",
         "math_answer": "rollforge.envs.math_answer:math_answer",
         "weather": "rollforge.envs.weather:weather",
+    },
+    "export": {
+        "generic": "rollforge.export.generic:TARGET",
+        "nemo-rl": "rollforge.export.nemo_rl:TARGET",
+        "openrlhf": "rollforge.export.openrlhf:TARGET",
+        "trl": "rollforge.export.trl:TARGET",
+        "verl": "rollforge.export.verl:TARGET",
     },
     "model": {
         "azure": "rollforge.models.azure:load",
@@ -28,6 +35,9 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "vllm": "rollforge.models.vllm:load",
     },
 }
+
+
+_WORDS = {"env": "environment", "export": "export target"}
 
 
 def known(kind: Kind) -> dict[str, str]:
@@ -42,7 +52,7 @@ def resolve(kind: Kind, name: str, hint: str = "") -> Any:
     """The component of that name. Raises `UserError` listing the nearest known names."""
     target = BUILT_IN[kind].get(name) or known(kind).get(name)
     if target is None:
-        raise unknown("environment" if kind == "env" else kind, name, known(kind), hint)
+        raise unknown(_WORDS.get(kind, kind), name, known(kind), hint)
     return attribute(target)
 
 

@@ -31,6 +31,8 @@ def loads(text: bytes | str) -> Any:
     except orjson.JSONDecodeError as error:
         raise ValueError(_problem(error)) from None
     text = text.encode() if isinstance(text, str) else text
+    if len(text) < len(_RUN):
+        return value
     try:
         # orjson makes a float of a whole number beyond 64 bits, and the last digits of an expected answer are gone.
         if _has_long_number(text):

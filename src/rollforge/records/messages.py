@@ -195,7 +195,10 @@ def others(given: Mapping[str, Any], known: Iterable[str]) -> Json:
 
 
 def _kind(part: Any) -> str:
-    return (part.get("type") or "") if isinstance(part, dict) else ""
+    """A part that names no type but has a text is one (the NeMo RL pages show such rollouts)."""
+    if not isinstance(part, dict):
+        return ""
+    return part.get("type") or ("text" if isinstance(part.get("text"), str) else "")
 
 
 # Content: a string, or a list of parts. Parts of unknown types are the same on both sides.

@@ -69,11 +69,11 @@ def rollout_from_row(row: Json) -> Rollout:
     problem = check_params(params)
     if problem:
         raise UserError(f"responses_create_params.{problem}")
-    block = _block(fields.pop("rollforge", None))
-    outcome, failure = _outcome(fields, block)
+    block = block_of(fields.pop("rollforge", None))
+    outcome, failure = outcome_of(fields, block)
     reward = None
     if outcome.judged:
-        reward = _reward(fields.pop("reward", None))
+        reward = reward_of(fields.pop("reward", None))
     elif fields.get("reward") is None:
         fields.pop("reward", None)
     response = fields.pop("response", None)
@@ -94,12 +94,12 @@ def rollout_from_row(row: Json) -> Rollout:
         reward=reward,
         outcome=outcome,
         fields=fields,
-        task=block.pop("task", "") or _group(params, fields, task_index),
+        task=block.pop("task", "") or group_of(params, fields, task_index),
         task_index=task_index,
         index=index,
         attempt=block.pop("attempt", 1),
         model=block.pop("model", None) or _text((response or {}).get("model")),
-        env=block.pop("env", None) or _agent_name(fields),
+        env=block.pop("env", None) or agent_name(fields),
         seconds=block.pop("seconds", {}),
         failure=failure,
         token_drift=block.pop("token_drift", None),
@@ -204,7 +204,7 @@ _BLOCK: dict[str, type] = {
 }
 
 
-def _block(value: Any) -> Json:
+def block_of(value: Any) -> Json:
     """The row's `rollforge` object; what is null is not there. Raises `UserError` for a field of another type."""
     if not isinstance(value, (dict, type(None))):
         raise UserError(f"rollforge is {type(value).__name__}, not an object")
@@ -220,7 +220,7 @@ def _block(value: Any) -> Json:
     return block
 
 
-def _outcome(fields: Json, block: Json) -> tuple[Outcome, Failure | None]:
+def outcome_of(fields: Json, block: Json) -> tuple[Outcome, Failure | None]:
     name = block.pop("outcome", None)
     stored = block.get("failure")
     failure = _failure(stored) if isinstance(stored, dict) else None
@@ -245,7 +245,7 @@ def _failure(stored: Json) -> Failure:
     return Failure(stage, kind, message, retryable=stored.get("retryable") is True)
 
 
-def _reward(value: Any) -> float:
+def reward_of(value: Any) -> float:
     if value is None:
         raise UserError("no reward")
     if not isinstance(value, (int, float)):
@@ -277,14 +277,14 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _group(params: Json, fields: Json, task_index: int | None) -> str:
+def group_of(params: Json, fields: Json, task_index: int | None) -> str:
     """A stored row from elsewhere names its task by index; without one, the same prompt is the same task."""
-    agent = _agent_name(fields)
+    agent = agent_name(fields)
     if task_index is not None:
         return f"{agent}:{task_index}" if agent else f"{task_index}"
     return task_id({key: params.get(key) for key in ("input", "instructions", "tools")}, {"agent": agent})
 
 
-def _agent_name(fields: Json) -> str | None:
+def agent_name(fields: Json) -> str | None:
     agent = fields.get("agent_ref")
     return _text(agent.get("name")) if isinstance(agent, dict) else None

@@ -1,0 +1,81 @@
+"""What does not fit into memory: sorting, and sequences that are read again, through temporary files."""
+
+from __future__ import annotations
+
+import heapq
+import pickle
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+AT_ONCE = 50_000
+"""How many items are held in memory; they are small (a hundred bytes or two)."""
+_BATCH = 1000
+
+
+def sort(items: Iterable[T], key: Callable[[T], Any], folder: str | Path, at_once: int = AT_ONCE) -> Iterator[T]:
+    """The items in the order of their keys; equal ones stay in the order in which they came. Items must be picklable."""
+    runs: list[Kept[T]] = []
+    source = iter(items)
+    while True:
+        run = sorted(islice(source, at_once), key=key)
+        if len(run) < at_once:
+            break
+        runs.append(Kept(folder, run))
+    if not runs:
+        yield from run
+        return
+    try:
+        yield from heapq.merge(*runs, run, key=key)
+    finally:
+        for kept in runs:
+            kept.close()
+
+
+def grouped(items: Iterable[T], key: Callable[[T], Any], folder: str | Path) -> Iterator[list[T]]:
+    """The items that share a key, group by group, in the order of the keys."""
+    group: list[T] = []
+    last: Any = None
+    for item in sort(items, key, folder):
+        this = key(item)
+        if group and this != last:
+            yield group
+            group = []
+        group.append(item)
+        last = this
+    if group:
+        yield group
+
+
+class Kept(Generic[T]):
+    """Items on disk, in order, to be read as often as needed. The file has no name: it goes away with the process."""
+
+    def __init__(self, folder: str | Path, items: Iterable[T] = ()) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder, prefix="rollforge-")
+        self._count = 0
+        source = iter(items)
+        while batch := list(islice(source, _BATCH)):
+            pickle.dump(batch, self._file, pickle.HIGHEST_PROTOCOL)
+            self._count += len(batch)
+        self._file.flush()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[T]:
+        # By place, not by the file's own position: several readers may be at it at once.
+        at = 0
+        left = self._count
+        while left > 0:
+            self._file.seek(at)
+            batch: list[T] = pickle.load(self._file)
+            at = self._file.tell()
+            left -= len(batch)
+            yield from batch
+
+    def close(self) -> None:
+        self._file.close()

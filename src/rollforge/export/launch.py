@@ -1,0 +1,73 @@
+"""Launch scripts, of one shape for every framework: `--check` looks before anything is started, `--print` only shows."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from rollforge.export.target import Settings
+
+
+def script(
+    command: str,
+    settings: Settings,
+    *,
+    about: str,
+    paths: Iterable[Path],
+    needs: Iterable[str] = (),
+    modules: Iterable[str] = (),
+    home: str | None = None,
+    slurm: str | None = None,
+) -> str:
+    """A bash script that checks and then runs `command` (one shell command; newlines escaped).
+
+    `paths` must exist; `needs` are programs, `modules` Python modules that must be there; `home` is the directory in which
+    to run; `slurm` replaces the command where `settings.nodes > 1`.
+    """
+    run = slurm if slurm and settings.nodes > 1 else command
+    token = ' "WANDB_API_KEY"' if settings.logger == "wandb" else ""
+    checks = [
+        *(f"have_path {shlex.quote(str(path))}" for path in paths),
+        *(f"have_program {shlex.quote(name)}" for name in needs),
+        *(f"have_module {shlex.quote(name)}" for name in modules),
+        *([] if settings.nodes > 1 else [f"have_gpus {settings.gpus}"]),
+        *([f"have_token{token}"] if token else []),
+        *([f"hub_login {shlex.quote(settings.model)}"] if not settings.model.startswith(("/", ".")) else []),
+    ]
+    where = f"cd {shlex.quote(home)}\n" if home else ""
+    return _SCRIPT.format(about=about, checks="\n".join(checks), where=where, command=run)
+
+
+_SCRIPT = """#!/usr/bin/env bash
+# {about}
+#   bash launch.sh           checks, then trains
+#   bash launch.sh --check   only checks: paths, programs, GPUs, tokens
+#   bash launch.sh --print   only shows the command
+set -euo pipefail
+failed=0
+problem() {{ echo "launch: $1" >&2; failed=1; }}
+advice() {{ echo "launch: note: $1" >&2; }}
+have_path() {{ [ -e "$1" ] || problem "$1 is not there"; }}
+have_program() {{ command -v "$1" > /dev/null || problem "the program $1 is not installed"; }}
+have_module() {{ python -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$1') is None)" 2> /dev/null \\
+  || problem "python has no module $1 (pip install $1)"; }}
+have_gpus() {{
+  found=$( (nvidia-smi --list-gpus 2> /dev/null || true) | wc -l)
+  [ "$found" -ge "$1" ] || problem "$1 GPUs are asked for, $found found"
+}}
+have_token() {{ [ -n "${{!1:-}}" ] || problem "$1 is not set"; }}
+hub_login() {{
+  [ -n "${{HF_HOME:-}}" ] || advice "HF_HOME is not set: models go to ~/.cache/huggingface"
+  [ -n "${{HF_TOKEN:-}}" ] || [ -e "${{HF_HOME:-$HOME/.cache/huggingface}}/token" ] \\
+    || advice "not logged in to the Hugging Face hub: needed if $1 is gated"
+}}
+run() {{
+{where}{command}
+}}
+if [ "${{1:-}}" = "--print" ]; then declare -f run | sed '1,2d;$d'; exit; fi
+{checks}
+[ "$failed" = 0 ] || exit 1
+if [ "${{1:-}}" = "--check" ]; then echo "launch: ready"; exit; fi
+run
+"""

@@ -1,0 +1,148 @@
+"""The contract of an export target: a module that knows one framework and nothing of files, grouping or thresholds.
+
+A module has `TARGET`: its name, its kinds of data (`grpo`, `sft`, ...) and what belongs to the data (configuration, launch
+script, helper modules). `export.run` reads, groups, pairs and writes; `export.check` reads again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rollforge.config import Section
+from rollforge.records.items import Json
+
+Family = Literal["prompt", "demonstration", "pair", "judged"]
+"""Which of `export.examples` a kind is made of."""
+
+
+class Refused(Exception):
+    """This example does not fit the format. The message is the reason, one of few, for counting."""
+
+
+class Settings(Section):
+    """What the configuration and the launch script are made with; all of it optional, all of it printed into them."""
+
+    model: str = "Qwen/Qwen2.5-1.5B-Instruct"
+    tokenizer: str | None = None
+    """A directory or `tokenizer.json` at hand: lengths are measured with it instead of estimated."""
+    version: str | None = None
+    """Of the framework; None: the newest this package knows."""
+    home: str | None = None
+    """Where the framework's own checkout is (NeMo RL: its configurations and scripts)."""
+    gpus: int = 1
+    """Per node."""
+    nodes: int = 1
+    max_length: int | None = None
+    """Tokens of prompt and answer together; None: from the data."""
+    learning_rate: float | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    """Prompts or rows per step; None: the framework's usual one, but no more than the data."""
+    micro_batch_size: int | None = None
+    generations: int | None = None
+    """Attempts per prompt (GRPO)."""
+    activation_checkpointing: bool | None = None
+    """None: for models from 7B on."""
+    lora: int | None = None
+    """LoRA's rank, where the framework has it."""
+    logger: Literal["none", "tensorboard", "wandb"] = "tensorboard"
+    checkpoints: str = "results"
+    container: str | None = None
+    """Image for Slurm."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Any other keys of the framework's configuration, dotted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """One written file."""
+
+    split: str
+    """train, validation or test."""
+    env: str | None
+    """The environment whose rows it holds, where a kind wants one file each; else None."""
+    path: Path
+    rows: int
+    longest_prompt: int
+    """Tokens (or an estimate of them: `measured`)."""
+    longest: int
+    """Tokens of the longest prompt with its answer (DPO: the longer of the two)."""
+    answered: int = 0
+    """Prompts that carry an expected answer."""
+    tools: bool = False
+    """Whether any row has tools or tool calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What configuration and launch script are written for."""
+
+    kind: str
+    folder: Path
+    """The target's own, absolute: `<out>/<framework>-<kind>`."""
+    data: list[Data]
+    settings: Settings
+    measured: bool
+    """Whether lengths were counted by the tokenizer; else they are estimated (4 bytes a token, rounded up)."""
+    tools: list[Json] = field(default_factory=list)
+    """Every distinct tool in the data, nested form."""
+
+    def of(self, split: str) -> list[Data]:
+        return [data for data in self.data if data.split == split]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something a check found. `line` is 0 for the file as a whole."""
+
+    file: str
+    line: int
+    level: Literal["error", "warning"]
+    message: str
+    """What is wrong, the offending value, and what mends it."""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One row format of a framework."""
+
+    family: Family
+    row: Callable[[Any, Settings], Json]
+    """(example, settings) -> the row. Raises `Refused`. Picklable: a module-level function."""
+    check: Callable[[Json], Iterable[str]]
+    """(row) -> what is wrong with it, by the framework's contract; a row written by anybody."""
+    about: str
+    """One line: class or trainer that reads it, and its fields."""
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    columns: Mapping[str, str] | None = None
+    """Parquet: column -> "string", "double", "int64", "bool"; the row's other values are JSON text."""
+    per_env: bool = False
+    """One file for each environment (NeMo RL derives the task from the file's name)."""
+    needs_answer: bool = False
+    """Prompts without an expected answer are refused: the framework would score them 0 without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    name: str
+    """nemo-rl, trl, verl, openrlhf, generic."""
+    kinds: Mapping[str, Kind]
+    versions: tuple[str, ...]
+    """Whose formats it can write, newest first."""
+    files: Callable[[Made], Mapping[str, str]]
+    """File name -> text, beside the data: configuration, `launch.sh`, helper modules. Paths in them are absolute."""
+    command: Callable[[Made], str]
+    """The one command that starts the training: what `launch.sh` runs."""
+    check_config: Callable[[str, Path], Iterable[Problem]]
+    """(kind, a configuration file, anybody's) -> problems, each trap of the framework."""
+    load: Callable[[str, Path], str | None]
+    """(kind, data file) -> what the framework's own loader said of it ("loaded 120 rows with trl 1.16.0"), None where it is
+    not installed. Raises what the loader raises."""

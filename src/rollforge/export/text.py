@@ -1,0 +1,55 @@
+"""Conversations as plain text, for formats that hold nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rollforge.export.target import Refused
+from rollforge.records.items import Json, text_of
+from rollforge.records.lossless import dumps
+
+
+def last_text(messages: Sequence[Json]) -> str:
+    """The text of the last assistant message; "" if it only called tools."""
+    for message in reversed(messages):
+        if message["role"] == "assistant":
+            return text_of(message["content"])
+    return ""
+
+
+def question(messages: Sequence[Json]) -> str:
+    """A prompt of one user message as its text. Raises `Refused` for other prompts: the rest of them would be lost."""
+    if len(messages) != 1 or messages[0]["role"] != "user":
+        raise Refused("the prompt has more than one user message (system or earlier turns would be lost)")
+    if not isinstance(messages[0]["content"], str):
+        raise Refused("the prompt holds more than text")
+    text: str = messages[0]["content"]
+    return text
+
+
+def with_tools(messages: Sequence[Json], tools: Sequence[Json]) -> list[Json]:
+    """The tool schemas in the system turn, for loaders that drop a `tools` column. The wording is that of the chat templates
+    of Hermes and Qwen models."""
+    if not tools:
+        return list(messages)
+    listed = "\n".join(dumps(tool).decode() for tool in tools)
+    text = _TOOLS.format(listed)
+    first = messages[0] if messages else None
+    if first is not None and first["role"] == "system" and isinstance(first["content"], str):
+        return [{**first, "content": f"{first['content']}\n\n{text}"}, *messages[1:]]
+    return [{"role": "system", "content": text}, *messages]
+
+
+_TOOLS = """# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+{}
+</tools>
+
+For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:
+<tool_call>
+{{"name": <function-name>, "arguments": <args-json-object>}}
+</tool_call>"""
