@@ -10,13 +10,16 @@ import gc
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rollforge.bulk.record import Record
 from rollforge.errors import UserError
@@ -47,8 +50,9 @@ class Unusable:
     """The line's beginning."""
 
 
-def blocks(files: Sequence[str | Path], size: int = SIZE) -> Iterator[Block]:
-    """All files in blocks of about `size` bytes, in order. Raises `UserError` if a file cannot be read."""
+def blocks(files: Sequence[str | Path], size: int | None = None) -> Iterator[Block]:
+    """All files in blocks of about `size` bytes (default: `SIZE`), in order. Raises `UserError` if a file cannot be read."""
+    size = size or SIZE
     for source, path in enumerate(files):
         try:
             with open(path, "rb") as file:
@@ -109,16 +113,20 @@ def line_number(file: str | Path, at: int) -> int:
 def spread(work: Callable[[A], B], items: Iterable[A], workers: int = 1) -> Iterator[B]:
     """`work` of every item, in order, in `workers` processes (1: in this one). Only a few items are under way at once.
 
-    `work` and what it takes and returns must be picklable. What it raises is raised here.
+    What `work` takes and returns must be picklable; it is itself inherited by the workers, however large. What it raises is
+    raised here.
     """
     if workers <= 1:
-        yield from map(work, items)
+        for item in items:
+            with _no_cycles():
+                result = work(item)
+            yield result
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _prepare) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _prepare, (work,)) as pool:
         waiting: deque[Future[B]] = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
+                waiting.append(pool.submit(_run, item))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -135,9 +143,42 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _prepare() -> None:
+def processes(size: int) -> int:
+    """How many processes are worth starting for so many bytes: no more than there are cores, at least 64 MB each."""
+    return max(1, min(cores(), size >> 26))
+
+
+_work: list[Callable[[Any], Any]] = []
+# In a worker: what it is there for.
+
+
+def _run(item: Any) -> Any:
+    return _work[0](item)
+
+
+def _prepare(work: Callable[[Any], Any]) -> None:
+    _work[:] = [work]
     # Ctrl-C goes to the whole group: the parent stops the work, the workers just end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Rows are trees that go away with their last reference: looking for cycles in them costs a third of the time.
     gc.freeze()
     gc.disable()
+    # A parent that is killed cannot stop them: they would wait for work for ever.
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+@contextmanager
+def _no_cycles() -> Iterator[None]:
+    """Rows are trees that go away with their last reference: looking for cycles in them costs a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,7 +1,9 @@
 """Items to chat messages at the speed of the decoder, for the conversations that nearly all rows hold.
 
-`records.messages` is the reference and knows every shape. Here items are decoded into structs that know the usual fields
-only; whatever has others (images, refusals, unknown types and keys) is answered with None, and the reference does it.
+`records.messages` is the reference and knows every shape. Here items are decoded into structs that know the usual types
+only; a conversation with others (images, refusals, unknown items) is answered with None, and the reference does it.
+Only what trainers know is kept, by both: keys that somebody's server added would turn up as columns of nulls in the
+next row.
 """
 
 from __future__ import annotations
@@ -9,8 +11,10 @@ from __future__ import annotations
 from typing import TypeAlias
 
 import msgspec
+import orjson
 
-from rollforge.records.items import Json
+from rollforge.records.items import Json, item_type, text_of
+from rollforge.records.lossless import dumps
 from rollforge.records.messages import Dialect
 
 _NOTHING = msgspec.Raw()
@@ -24,7 +28,7 @@ class Part(msgspec.Struct, gc=False):
 Content: TypeAlias = str | list[Part] | None
 
 
-class Item(msgspec.Struct, forbid_unknown_fields=True):
+class Item(msgspec.Struct, gc=False):
     type: str | None = None
     role: str | None = None
     content: Content = None
@@ -33,15 +37,24 @@ class Item(msgspec.Struct, forbid_unknown_fields=True):
     call_id: str | None = None
     arguments: str | None = None
     output: Content = None
-    id: msgspec.Raw = _NOTHING
-    status: msgspec.Raw = _NOTHING
-    encrypted_content: msgspec.Raw = _NOTHING
-    prompt_token_ids: msgspec.Raw = _NOTHING
+    status: str | None = None
+    error: msgspec.Raw = _NOTHING
     generation_token_ids: msgspec.Raw = _NOTHING
-    generation_log_probs: msgspec.Raw = _NOTHING
+
+    @property
+    def kind(self) -> str:
+        """Messages may leave `type` out; they have a role."""
+        return self.type or ("message" if self.role is not None else "")
+
+    @property
+    def said(self) -> bool:
+        """Whether it is a message of the model's."""
+        return self.kind == "message" and (self.role or "assistant") == "assistant"
 
 
-_ITEMS = msgspec.json.Decoder(list[Item])
+MESSAGE_KEYS = ("role", "content", "reasoning_content", "reasoning", "refusal", "tool_calls", "tool_call_id", "name")
+
+
 _INPUT = msgspec.json.Decoder(str | list[Item])
 
 
@@ -54,13 +67,60 @@ def input_chat(raw: msgspec.Raw, dialect: Dialect) -> list[Json] | None:
     return [{"role": "user", "content": found}] if isinstance(found, str) else _chat(found, dialect)
 
 
-def output_chat(raw: msgspec.Raw, dialect: Dialect) -> list[Json] | None:
-    """`response.output` as chat messages; None where the reference must do it."""
+def output_chat(items: list[Item], dialect: Dialect) -> list[Json] | None:
+    """A response's items as chat messages; None where the reference must do it."""
+    return _chat(items, dialect)
+
+
+def item_of(item: Json) -> Item:
+    """Any item, read leniently."""
+    arguments = item.get("arguments")
+    return Item(
+        type=item_type(item),
+        role=item.get("role", "assistant" if item_type(item) == "message" else None),
+        content=text_of(item.get("content")),
+        summary=[Part(text=text_of(item.get("summary")))],
+        name=item.get("name") if isinstance(item.get("name"), str) else None,
+        call_id=str(item["call_id"]) if item.get("call_id") is not None else None,
+        arguments=arguments if isinstance(arguments, str) or arguments is None else dumps(arguments).decode(),
+        output=text_of(item.get("output")),
+        status=item["status"] if isinstance(item.get("status"), str) else None,
+        error=msgspec.Raw(b"true") if item.get("error") else _NOTHING,
+        generation_token_ids=msgspec.Raw(b"[]") if item.get("generation_token_ids") else _NOTHING,
+    )
+
+
+def all_text(content: Content) -> str:
+    """The text of all parts."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    return content[0].text or "" if len(content) == 1 else "".join([part.text or "" for part in content])
+
+
+_SUSPICIOUS = frozenset("eET{")
+
+
+def is_error(item: Item) -> bool:
+    """Whether a tool's output is an error: it says so (`error`, `status`), or its text is a JSON object with a truthy
+    `error`, only a `detail` (what FastAPI answers), or begins with "Error" or a Python traceback."""
+    if item.status in ("failed", "incomplete") or (item.error and bytes(item.error) not in _FALSY):
+        return True
+    output = item.output
+    text = (output if isinstance(output, str) else all_text(output)).lstrip()
+    if text[:1] not in _SUSPICIOUS:
+        return False
+    if text[:5].lower() == "error" or text.startswith("Traceback (most recent call last)"):
+        return True
+    if not text.startswith("{") or ('"error"' not in text and '"detail"' not in text):
+        return False
     try:
-        found = _ITEMS.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    return _chat(found, dialect)
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(value, dict) and (bool(value.get("error")) or value.keys() == {"detail"})
+
+
+_FALSY = (b"null", b"false", b'""', b"0", b"{}", b"[]")
 
 
 def _chat(items: list[Item], dialect: Dialect) -> list[Json] | None:
@@ -121,14 +181,14 @@ class _Turn:
         if item.generation_token_ids:
             self.tokens = True
         if kind == "function_call":
-            if item.name is None or item.role or item.content or item.summary or item.output or item.encrypted_content:
+            if item.name is None or item.role or item.content or item.summary or item.output:
                 return False
             function = {"name": item.name, "arguments": item.arguments or ""}
             self.calls.append({"id": item.call_id, "type": "function", "function": function})
         elif kind == "reasoning":
             parts = item.content or item.summary
             if parts:
-                self.reasoning.append(parts if isinstance(parts, str) else "".join(part.text or "" for part in parts))
+                self.reasoning.append(all_text(parts))
         else:
             text = _text(item.content)
             if text is None or item.name or item.call_id or item.arguments or item.output or item.summary:

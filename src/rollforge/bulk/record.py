@@ -7,14 +7,15 @@ level is split into raw JSON, and what is asked for is decoded then. Both agree 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
+import orjson
 
-from rollforge.bulk.conversation import input_chat, output_chat
+from rollforge.bulk.conversation import MESSAGE_KEYS, Item, input_chat, item_of, output_chat
 from rollforge.errors import UserError
-from rollforge.records.items import Json, check_params
+from rollforge.records.items import Json, check_params, text_of
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.messages import TEMPLATE, Dialect, messages
 from rollforge.records.rollout import Outcome, Rollout
@@ -30,37 +31,26 @@ class _Params(msgspec.Struct, gc=False):
 
 
 class _Response(msgspec.Struct, gc=False):
-    output: msgspec.Raw = _NOTHING
+    output: list[Item] | msgspec.UnsetType = msgspec.UNSET
     usage: msgspec.Raw = _NOTHING
     incomplete_details: msgspec.Raw = _NOTHING
+    status: msgspec.Raw = _NOTHING
     model: msgspec.Raw = _NOTHING
 
 
-class _Row(msgspec.Struct, gc=False):
-    """The fields that every pass reads; one scan of the line finds them all."""
-
-    responses_create_params: _Params | None = None
-    response: _Response | None = None
-    output: msgspec.Raw = _NOTHING
-    usage: msgspec.Raw = _NOTHING
-    reward: msgspec.Raw = _NOTHING
-    rollforge: msgspec.Raw = _NOTHING
-    agent_ref: msgspec.Raw = _NOTHING
-    task_index: msgspec.Raw = msgspec.field(default=_NOTHING, name="_ng_task_index")
-    index: msgspec.Raw = msgspec.field(default=_NOTHING, name="_ng_rollout_index")
-    failure: msgspec.Raw = msgspec.field(default=_NOTHING, name="_ng_failure_class")
-    judge_error: msgspec.Raw = msgspec.field(default=_NOTHING, name="_ng_failure_judge_error")
-
-
-_ROW = msgspec.json.Decoder(_Row)
 _TOP = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_PARAMS = msgspec.json.Decoder(_Params | None)
+_RESPONSE = msgspec.json.Decoder(_Response | None)
+_OUTPUT = msgspec.json.Decoder(list[Item])
+_LOOSE = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _OWN = frozenset(("responses_create_params", "response", "output", "usage", "reward", "rollforge"))
+_NUMBERS = frozenset(b"-0123456789tf")
 
 
 class Record:
     """A usable row. Raises `UserError` saying what is wrong with it: when made, or when the broken part is asked for."""
 
-    __slots__ = ("_params", "_prompt", "_rollout", "_row", "_top", "block", "env", "line", "outcome", "reward")
+    __slots__ = ("_params", "_prompt", "_response", "_rollout", "_top", "block", "env", "line", "outcome", "reward")
 
     line: bytes
     """As it stands in the file, without the line end."""
@@ -74,53 +64,79 @@ class Record:
 
     def __init__(self, line: bytes, env: str = "") -> None:
         self.line = line
-        self._row = row = _split(line)
-        self._top: dict[str, msgspec.Raw] | None = None
+        self._top = top = _split(line)
         self._rollout: Rollout | None = None
-        self._prompt: bytes | None = None
-        params = row.responses_create_params
+        self._prompt: tuple[bytes, str] | None = None
+        self._response: _Response | None = None
+        try:
+            params = _PARAMS.decode(top.get("responses_create_params", b"null"))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise self._problem(error) from None
         if params is None:
             raise UserError("no responses_create_params")
-        if not params.input or params.input == b"null":
+        if bytes(params.input) in (b"", b"null"):
             raise UserError("responses_create_params.input is missing")
         self._params = params
-        self.block = block = block_of(_loads(row.rollforge)) if row.rollforge else {}
-        head: Json = {"agent_ref": _loads(row.agent_ref)} if row.agent_ref else {}
-        if row.failure:
-            head |= {"_ng_failure_class": _loads(row.failure), "_ng_failure_judge_error": _loads(row.judge_error)}
-        self.outcome, _ = outcome_of(head, dict(block))
-        self.reward = reward_of(_loads(row.reward)) if self.outcome.judged else None
+        self.block = block = block_of(_loads(top["rollforge"])) if "rollforge" in top else {}
+        if block or "_ng_failure_class" in top:
+            names = ("_ng_failure_class", "_ng_failure_judge_error")
+            self.outcome, _ = outcome_of({name: _loads(top.get(name)) for name in names}, dict(block))
+        else:
+            self.outcome = Outcome.SCORED
         if self.outcome.judged:
-            self._output()
-        self.env = block.get("env") or agent_name(head | block.get(SHADOWED, {})) or env
+            self.reward = reward_of(_loads(top.get("reward")))
+            if b'"output"' not in bytes(top.get("response", b"null")) and "output" not in top:
+                raise self._problem("no response.output and no output")
+        else:
+            self.reward = None
+        self.env = block.get("env") or self.agent or env
 
     @property
     def task(self) -> str:
         """The row's name of its task: `rollforge.task`, else NeMo Gym's index; "" if it has neither."""
-        index = _loads(self._row.task_index)
-        return self.block.get("task") or (str(index) if type(index) is int else "")
+        if "task" in self.block:
+            return str(self.block["task"])
+        index = self.task_index
+        return "" if index is None else str(index)
+
+    @property
+    def task_index(self) -> int | None:
+        """NeMo Gym's number of the task, within one collection."""
+        index = _loads(self._top.get("_ng_task_index"))
+        return index if type(index) is int else None
 
     @property
     def index(self) -> int | None:
         """Which repeat of the task this is."""
-        index = _loads(self._row.index)
+        index = _loads(self._top.get("_ng_rollout_index"))
         return index if type(index) is int else None
 
     @property
     def model(self) -> str | None:
-        name = self.block.get("model") or (_loads(self._row.response.model) if self._row.response else None)
+        name = self.block.get("model") or _loads(self._answer().model)
         return name if isinstance(name, str) else None
 
     @property
     def prompt(self) -> bytes:
         """16 bytes that say which prompt this is: the roles and texts of `instructions` and `input`, however written."""
+        return self._prompt_of()[0]
+
+    @property
+    def question(self) -> str:
+        """The beginning of the last user message, 320 characters at most."""
+        return self._prompt_of()[1]
+
+    def _prompt_of(self) -> tuple[bytes, str]:
         if self._prompt is None:
             key = (bytes(self._params.input), self._params.instructions)
             found = _prompts.get(key)
             if found is None:
                 if len(_prompts) >= 2048:
                     _prompts.clear()
-                found = _prompts[key] = digest(dumps([[m.get("role"), m.get("content")] for m in self.prompt_messages()]))
+                chat = self.prompt_messages()
+                asked = next((message["content"] for message in reversed(chat) if message["role"] == "user"), "")
+                mark = digest(dumps([[message["role"], message["content"]] for message in chat]))
+                found = _prompts[key] = (mark, text_of(asked)[:320])
             self._prompt = found
         return self._prompt
 
@@ -134,17 +150,21 @@ class Record:
         """The prompt as chat messages, `instructions` leading."""
         found = input_chat(self._params.input, dialect)
         if found is None:
-            return messages(self.params, (), dialect)
+            return _known(messages(self.params, (), dialect))
         instructions = self._params.instructions
         return [{"role": "system", "content": instructions}, *found] if instructions else found
 
     def response_messages(self, dialect: Dialect = TEMPLATE) -> list[Json]:
         """What followed the prompt as chat messages. Raises `UserError` for items that chat messages cannot hold."""
-        raw = self._output()
-        if not raw:
-            return []
-        found = output_chat(raw, dialect)
-        return messages({}, self.rollout.output, dialect) if found is None else found
+        found = self._answer().output
+        chat = output_chat(found, dialect) if found else None
+        return _known(messages({}, self.rollout.output, dialect)) if chat is None else chat
+
+    def items(self) -> list[Item]:
+        """The response's items, of each what `bulk.conversation` knows. Raises `UserError` for what is no list of items."""
+        found = self._answer().output
+        usual = found and all(item.kind and (item.type != "function_call" or item.name is not None) for item in found)
+        return found if usual else [item_of(item) for item in self.rollout.output]  # type: ignore[return-value]
 
     @property
     def tools(self) -> list[Json]:
@@ -173,18 +193,41 @@ class Record:
     @property
     def usage(self) -> Json:
         """Token counts of the response; {} if unknown."""
-        usage = _loads((self._row.response and self._row.response.usage) or self._row.usage)
+        raw = self._answer().usage or self._top.get("usage")
+        usage = orjson.loads(bytes(raw)) if raw else None
         return usage if isinstance(usage, dict) else {}
+
+    @property
+    def size(self) -> int:
+        """Bytes of the response as stored."""
+        return len(bytes(self._top.get("response") or self._top.get("output") or b""))
 
     @property
     def incomplete(self) -> str | None:
         """Why the response was cut short (`max_output_tokens`, `max_turns`, ...); None if it was not."""
-        details = _loads(self._row.response.incomplete_details) if self._row.response else None
-        return str(details.get("reason") or "incomplete") if isinstance(details, dict) else None
+        answer = self._answer()
+        details = _loads(answer.incomplete_details)
+        if details:
+            return str(details.get("reason") or "unknown") if isinstance(details, dict) else str(details)
+        return "unknown" if bytes(answer.status) == b'"incomplete"' else None
+
+    def numbers(self) -> Iterator[tuple[str, float]]:
+        """The row's own top-level fields that are numbers or booleans, the reward aside."""
+        for name, raw in self._top.items():
+            if name not in _OWN:
+                text = bytes(raw)
+                if text[0] in _NUMBERS:
+                    yield name, orjson.loads(text)
+        for name, value in self.block.get(SHADOWED, {}).items():
+            if isinstance(value, (int, float)):
+                yield name, value
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._top or name in self.block.get(SHADOWED, ())
 
     def field(self, name: str) -> Any:
         """A field of the row's top level; None if it is not there."""
-        raw = self._fields.get(name)
+        raw = self._top.get(name)
         if raw is None:
             return self.block[SHADOWED].get(name) if SHADOWED in self.block else None
         return _loads(raw)
@@ -192,7 +235,7 @@ class Record:
     def fields(self, but: Iterable[str] = ()) -> Json:
         """All fields that the record has no name for: the task's, the verdict's."""
         left_out = {*_OWN, *but}
-        return {name: _loads(raw) for name, raw in self._fields.items() if name not in left_out}
+        return {name: _loads(raw) for name, raw in self._top.items() if name not in left_out}
 
     @property
     def rollout(self) -> Rollout:
@@ -202,20 +245,47 @@ class Record:
         return self._rollout
 
     @property
-    def _fields(self) -> dict[str, msgspec.Raw]:
-        if self._top is None:
-            self._top = _TOP.decode(self.line)
-        return self._top
+    def agent(self) -> str | None:
+        """The name in `agent_ref`."""
+        if "agent_ref" in self.block.get(SHADOWED, ()):
+            return agent_name(self.block[SHADOWED])
+        raw = bytes(self._top.get("agent_ref", b""))
+        if not raw:
+            return None
+        if raw not in _agents:
+            if len(_agents) >= 256:
+                _agents.clear()
+            _agents[raw] = agent_name({"agent_ref": loads(raw)})
+        return _agents[raw]
 
-    def _output(self) -> msgspec.Raw:
-        """Empty for an attempt that failed before its first answer."""
-        response = self._row.response
-        raw = self._row.output if response is None else response.output
-        if raw and raw != b"null":
-            return raw
-        if self.outcome.judged:
-            raise UserError("no response.output and no output" if response is None else "response has no output")
-        return _NOTHING
+    def _answer(self) -> _Response:
+        """The response; without its output where that is unusual or missing."""
+        if self._response is None:
+            raw = self._top.get("response", b"null")
+            try:
+                found = _RESPONSE.decode(raw)
+                if found is None:
+                    found = _Response(output=_OUTPUT.decode(self._top.get("output", b"[]")))
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                found = self._loosely(raw)
+            self._response = found
+        return self._response
+
+    def _loosely(self, raw: msgspec.Raw | bytes) -> _Response:
+        try:
+            fields = _LOOSE.decode(raw) or {}
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise self._problem(error) from None
+        names = ("usage", "incomplete_details", "status", "model")
+        return _Response(**{name: fields[name] for name in names if name in fields})
+
+    def _problem(self, error: object) -> UserError:
+        """What is wrong with the row in the words of `records.rows`."""
+        try:
+            rollout_from_row(loads(self.line))
+        except UserError as problem:
+            return problem
+        return UserError(f"the row cannot be read: {error}")
 
 
 def digest(content: bytes) -> bytes:
@@ -223,24 +293,40 @@ def digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-_prompts: dict[tuple[bytes, str | None], bytes] = {}
+_prompts: dict[tuple[bytes, str | None], tuple[bytes, str]] = {}
 _tools: dict[bytes, list[Json]] = {}
-# Repeats of a task stand near each other and share prompt and tools: what was made of them is kept for a while.
+_agents: dict[bytes, str | None] = {}
+# Repeats of a task stand near each other and share prompt, tools and agent: what was made of them is kept for a while.
 
 
-def _split(line: bytes) -> _Row:
+def _known(chat: list[Json]) -> list[Json]:
+    """Of each message and tool call what trainers know."""
+    for message in chat:
+        for key in [key for key in message if key not in MESSAGE_KEYS]:
+            del message[key]
+        if "tool_calls" in message:
+            message["tool_calls"] = [
+                {key: call[key] for key in ("id", "type", "function")} for call in message["tool_calls"]
+            ]
+    return chat
+
+
+def _split(line: bytes) -> dict[str, msgspec.Raw]:
     try:
-        return _ROW.decode(line)
+        return _TOP.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        value = loads(line)
+        value = loads(line)  # says what is wrong
         if not isinstance(value, dict):
             raise UserError(f"the line is {type(value).__name__}, not an object") from None
-        rollout_from_row(value)  # says what is wrong
         raise UserError(f"the row cannot be read: {error}") from None
 
 
 def _loads(raw: msgspec.Raw | None) -> Any:
-    return loads(bytes(raw)) if raw else None
+    if not raw:
+        return None
+    text = bytes(raw)
+    # What `loads` adds to orjson is about numbers of 20 digits and texts nested 250 deep.
+    return orjson.loads(text) if len(text) < 20 else loads(text)
 
 
 def _flat(tool: Json) -> Json:

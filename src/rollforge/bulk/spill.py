@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import pickle
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -56,6 +57,7 @@ class Kept(Generic[T]):
 
     def __init__(self, folder: str | Path, items: Iterable[T] = ()) -> None:
         self._file = tempfile.TemporaryFile(dir=folder, prefix="rollforge-")
+        weakref.finalize(self, self._file.close)
         self._count = 0
         source = iter(items)
         while batch := list(islice(source, _BATCH)):

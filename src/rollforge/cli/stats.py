@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
     from rollforge.stats.profiling import Profile
-
-T = TypeVar("T")
 
 
 def stats(
@@ -23,21 +22,21 @@ def stats(
     success: float = typer.Option(1.0, help="The reward from which a rollout counts as solved."),
     tasks: int | None = typer.Option(None, help="How many tasks to list, hardest first (default: all, if they are few)."),
     bad: bool = typer.Option(False, "--bad", help="List every line that could not be used, not only the first."),
+    workers: int | None = typer.Option(None, min=1, help="Processes (default: one, or all cores for large files)."),
     json: bool = typer.Option(False, "--json", help="Print everything as JSON, one entry per task included."),
     html: Path | None = typer.Option(None, metavar="FILE", help="Also write the report as one HTML file."),
 ) -> None:
     """Statistics of rollouts by environment and overall: rewards with intervals, pass@k, difficulty, cost, and verdicts."""
-    from rollforge.stats.profiling import profile
+    from rollforge.bulk.blocks import processes
+    from rollforge.stats.profiling import profile_files
     from rollforge.stats.source import find_run
 
     sources = [find_run(run) for run in runs]
-    planned = [source.planned for source in sources]
-    found = profile(
-        *(_counted(source.rollouts()) for source in sources),
-        success=success,
-        planned=sum(n for n in planned if n is not None) if None not in planned else None,
-        keep_bad=sys.maxsize if bad else 5,
-    )
+    size = sum(file.stat().st_size for source in sources for file in source.files)
+    with _progress(size) as seen:
+        found = profile_files(
+            *sources, success=success, keep_bad=sys.maxsize if bad else 5, workers=workers or processes(size), seen=seen
+        )
     names = [source.name for source in sources]
     if html is not None:
         from rollforge.stats.html import write_report
@@ -56,19 +55,23 @@ def stats(
         raise typer.Exit(1)
 
 
-def _counted(rollouts: Iterable[T], every: int = 1000) -> Iterator[T]:
+@contextmanager
+def _progress(size: int) -> Iterator[Callable[[int], None]]:
     """On a terminal, says how far a long read has come."""
-    if not sys.stderr.isatty():
-        yield from rollouts
-        return
-    shown = False
-    for count, rollout in enumerate(rollouts, 1):
-        if count % every == 0:
-            print(f"\r{count:,} rollouts read", end="", file=sys.stderr, flush=True)
-            shown = True
-        yield rollout
-    if shown:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    read = 0
+    shown = sys.stderr.isatty() and size > 50_000_000
+
+    def seen(count: int) -> None:
+        nonlocal read
+        read += count
+        if shown:
+            print(f"\r{read / 1e6:,.0f} of {size / 1e6:,.0f} MB read", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield seen
+    finally:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _print_report(found: Profile, names: list[str], env: str | None, tasks: int | None) -> None:

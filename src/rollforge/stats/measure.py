@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollforge.records.rollout import Outcome
-from rollforge.stats.columns import Columns, TaskKey, ToolUse
+from rollforge.stats.columns import Columns, Label, ToolUse
 from rollforge.stats.estimate import TENTHS, Groups, Numbers, Quantiles, clustered_mean, histogram, quantiles, std
 from rollforge.stats.passk import best_at_k, majority_at_k, pass_all_k, pass_at_k
 from rollforge.stats.shapes import Answers, AtK, Difficulty, Grouped, Metric, Reward, Stats, TaskRow, Texts, Tool
@@ -35,7 +35,7 @@ def measure(name: str, sets: Sequence[Columns], failed: Counter[Outcome], planne
     judged = sum((columns.judged for columns in sets), Counter[Outcome]())
     ended = len(rewards) + failed.total()
     expected = max(planned or 0, ended)
-    answers = hashes(sets, "answer")
+    answers = marks(sets, "answer")
     metrics, task_fields = _metrics(sets, rewards, groups)
     silent = int((answers == 0).sum())
     return Stats(
@@ -49,7 +49,7 @@ def measure(name: str, sets: Sequence[Columns], failed: Counter[Outcome], planne
         at_k=_at_k(rewards, solved, answers, groups),
         answers=Answers(voting=len(answers) - silent, silent=silent),
         difficulty=_difficulty(groups.sums(solved) / groups.counts),
-        groups=_grouped(rewards, solved, hashes(sets, "prompt"), groups),
+        groups=_grouped(rewards, solved, marks(sets, "prompt"), groups),
         metrics=metrics,
         task_fields=task_fields,
         tokens=_family(sets, "tokens."),
@@ -67,17 +67,26 @@ def measure(name: str, sets: Sequence[Columns], failed: Counter[Outcome], planne
 def task_rows(sets: Sequence[Columns], success: float) -> list[TaskRow]:
     """One row per task, in the order they were first read."""
     rewards, groups = column(sets, "reward"), grouping(sets)
-    keys = ((columns.name, task) for columns in sets for task in columns.tasks)
-    return [_task_row(env, key, rewards[rows], success) for (env, key), rows in zip(keys, groups.rows(), strict=True)]
+    labels: list[tuple[str, Label]] = []
+    for columns in sets:
+        seen: set[int] = set()
+        for label in columns.labels():
+            if label.mark not in seen:
+                seen.add(label.mark)
+                labels.append((columns.name, label))
+    ordered = rewards[groups.order]
+    ends = groups.starts + groups.counts
+    parts = (ordered[start:end] for start, end in zip(groups.starts.tolist(), ends.tolist(), strict=True))
+    return [_task_row(env, label, part, success) for (env, label), part in zip(labels, parts, strict=True)]
 
 
-def _task_row(env: str, key: TaskKey, rewards: Numbers, success: float) -> TaskRow:
+def _task_row(env: str, label: Label, rewards: Numbers, success: float) -> TaskRow:
     solved = int((rewards >= success - EQUAL).sum())
     return TaskRow(
         env=env,
-        task=key.id,
-        index=key.index,
-        prompt=key.prompt,
+        task=label.id,
+        index=label.index,
+        prompt=label.prompt,
         rollouts=len(rewards),
         solved=solved,
         solve_rate=solved / len(rewards),
@@ -90,17 +99,19 @@ def _task_row(env: str, key: TaskKey, rewards: Numbers, success: float) -> TaskR
 
 def column(sets: Sequence[Columns], name: str) -> Numbers:
     """One number per judged rollout, NaN where there is none."""
-    parts = [np.zeros(0)]
+    values = np.full(sum(columns.size for columns in sets), math.nan)
+    at = 0
     for columns in sets:
-        values = np.full(columns.size, math.nan)
-        given = columns.numbers.get(name, ())
-        values[: len(given)] = given
-        parts.append(values)
-    return np.concatenate(parts)
+        if name in columns.numbers:
+            given = columns.numbers[name].read()
+            values[at : at + len(given)] = given
+        at += columns.size
+    return values
 
 
-def hashes(sets: Sequence[Columns], name: str) -> Groups:
-    return np.concatenate([np.zeros(0, np.int64), *(np.array(columns.hashes.get(name, ()), np.int64) for columns in sets)])
+def marks(sets: Sequence[Columns], name: str) -> Groups:
+    found = (columns.marks[name].read() for columns in sets if columns.size)
+    return np.concatenate([np.zeros(0, np.int64), *found])
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +119,11 @@ class Grouping:
     """Which judged rollouts are of one task."""
 
     tasks: Groups
-    """The task of each rollout, numbered through all sets."""
+    """The task of each rollout, numbered through all sets in the order in which they were first read."""
     order: Groups
     """The rollouts sorted by task, within a task as they were read."""
     starts: Groups
     counts: Groups
-
-    def rows(self) -> list[Groups]:
-        return np.split(self.order, self.starts[1:]) if len(self.starts) else []
 
     def sums(self, values: Numbers | Flags) -> Numbers:
         return np.bincount(self.tasks, weights=values, minlength=len(self.counts)).astype(np.float64)
@@ -128,12 +136,24 @@ class Grouping:
         spans: Numbers = np.fmax.reduceat(ordered, self.starts) - np.fmin.reduceat(ordered, self.starts)
         return spans
 
+    def differ(self, values: Groups) -> Flags:
+        """Per task, whether its rollouts have more than one of the values."""
+        if not len(values):
+            return np.zeros(0, np.bool_)
+        ordered = values[self.order]
+        found: Flags = np.maximum.reduceat(ordered, self.starts) != np.minimum.reduceat(ordered, self.starts)
+        return found
+
 
 def grouping(sets: Sequence[Columns]) -> Grouping:
     parts, before = [np.zeros(0, np.int64)], 0
     for columns in sets:
-        parts.append(np.array(columns.numbers.get("task", ()), np.int64) + before)
-        before += len(columns.tasks)
+        if columns.size:
+            _, first, number = np.unique(columns.marks["task"].read(), return_index=True, return_inverse=True)
+            rank = np.empty(len(first), np.int64)
+            rank[np.argsort(first)] = np.arange(len(first))
+            parts.append(rank[number] + before)
+            before += len(first)
     tasks = np.concatenate(parts)
     counts = np.bincount(tasks, minlength=before)
     return Grouping(tasks, np.argsort(tasks, kind="stable"), np.cumsum(counts) - counts, counts)
@@ -162,33 +182,60 @@ def _reward(rewards: Numbers, solved: Flags, groups: Grouping) -> Reward:
 
 
 def _at_k(rewards: Numbers, solved: Flags, answers: Groups, groups: Grouping) -> list[AtK]:
-    estimates, tasks, voted = [], groups.rows(), answers.any()
+    # Tasks with the same number of attempts, successes and votes are worth the same: few kinds stand for all tasks.
+    successes = groups.sums(solved).astype(np.int64)
+    outcomes = Counter(zip(groups.counts.tolist(), successes.tolist(), strict=True))
+    elections = _elections(answers, solved, groups) if answers.any() else None
+    ordered = rewards[groups.order]
+    means = groups.sums(rewards) / np.maximum(groups.counts, 1)
+    estimates = []
     k = 1
-    while tasks := [rows for rows in tasks if len(rows) >= k]:
-        counts = [(len(rows), int(solved[rows].sum())) for rows in tasks]
-        votes = [_election(answers[rows], solved[rows], k) for rows in tasks] if voted and k <= MOST_VOTES else None
+    while (enough := groups.counts >= k).any():
+        tasks = int(enough.sum())
+        some = [(n, c, count) for (n, c), count in outcomes.items() if n >= k]
+        votes = [(pattern, count) for pattern, count in elections.items() if pattern[0] >= k] if elections else []
         estimates.append(
             AtK(
                 k=k,
-                tasks=len(tasks),
-                pass_at=_mean([pass_at_k(n, c, k) for n, c in counts]),
-                pass_all=_mean([pass_all_k(n, c, k) for n, c in counts]),
-                best=_mean([best_at_k(rewards[rows].tolist(), k) for rows in tasks]),
-                avg=_mean([float(rewards[rows].mean()) for rows in tasks]),
-                majority=_mean(votes) if votes is not None else None,
+                tasks=tasks,
+                pass_at=sum(pass_at_k(n, c, k) * count for n, c, count in some) / tasks,
+                pass_all=sum(pass_all_k(n, c, k) * count for n, c, count in some) / tasks,
+                best=_best(ordered, groups, k) / tasks,
+                avg=float(means[enough].sum()) / tasks,
+                majority=sum(_majority(given, silent, k) * count for (_, given, silent), count in votes) / tasks
+                if elections and k <= MOST_VOTES
+                else None,
             )
         )
         k *= 2
     return estimates
 
 
-def _election(answers: Groups, solved: Flags, k: int) -> float:
-    """Majority@k of one task; an answer is worth the share of successes among the rollouts that gave it."""
-    given: dict[int, list[bool]] = {}
-    for answer, success in zip(answers.tolist(), solved.tolist(), strict=True):
-        given.setdefault(answer, []).append(success)
-    silent = len(given.pop(0, ()))
-    return _majority(tuple(sorted((len(each), sum(each) / len(each)) for each in given.values())), silent, k)
+def _best(ordered: Numbers, groups: Grouping, k: int) -> float:
+    """The sum over tasks of the expected best reward of k attempts; tasks of one size are computed together."""
+    total = 0.0
+    for n in np.unique(groups.counts[groups.counts >= k]).tolist():
+        starts = groups.starts[groups.counts == n]
+        for some in np.array_split(starts, max(1, len(starts) * n // 200_000)):
+            total += float(best_at_k(ordered[some[:, None] + np.arange(n)], k).sum())
+    return total
+
+
+Election: TypeAlias = tuple[int, tuple[tuple[int, float], ...], int]
+"""Attempts; for each distinct answer how many gave it and the share of successes among them; how many gave none."""
+
+
+def _elections(answers: Groups, solved: Flags, groups: Grouping) -> Counter[Election]:
+    found: Counter[Election] = Counter()
+    ends = groups.starts + groups.counts
+    for start, end in zip(groups.starts.tolist(), ends.tolist(), strict=True):
+        rows = groups.order[start:end]
+        given: dict[int, list[bool]] = {}
+        for answer, success in zip(answers[rows].tolist(), solved[rows].tolist(), strict=True):
+            given.setdefault(answer, []).append(success)
+        silent = len(given.pop(0, ()))
+        found[end - start, tuple(sorted((len(each), sum(each) / len(each)) for each in given.values())), silent] += 1
+    return found
 
 
 _majority = lru_cache(maxsize=4096)(majority_at_k)
@@ -214,7 +261,6 @@ def _grouped(rewards: Numbers, solved: Flags, prompts: Groups, groups: Grouping)
     means = groups.sums(rewards) / groups.counts
     squares = float(((rewards - means[groups.tasks]) ** 2).sum())
     freedom = len(rewards) - len(groups.counts)
-    different = [len(np.unique(prompts[rows])) > 1 for rows in groups.rows()]
     return Grouped(
         count=count,
         no_signal=int(silent.sum()),
@@ -222,7 +268,7 @@ def _grouped(rewards: Numbers, solved: Flags, prompts: Groups, groups: Grouping)
         no_signal_share=float(silent.sum() / count) if count else None,
         pairs=int((spans >= GAP - EQUAL).sum()),
         std_within=math.sqrt(squares / freedom) if freedom else None,
-        mixed_prompts=sum(different),
+        mixed_prompts=int(groups.differ(prompts).sum()),
     )
 
 
@@ -270,18 +316,17 @@ def _texts(sets: Sequence[Columns], groups: Grouping) -> Texts:
         reasoning=int(column(sets, "thought").sum()),
         truncated=cuts.total(),
         truncated_by=dict(cuts.most_common()),
-        same_reply=_repeats(groups.tasks, hashes(sets, "reply")),
-        same_conversation=_repeats(groups.tasks, hashes(sets, "conversation")),
+        same_reply=_repeats(groups.tasks, marks(sets, "reply")),
+        same_conversation=_repeats(groups.tasks, marks(sets, "conversation")),
         token_ids=int((~np.isnan(contiguous)).sum()),
         contiguous=int(np.nansum(contiguous)),
     )
 
 
-def _repeats(tasks: Groups, marks: Groups) -> int:
+def _repeats(tasks: Groups, said: Groups) -> int:
     """How many rollouts say what an earlier one of the same task said; saying nothing (0) does not count."""
-    said = np.stack([tasks, marks], axis=1)[marks != 0]
-    return len(said) - len(np.unique(said, axis=0))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    spoke = said != 0
+    tasks, said = tasks[spoke], said[spoke]
+    order = np.lexsort((said, tasks))
+    tasks, said = tasks[order], said[order]
+    return int(((tasks[1:] == tasks[:-1]) & (said[1:] == said[:-1])).sum())

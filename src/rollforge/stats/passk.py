@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import comb
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 _SCALE = 1 << 53
 
@@ -26,10 +30,12 @@ def pass_all_k(n: int, c: int, k: int) -> float:
     return comb(c, k) / comb(n, k)
 
 
-def best_at_k(rewards: Sequence[float], k: int) -> float:
-    """The expected highest reward of k attempts; pass@k when rewards are 0 and 1."""
-    _check(len(rewards), k)
-    return sum(reward * weight for reward, weight in zip(sorted(rewards), _highest(len(rewards), k), strict=True))
+def best_at_k(rewards: ArrayLike, k: int) -> Any:
+    """The expected highest reward of k attempts; pass@k when rewards are 0 and 1. `rewards`: attempts on the last axis; one
+    number for each task on the others."""
+    values = np.sort(np.asarray(rewards, np.float64), axis=-1)
+    _check(values.shape[-1], k)
+    return values @ np.array(_highest(values.shape[-1], k))
 
 
 def majority_at_k(answers: Sequence[tuple[int, float]], silent: int, k: int) -> float:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rollforge.records.items import Json
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import BadLine
-from rollforge.stats.columns import Columns, Pass, read_all
+from rollforge.stats.columns import Columns
 from rollforge.stats.estimate import finite
 from rollforge.stats.findings import Finding, Fit, between, findings, fits
 from rollforge.stats.measure import measure, task_rows
+from rollforge.stats.reading import Pass, read_files, read_rows
 from rollforge.stats.shapes import Stats, TaskRow
+from rollforge.stats.source import Source
 from rollforge.stats.thresholds import SUCCESS
 
 
@@ -81,12 +83,30 @@ class Profile:
 def profile(
     *sources: Iterable[Rollout | BadLine], success: float = SUCCESS, planned: int | None = None, keep_bad: int = 5
 ) -> Profile:
-    """Profile rollouts. Each source is read once, in order, and may be a generator; memory is some 300 bytes a rollout.
+    """Profile rollouts. Each source is read once, in order, and may be a generator; memory does not grow with their number.
 
     A rollout (task and repeat, within one source) with a reward is done, whatever attempts of it failed; one that only
     failed counts once, with its last failure. Rollouts of one task id in one environment form a group, across sources.
     """
-    found = read_all(sources, keep_bad)
+    return _profile(read_rows(sources, keep_bad), success, planned)
+
+
+def profile_files(
+    *sources: Source,
+    success: float = SUCCESS,
+    keep_bad: int = 5,
+    workers: int = 1,
+    seen: Callable[[int], None] | None = None,
+) -> Profile:
+    """The same of what `find_run` found, several times faster; `workers` processes share the files, `seen` is told the bytes
+    read. Raises `UserError` if a file cannot be read."""
+    planned = [source.planned for source in sources]
+    files = [[(str(file), source.env) for file in source.files] for source in sources]
+    found = read_files(files, keep_bad, workers, seen)
+    return _profile(found, success, sum(n for n in planned if n is not None) if None not in planned else None)
+
+
+def _profile(found: Pass, success: float, planned: int | None) -> Profile:
     failed: dict[str, Counter[Outcome]] = {}
     for kind, count in found.failed.items():
         failed.setdefault(kind.env, Counter())[kind.outcome] += count

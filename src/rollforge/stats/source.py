@@ -1,4 +1,4 @@
-"""Where rollouts are: a run directory, or a JSONL file, ours or NeMo Gym's."""
+"""Where rollouts are: a run directory, a curated directory, or a JSONL file, ours or NeMo Gym's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from rollforge.records.rollout import Rollout
 from rollforge.records.rows import BadLine, read_rollouts
 
 RUN, ROLLOUTS, FAILURES = "run.json", "rollouts.jsonl", "failures.jsonl"
-
+SPLITS = ("train", "validation", "test")
+"""What a curated directory may be split into; its files are named so."""
 
 Place: TypeAlias = tuple[int, int]
 """Number of the file, number of the line."""
@@ -31,6 +32,8 @@ class Source:
     """How many rollouts the run was asked for, if it says so."""
     env: str
     """For rows that do not name their environment: the name of the file, or of the directory."""
+    splits: tuple[str, ...] = ()
+    """Which split each file is, in a curated directory; () elsewhere."""
 
     def rollouts(self) -> Iterator[Rollout | BadLine]:
         """All rows, streamed; a further call reads again."""
@@ -51,6 +54,9 @@ def find_run(run: str | Path) -> Source:
     path = Path(run)
     if path.is_dir():
         files = tuple(path / name for name in (ROLLOUTS, FAILURES) if (path / name).is_file())
+        splits = () if files else tuple(name for name in SPLITS if (path / f"{name}.jsonl").is_file())
+        if splits:
+            return Source(str(run), tuple(path / f"{name}.jsonl" for name in splits), None, path.resolve().name, splits)
         if not files:
             others = sorted(file.name for file in path.glob("*.jsonl"))
             runs = sorted(str(file.parent.relative_to(path)) for file in path.glob(f"*/{ROLLOUTS}"))

@@ -1,0 +1,429 @@
+"""Which rows count, and what of each is kept: from files, block by block in one or several processes, or from `Rollout`s.
+
+A rollout (task and repeat of one source) that has a reward is done, whatever attempts failed before it; one that only failed
+counts once, with its last failure.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, TypeGuard
+
+import numpy as np
+import orjson
+
+from rollforge.bulk.blocks import Block, Unusable, blocks, records, spread
+from rollforge.bulk.conversation import Item, all_text, is_error, item_of
+from rollforge.bulk.record import Record
+from rollforge.errors import UserError
+from rollforge.records.items import Item as RawItem
+from rollforge.records.items import input_items, prompt_text, token_drift
+from rollforge.records.rollout import Failure, Outcome, Rollout
+from rollforge.records.rows import BadLine
+from rollforge.stats.columns import MOST_TOOLS, Columns, Label, Part, Store, ToolUse
+
+UNNAMED = "(unnamed)"
+_AT_ONCE = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class FailureKind:
+    env: str
+    outcome: Outcome
+    stage: str
+    type: str
+
+
+@dataclass(slots=True)
+class Fragment:
+    """What some rows gave; small, and sent from one process to another."""
+
+    parts: dict[str, Part] = field(default_factory=dict)
+    failed: list[tuple[int, FailureKind, str]] = field(default_factory=list)
+    """(key, kind, message) of the attempts without a reward."""
+    bad: list[BadLine] = field(default_factory=list)
+    """In a fragment of a file, lines are counted from its block's first."""
+    bad_count: int = 0
+    used: int = 0
+    lines: int = 0
+
+
+@dataclass(slots=True)
+class Pass:
+    """What one pass over all sources found."""
+
+    sets: dict[str, Columns] = field(default_factory=dict)
+    failed: Counter[FailureKind] = field(default_factory=Counter)
+    """Rollouts that have no reward, by their last failure."""
+    messages: dict[FailureKind, str] = field(default_factory=dict)
+    """The first message of each kind."""
+    failed_attempts: int = 0
+    repeated: int = 0
+    """Judged rows whose task and repeat were already there: two collections in one file?"""
+    bad: list[BadLine] = field(default_factory=list)
+    bad_count: int = 0
+    used: list[int] = field(default_factory=list)
+    """Rows used, per source."""
+    store: Store = field(default_factory=Store)
+    attempts: array[int] = field(default_factory=lambda: array("q"))
+    """Failed attempts in the order read: the rollout's key, and (next) the number of their kind."""
+    kinds: dict[FailureKind, int] = field(default_factory=dict)
+
+    def add(self, fragment: Fragment, keep_bad: int, before: int = 0) -> None:
+        """`before`: lines of the file before the fragment's."""
+        for env, part in fragment.parts.items():
+            self.sets.setdefault(env, Columns(env, self.store)).extend(part)
+        for key, kind, message in fragment.failed:
+            self.messages.setdefault(kind, message)
+            self.failed_attempts += 1
+            if key:
+                self.attempts.extend((key, self.kinds.setdefault(kind, len(self.kinds))))
+            else:
+                self.failed[kind] += 1  # without an index every row is a rollout of its own
+        for line in fragment.bad[: max(0, keep_bad - len(self.bad))]:
+            self.bad.append(BadLine(line.file, line.line + before, line.reason, line.text))
+        self.bad_count += fragment.bad_count
+        self.used[-1] += fragment.used
+
+    def finish(self) -> None:
+        keys = [columns.marks["key"].read() for columns in self.sets.values() if columns.size]
+        done = np.concatenate([np.zeros(0, np.int64), *keys])
+        done = done[done != 0]
+        self.repeated = len(done)
+        done = np.unique(done)
+        self.repeated -= len(done)
+        names = list(self.kinds)
+        last = dict(zip(self.attempts[::2], self.attempts[1::2], strict=True))
+        failed = np.array(list(last), np.int64)
+        for key in failed[~np.isin(failed, done)].tolist():
+            self.failed[names[last[key]]] += 1
+
+
+def read_rows(sources: Sequence[Iterable[Rollout | BadLine]], keep_bad: int) -> Pass:
+    """Of rollouts as objects. Each source is read once, in order."""
+    found = Pass()
+    for number, source in enumerate(sources):
+        found.used.append(0)
+        rows = iter(source)
+        while some := list(islice(rows, _AT_ONCE)):
+            fragment = Fragment()
+            for row in some:
+                if isinstance(row, BadLine):
+                    fragment.bad_count += 1
+                    if len(found.bad) + len(fragment.bad) < keep_bad:
+                        fragment.bad.append(row)
+                else:
+                    _add_rollout(fragment, number, row)
+            found.add(fragment, keep_bad)
+    found.finish()
+    return found
+
+
+def read_files(
+    sources: Sequence[Sequence[tuple[str, str]]],
+    keep_bad: int,
+    workers: int = 1,
+    seen: Callable[[int], None] | None = None,
+) -> Pass:
+    """Of files: for each source (file, name of the environment for rows that name none). `seen` is told the bytes read."""
+    found = Pass()
+    files = [file for source in sources for file, _ in source]
+    of = [number for number, source in enumerate(sources) for _ in source]
+    envs = [env for source in sources for _, env in source]
+    found.used = []
+    cut = list(blocks(files))
+    lines = Counter[int]()
+    at = -1
+    for block, fragment in zip(cut, spread(partial(_read_block, of, envs, keep_bad), cut, workers), strict=True):
+        while at < of[block.source]:
+            at += 1
+            found.used.append(0)
+        found.add(fragment, keep_bad, lines[block.source])
+        lines[block.source] += fragment.lines
+        if seen is not None:
+            seen(block.end - block.start)
+    found.used += [0] * (len(sources) - len(found.used))
+    found.finish()
+    return found
+
+
+def _read_block(of: Sequence[int], envs: Sequence[str], keep_bad: int, block: Block) -> Fragment:
+    fragment = Fragment()
+    for _, row in records(block, envs[block.source]):
+        fragment.lines += 1
+        bad = row if isinstance(row, Unusable) else _problem(fragment, of[block.source], row)
+        if bad is None:
+            continue
+        fragment.bad_count += 1
+        if len(fragment.bad) < keep_bad:
+            text = bad.text.decode("utf-8", "replace") + ("..." if len(bad.text) == 60 else "")
+            fragment.bad.append(BadLine(block.file, fragment.lines, bad.reason, text))
+    return fragment
+
+
+def _problem(fragment: Fragment, source: int, record: Record) -> Unusable | None:
+    try:
+        _add_record(fragment, source, record)
+    except (UserError, ValueError) as error:
+        return Unusable(str(error), record.line[:60])
+    return None
+
+
+@dataclass(slots=True)
+class _Row:
+    """What is measured, of a `Record` or a `Rollout` with a reward."""
+
+    env: str
+    outcome: Outcome
+    reward: float
+    task: str
+    task_index: int | None
+    key: int
+    attempt: int
+    seconds: Mapping[str, Any]
+    items: Sequence[Item]
+    tokens: Mapping[str, Any]
+    cut: str | None
+    question: str
+    prompt: int
+    numbers: Iterable[tuple[str, Any]]
+    parts: Any
+    """`reward_components`."""
+    answer: Any
+    """What is voted for; ... for the reply."""
+    contiguous: bool | None
+
+
+def _add_record(fragment: Fragment, source: int, record: Record) -> None:
+    env = record.env or UNNAMED
+    task, index = record.task, record.task_index
+    if "task" not in record.block:
+        agent = record.agent
+        task = (f"{agent}:{task}" if agent else task) if task else record.prompt.hex()[:16]
+    key = _key(source, env, task, index, record.index)
+    fragment.used += 1
+    if record.reward is None:
+        fragment.failed.append((key, *_failure(env, record.outcome, record.rollout.failure)))
+        return
+    items = record.items()
+    generated = any(item.generation_token_ids for item in items)
+    row = _Row(
+        env=env,
+        outcome=record.outcome,
+        reward=record.reward,
+        task=task,
+        task_index=index,
+        key=key,
+        attempt=record.block.get("attempt", 1),
+        seconds=record.block.get("seconds", {}),
+        items=items,
+        tokens=_tokens(record.usage, record.rollout.output if generated else ()),
+        cut=record.incomplete,
+        question=record.question,
+        prompt=int.from_bytes(record.prompt[:8], "little", signed=True) or 1,
+        numbers=record.numbers(),
+        parts=record.field("reward_components") if "reward_components" in record else None,
+        answer=record.field("extracted_answer") if "extracted_answer" in record else ...,
+        contiguous=_contiguous(record.rollout) if generated else None,
+    )
+    _add(fragment.parts, row)
+
+
+def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
+    env = rollout.env or UNNAMED
+    key = _key(source, env, rollout.task, rollout.task_index, rollout.index)
+    fragment.used += 1
+    if rollout.reward is None:
+        fragment.failed.append((key, *_failure(env, rollout.outcome, rollout.failure)))
+        return
+    generated = [item for item in rollout.output if item.get("generation_token_ids")]
+    usage = (rollout.response or {}).get("usage")
+    row = _Row(
+        env=env,
+        outcome=rollout.outcome,
+        reward=rollout.reward,
+        task=rollout.task,
+        task_index=rollout.task_index,
+        key=key,
+        attempt=rollout.attempt,
+        seconds=rollout.seconds,
+        items=[item_of(item) for item in rollout.output],
+        tokens=_tokens(usage if isinstance(usage, dict) else {}, generated),
+        cut=_cut(rollout),
+        question=prompt_text(rollout.params),
+        prompt=_mark([input_items(rollout.params), rollout.params.get("instructions")]),
+        numbers=rollout.fields.items(),
+        parts=rollout.fields.get("reward_components"),
+        answer=rollout.fields.get("extracted_answer", ...),
+        contiguous=_contiguous(rollout) if generated else None,
+    )
+    _add(fragment.parts, row)
+
+
+def _add(parts: dict[str, Part], row: _Row) -> None:
+    part = parts.get(row.env)
+    if part is None:
+        part = parts[row.env] = Part()
+    part.judged[row.outcome] += 1
+    if row.cut:
+        part.cuts[row.cut[:60]] += 1
+    numbers: dict[str, float] = {"reward": row.reward, "attempt": row.attempt}
+    said = _said(part.tools, numbers, row.items)
+    if row.contiguous is not None:
+        numbers["contiguous"] = row.contiguous
+    for name, value in row.tokens.items():
+        if _is_number(value):
+            numbers[f"tokens.{name}"] = value
+    for name, value in row.seconds.items():
+        if _is_number(value):
+            numbers[f"seconds.{name}"] = value
+    for name, value in row.numbers:
+        if _is_number(value) and not name.startswith("_") and name.lower().rpartition("_")[2] not in _ID_NAMES:
+            numbers[f"metric.{name}"] = float(value)
+    if isinstance(row.parts, dict):
+        for name, value in row.parts.items():
+            if _is_number(value):
+                numbers[f"metric.reward_components.{name}"] = float(value)
+    task = hash(row.task) or 1
+    if task not in part.labels:
+        part.labels[task] = Label(task, row.task, row.task_index, _start(row.question))
+    answer = _answer(said.reply if row.answer is ... else row.answer)
+    spoke = said.reply or said.calls
+    marks = {
+        "task": task,
+        "key": row.key,
+        "prompt": row.prompt,
+        "answer": _mark(answer),
+        "reply": hash((said.reply, said.calls)) or 1 if spoke else 0,
+        "conversation": hash((said.texts, said.calls, said.thoughts)) or 1 if row.items else 0,
+    }
+    part.add(numbers, marks)
+
+
+@dataclass(slots=True)
+class _Said:
+    reply: str
+    """The last message."""
+    texts: tuple[str, ...]
+    calls: tuple[tuple[str, str | None], ...]
+    thoughts: tuple[str, ...]
+
+
+def _said(tools: dict[str, ToolUse], numbers: dict[str, float], items: Sequence[Item]) -> _Said:
+    """One look at every item: what was said, how many turns it took (`records.items.model_calls`), how the tools did."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[tuple[str, str | None]] = []
+    called: dict[str | None, str] = {}
+    errors: list[str] = []
+    turns = 0
+    ended = True
+    for item in items:
+        kind = item.type or "message"
+        if kind == "function_call_output":
+            if is_error(item):
+                errors.append(called.get(item.call_id, ""))
+            ended = True
+            continue
+        if item.role is not None and item.role != "assistant":
+            ended = True
+            continue
+        turns += ended
+        ended = bool(item.generation_token_ids)
+        if kind == "function_call":
+            name = item.name or ""
+            calls.append((name, item.arguments))
+            called[item.call_id] = name
+        elif kind == "reasoning":
+            thoughts.append(all_text(item.content) or all_text(item.summary))
+        elif kind == "message":
+            texts.append(all_text(item.content))
+    if calls:
+        _use(tools, [name for name, _ in calls], errors)
+    reply = texts[-1].strip() if texts else ""
+    numbers["turns"] = turns
+    numbers["reply"] = bool(reply)
+    numbers["thought"] = bool(thoughts)
+    numbers["calls"] = len(calls)
+    numbers["call_errors"] = len(errors)
+    return _Said(reply, tuple(texts), tuple(calls), tuple(thoughts))
+
+
+def _use(tools: dict[str, ToolUse], called: Sequence[str], failed: Sequence[str]) -> None:
+    for name in set(called):
+        use = tools.get(name)
+        if use is None:
+            if len(tools) >= MOST_TOOLS:
+                continue
+            use = tools[name] = ToolUse()
+        use.rollouts += 1
+        use.calls += called.count(name)
+        use.errors += failed.count(name) if failed else 0
+
+
+_ID_NAMES = ("id", "index", "idx", "seed", "uuid")
+
+
+def _tokens(usage: Mapping[str, Any], generated: Sequence[RawItem]) -> dict[str, Any]:
+    counts: dict[str, Any] = {"input": usage.get("input_tokens"), "output": usage.get("output_tokens")}
+    details = usage.get("output_tokens_details")
+    counts["reasoning"] = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    generated = [item for item in generated if item.get("generation_token_ids")]
+    if counts["output"] is None and generated:
+        counts["input"] = sum(len(item.get("prompt_token_ids") or ()) for item in generated)
+        counts["output"] = sum(len(item["generation_token_ids"]) for item in generated)
+    return counts
+
+
+def _contiguous(rollout: Rollout) -> bool:
+    return rollout.token_drift is None and token_drift(rollout.output) is None
+
+
+def _cut(rollout: Rollout) -> str | None:
+    """Why the answer is incomplete, None if it is not."""
+    response = rollout.response or {}
+    details = response.get("incomplete_details")
+    if details:
+        return str(details.get("reason") or "unknown") if isinstance(details, dict) else str(details)
+    return "unknown" if response.get("status") == "incomplete" else None
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _answer(value: Any) -> Any:
+    """What is voted for: letter case and white space do not count; nothing and the empty text are no vote."""
+    if isinstance(value, str):
+        # What is longer than an answer is an essay, which nobody writes twice.
+        value = " ".join(value.split()).casefold() if len(value) <= 400 else value
+    return None if value in ("", [], {}) else value
+
+
+def _mark(value: Any) -> int:
+    """64 bits, the same for equal values within a pass (workers are forked: they share the seed of `hash`); 0 is none."""
+    if value is None:
+        return 0
+    if isinstance(value, str):
+        return hash(value) or 1
+    return hash(orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)) or 1
+
+
+def _key(source: int, env: str, task: str, task_index: int | None, index: int | None) -> int:
+    return 0 if index is None else hash((source, env, task, task_index, index)) or 1
+
+
+def _failure(env: str, outcome: Outcome, failure: Failure | None) -> tuple[FailureKind, str]:
+    stage, kind = (failure.stage, failure.type) if failure else ("unknown", "unknown")
+    return FailureKind(env, outcome, stage, kind), _start(failure.message, 300) if failure else ""
+
+
+def _start(text: str, length: int = 80) -> str:
+    text = " ".join(text[: 4 * length].split())
+    return text if len(text) <= length else text[: length - 1] + "…"

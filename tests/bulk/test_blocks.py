@@ -1,0 +1,81 @@
+"""Files cut into blocks lose no line, whatever the size; work spread over processes comes back in order."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollforge.bulk.blocks import Block, blocks, line_number, lines, processes, spread
+from rollforge.errors import UserError
+
+
+@given(st.lists(st.binary(max_size=20).map(lambda text: text.replace(b"\n", b"").strip()), max_size=12), st.integers(1, 40))
+def test_every_line_once(tmp_path_factory: pytest.TempPathFactory, texts: list[bytes], size: int) -> None:
+    file = tmp_path_factory.mktemp("blocks") / "rows.jsonl"
+    file.write_bytes(b"\n".join(texts))
+    cut = list(blocks([file], size))
+    assert [block.start for block in cut[1:]] == [block.end for block in cut[:-1]]
+    found = [(at, line) for block in cut for at, line in lines(block)]
+    expected = file.read_bytes().split(b"\n") if file.stat().st_size else []
+    if expected and not expected[-1]:
+        expected.pop()
+    assert [line for _, line in found] == [
+        text.strip().removeprefix(b"\xef\xbb\xbf").strip() if n == 0 else text.strip() for n, text in enumerate(expected)
+    ]
+    for number, (at, _) in enumerate(found, 1):
+        assert line_number(file, at) == number
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot read .*nothing.jsonl: No such file"):
+        list(blocks([tmp_path / "nothing.jsonl"]))
+
+
+def length(file: str, block: Block) -> tuple[int, int]:
+    assert block.file == file
+    return sum(len(line) for _, line in lines(block)), os.getpid()
+
+
+def test_work_in_processes_comes_back_in_order(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b"".join(b"x" * n + b"\n" for n in range(100)))
+    cut = list(blocks([file], 60))
+    here = list(spread(partial(length, str(file)), cut))
+    there = list(spread(partial(length, str(file)), cut, workers=2))
+    assert [count for count, _ in there] == [count for count, _ in here]
+    assert sum(count for count, _ in here) == sum(range(100))
+    assert {process for _, process in here} == {os.getpid()}
+    assert os.getpid() not in {process for _, process in there}
+
+
+def refuse(number: int) -> int:
+    if number == 3:
+        raise UserError("three")
+    return number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_the_work_raises_is_raised_here(workers: int) -> None:
+    results = spread(refuse, range(100), workers)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(UserError, match="three"):
+        next(results)
+
+
+def die(number: int) -> int:
+    if number == 2:
+        os._exit(9)
+    return number
+
+
+def test_a_killed_worker_is_named() -> None:
+    with pytest.raises(UserError, match="worker process was killed"):
+        list(spread(die, range(10), workers=2))
+
+
+def test_small_files_take_one_process() -> None:
+    assert processes(1_000_000) == 1
+    assert processes(1 << 40) >= 1

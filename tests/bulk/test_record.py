@@ -1,0 +1,197 @@
+"""A row decoded in part says what the row read whole says: for every shape, usual and odd, and for what is wrong with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rollforge.bulk.blocks import Unusable, read
+from rollforge.bulk.record import Record
+from rollforge.errors import UserError
+from rollforge.records.items import item_type, text_of
+from rollforge.records.messages import Dialect, messages
+from rollforge.records.rows import rollout_from_row
+
+ROWS = Path(__file__).parents[1] / "records/rows/rollouts.jsonl"
+DIALECTS = [Dialect(flat=True, reasoning=kind) for kind in ("think", "reasoning_content", "none")]
+KNOWN = ("role", "content", "reasoning_content", "reasoning", "refusal", "tool_calls", "tool_call_id", "name")
+
+
+def told(make: Any) -> Any:
+    try:
+        return make()
+    except (UserError, ValueError) as error:
+        return f"error: {error}"
+
+
+def known(chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for message in chat:
+        for call in message.get("tool_calls", ()):
+            for key in call.keys() - {"id", "type", "function"}:
+                del call[key]
+    return [{key: value for key, value in message.items() if key in KNOWN} for message in chat]
+
+
+def whole(line: bytes, dialect: Dialect) -> Any:
+    rollout = rollout_from_row(json.loads(line))
+    return known([*messages(rollout.params, (), dialect), *messages({}, rollout.output, dialect)])
+
+
+def parts(line: bytes, dialect: Dialect) -> Any:
+    record = Record(line)
+    return [*record.prompt_messages(dialect), *record.response_messages(dialect)]
+
+
+def agree(line: bytes) -> None:
+    for dialect in DIALECTS:
+        expected, found = (
+            told(lambda dialect=dialect: whole(line, dialect)),
+            told(lambda dialect=dialect: parts(line, dialect)),
+        )
+        if isinstance(expected, str):  # of several mistakes either may name another
+            assert isinstance(found, str)
+            return
+        assert found == expected
+    record, rollout = Record(line), rollout_from_row(json.loads(line))
+    assert (record.outcome, record.reward, record.index) == (rollout.outcome, rollout.reward, rollout.index)
+    assert record.env == (rollout.env or "")
+    assert record.model == rollout.model
+    assert [item.kind for item in record.items()] == [item_type(item) for item in rollout.output]
+
+
+@pytest.mark.parametrize("line", ROWS.read_bytes().splitlines())
+def test_stored_rows(line: bytes) -> None:
+    agree(line)
+
+
+text = st.text(max_size=8)
+part = st.one_of(
+    text,
+    st.fixed_dictionaries({"type": st.sampled_from(["output_text", "input_text", "text"]), "text": text}),
+    st.fixed_dictionaries({"text": text}),
+    st.fixed_dictionaries({"type": st.just("refusal"), "refusal": text}),
+    st.fixed_dictionaries({"type": st.just("input_image"), "image_url": text}),
+)
+content = st.one_of(st.none(), text, st.lists(part, max_size=3))
+role = st.sampled_from(["user", "assistant", "system", "developer"])
+item = st.one_of(
+    st.fixed_dictionaries(
+        {"role": role, "content": content}, optional={"type": st.just("message"), "id": text, "odd": text}
+    ),
+    st.fixed_dictionaries({"type": st.just("message"), "content": content}),
+    st.fixed_dictionaries({"type": st.just("reasoning"), "summary": content}, optional={"content": content, "id": text}),
+    st.fixed_dictionaries(
+        {"type": st.just("function_call"), "name": text, "arguments": st.one_of(text, st.just('{"a": 1}'))},
+        optional={"call_id": text, "status": text, "generation_token_ids": st.just([1]), "namespace": text},
+    ),
+    st.fixed_dictionaries({"type": st.just("function_call_output"), "output": content}, optional={"call_id": text}),
+    st.fixed_dictionaries({"type": st.sampled_from(["web_search_call", "mcp_call"])}),
+    st.just({"content": "neither type nor role"}),
+)
+params = st.fixed_dictionaries(
+    {"input": st.one_of(text, st.lists(item, max_size=3))}, optional={"instructions": st.one_of(st.none(), text)}
+)
+row = st.fixed_dictionaries(
+    {
+        "responses_create_params": params,
+        "response": st.fixed_dictionaries({"output": st.lists(item, max_size=6)}),
+        "reward": st.one_of(st.none(), st.booleans(), st.floats(-2, 2), text),
+    },
+    optional={"agent_ref": st.fixed_dictionaries({"name": text}), "_ng_rollout_index": st.integers(0, 3)},
+)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(row)
+def test_any_row(made: dict[str, Any]) -> None:
+    agree(json.dumps(made).encode())
+
+
+BROKEN = {
+    b"": "blank line",
+    b"{": "not JSON",
+    b"[1]": "the line is list, not an object",
+    b"{}": "no responses_create_params",
+    b'{"responses_create_params": 7}': "responses_create_params is not an object",
+    b'{"responses_create_params": {"input": null}}': "responses_create_params.input is missing",
+    b'{"responses_create_params": {"input": "q"}, "response": {"output": []}}': "no reward",
+    b'{"responses_create_params": {"input": "q"}, "response": {"output": []}, "reward": "1"}': "reward is '1', not a number",
+    b'{"responses_create_params": {"input": "q"}, "reward": 1}': "no response.output and no output",
+    b'{"responses_create_params": {"input": "q"}, "response": {"usage": 1}, "reward": 1}': "usage is int, not an object",
+    b"\x1f\x8b\x08\x00binary": "not JSON",
+    b'{"responses_create_params": {"input": "\xff"}, "response": {"output": []}, "reward": 1}': "",
+}
+
+
+@pytest.mark.parametrize("line", BROKEN)
+def test_what_is_wrong_with_a_row(line: bytes) -> None:
+    found = read(line)
+    if isinstance(found, Record):  # a part that nobody asked for yet
+        with pytest.raises((UserError, ValueError)):
+            found.prompt_messages()
+        return
+    assert isinstance(found, Unusable)
+    assert BROKEN[line] in found.reason
+
+
+def test_a_prompt_is_the_same_however_it_is_written() -> None:
+    def prompt(params: dict[str, Any]) -> bytes:
+        row = {"responses_create_params": params, "response": {"output": []}, "reward": 1}
+        return Record(json.dumps(row).encode()).prompt
+
+    asked = prompt({"input": "Which?"})
+    assert asked == prompt({"input": [{"role": "user", "content": "Which?"}], "temperature": 1})
+    assert asked == prompt(
+        {"input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Which?"}]}]}
+    )
+    assert asked != prompt({"input": "Which? "})
+    assert asked != prompt({"input": "Which?", "instructions": "Be brief."})
+    system = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Which?"}]
+    assert prompt({"input": system}) == prompt({"input": "Which?", "instructions": "Be brief."})
+
+
+def test_groups_of_two_collections_do_not_mix() -> None:
+    def group(question: str, index: int | None, agent: str = "a", **block: Any) -> bytes:
+        row = {"responses_create_params": {"input": question}, "response": {"output": []}, "reward": 1}
+        row |= {"agent_ref": {"name": agent}, "rollforge": block} | ({} if index is None else {"_ng_task_index": index})
+        return Record(json.dumps(row).encode()).group
+
+    assert group("q", 0) == group("q", 0)
+    assert group("q", 0) != group("other", 0)  # indices begin anew in each collection
+    assert group("q", 0) != group("q", 1)  # the same words, another task
+    assert group("q", 0) != group("q", 0, agent="b")
+    assert group("q", None) == group("q", None)
+    assert group("q", 3, task="t") == group("q", 9, task="t")
+
+
+def test_fields_are_found_where_they_are() -> None:
+    row = {
+        "responses_create_params": {
+            "input": "q",
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+        },
+        "response": {
+            "output": [],
+            "usage": {"output_tokens": 7},
+            "incomplete_details": {"reason": "max_turns"},
+            "model": "m",
+        },
+        "reward": 0.5,
+        "expected_answer": 123456789012345678901234567890,
+        "accuracy": True,
+        "name": "n",
+        "rollforge": {"outcome": "scored", "shadowed": {"reward": 9}},
+    }
+    record = Record(json.dumps(row).encode())
+    assert record.field("expected_answer") == 123456789012345678901234567890
+    assert record.usage == {"output_tokens": 7}
+    assert (record.incomplete, record.model) == ("max_turns", "m")
+    assert record.tools == [{"type": "function", "name": "f", "parameters": {}}]
+    assert dict(record.numbers())["accuracy"] is True
+    assert "accuracy" in record
+    assert "nothing" not in record
+    assert record.fields(but=["name"]).keys() == {"expected_answer", "accuracy"}
+    assert text_of(record.question) == "q"
