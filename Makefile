@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-extras check bench docs clean
+.PHONY: demo test test-extras test-trainers check bench docs clean
 
 demo: $(VENV)/core
 	@echo "A small policy tries calculator tasks, 8 times each; a verifier scores every attempt. No network, no key, no GPU."
@@ -30,6 +30,10 @@ test: $(VENV)/dev
 # Against torch, transformers and math-verify, which are large; `make test` skips these tests where they are not installed.
 test-extras: $(VENV)/extras
 	$(BIN)/pytest -m extras
+
+# Against the trainers that the exports are for, as far as they run without a GPU: TRL trains, verl and OpenRLHF load.
+test-trainers: $(VENV)/trainers
+	$(BIN)/pytest -m trainers
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -63,6 +67,14 @@ $(VENV)/dev: pyproject.toml | $(VENV)/bin/python
 $(VENV)/extras: $(VENV)/dev
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
 	$(BIN)/python -m pip install --quiet --editable '.[train,math]'
+	@touch $@
+
+# Without their dependencies, which want CUDA; what their data set classes and reward managers import follows.
+$(VENV)/trainers: $(VENV)/extras
+	$(BIN)/python -m pip install --quiet --editable '.[trl,parquet]' peft
+	$(BIN)/python -m pip install --quiet --no-deps verl openrlhf
+	$(BIN)/python -m pip install --quiet accelerate cachetools codetiming dill fastapi hydra-core jsonlines pandas pillow \
+		pylatexenc ray tensordict torchdata uvicorn
 	@touch $@
 
 $(VENV)/docs: $(VENV)/dev

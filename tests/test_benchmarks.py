@@ -104,3 +104,21 @@ def test_an_engine_benchmark_prints_its_figures(which, options, figures):
     assert ended.returncode in (0, 1), ended.stderr
     assert [name for name in figures if name not in ended.stdout] == [], ended.stderr
     assert "bar" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("which", "options", "figures"),
+    [
+        ("speed", ["--mb", "1", "--only", "SFT export,transform dpo"], ["SFT export", "transform dpo", "ratio"]),
+        ("speed", ["--mb", "1", "--only", "dedup,split,statistics"], ["exact dedup", "split", "statistics"]),
+        ("memory", ["--mb", "1", "--times", "2", "--only", "GRPO"], ["GRPO export", "peak memory"]),
+    ],
+)
+def test_a_data_benchmark_prints_its_figures(which, options, figures, tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "data.py"), which, "--quick", "--folder", str(tmp_path), *options]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    # 1 is a missed bar: with so little data, on a busy machine, that says nothing.
+    assert ended.returncode in (0, 1), ended.stderr
+    assert [name for name in figures if name not in ended.stdout] == [], ended.stderr
+    assert "bar" in ended.stdout
+    assert [file.name for file in tmp_path.iterdir()] == ["rollouts-1.jsonl"]

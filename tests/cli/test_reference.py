@@ -11,7 +11,19 @@ from typer.testing import CliRunner
 from rollforge.cli.main import app
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
-VERBS = (["collect"], ["stats"], ["show"], ["env", "list"], ["env", "show"], ["env", "new"])
+VERBS = (
+    ["collect"],
+    ["stats"],
+    ["show"],
+    ["advise"],
+    ["check"],
+    ["diff"],
+    ["export"],
+    ["curate"],
+    ["env", "list"],
+    ["env", "show"],
+    ["env", "new"],
+)
 HEAD = """# Command line
 
 Made from `--help`. Exit status: 0 done, 1 the work failed or is incomplete, 2 the request was wrong, 130 interrupted.

@@ -122,7 +122,7 @@ def spread(work: Callable[[A], B], items: Iterable[A], workers: int = 1) -> Iter
                 result = work(item)
             yield result
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _prepare, (work,)) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _prepare, (work, os.getpid())) as pool:
         waiting: deque[Future[B]] = deque()
         try:
             for item in items:
@@ -156,14 +156,14 @@ def _run(item: Any) -> Any:
     return _work[0](item)
 
 
-def _prepare(work: Callable[[Any], Any]) -> None:
+def _prepare(work: Callable[[Any], Any], parent: int) -> None:
     _work[:] = [work]
     # Ctrl-C goes to the whole group: the parent stops the work, the workers just end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()
     gc.disable()
     # A parent that is killed cannot stop them: they would wait for work for ever.
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
 
 
 def _leave_with(parent: int) -> None:

@@ -7,8 +7,13 @@ import sys
 
 import typer
 
+from rollforge.cli.advise import advise
+from rollforge.cli.check import check
 from rollforge.cli.collect import collect
+from rollforge.cli.curate import curate
+from rollforge.cli.diff import diff
 from rollforge.cli.env import app as env_app
+from rollforge.cli.export import export
 from rollforge.cli.show import show
 from rollforge.cli.stats import stats
 from rollforge.errors import RollforgeError, UserError
@@ -25,6 +30,11 @@ app = typer.Typer(
 app.command()(collect)
 app.command()(stats)
 app.command()(show)
+app.command()(curate)
+app.command()(advise)
+app.command()(check)
+app.command()(diff)
+app.command()(export)
 app.add_typer(env_app, name="env")
 
 

@@ -33,7 +33,7 @@ def stats(
 
     sources = [find_run(run) for run in runs]
     size = sum(file.stat().st_size for source in sources for file in source.files)
-    with _progress(size) as seen:
+    with progress(size) as seen:
         found = profile_files(
             *sources, success=success, keep_bad=sys.maxsize if bad else 5, workers=workers or processes(size), seen=seen
         )
@@ -56,7 +56,7 @@ def stats(
 
 
 @contextmanager
-def _progress(size: int) -> Iterator[Callable[[int], None]]:
+def progress(size: int) -> Iterator[Callable[[int], None]]:
     """On a terminal, says how far a long read has come."""
     read = 0
     shown = sys.stderr.isatty() and size > 50_000_000

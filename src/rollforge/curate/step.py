@@ -6,7 +6,7 @@ their files until the end; then each kept one is written once, with the changes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
@@ -44,6 +44,11 @@ class Sample:
     copies: int = 1
     """How often the row is written (upsampling)."""
 
+    def __reduce__(self) -> tuple[type[Sample], tuple[Any, ...]]:
+        # Samples go through the disk when they are sorted; what a dataclass does by itself takes half as long again.
+        changing = (self.reward, self.facts, self.changes, self.split, self.copies)
+        return Sample, (self.source, self.at, self.env, self.group, self.prompt, *changing)
+
     @property
     def place(self) -> tuple[int, int]:
         return (self.source, self.at)
@@ -65,6 +70,8 @@ class Workspace:
     folder: Path
     """For temporary files."""
     seed: int = 0
+    runs: Sequence[str] = ()
+    """For `Sample.source`: the run that each input file belongs to, as the user named it."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the step wants in the report, JSON: counts per category, ranges before and after, proofs."""
     warnings: list[str] = field(default_factory=list)

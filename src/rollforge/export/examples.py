@@ -81,6 +81,10 @@ class Judged:
     completion: list[Json]
     tools: list[Json]
     label: bool
+    answer: str | None = None
+    """The expected answer as text; filled, as `fields` are, where a kind wants `every` rollout."""
+    fields: Json = field(default_factory=dict)
+    """The row's other top-level fields."""
 
 
 Example: TypeAlias = Prompt | Demonstration | Pair | Judged

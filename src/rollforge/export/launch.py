@@ -17,13 +17,14 @@ def script(
     paths: Iterable[Path],
     needs: Iterable[str] = (),
     modules: Iterable[str] = (),
+    variables: Iterable[str] = (),
     home: str | None = None,
     slurm: str | None = None,
 ) -> str:
     """A bash script that checks and then runs `command` (one shell command; newlines escaped).
 
-    `paths` must exist; `needs` are programs, `modules` Python modules that must be there; `home` is the directory in which
-    to run; `slurm` replaces the command where `settings.nodes > 1`.
+    `paths` must exist; `needs` are programs, `modules` Python modules that must be there; `variables` of the environment
+    must be set; `home` is the directory in which to run; `slurm` replaces the command where `settings.nodes > 1`.
     """
     run = slurm if slurm and settings.nodes > 1 else command
     token = ' "WANDB_API_KEY"' if settings.logger == "wandb" else ""
@@ -31,6 +32,7 @@ def script(
         *(f"have_path {shlex.quote(str(path))}" for path in paths),
         *(f"have_program {shlex.quote(name)}" for name in needs),
         *(f"have_module {shlex.quote(name)}" for name in modules),
+        *(f"have_variable {shlex.quote(name)}" for name in variables),
         *([] if settings.nodes > 1 else [f"have_gpus {settings.gpus}"]),
         *([f"have_token{token}"] if token else []),
         *([f"hub_login {shlex.quote(settings.model)}"] if not settings.model.startswith(("/", ".")) else []),
@@ -57,6 +59,7 @@ have_gpus() {{
   [ "$found" -ge "$1" ] || problem "$1 GPUs are asked for, $found found"
 }}
 have_token() {{ [ -n "${{!1:-}}" ] || problem "$1 is not set"; }}
+have_variable() {{ [ -n "${{!1:-}}" ] || problem "the environment variable $1 is not set"; }}
 hub_login() {{
   [ -n "${{HF_HOME:-}}" ] || advice "HF_HOME is not set: models go to ~/.cache/huggingface"
   [ -n "${{HF_TOKEN:-}}" ] || [ -e "${{HF_HOME:-$HOME/.cache/huggingface}}/token" ] \\

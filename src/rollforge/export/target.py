@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from rollforge.config import Section
+from rollforge.export.mapping import checked, flattened
 from rollforge.records.items import Json
 
 Family = Literal["prompt", "demonstration", "pair", "judged"]
@@ -56,6 +57,8 @@ class Settings(Section):
     """Image for Slurm."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Any other keys of the framework's configuration, dotted."""
+    mapping: Annotated[dict[str, str], BeforeValidator(flattened), AfterValidator(checked)] = Field(default_factory=dict)
+    """Output name (dots nest) -> source, for `generic:mapping` (`export.mapping`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ class Kind:
     """Parquet: column -> "string", "double", "int64", "bool"; the row's other values are JSON text."""
     per_env: bool = False
     """One file for each environment (NeMo RL derives the task from the file's name)."""
+    every: bool = False
+    """Of the judged family: all judged rollouts, also those between the thresholds."""
     needs_answer: bool = False
     """Prompts without an expected answer are refused: the framework would score them 0 without a word."""
 

@@ -28,6 +28,8 @@ MOST_COLUMNS = 400
 MOST_TOOLS = 1000
 """Names come from data: beyond these, further ones are left out, so that hostile rows cannot fill the memory."""
 
+MARKS = ("task", "key", "prompt", "answer", "reply", "conversation")
+
 
 @dataclass(frozen=True, slots=True)
 class Label:
@@ -56,44 +58,47 @@ class Part:
     numbers: dict[str, array[float]] = field(default_factory=dict)
     """Columns by name; one that ends early is unknown for the rest, as is NaN."""
     marks: dict[str, array[int]] = field(default_factory=dict)
-    """task, key, answer, reply, conversation, prompt: 64-bit hashes; 0 is none."""
+    """By `MARKS`: 64-bit hashes; 0 is none."""
     labels: dict[int, Label] = field(default_factory=dict)
     tools: dict[str, ToolUse] = field(default_factory=dict)
     cuts: Counter[str] = field(default_factory=Counter)
     """Why answers were cut short."""
     judged: Counter[Outcome] = field(default_factory=Counter)
     _names: tuple[str, ...] = ()
-    _filled: list[array[float]] = field(default_factory=list)
+    _numbers: list[tuple[float, ...]] = field(default_factory=list)
+    _marks: list[tuple[int, ...]] = field(default_factory=list)
 
-    def add(self, numbers: dict[str, float], marks: dict[str, int]) -> None:
-        """Append a row. `marks` are the same names for every row."""
+    def add(self, numbers: dict[str, float], marks: tuple[int, ...]) -> None:
+        """Append a row; `marks` as in `MARKS`."""
         names = tuple(numbers)
-        if names == self._names:
-            for column, value in zip(self._filled, numbers.values(), strict=True):
-                column.append(value)
-        else:
-            self._spread(numbers)
-            full = [column for column in self.numbers.values() if len(column) > self.size]
-            if len(full) == len(numbers):
-                # The next row has the same names, nearly always.
-                self._names, self._filled = names, [self.numbers[name] for name in names]
-        for name, mark in marks.items():
-            if name not in self.marks:
-                self.marks[name] = array("q")
-            self.marks[name].append(mark)
-        self.size += 1
+        if names != self._names:
+            # Rows with the same names follow each other, nearly always.
+            self._settle()
+            self._names = names
+        self._numbers.append(tuple(numbers.values()))
+        self._marks.append(marks)
 
-    def _spread(self, numbers: dict[str, float]) -> None:
-        self._names, self._filled = (), []
-        for name, value in numbers.items():
+    def done(self) -> Part:
+        """After the last row."""
+        self._settle()
+        return self
+
+    def _settle(self) -> None:
+        if not self._numbers:
+            return
+        for name, values in zip(self._names, zip(*self._numbers, strict=True), strict=True):
             column = self.numbers.get(name)
             if column is None:
                 if len(self.numbers) >= MOST_COLUMNS:
                     continue
                 column = self.numbers[name] = array("d")
-            if len(column) < self.size:
-                column.extend([nan] * (self.size - len(column)))
-            column.append(value)
+            column.extend([nan] * (self.size - len(column)))
+            column.extend(values)
+        for name, marks in zip(MARKS, zip(*self._marks, strict=True), strict=True):
+            self.marks.setdefault(name, array("q")).extend(marks)
+        self.size += len(self._marks)
+        self._numbers.clear()
+        self._marks.clear()
 
 
 class Store:

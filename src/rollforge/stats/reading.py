@@ -11,9 +11,9 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import orjson
@@ -175,64 +175,42 @@ def _problem(fragment: Fragment, source: int, record: Record) -> Unusable | None
     return None
 
 
-@dataclass(slots=True)
-class _Row:
-    """What is measured, of a `Record` or a `Rollout` with a reward."""
-
-    env: str
-    outcome: Outcome
-    reward: float
-    task: str
-    task_index: int | None
-    key: int
-    attempt: int
-    seconds: Mapping[str, Any]
-    items: Sequence[Item]
-    tokens: Mapping[str, Any]
-    cut: str | None
-    question: str
-    prompt: int
-    numbers: Iterable[tuple[str, Any]]
-    parts: Any
-    """`reward_components`."""
-    answer: Any
-    """What is voted for; ... for the reply."""
-    contiguous: bool | None
-
-
 def _add_record(fragment: Fragment, source: int, record: Record) -> None:
     env = record.env or UNNAMED
-    task, index = record.task, record.task_index
-    if "task" not in record.block:
+    block = record.block
+    index = record.task_index
+    prompt = record.prompt
+    if "task" in block:
+        task = record.task
+    elif index is None:
+        task = prompt.hex()[:16]
+    else:
         agent = record.agent
-        task = (f"{agent}:{task}" if agent else task) if task else record.prompt.hex()[:16]
+        task = f"{agent}:{index}" if agent else str(index)
     key = _key(source, env, task, index, record.index)
     fragment.used += 1
     if record.reward is None:
         fragment.failed.append((key, *_failure(env, record.outcome, record.rollout.failure)))
         return
     items = record.items()
-    generated = any(item.generation_token_ids for item in items)
-    row = _Row(
-        env=env,
-        outcome=record.outcome,
-        reward=record.reward,
-        task=task,
-        task_index=index,
-        key=key,
-        attempt=record.block.get("attempt", 1),
-        seconds=record.block.get("seconds", {}),
-        items=items,
-        tokens=_tokens(record.usage, record.rollout.output if generated else ()),
-        cut=record.incomplete,
-        question=record.question,
-        prompt=int.from_bytes(record.prompt[:8], "little", signed=True) or 1,
-        numbers=record.numbers(),
-        parts=record.field("reward_components") if "reward_components" in record else None,
-        answer=record.field("extracted_answer") if "extracted_answer" in record else ...,
-        contiguous=_contiguous(record.rollout) if generated else None,
-    )
-    _add(fragment.parts, row)
+    part = _part(fragment, env, record.outcome, record.incomplete)
+    numbers = {"reward": record.reward, "attempt": block.get("attempt", 1)}
+    said = _said(part.tools, numbers, items)
+    generated = said.generated
+    if generated:
+        numbers["contiguous"] = _contiguous(record.rollout)
+    _add_tokens(numbers, record.usage, record.rollout.output if generated else ())
+    if "seconds" in block:
+        _add_seconds(numbers, block["seconds"])
+    for name, value in record.numbers():
+        _add_metric(numbers, name, value)
+    if "reward_components" in record:
+        _add_components(numbers, record.field("reward_components"))
+    name = hash(task) or 1
+    if name not in part.labels:
+        part.labels[name] = Label(name, task, index, _start(record.question))
+    answer = record.field("extracted_answer") if "extracted_answer" in record else said.reply
+    part.add(numbers, (name, key, int.from_bytes(prompt[:8], "little", signed=True) or 1, _mark(_answer(answer)), *said.marks))
 
 
 def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
@@ -242,77 +220,42 @@ def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
     if rollout.reward is None:
         fragment.failed.append((key, *_failure(env, rollout.outcome, rollout.failure)))
         return
-    generated = [item for item in rollout.output if item.get("generation_token_ids")]
+    part = _part(fragment, env, rollout.outcome, _cut(rollout))
+    numbers: dict[str, float] = {"reward": rollout.reward, "attempt": rollout.attempt}
+    said = _said(part.tools, numbers, [item_of(item) for item in rollout.output])
+    if said.generated:
+        numbers["contiguous"] = _contiguous(rollout)
     usage = (rollout.response or {}).get("usage")
-    row = _Row(
-        env=env,
-        outcome=rollout.outcome,
-        reward=rollout.reward,
-        task=rollout.task,
-        task_index=rollout.task_index,
-        key=key,
-        attempt=rollout.attempt,
-        seconds=rollout.seconds,
-        items=[item_of(item) for item in rollout.output],
-        tokens=_tokens(usage if isinstance(usage, dict) else {}, generated),
-        cut=_cut(rollout),
-        question=prompt_text(rollout.params),
-        prompt=_mark([input_items(rollout.params), rollout.params.get("instructions")]),
-        numbers=rollout.fields.items(),
-        parts=rollout.fields.get("reward_components"),
-        answer=rollout.fields.get("extracted_answer", ...),
-        contiguous=_contiguous(rollout) if generated else None,
-    )
-    _add(fragment.parts, row)
-
-
-def _add(parts: dict[str, Part], row: _Row) -> None:
-    part = parts.get(row.env)
-    if part is None:
-        part = parts[row.env] = Part()
-    part.judged[row.outcome] += 1
-    if row.cut:
-        part.cuts[row.cut[:60]] += 1
-    numbers: dict[str, float] = {"reward": row.reward, "attempt": row.attempt}
-    said = _said(part.tools, numbers, row.items)
-    if row.contiguous is not None:
-        numbers["contiguous"] = row.contiguous
-    for name, value in row.tokens.items():
-        if _is_number(value):
-            numbers[f"tokens.{name}"] = value
-    for name, value in row.seconds.items():
-        if _is_number(value):
-            numbers[f"seconds.{name}"] = value
-    for name, value in row.numbers:
-        if _is_number(value) and not name.startswith("_") and name.lower().rpartition("_")[2] not in _ID_NAMES:
-            numbers[f"metric.{name}"] = float(value)
-    if isinstance(row.parts, dict):
-        for name, value in row.parts.items():
-            if _is_number(value):
-                numbers[f"metric.reward_components.{name}"] = float(value)
-    task = hash(row.task) or 1
+    _add_tokens(numbers, usage if isinstance(usage, dict) else {}, rollout.output if said.generated else ())
+    _add_seconds(numbers, rollout.seconds)
+    for name, value in rollout.fields.items():
+        _add_metric(numbers, name, value)
+    _add_components(numbers, rollout.fields.get("reward_components"))
+    task = hash(rollout.task) or 1
     if task not in part.labels:
-        part.labels[task] = Label(task, row.task, row.task_index, _start(row.question))
-    answer = _answer(said.reply if row.answer is ... else row.answer)
-    spoke = said.reply or said.calls
-    marks = {
-        "task": task,
-        "key": row.key,
-        "prompt": row.prompt,
-        "answer": _mark(answer),
-        "reply": hash((said.reply, said.calls)) or 1 if spoke else 0,
-        "conversation": hash((said.texts, said.calls, said.thoughts)) or 1 if row.items else 0,
-    }
-    part.add(numbers, marks)
+        part.labels[task] = Label(task, rollout.task, rollout.task_index, _start(prompt_text(rollout.params)))
+    prompt = _mark([input_items(rollout.params), rollout.params.get("instructions")])
+    answer = rollout.fields.get("extracted_answer", said.reply)
+    part.add(numbers, (task, key, prompt, _mark(_answer(answer)), *said.marks))
 
 
-@dataclass(slots=True)
-class _Said:
+def _part(fragment: Fragment, env: str, outcome: Outcome, cut: str | None) -> Part:
+    part = fragment.parts.get(env)
+    if part is None:
+        part = fragment.parts[env] = Part()
+    part.judged[outcome] += 1
+    if cut:
+        part.cuts[cut[:60]] += 1
+    return part
+
+
+class _Said(NamedTuple):
     reply: str
     """The last message."""
-    texts: tuple[str, ...]
-    calls: tuple[tuple[str, str | None], ...]
-    thoughts: tuple[str, ...]
+    marks: tuple[int, int]
+    """Of the reply with the calls, and of the whole conversation."""
+    generated: bool
+    """Whether there are token ids."""
 
 
 def _said(tools: dict[str, ToolUse], numbers: dict[str, float], items: Sequence[Item]) -> _Said:
@@ -324,8 +267,11 @@ def _said(tools: dict[str, ToolUse], numbers: dict[str, float], items: Sequence[
     errors: list[str] = []
     turns = 0
     ended = True
+    generated = False
     for item in items:
         kind = item.type or "message"
+        if item.generation_token_ids:
+            generated = True
         if kind == "function_call_output":
             if is_error(item):
                 errors.append(called.get(item.call_id, ""))
@@ -352,7 +298,10 @@ def _said(tools: dict[str, ToolUse], numbers: dict[str, float], items: Sequence[
     numbers["thought"] = bool(thoughts)
     numbers["calls"] = len(calls)
     numbers["call_errors"] = len(errors)
-    return _Said(reply, tuple(texts), tuple(calls), tuple(thoughts))
+    given = tuple(calls)
+    answered = hash((reply, given)) or 1 if reply or given else 0
+    whole = hash((tuple(texts), given, tuple(thoughts))) or 1 if items else 0
+    return _Said(reply, (answered, whole), generated)
 
 
 def _use(tools: dict[str, ToolUse], called: Sequence[str], failed: Sequence[str]) -> None:
@@ -367,18 +316,49 @@ def _use(tools: dict[str, ToolUse], called: Sequence[str], failed: Sequence[str]
         use.errors += failed.count(name) if failed else 0
 
 
-_ID_NAMES = ("id", "index", "idx", "seed", "uuid")
-
-
-def _tokens(usage: Mapping[str, Any], generated: Sequence[RawItem]) -> dict[str, Any]:
-    counts: dict[str, Any] = {"input": usage.get("input_tokens"), "output": usage.get("output_tokens")}
+def _add_tokens(numbers: dict[str, float], usage: Mapping[str, Any], generated: Sequence[RawItem]) -> None:
+    """`generated`: items that may have token ids, which are counted where the usage is unknown."""
+    given, made = usage.get("input_tokens"), usage.get("output_tokens")
+    if made is None and generated:
+        generated = [item for item in generated if item.get("generation_token_ids")]
+        given = sum(len(item.get("prompt_token_ids") or ()) for item in generated)
+        made = sum(len(item["generation_token_ids"]) for item in generated)
     details = usage.get("output_tokens_details")
-    counts["reasoning"] = details.get("reasoning_tokens") if isinstance(details, dict) else None
-    generated = [item for item in generated if item.get("generation_token_ids")]
-    if counts["output"] is None and generated:
-        counts["input"] = sum(len(item.get("prompt_token_ids") or ()) for item in generated)
-        counts["output"] = sum(len(item["generation_token_ids"]) for item in generated)
-    return counts
+    if _is_number(given):
+        numbers["tokens.input"] = given
+    if _is_number(made):
+        numbers["tokens.output"] = made
+    if isinstance(details, dict) and _is_number(details.get("reasoning_tokens")):
+        numbers["tokens.reasoning"] = details["reasoning_tokens"]
+
+
+def _add_seconds(numbers: dict[str, float], seconds: Mapping[str, Any]) -> None:
+    for name, value in seconds.items():
+        if _is_number(value):
+            numbers[f"seconds.{name}"] = value
+
+
+def _add_metric(numbers: dict[str, float], name: str, value: Any) -> None:
+    if _is_number(value):
+        column = _metric(name)
+        if column is not None:
+            numbers[column] = float(value)
+
+
+def _add_components(numbers: dict[str, float], parts: Any) -> None:
+    """Of `reward_components`."""
+    if isinstance(parts, dict):
+        for name, value in parts.items():
+            if _is_number(value):
+                numbers[f"metric.reward_components.{name}"] = float(value)
+
+
+@lru_cache(MOST_COLUMNS)
+def _metric(field: str) -> str | None:
+    """The column of a field; None for ids."""
+    if field.startswith("_") or field.lower().rpartition("_")[2] in ("id", "index", "idx", "seed", "uuid"):
+        return None
+    return f"metric.{field}"
 
 
 def _contiguous(rollout: Rollout) -> bool:

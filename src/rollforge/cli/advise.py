@@ -1,0 +1,139 @@
+"""`rollforge advise`: which algorithm the rollouts fit and why, and what to collect next."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rollforge.curate.advise import Advice
+    from rollforge.stats.source import Source
+
+
+def advise(
+    runs: list[str] = typer.Argument(
+        ..., metavar="RUN", help="Run directories, or JSONL files of rollouts (NeMo Gym's too)."
+    ),
+    success: float = typer.Option(1.0, help="The reward from which a rollout counts as solved."),
+    model: str | None = typer.Option(None, help="The model to be trained, such as Qwen2.5-7B: adds the GPUs it needs."),
+    workers: int | None = typer.Option(None, min=1, help="Processes (default: one, or all cores for large files)."),
+    json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
+) -> None:
+    """Which training algorithm the rollouts fit (GRPO, SFT, DPO, PPO) and why, with the next commands; what not to do with
+    them; what to collect next, with which settings."""
+    from rollforge.bulk.blocks import processes
+    from rollforge.cli.stats import progress
+    from rollforge.curate.advise import advise as judge
+    from rollforge.stats.profiling import profile_files
+    from rollforge.stats.source import find_run
+
+    sources = [find_run(run) for run in runs]
+    size = sum(file.stat().st_size for source in sources for file in source.files)
+    with progress(size) as seen:
+        found = profile_files(*sources, success=success, workers=workers or processes(size), seen=seen)
+    advice = judge(found, [source.name for source in sources], model, _answered(sources))
+    if json:
+        # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
+        from json import dumps
+
+        from rollforge.stats.estimate import finite
+
+        print(dumps({"runs": runs, "bad_count": found.bad_count, **finite(advice.row())}, indent=2, allow_nan=False))
+    else:
+        _print(advice)
+        if found.bad_count:
+            print(f"\n{found.bad_count:,} lines could not be used; rollforge stats --bad lists them")
+    empty = [source.name for source, used in zip(sources, found.used, strict=True) if not used]
+    if empty:
+        print(f"error: no usable rollout in {', '.join(empty)}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _answered(sources: Sequence[Source], most: int = 100) -> float | None:
+    """The share of rows with an expected answer, of the first ones of each file."""
+    from rollforge.bulk.blocks import blocks, records
+    from rollforge.bulk.record import Record
+    from rollforge.export.make import answer_of
+
+    found: list[bool] = []
+    for file in (file for source in sources for file in source.files):
+        for block in islice(blocks([file]), 1):
+            rows = (row for _, row in records(block) if isinstance(row, Record) and row.reward is not None)
+            found += [answer_of(row) is not None for row in islice(rows, most)]
+    return sum(found) / len(found) if found else None
+
+
+def _print(advice: Advice) -> None:
+    from rich.console import Group, RenderableType
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    from rollforge.stats.terminal import show
+    from rollforge.stats.visible import visible
+
+    parts: list[RenderableType] = []
+
+    def table(rows: list[tuple[str, str]], styles: tuple[str, str] = ("dim", "")) -> Table:
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, value in rows:
+            grid.add_row(Text(visible(name), style=styles[0]), Text(visible(value), style=styles[1]))
+        return grid
+
+    def titled(title: str, body: RenderableType) -> None:
+        parts.extend((*([Text("")] if parts else []), Text(title, style="bold"), Padding(body, (0, 0, 0, 2), expand=False)))
+
+    def listed(title: str, lines: list[str]) -> None:
+        if lines:
+            titled(title, table([("-", line) for line in lines]))
+
+    titled("Measured", table(advice.numbers))
+    first = advice.first
+    if first is None:
+        titled("Recommended", Text(visible(advice.nothing)))
+    else:
+        titled(f"Recommended: {first.algorithm}", table([("", line) for line in first.words]))
+        show(Group(*parts))
+        parts.clear()
+        # Not through rich, which folds or crops what is wider than the terminal: they are to be copied.
+        print("".join(f"  $ {_broken(visible(command))}\n" for command in first.commands))
+    others = [choice for choice in advice.choices if choice is not first]
+    rows = [(f"{one.algorithm}: {one.level}", "; ".join(line.rstrip(".") for line in one.words)) for one in others]
+    titled("The others, in order", table(rows, ("", "dim")))
+    if advice.environments:
+        enough = [(name, says) for name, says in advice.environments.items() if says is not None]
+        few = len(advice.environments) - len(enough)
+        rest = [(f"{few:,} others" if enough else f"all {few:,}", "too few rollouts to say")] if few else []
+        titled("Each environment by itself", table(enough + rest))
+    listed("What not to do", advice.avoid)
+    listed("Rewards", advice.rewards)
+    listed("What to collect next", advice.collect)
+    settings = [
+        (one.algorithm, f"--temperature {one.temperature:g} -k {one.repeats}{_concurrency(one.concurrency)}: {one.says}")
+        for one in advice.settings
+    ]
+    titled("How to collect, by algorithm (options of rollforge collect)", table(settings))
+    if advice.resources:
+        titled(f"GPUs for {visible(advice.resources.model)}", Text(visible(advice.resources.says)))
+    show(Group(*parts))
+
+
+def _broken(command: str, width: int = 72) -> str:
+    """A long command over several lines, still to be copied."""
+    lines = [""]
+    for word in re.findall(r"(?:[^\s']|'[^']*')+", command):
+        if lines[-1] and len(lines[-1]) + len(word) >= width:
+            lines.append("   ")
+        lines[-1] += f"{' ' if lines[-1] else ''}{word}"
+    return " \\\n".join(lines)
+
+
+def _concurrency(count: int | None) -> str:
+    return "" if count is None else f" --concurrency {count}"

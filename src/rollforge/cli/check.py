@@ -1,0 +1,144 @@
+"""`rollforge check`: will the trainer take these files?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rollforge.export.advice import Advice
+    from rollforge.export.check import Checked
+    from rollforge.export.target import Target
+
+
+def check(
+    files: list[Path] = typer.Argument(
+        None, metavar="FILE", help="JSON Lines or Parquet, ours or anybody's; or a folder that an export wrote."
+    ),
+    target: str | None = typer.Option(
+        None, "--for", metavar="FRAMEWORK:KIND", help="nemo-rl:sft, trl:dpo, ... (default: guessed from the fields)."
+    ),
+    config: list[Path] = typer.Option([], metavar="FILE", help="Also check the framework's configuration."),
+    loader: bool = typer.Option(True, help="Run the framework's own loader, if it is installed."),
+    workers: int = typer.Option(1, min=1, help="Processes."),
+    json: bool = typer.Option(False, "--json", help="Print what was found as JSON."),
+    error: str | None = typer.Option(None, metavar="TEXT", help="Explain a trainer's error message."),
+    log: Path | None = typer.Option(None, metavar="FILE", help="Explain the failures in a trainer's log."),
+) -> None:
+    """Check data files and configurations, line by line, as the framework's loader would; explain its errors."""
+    from rollforge.errors import UserError
+
+    if error is not None or log is not None:
+        if files or (error is not None and log is not None):
+            raise UserError("--error and --log stand alone: no files, and one of them")
+        raise typer.Exit(0 if _explain(error, log, json) else 1)
+    if not files:
+        raise UserError("which file? rollforge check train.jsonl --for nemo-rl:grpo")
+    results = _check(files, target, config, loader, workers)
+    if json:
+        # Not orjson: ASCII only, so that nothing in a file's text reaches the terminal as it is.
+        from json import dumps
+
+        rows = [checked.row() | ({"guessed": why} if why else {}) for checked, why in results]
+        print(dumps(rows[0] if len(rows) == 1 else rows, indent=2))
+    else:
+        for checked, why in results:
+            _print(checked, why)
+    if any(checked.errors for checked, _ in results):
+        raise typer.Exit(1)
+
+
+def _check(
+    files: list[Path], target: str | None, configs: list[Path], loader: bool, workers: int
+) -> list[tuple[Checked, str]]:
+    """Each with why its format was guessed; "" where it was said."""
+    from rollforge.errors import UserError
+    from rollforge.export.check import check_export, check_files, guess
+    from rollforge.registry import resolve
+
+    exports = [(folder, to, kind) for file in files if file.is_dir() for folder, to, kind in _exports(file, target)]
+    results = [(check_export(folder, to, kind, workers=workers, load=loader), "") for folder, to, kind in exports]
+    plain = [file for file in files if not file.is_dir()]
+    if configs and not plain:
+        raise UserError("--config is for files; an export's own configuration is checked with it")
+    if plain:
+        why = ""
+        if target is None:
+            name, kind, why = guess(plain[0])
+        else:
+            name, _, kind = target.partition(":")
+        to = resolve("export", name, "(--for FRAMEWORK:KIND)")
+        results.append((check_files(plain, to, kind, configs, workers=workers, load=loader), why))
+    return results
+
+
+def _exports(folder: Path, target: str | None) -> list[tuple[Path, Target, str]]:
+    """The outputs in a folder: `<framework>-<kind>`, or the folder itself."""
+    from rollforge.errors import UserError
+    from rollforge.registry import known, resolve
+
+    if target is not None:
+        name, _, kind = target.partition(":")
+        return [(folder, resolve("export", name, "(--for FRAMEWORK:KIND)"), kind)]
+    found = []
+    for place in (folder.resolve(), *sorted(child for child in folder.iterdir() if child.is_dir())):
+        for name in sorted(known("export"), key=len, reverse=True):
+            kind = place.name.removeprefix(f"{name}-")
+            if kind != place.name and kind in resolve("export", name).kinds:
+                found.append((place, resolve("export", name), kind))
+                break
+    if not found:
+        raise UserError(
+            f"{folder} is no folder of an export (they are called nemo-rl-sft, trl-dpo, ...): say --for FRAMEWORK:KIND"
+        )
+    return found
+
+
+def _print(checked: Checked, why: str) -> None:
+    from rollforge.stats.text import plural
+    from rollforge.stats.visible import visible
+
+    if why:
+        print(f"taken for {checked.target}: {visible(why)} (--for FRAMEWORK:KIND if that is wrong)")
+    for name, about in checked.files.items():
+        longest = f"longest row {about['longest_row_bytes'] / 1000:,.1f} kB (line {about['longest_row_line']})"
+        print(f"{visible(name)}: {plural(about['rows'], 'row')}, {plural(about['distinct_prompts'], 'prompt')}, {longest}")
+    for problem in checked.problems:
+        place = f"{problem.file}:{problem.line}" if problem.line else problem.file
+        print(visible(f"{place}: {problem.level}: {problem.message}"))
+    errors, warnings = checked.errors, len(checked.problems) - checked.errors
+    counts = f"{plural(errors, 'error')}, {plural(warnings, 'warning')}" if checked.problems else "no problems"
+    print(f"{checked.target}: {counts}; {visible(checked.loader)}")
+
+
+def _explain(error: str | None, log: Path | None, json: bool) -> bool:
+    from json import dumps
+
+    from rollforge.export.advice import Found, advise, advise_log, read_log
+    from rollforge.stats.visible import one_line
+
+    if error is not None:
+        found = [Found(0, error, 1, advice) for advice in advise(error)]
+    else:
+        found = advise_log(read_log(log or ""))
+    if json:
+        print(
+            dumps(
+                [{"line": one.line, "count": one.count, "text": one.text[:500], **_row(one.advice)} for one in found],
+                indent=2,
+            )
+        )
+        return bool(found)
+    for one in found:
+        times = f" ({one.count:,} times)" if one.count > 1 else ""
+        place = f"{log}:{one.line}{times}: " if one.line else ""
+        print(f"{place}{one_line(one.text, 160)}\n  cause   {one.advice.cause}\n  remedy  {one.advice.remedy}")
+    if not found:
+        print("no failure that is known; rollforge check FILE --for FRAMEWORK:KIND looks at the data")
+    return bool(found)
+
+
+def _row(advice: Advice) -> dict[str, str]:
+    return {"name": advice.name, "cause": advice.cause, "remedy": advice.remedy}

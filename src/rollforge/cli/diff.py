@@ -1,0 +1,123 @@
+"""`rollforge diff`: what changed between two data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import RenderableType
+
+    from rollforge.export.diff import Difference, Shape
+
+
+def diff(
+    a: str = typer.Argument(
+        ..., metavar="A", help="A file (JSON Lines, Parquet), a run, a curated directory, or an export."
+    ),
+    b: str = typer.Argument(..., metavar="B", help="What to compare it with."),
+    json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
+    workers: int | None = typer.Option(None, min=1, help="Processes (default: one per core)."),
+    temp: Path | None = typer.Option(None, metavar="DIR", help="For temporary files (default: the system's)."),
+) -> None:
+    """Compare two data sets by content: rows, prompts, answers, rewards, fields, and what the two were made with.
+
+    Exit status 0: the same rows; 1: different.
+    """
+    from rollforge.bulk.blocks import cores
+    from rollforge.export.diff import diff
+
+    found = diff(a, b, workers=workers or cores(), folder=temp)
+    if json:
+        # Not orjson: ASCII only, so that nothing in a file's text reaches the terminal as it is.
+        from json import dumps
+
+        print(dumps(found.row(), indent=2, default=str))
+    else:
+        _print(found)
+    if not found.same:
+        raise typer.Exit(1)
+
+
+def _print(found: Difference) -> None:
+    from rich.console import Group
+
+    from rollforge.stats.terminal import show
+
+    show(Group(*_parts(found)))
+
+
+def _parts(found: Difference) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    from rollforge.export.diff import shift
+    from rollforge.stats.visible import one_line, visible
+
+    a, b = found.a, found.b
+    for letter, side in (("A", a), ("B", b)):
+        broken = f", {side.unusable:,} lines that are no JSON objects" if side.unusable else ""
+        yield Text(
+            f"{letter}  {one_line(side.name, 60)}: {side.rows:,} rows in {len(side.files)} files{broken}", style="bold"
+        )
+    if found.same:
+        yield Text("the same rows", style="green")
+    yield from _table(
+        "Rows and prompts",
+        ("", "only A", "both", "only B"),
+        [
+            ("rows", f"{found.only_a:,}", f"{found.both:,}", f"{found.only_b:,}"),
+            ("prompts", f"{found.prompts_only_a:,}", f"{found.prompts_both:,}", f"{found.prompts_only_b:,}"),
+        ],
+    )
+    changed = (("answer", found.other_answer), ("response", found.other_response), ("reward", found.other_reward))
+    rows = [(f"another {name}", f"{count:,}") for name, count in changed if count]
+    yield from _table("Prompts in both, with", ("", "prompts"), rows)
+    places = [(kind, visible(place)) for kind, found_at in found.examples.items() for place in found_at]
+    yield from _table("Where", ("", "file:line"), places, words=2)
+    yield from _table(
+        "Fields",
+        ("field", "rows of A", "rows of B"),
+        [(visible(k), f"{x:,}", f"{y:,}") for k, (x, y) in found.fields().items()],
+    )
+    columns = ("", "rows A", "rows B", "reward A", "reward B", "bytes A", "bytes B")
+    envs = [(one_line(name, 30) or "(none)", *_shapes(x, y)) for name, x, y in found.envs()]
+    total = [("all", *_shapes(a.all, b.all))]
+    yield from _table("Distribution (means)", columns, total + (envs[:20] if len(envs) > 1 else []))
+    moved = (("rewards", shift(a.all.rewards, b.all.rewards)), ("lengths", shift(a.all.lengths, b.all.lengths)))
+    if not found.same:
+        text = ", ".join(f"{name} {value:.0%}" for name, value in moved if value is not None)
+        yield Text(f"  moved between the two: {text or '-'}", style="dim")
+    shown = [(name, one_line(str(x), 40), one_line(str(y), 40)) for name, (x, y) in found.parameters().items()]
+    yield from _table("Made with", ("parameter", "A", "B"), shown[:40], words=3)
+
+
+def _shapes(a: Shape, b: Shape) -> tuple[str, ...]:
+    x, y = a.row(), b.row()
+    return tuple(
+        "-" if side[name] is None else f"{side[name]:{how}}"
+        for name, how in (("rows", ","), ("mean_reward", ".3f"), ("mean_bytes", ",.0f"))
+        for side in (x, y)
+    )
+
+
+def _table(
+    title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], words: int = 1
+) -> Iterator[RenderableType]:
+    if not rows:
+        return
+    from rich import box
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="left" if place < words else "right", no_wrap=place >= words, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    yield Text(f"\n{title}", style="bold")
+    yield Padding(table, (0, 0, 0, 2), expand=False)

@@ -1,0 +1,163 @@
+"""`rollforge export`: from rollouts to the files, configurations and launch scripts of trainers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rollforge.export.result import Done, Exported
+
+
+def export(
+    runs: list[str] = typer.Argument(None, metavar="RUN", help="Run directories, curated ones, or JSONL files of rollouts."),
+    to: list[str] = typer.Option([], "--to", metavar="TARGET:KIND", help="As nemo-rl:grpo, trl:sft; may be repeated."),
+    out: Path | None = typer.Option(None, "--out", "-o", help="Directory; each target gets its own in it."),
+    config: Path | None = typer.Option(None, "--config", "-c", help="YAML with any of these options; options win over it."),
+    min_reward: float | None = typer.Option(None, help="A rollout from which one is a demonstration: SFT (default 0.95)."),
+    prompt_reward: float | None = typer.Option(None, help="Leave out tasks without an attempt of that reward: GRPO."),
+    strategy: str | None = typer.Option(None, help="Pairs: same_prompt (default) or stratified."),
+    pick: str | None = typer.Option(None, help="Of same_prompt: best_worst (default), all_pairs, margin, length_matched."),
+    min_gap: float | None = typer.Option(None, help="Reward of chosen minus rejected, at least (default 0.2)."),
+    high_threshold: float | None = typer.Option(None, help="Reward from which one is chosen (default 0.7)."),
+    low_threshold: float | None = typer.Option(None, help="Reward up to which one is rejected (default 0.4)."),
+    max_pairs: int | None = typer.Option(None, help="Pairs of one task, at most (default 4)."),
+    across_prompts: bool = typer.Option(False, "--across-prompts", help="Stratified: pair what is left of different tasks."),
+    reasoning: str | None = typer.Option(None, help="keep (default: reasoning_content), inline (<think>) or drop."),
+    answer: str | None = typer.Option(None, help="Field with the expected answer, dotted (default: looked for)."),
+    validation: float | None = typer.Option(None, help="Share of the prompts held out (default 0.1; 0: none)."),
+    seed: int | None = typer.Option(None, help="Of that split (default 0)."),
+    min_coverage: float | None = typer.Option(None, help="Share of rollouts that must have been judged (default 0.8)."),
+    model: str | None = typer.Option(None, help="To be trained: name on the hub, or directory."),
+    tokenizer: str | None = typer.Option(None, help="tokenizer.json, or its directory: measures lengths exactly."),
+    gpus: int | None = typer.Option(None, help="Per node (default 1)."),
+    nodes: int | None = typer.Option(None, help="Nodes; more than one: Slurm (default 1)."),
+    lora: int | None = typer.Option(None, help="Rank of LoRA, where the framework has it."),
+    set_: list[str] = typer.Option([], "--set", help="Any other key of the framework's configuration, as a.b=value."),
+    target_version: list[str] = typer.Option([], "--target-version", help="Of a framework, as nemo-rl=0.5."),
+    home: str | None = typer.Option(None, help="The framework's own checkout (NeMo RL)."),
+    mapping: Path | None = typer.Option(None, "--mapping", help="YAML with your field names, for generic:mapping."),
+    license_: str | None = typer.Option(None, "--license", help="Named in the data set card, as cc-by-4.0."),
+    workers: int | None = typer.Option(None, help="Processes (default: as many as pay off)."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace what an earlier export left."),
+    json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+) -> None:
+    """Write training data for NeMo RL, TRL, verl, OpenRLHF or any other trainer, with configuration, launch script, check,
+    manifest and card. Several targets are made in one pass."""
+    from rollforge.config import merge, read_yaml
+    from rollforge.errors import UserError
+    from rollforge.export.mapping import read_mapping
+    from rollforge.export.run import export_rollouts
+
+    options: dict[str, Any] = {
+        "min_reward": min_reward,
+        "prompt_reward": prompt_reward,
+        "strategy": strategy,
+        "pick": pick,
+        "min_gap": min_gap,
+        "high_threshold": high_threshold,
+        "low_threshold": low_threshold,
+        "max_pairs": max_pairs,
+        "across_prompts": across_prompts or None,
+        "reasoning": reasoning,
+        "answer": answer,
+        "validation": validation,
+        "seed": seed,
+        "min_coverage": min_coverage,
+        "model": model,
+        "tokenizer": tokenizer,
+        "gpus": gpus,
+        "nodes": nodes,
+        "lora": lora,
+        "home": home,
+        "license": license_,
+        "mapping": read_mapping(mapping) if mapping else None,
+        "workers": workers,
+        "overwrite": overwrite or None,
+        "set": dict(_setting(text) for text in set_) or None,
+        "target_version": dict(_version(text) for text in target_version) or None,
+    }
+    values = merge(read_yaml(config) if config else {}, {key: value for key, value in options.items() if value is not None})
+    named, wanted, place = values.pop("runs", None), values.pop("to", None), values.pop("out", None)
+    runs = runs or _listed(named)
+    if out is None and place is None:
+        raise UserError("say where to: --out DIR")
+    found = export_rollouts(runs, to or _listed(wanted), out or Path(str(place)), progress=_progress(), **values)
+    if json:
+        # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
+        from json import dumps
+
+        print(dumps(found.row(), indent=2, allow_nan=False))
+    else:
+        print(_report(found))
+    if found.failed:
+        sys.exit(1)
+
+
+def _listed(value: Any) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else [] if value is None else [str(value)]
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    from rollforge.config import parse_set
+
+    value = parse_set(text)
+    key = text.partition("=")[0].strip()
+    for part in key.split("."):
+        value = value[part]
+    return key, value
+
+
+def _version(text: str) -> tuple[str, str]:
+    from rollforge.errors import UserError
+
+    name, equals, version = text.partition("=")
+    if not equals:
+        raise UserError(f"--target-version {text}: not of the form nemo-rl=0.5")
+    return name.strip(), version.strip()
+
+
+def _progress() -> Any:
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, size: int) -> None:
+        end = "\r\x1b[K" if done >= size else ""
+        print(f"\r{done / 1e6:,.0f} of {size / 1e6:,.0f} MB read{end}", end="", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _report(found: Exported) -> str:
+    from rollforge.stats.visible import visible
+
+    return visible("\n\n".join("\n".join(_target(one, found)) for one in found.targets))
+
+
+def _target(one: Done, found: Exported) -> list[str]:
+    from rollforge.export.card import funnel
+
+    lines = [one.name]
+    width = max(len(text) for text, _ in funnel(one, found))
+    lines += [f"  {text:<{width}}  {count:>9}" for text, count in funnel(one, found)]
+    lines += [f"  first refused: {text}: {place}" for text, place in one.first_refused(found.inputs)]
+    for warning in one.warnings:
+        lines.append(f"  warning: {warning}")
+    if not one.files:
+        return [*lines, "  no rows: nothing was written"]
+    for problem in one.problems[:_SHOWN]:
+        lines.append(f"  {problem.level}: {problem}")
+    if len(one.problems) > _SHOWN:
+        lines.append(f"  ... and {len(one.problems) - _SHOWN} more: {one.folder}/check.json")
+    lines.append(f"  check: {one.loader}")
+    lines += [f"  {one.folder}/{file.name}  {file.tally.rows:,} rows" for file in one.files]
+    launch = next((name for name in one.beside if name.endswith(".sh")), None)
+    if launch:
+        lines.append(f"next: bash {one.folder}/{launch} --check")
+    return lines
+
+
+_SHOWN = 5

@@ -1,0 +1,274 @@
+"""How many rows of each category stay: no more than a cap, target counts, or target shares. And which: a seeded choice.
+
+A category is an environment, a difficulty (the solve rate of the task's attempts: easy from 0.8, medium from 0.4, hard
+below; NeMo Gym's pages on balancing), any name of the expression language (`task.level`), or several ("math/hard").
+Difficulty is measured before the recipe's first step: what a filter on rewards leaves is easy without exception.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from hashlib import blake2b
+from itertools import groupby, islice
+from math import floor
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from rollforge.config import Section
+from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
+from rollforge.errors import UserError, unknown
+from rollforge.records.lossless import dumps
+from rollforge.stats.thresholds import EASY, EQUAL, LARGEST_ENV, MEDIUM, SUCCESS
+
+Unit = Literal["row", "group"]
+
+
+class BalanceArgs(Section):
+    by: str | list[str] = "env"
+    """env, difficulty, a name of the expression language, or several."""
+    cap: int | None = Field(None, ge=1)
+    """Rows of each category at most. Without cap, counts and shares: as many as the smallest has (upsample: the largest)."""
+    counts: dict[str, int] | None = None
+    """Rows of the categories named; others stay as they are."""
+    shares: dict[str, float] | None = None
+    """Of the whole; categories that are not named are dropped."""
+    upsample: bool = False
+    """Repeat rows of categories that are too small."""
+    unit: Unit | None = None
+    """Whether the attempts at a task stay together. None: together if by difficulty, which is a property of the task."""
+    success: float = SUCCESS
+    """The reward from which an attempt counts as solved, for the difficulty."""
+    keep_overflow: bool = True
+    """Write what is dropped here to dropped.jsonl, whether or not the other drops are kept."""
+
+    @classmethod
+    def short(cls, value: Any) -> dict[str, Any]:
+        return {"by": value}
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        given = [name for name in ("cap", "counts", "shares") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other")
+        if self.counts is not None and any(count < 0 for count in self.counts.values()):
+            raise ValueError("counts are not negative")
+        if self.shares is not None:
+            check_weights(self.shares, "shares")
+            if abs(sum(self.shares.values()) - 1) > 1e-3:
+                raise ValueError(f"shares add up to {sum(self.shares.values()):g}, not 1")
+        if not self.names:
+            raise ValueError("by names nothing")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        return [self.by] if isinstance(self.by, str) else self.by
+
+
+def steps(args: BalanceArgs) -> list[Step]:
+    return [Balance(args)]
+
+
+def check_weights(weights: Mapping[str, float], name: str) -> None:
+    """Raises `ValueError`."""
+    if not weights or any(weight < 0 for weight in weights.values()) or not sum(weights.values()) > 0:
+        raise ValueError(f"{name} are positive numbers")
+
+
+class MeasureDifficulty:
+    """Adds each sample's difficulty to its facts; drops nothing."""
+
+    name = "measure difficulty"
+    facts: Mapping[str, Fact] = {}
+
+    def __init__(self, success: float = SUCCESS) -> None:
+        self._success = success - EQUAL
+
+    def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
+        ordered = work.keep(work.sort(samples, lambda sample: (sample.group, sample.place)))
+        # Read twice side by side, one a group ahead: a group may be larger than memory.
+        ahead = groupby(ordered, lambda sample: sample.group)
+        behind = iter(ordered)
+        try:
+            for _, group in ahead:
+                size = solved = 0
+                for sample in group:
+                    size += 1
+                    solved += sample.reward >= self._success
+                level = difficulty(solved / size)
+                for sample in islice(behind, size):
+                    sample.facts["difficulty"] = level
+                    yield sample
+        finally:
+            ordered.close()
+
+
+def difficulty(solve_rate: float) -> str:
+    return "easy" if solve_rate >= EASY - EQUAL else "medium" if solve_rate >= MEDIUM - EQUAL else "hard"
+
+
+class Balance:
+    """Reads its samples twice: counts, then the choice. Eight bytes of memory a sample."""
+
+    def __init__(self, args: BalanceArgs) -> None:
+        self._args = args
+        self.name = f"balance by {' and '.join(args.names)}"
+        self.first: tuple[Step, ...] = (MeasureDifficulty(args.success),) if "difficulty" in args.names else ()
+        self.keep_dropped = args.keep_overflow
+        self._unit: Unit = args.unit or ("group" if "difficulty" in args.names else "row")
+        self.facts: Mapping[str, Fact] = {name: _fact(name) for name in args.names if name not in _OWN}
+
+    def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
+        args = self._args
+        pool = Pool(samples, work, lambda sample: self._category(sample, work), self._unit)
+        try:
+            named = args.counts or args.shares or {}
+            for name in named:
+                if name not in pool.sizes:
+                    work.warnings.append(str(unknown("category", name, pool.sizes, "(no rows are of it)")))
+            targets = share_out(pool.sizes, args.shares, args.upsample) if args.shares else self._targets(pool.sizes)
+            yield from pool.choose(targets, work, args.upsample)
+        finally:
+            pool.close()
+
+    def _category(self, sample: Sample, work: Workspace) -> str:
+        own = {"env": sample.env, "source": work.runs[sample.source] if work.runs else str(sample.source)}
+        return "/".join(own[name] if name in own else _text(sample.facts[name]) for name in self._args.names)
+
+    def _targets(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        args = self._args
+        if args.counts is not None:
+            return {name: args.counts.get(name, size) for name, size in sizes.items()}
+        largest = max(sizes.values(), default=0)
+        if args.cap is not None:
+            return {name: min(args.cap, largest if args.upsample else size) for name, size in sizes.items()}
+        return dict.fromkeys(sizes, largest if args.upsample else min(sizes.values(), default=0))
+
+
+_OWN = ("env", "source", "difficulty")
+
+
+def _fact(name: str) -> Fact:
+    from rollforge.curate.facts import LATER, fact
+
+    if name in LATER:
+        raise UserError(f"balance by {name!r} is not possible: it is not known when rows are read")
+    return fact(name)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else dumps(value).decode()
+
+
+def share_out(
+    sizes: Mapping[str, int], shares: Mapping[str, float], upsample: bool, total: int | None = None
+) -> dict[str, int]:
+    """Rows of each category that make the shares come true: of `total` rows in all, else of as many as there are (with
+    `upsample`), else of as many as the scarcest category allows. Raises `UserError` where a category has no rows."""
+    whole = sum(shares.values())
+    wanted = {name: share / whole for name, share in shares.items() if share}
+    empty = sorted(name for name in wanted if not sizes.get(name))
+    if empty:
+        there = ", ".join(f"{name} {size:,}" for name, size in sizes.items()) or "none"
+        raise UserError(f"no rows of {', '.join(map(repr, empty))} for its share; rows there are: {there}")
+    if total is None and upsample:
+        total = sum(sizes.values())
+    elif total is None:
+        total = floor(min(sizes[name] / share for name, share in wanted.items()) + EQUAL)
+    return dict.fromkeys(sizes, 0) | {name: round(total * share) for name, share in wanted.items()}
+
+
+_CATEGORIES = 10_000
+_OFTEN = 4
+"""Rows repeated more often are learned by heart."""
+
+
+class Pool:
+    """Samples by category, on disk, with the rank of each in a shuffled order: of seed and sample alone, not of the order in
+    which samples come."""
+
+    def __init__(
+        self, samples: Iterable[Sample], work: Workspace, category: Callable[[Sample], str], unit: Unit = "row"
+    ) -> None:
+        self._category, self._unit = category, unit
+        self._salt = str(work.seed).encode()[-16:]
+        self._ranks: dict[str, array[int]] = {}
+        self._kept = work.keep(self._counted(samples))
+        self.sizes = {name: len(self._ranks[name]) for name in sorted(self._ranks)}
+
+    def choose(self, targets: Mapping[str, int], work: Workspace, upsample: bool) -> Iterator[Sample | Drop]:
+        """Every sample, kept or dropped, so that each category has the rows of its target, or fewer."""
+        choices = {name: _Choice(self._ranks.pop(name), targets[name], upsample) for name in self.sizes}
+        rows = {name: choice.rows for name, choice in choices.items()}
+        work.notes["categories"] = {name: {"in": self.sizes[name], "out": rows[name]} for name in self.sizes}
+        if self._unit == "group":
+            work.notes["attempts at a task"] = "stay together"
+        for name, choice in choices.items():
+            if choice.rows < choice.target:
+                why = "whole groups do not fit better" if choice.rows < self.sizes[name] else "there are no more"
+                mend = "" if self._unit == "group" and choice.rows < self.sizes[name] else "; upsample: true repeats some"
+                work.warnings.append(f"{name}: {choice.rows:,} rows instead of {choice.target:,}, {why}{mend}")
+            if choice.most > _OFTEN:
+                work.warnings.append(f"{name}: its rows are repeated up to {choice.most:,} times; collect more of them")
+        work.warnings.extend(lopsided(rows))
+        for sample in self._kept:
+            name = self._category(sample)
+            choice = choices[name]
+            times = choice.times(self._rank(sample))
+            if times:
+                sample.copies *= times
+                yield sample
+            else:
+                yield Drop(sample, "overflow" if choice.target else "no share", {"category": name})
+
+    def close(self) -> None:
+        self._kept.close()
+
+    def _counted(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        for sample in samples:
+            name = self._category(sample)
+            ranks = self._ranks.get(name)
+            if ranks is None:
+                if len(self._ranks) >= _CATEGORIES:
+                    raise UserError(f"more than {_CATEGORIES:,} categories ({name!r} is one): take something coarser")
+                ranks = self._ranks[name] = array("Q")
+            ranks.append(self._rank(sample))
+            yield sample
+
+    def _rank(self, sample: Sample) -> int:
+        own = sample.group if self._unit == "group" else b"%d:%d" % sample.place
+        return int.from_bytes(blake2b(own, digest_size=8, salt=self._salt).digest())
+
+
+class _Choice:
+    """How often each sample of a category is written: those first in rank once more than the others."""
+
+    def __init__(self, ranks: array[int], target: int, upsample: bool) -> None:
+        import numpy as np
+
+        size = len(ranks)
+        ordered = np.frombuffer(ranks, np.uint64).copy()
+        ordered.sort()
+        self._all, rest = divmod(target, size)
+        if self._all and not upsample:
+            self._all, rest = 1, 0
+        # Attempts that stay together share their rank: all of them or none.
+        while rest and ordered[rest] == ordered[rest - 1]:
+            rest -= 1
+        self._last = int(ordered[rest - 1]) if rest else -1
+        self.target = target
+        self.rows = self._all * size + rest
+        self.most = self._all + (rest > 0)
+
+    def times(self, rank: int) -> int:
+        return self._all + (rank <= self._last)
+
+
+def lopsided(rows: Mapping[str, int]) -> Iterator[str]:
+    """A warning where one category is most of the data (NeMo Gym's pages: no type above 40-50 %)."""
+    whole = sum(rows.values())
+    for name, count in rows.items():
+        if len(rows) > 1 and count > LARGEST_ENV * whole:
+            yield f"{name} is {count / whole:.0%} of the rows; no category should be more than {LARGEST_ENV:.0%}"

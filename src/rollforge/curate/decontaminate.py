@@ -1,0 +1,321 @@
+"""The decontaminate step: rows whose prompt (or response) shares word n-grams with a benchmark are dropped.
+
+13-grams of words without punctuation, as in the GPT-3 paper (Brown et al. 2020, appendix C); so are n-grams that many items
+share ignored: they are the benchmark's template. Short items count whole. A hash only finds: what is reported was compared
+as text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from rollforge.bulk.record import Record, digest
+from rollforge.config import Section
+from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
+from rollforge.curate.words import Grams, asked, normal, said
+from rollforge.errors import UserError
+from rollforge.records.items import Json, text_of
+from rollforge.records.lossless import loads
+from rollforge.records.messages import TEMPLATE, messages
+from rollforge.stats.visible import one_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Check = Literal["prompt", "response", "both"]
+
+KEYS = ("question", "prompt", "problem", "input", "messages", "instruction", "query", "text")
+"""Where a benchmark row's text is looked for, in this order; a rollout or task row has `responses_create_params`."""
+
+
+class DecontaminateArgs(Section):
+    benchmarks: str | list[str]
+    """Files: .jsonl of tasks, of rollouts, or of objects with one of the usual keys; any other is text, an item per line."""
+    words: int = Field(13, ge=1, le=100)
+    """The n of the n-grams."""
+    min_words: int = Field(8, ge=1)
+    """Items shorter than `words` count if all of their text is found; those of fewer than this many words are left out."""
+    overlap: float = Field(0.0, ge=0, le=1)
+    """The share of an item's n-grams that a text must hold; 0: any one."""
+    common: int = Field(10, ge=1)
+    """N-grams in more items than this are the benchmark's template and ignored."""
+    check: Check = "prompt"
+    field: str | None = None
+    """The key of a benchmark row's text, where it is not one of the usual."""
+
+    @classmethod
+    def short(cls, value: Any) -> DecontaminateArgs:
+        if (isinstance(value, str) and value) or (
+            isinstance(value, list) and value and all(isinstance(v, str) for v in value)
+        ):
+            return cls(benchmarks=value)
+        raise UserError(f"decontaminate: {value!r} is no benchmark file, nor a list (write: decontaminate: benchmark.jsonl)")
+
+
+def steps(args: DecontaminateArgs) -> list[Step]:
+    """Reads the benchmarks. Raises `UserError` naming the file and line of what cannot be read."""
+    return [Decontaminate(args)]
+
+
+class Decontaminate:
+    """Streams. Memory: the benchmarks, about 12 bytes per n-gram beside their text."""
+
+    name: str
+    facts: Mapping[str, Fact]
+
+    def __init__(self, args: DecontaminateArgs) -> None:
+        files = [args.benchmarks] if isinstance(args.benchmarks, str) else args.benchmarks
+        fact = Overlap(tuple(files), args.words, args.min_words, args.overlap, args.common, args.check, args.field)
+        self._benchmark = fact.benchmark()
+        self._fact = f"overlap {digest(repr(fact).encode()).hex()[:8]}"
+        self.facts = {self._fact: fact}
+        self.name = f"decontaminate {args.check}s" if args.check != "both" else "decontaminate prompts and responses"
+        self.name += f" against {', '.join(Path(file).name for file in files)}"
+
+    def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
+        shown: list[Json] = []
+        seen: set[tuple[str, str, int]] = set()
+        dropped: Counter[str] = Counter()
+        for sample in samples:
+            found = sample.facts[self._fact]
+            if found is None:
+                yield sample
+                continue
+            which = (found["ngram"], found["benchmark"], found["line"])
+            if len(shown) < _SHOWN and which not in seen:
+                seen.add(which)
+                shown.append({"source": sample.source, "at": sample.at, **found})
+            dropped[found["ngram"]] += 1
+            yield Drop(sample, f"in benchmark {Path(found['benchmark']).name}", found)
+        work.notes.update(self._benchmark.about)
+        work.notes["found"] = shown
+        ngram, rows = max(dropped.items(), key=lambda pair: pair[1], default=("", 0))
+        if rows >= 100 and rows > dropped.total() / 4:
+            work.warnings.append(
+                f"{self.name}: {rows:,} of {dropped.total():,} rows are dropped for one n-gram, {one_line(ngram, 90)!r}: a "
+                f"template that both use? overlap: 0.5 asks for half of a benchmark item"
+            )
+        work.warnings += [f"{self.name}: {text}" for text in self._benchmark.warnings]
+
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """A fact: None, or what of a benchmark the row holds: {ngram, benchmark, line, overlap, in}."""
+
+    files: tuple[str, ...]
+    words: int
+    min_words: int
+    overlap: float
+    common: int
+    check: Check
+    field: str | None
+
+    def benchmark(self) -> Benchmark:
+        # Read once per process; forked workers have what the parent read.
+        if self not in _benchmarks:
+            _benchmarks[self] = Benchmark(self)
+        return _benchmarks[self]
+
+    def __call__(self, record: Record) -> Json | None:
+        found = None
+        if self.check != "response":
+            key = (self, record.prompt)
+            if key not in _prompts:
+                if len(_prompts) >= 2048:
+                    _prompts.clear()
+                prompt = record.prompt_messages()
+                text = "\n".join(text_of(message.get("content")) for message in prompt)
+                _prompts[key] = self.benchmark().look_up(normal(text, signs=False), "prompt")
+            found = _prompts[key]
+        if found is None and self.check != "prompt":
+            found = self.benchmark().look_up(normal(said(record.response_messages()), signs=False), "response")
+        return found
+
+
+_benchmarks: dict[Overlap, Benchmark] = {}
+_prompts: dict[tuple[Overlap, bytes], Json | None] = {}
+# Repeats of a task share the prompt and stand near each other.
+
+
+class Benchmark:
+    """The n-grams of benchmark items, to be looked up."""
+
+    about: Json
+    """For the report."""
+    warnings: list[str]
+
+    def __init__(self, options: Overlap) -> None:
+        import numpy as np
+
+        self._least = options.overlap
+        self._files = options.files
+        self._items: list[tuple[bytes, int, int]] = []
+        self.warnings = []
+        hashes: dict[int, list[NDArray[np.uint64]]] = {}
+        owners: dict[int, list[int]] = {}
+        seen: set[bytes] = set()
+        counts: dict[str, int] = {}
+        short = 0
+        for number, file in enumerate(options.files):
+            counts[file] = 0
+            for line, text in texts(file, options.field):
+                counts[file] += 1
+                words = normal(text, signs=False)
+                name = digest(words)
+                if name in seen:
+                    continue
+                seen.add(name)
+                length = words.count(b" ") + 1 if words else 0
+                if length < options.min_words:
+                    short += 1
+                    continue
+                size = min(length, options.words)
+                hashes.setdefault(size, []).append(np.unique(Grams(words).hashes(size)))
+                owners.setdefault(size, []).append(len(self._items))
+                self._items.append((words, number, line))
+            if not counts[file]:
+                raise UserError(f"{file} is empty: there is no benchmark item in it")
+        if not self._items:
+            raise UserError(
+                f"none of the {sum(counts.values()):,} benchmark items has {options.min_words} words: none could be found; "
+                f"look for shorter ones: min_words: 4"
+            )
+        self._lengths: list[tuple[int, NDArray[np.uint64], NDArray[np.int32]]] = []
+        self._sizes = np.zeros(len(self._items), np.int32)
+        ignored = 0
+        for size in sorted(hashes):
+            flat = np.concatenate(hashes[size])
+            items = np.repeat(np.array(owners[size], np.int32), [len(each) for each in hashes[size]])
+            order = np.argsort(flat, kind="stable")
+            flat, items = flat[order], items[order]
+            _, places, times = np.unique(flat, return_inverse=True, return_counts=True)
+            kept = times[places] <= options.common
+            ignored += int((times > options.common).sum())
+            self._lengths.append((size, flat[kept], items[kept]))
+            self._sizes += np.bincount(items[kept], minlength=len(self._items)).astype(np.int32)
+        self.about = {
+            "benchmarks": counts,
+            "items": len(self._items),
+            "too_short": short,
+            "only_common": int((self._sizes == 0).sum()),
+            "common_ngrams_ignored": ignored,
+        }
+        if short:
+            self.warnings.append(f"{short:,} benchmark items have fewer than {options.min_words} words and cannot be found")
+        if self.about["only_common"]:
+            self.warnings.append(
+                f"{self.about['only_common']:,} benchmark items have no n-gram of their own (each is in more than "
+                f"{options.common} items) and cannot be found; raise `common`"
+            )
+
+    def look_up(self, words: bytes, where: str) -> Json | None:
+        """What a text in normal form holds of the benchmark: the item with the largest share, if that is enough."""
+        import numpy as np
+
+        if not words:
+            return None
+        grams = Grams(words)
+        hits: dict[int, set[bytes]] = {}
+        split: list[bytes] = []
+        for size, hashes, items in self._lengths:
+            if len(grams) < size or not len(hashes):
+                continue
+            wanted = grams.hashes(size)
+            places = np.searchsorted(hashes, wanted)
+            places[places == len(hashes)] = 0
+            for at in np.flatnonzero(hashes[places] == wanted).tolist():
+                split = split or words.split(b" ")
+                ngram = b" ".join(split[at : at + size])
+                place = int(places[at])
+                while place < len(hashes) and hashes[place] == wanted[at]:
+                    item = int(items[place])
+                    if b" %b " % ngram in b" %b " % self._items[item][0]:
+                        hits.setdefault(item, set()).add(ngram)
+                    place += 1
+        share, item = max(((len(found) / int(self._sizes[item]), -item) for item, found in hits.items()), default=(0.0, 0))
+        if not hits or share < self._least:
+            return None
+        _, file, line = self._items[-item]
+        first = min(hits[-item], key=words.find)
+        evidence = {"ngram": first.decode(), "benchmark": self._files[file], "line": line}
+        return {**evidence, "overlap": round(share, 4), "in": where}
+
+
+def texts(file: str, field: str | None = None) -> Iterator[tuple[int, str]]:
+    """(line, from 1; text) of a benchmark's items. Raises `UserError` with file and line of what is none."""
+    path = Path(file)
+    if path.suffix in _NOT_LINES:
+        raise UserError(f"{file}: benchmarks are .jsonl or text files; convert it first (one JSON object per line)")
+    if not path.is_file():
+        near = (
+            get_close_matches(path.name, [other.name for other in path.parent.glob("*")], n=1)
+            if path.parent.is_dir()
+            else []
+        )
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise UserError(f"there is no benchmark file {file}{hint}")
+    try:
+        with open(path, "rb") as lines:
+            for number, line in enumerate(lines, 1):
+                line = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
+                if line:
+                    yield number, _row_text(line, f"{file}:{number}", field) if path.suffix in _JSON else line.decode()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    except UnicodeDecodeError:
+        raise UserError(f"{file}:{number}: not UTF-8 text") from None
+
+
+_JSON = frozenset((".jsonl", ".ndjson", ".json"))
+_NOT_LINES = frozenset((".parquet", ".csv", ".tsv", ".gz", ".zip", ".zst", ".arrow", ".xlsx"))
+
+
+def _row_text(line: bytes, where: str, field: str | None) -> str:
+    try:
+        row = loads(line)
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON ({error}); a benchmark has one JSON object per line") from None
+    if isinstance(row, str):
+        return row
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: the line is {type(row).__name__}, not an object with a question")
+    params = row.get("responses_create_params")
+    if field is not None:
+        value = row.get(field)
+    elif isinstance(params, dict):
+        value = params.get("input")
+    else:
+        value = next((row[key] for key in KEYS if row.get(key)), None)
+    text = _text(value, where)
+    if text.strip():
+        return text
+    wanted = repr(field) if field is not None else f"any of {', '.join(KEYS)}"
+    raise UserError(
+        f"{where}: no text in {wanted} (it has {', '.join(list(row)[:12]) or 'no keys'}; name its key: field: KEY)"
+    )
+
+
+def _text(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        return ""
+    if all(isinstance(each, str) for each in value):
+        return "\n".join(value)
+    if all(isinstance(each, dict) and "from" in each for each in value):  # ShareGPT
+        return "\n".join(str(each.get("value") or "") for each in value if each["from"] in ("human", "user"))
+    try:
+        return asked(messages({"input": value}, (), TEMPLATE))[0]
+    except (UserError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{where}: the messages are none: {str(value)[:80]}") from None

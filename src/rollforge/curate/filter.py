@@ -1,0 +1,228 @@
+"""The filter step: rows for which an expression does not hold are dropped, by the part of it that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain, groupby, islice
+from math import sqrt
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from rollforge.bulk.record import Record
+from rollforge.bulk.spill import Kept
+from rollforge.config import Section
+from rollforge.curate.expression import Doubt, Run, compile, function
+from rollforge.curate.facts import LATER, estimated
+from rollforge.curate.grammar import Node
+from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
+from rollforge.errors import UserError
+from rollforge.stats.thresholds import EQUAL, SUCCESS
+
+
+class FilterArgs(Section):
+    keep: str | Annotated[list[str], Field(min_length=1)]
+    """Expressions; a row is kept if all hold. Groups are the attempts that the steps before left: the last expression counts
+    only those that the ones before it kept."""
+    success: float = SUCCESS
+    """The reward from which an attempt counts for `group.solve_rate`."""
+
+    @classmethod
+    def short(cls, value: Any) -> FilterArgs:
+        if isinstance(value, str) or (isinstance(value, list) and value and all(isinstance(each, str) for each in value)):
+            return cls(keep=value)
+        raise UserError(f"filter: {value!r} is no expression (write: filter: reward >= 0.8), nor a list of them")
+
+
+def steps(args: FilterArgs) -> list[Step]:
+    """One step per expression. Raises `ExpressionError`."""
+    return [Filter(text, args.success) for text in ([args.keep] if isinstance(args.keep, str) else args.keep)]
+
+
+class Filter:
+    """Streams; with names of the group it sorts by group first, and looks at each group twice."""
+
+    name: str
+    facts: Mapping[str, Fact]
+
+    def __init__(self, text: str, success: float = SUCCESS) -> None:
+        whole = compile(text)
+        self.name = f"filter {whole.text}"
+        needed: dict[str, Fact] = {}
+        self._grouped = whole.needs_group
+        self._success = success
+        self._parts: list[tuple[Run, str]] = []
+        names: set[str] = set()
+        for part in whole.conjuncts():
+            node, facts = hoisted(part.node)
+            needed |= facts
+            names |= {name.name for name in node.names()}
+            self._parts.append((function(node), part.denial))
+        self._later = [(name, get) for name, get in _LATER.items() if name in names]
+        self._counts_tokens = not _TOKENS.isdisjoint(whole.names)
+        if self._counts_tokens:
+            needed["estimated"] = estimated
+        self.facts = needed
+
+    def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
+        rows = guessed = 0
+        for sample, group in self._with_groups(samples, work):
+            rows += 1
+            if self._counts_tokens:
+                guessed += sample.facts["estimated"]
+            yield self._judge(sample, group, work)
+        if guessed:
+            work.warnings.append(f"{guessed:,} of {rows:,} rows have no token counts; they are estimated at 4 bytes a token")
+
+    def _judge(self, sample: Sample, group: Group | None, work: Workspace) -> Sample | Drop:
+        values: Mapping[str, Any] = sample.facts
+        if self._later or group is not None:
+            known = dict(values)
+            for name, get in self._later:
+                known[name] = get(sample, work)
+            if group is not None:
+                known |= group.values
+                known["group.best"] = group.best == sample.place
+            values = known
+        for run, denial in self._parts:
+            notes: list[str] = []
+            if not run(values, notes):
+                return Drop(sample, notes[0] if notes else denial)
+        return sample
+
+    def _with_groups(self, samples: Iterable[Sample], work: Workspace) -> Iterator[tuple[Sample, Group | None]]:
+        if not self._grouped:
+            for sample in samples:
+                yield sample, None
+            return
+        ordered = work.sort(samples, lambda sample: (sample.group, sample.place))
+        for _, members in groupby(ordered, lambda sample: sample.group):
+            first, rest = _kept(members, work)
+            group = Group()
+            for sample in chain(first, rest or ()):
+                group.add(sample, self._success)
+            group.finish()
+            for sample in chain(first, rest or ()):
+                yield sample, group
+            if rest is not None:
+                rest.close()
+
+
+DIGITS = 9
+"""Rewards are compared rounded to as many: 0.7 - 0.5 is meant to be 0.2."""
+MOST = 4096
+"""Attempts of one group that are held in memory."""
+
+
+def _kept(members: Iterator[Sample], work: Workspace) -> tuple[list[Sample], Kept[Sample] | None]:
+    """The many groups of a few attempts stay in memory; of one of a million the rest goes to the disk."""
+    first = list(islice(members, MOST))
+    return first, work.keep(members) if len(first) == MOST else None
+
+
+_TOKENS = frozenset(("tokens", "total_tokens", "prompt_tokens"))
+
+
+class Group:
+    """What is known of all attempts at a task."""
+
+    def __init__(self) -> None:
+        self.size = self.solved = 0
+        self.mean = self.squares = 0.0
+        self.min = self.max = 0.0
+        self.best = (-1, -1)
+        """The place of the best attempt, the first of equal ones."""
+        self.values: dict[str, Any] = {}
+
+    def add(self, sample: Sample, success: float) -> None:
+        reward = sample.reward
+        if not self.size or reward > self.max + EQUAL:
+            self.best = sample.place
+        self.min = min(self.min, reward) if self.size else reward
+        self.max = max(self.max, reward) if self.size else reward
+        self.size += 1
+        self.solved += reward >= success - EQUAL
+        # Welford's: one pass, and no difference of large squares.
+        before = reward - self.mean
+        self.mean += before / self.size
+        self.squares += before * (reward - self.mean)
+
+    def finish(self) -> None:
+        equal = self.max - self.min <= EQUAL
+        self.values = {
+            "group.size": self.size,
+            "group.solve_rate": self.solved / self.size,
+            "group.mean": round(self.max if equal else self.mean, DIGITS),
+            "group.std": 0.0 if equal else sqrt(max(0.0, self.squares) / (self.size - 1)),
+            "group.min": round(self.min, DIGITS),
+            "group.max": round(self.max, DIGITS),
+            "group.gap": round(self.max - self.min, DIGITS),
+        }
+
+
+def hoisted(node: Node) -> tuple[Node, dict[str, Fact]]:
+    """The same expression, with every part that a row alone decides made into a fact: the workers find it out, where the row
+    is at hand, and texts never travel."""
+    names = list(node.names())
+    if not names:
+        return node, {}
+    if node.kind == "name":
+        return node, {} if node.value is None else {node.name: node.value}
+    if not any(name.name in LATER for name in names):
+        return Node("name", node.text, node.at, name=node.text), {node.text: Computed(node)}
+    parts = [hoisted(part) for part in node.parts]
+    facts = {name: fact for _, found in parts for name, fact in found.items()}
+    return replace(node, parts=tuple(part for part, _ in parts)), facts
+
+
+@dataclass(slots=True)
+class Computed:
+    """The value of a part of an expression, as a fact. Pickled as its nodes."""
+
+    node: Node
+    _run: Run | None = field(default=None, compare=False, repr=False)
+    _facts: dict[str, Fact] = field(default_factory=dict, compare=False, repr=False)
+
+    def __call__(self, record: Record) -> Any:
+        if self._run is None:
+            self._facts = {name.name: name.value for name in self.node.names()}
+            self._run = function(self.node)
+        notes: list[str] = []
+        value = self._run(_Asked(record, self._facts), notes)
+        return Doubt(value, notes[0]) if notes and not value else value
+
+    def __reduce__(self) -> tuple[type[Computed], tuple[Node]]:
+        return Computed, (self.node,)
+
+
+class _Asked(dict[str, Any]):
+    """A row's facts, each when it is asked for."""
+
+    __slots__ = ("_facts", "_record")
+
+    def __init__(self, record: Record, facts: Mapping[str, Fact]) -> None:
+        self._record = record
+        self._facts = facts
+
+    def __missing__(self, name: str) -> Any:
+        value = self[name] = self._facts[name](self._record)
+        return value
+
+
+def _run_of(sample: Sample, work: Workspace) -> str:
+    return work.runs[sample.source] if sample.source < len(work.runs) else str(sample.source)
+
+
+def _reward(sample: Sample, work: Workspace) -> float:
+    # Sums of 0.1 that differ in the last bit are one reward.
+    return round(sample.reward, DIGITS)
+
+
+_LATER: dict[str, Callable[[Sample, Workspace], Any]] = {
+    "reward": _reward,
+    "task.reward": _reward,
+    "metrics.reward": _reward,
+    "task.task_name": lambda sample, work: sample.changes.get("task_name", sample.facts["task.task_name"]),
+    "source": _run_of,
+}

@@ -1,0 +1,300 @@
+"""Curation from end to end: rows become samples, samples go through the recipe's steps, what is left is written.
+
+    blocks ─► scan (workers) ─► samples ─► step ─► step ─► … ─► orders, by place ─► write (workers) ─► DIR
+                 └ no verdict, no row        └ drops ─────────────┘ (dropped.jsonl)
+
+Two passes over the input: rows are never held, a sample is a few hundred bytes, and all orders together go through the disk.
+"""
+
+from __future__ import annotations
+
+import gc
+import heapq
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from rollforge.bulk.blocks import Unusable, blocks, line_number, processes, spread
+from rollforge.bulk.spill import AT_ONCE, Kept
+from rollforge.curate.recipe import Recipe, make_recipe, read_recipe
+from rollforge.curate.report import Report, Stage, Tally
+from rollforge.curate.scan import Hashing, Input, inputs, scanner
+from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
+from rollforge.curate.write import MANIFEST, Draft, Order, json_text, small, write
+from rollforge.errors import UserError
+from rollforge.records.items import Json
+from rollforge.records.rows import BadLine
+from rollforge.stats.source import SPLITS
+
+ROWS, DROPPED = "rollouts", "dropped"
+"""Files: of rows that are not split, of rows that were dropped."""
+_BAD = 5
+"""So many unusable lines are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curated:
+    folder: Path | None
+    """None if no row was left: then nothing was written."""
+    report: Report
+
+
+def curate_rollouts(
+    runs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    workers: int | None = None,
+    keep_dropped: bool = False,
+    seed: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Curated:
+    """Curate run directories and JSONL files into the directory `out`.
+
+    `recipe`: a YAML file, its content, or a `Recipe`; `seed` wins over the recipe's. `workers`: processes (default: one per
+    core, fewer for little data). `progress` hears bytes read and bytes in all. Raises `UserError`; then, and when it is
+    killed, `out` is as before.
+    """
+    recipe = _recipe(recipe)
+    seed = recipe.seed if seed is None else seed
+    files = inputs(runs)
+    workers = processes(sum(one.path.stat().st_size for one in files)) if workers is None else workers
+    out = Path(os.path.abspath(out))
+    for one in files:
+        if out in one.path.resolve().parents:
+            raise UserError(f"{one.path} lies in --out {out}: what is read cannot be replaced; another --out")
+    with Draft(out, overwrite) as draft:
+        work = _Work(files, recipe, seed, workers, draft.folder, keep_dropped)
+        with _rare_collection():
+            report = work.run([str(run) for run in runs], progress)
+        if not report.rows:
+            return Curated(None, report)
+        text = recipe.text(seed)
+        written = [*report.files, small(draft.folder, "recipe.yaml", _yaml(text))]
+        written.append(small(draft.folder, "report.json", json_text(report.row())))
+        small(draft.folder, MANIFEST, json_text(_manifest(work, text, written)))
+        draft.publish()
+    return Curated(out, report)
+
+
+def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None) -> Recipe:
+    if recipe is None:
+        return Recipe()
+    if isinstance(recipe, Recipe):
+        return recipe
+    return make_recipe(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
+
+
+@contextmanager
+def _rare_collection() -> Iterator[None]:
+    """Samples come and go by the thousand without cycles; looking for some at every turn costs a tenth of the time."""
+    usual = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+
+
+@dataclass(slots=True)
+class _Work:
+    files: list[Input]
+    recipe: Recipe
+    seed: int
+    workers: int
+    folder: Path
+    keep_dropped: bool
+    hashing: Hashing = field(init=False)
+    counts: list[Json] = field(init=False)
+    """Rows and unusable lines of each file."""
+
+    def run(self, runs: list[str], progress: Callable[[int, int], None] | None) -> Report:
+        self.hashing = Hashing([one.path for one in self.files])
+        self.counts = [{"rows": 0, "unusable": 0} for _ in self.files]
+        report = Report(runs, [Stage("read")])
+        orders = _Orders(self.folder)
+        samples: Iterator[Sample] = self._read(report, orders, progress)
+        for step in self.recipe.chain:
+            stage = Stage(step.name)
+            report.stages.append(stage)
+            samples = self._apply(step, stage, samples, orders)
+        tallies: dict[tuple[str, str], Tally] = {}
+        try:
+            for sample in samples:
+                target = sample.split or ROWS
+                tally = tallies.get((target, sample.env))
+                if tally is None:
+                    tally = tallies[target, sample.env] = Tally()
+                tally.add(sample.reward, sample.copies)
+                orders.add(Order(sample.source, sample.at, target, sample.copies, sample.changes or None))
+            for before, stage in zip(report.stages, report.stages[1:], strict=False):
+                stage.check(before.kept)
+            for name in (*SPLITS, ROWS):
+                by_env = {env: tally for (target, env), tally in tallies.items() if target == name}
+                if by_env:
+                    report.written[name] = by_env
+            if ROWS in report.written and len(report.written) > 1:
+                unsplit = sum(tally.rows for tally in report.written[ROWS].values())
+                split = report.rows - unsplit
+                raise UserError(f"{split:,} rows are split already, {unsplit:,} are not: add a split step for all of them")
+            if report.rows:
+                paths = [one.path for one in self.files]
+                report.files = write(orders, paths, self.folder, changed=orders.changed, workers=self.workers)
+                report.files.sort(key=lambda file: file["file"])
+        finally:
+            orders.close()
+        return report
+
+    def _read(self, report: Report, orders: _Orders, progress: Callable[[int, int], None] | None) -> Iterator[Sample]:
+        stage, bad = report.stages[0], _First(self.files, report.bad)
+        facts = _facts(self.recipe.chain)
+        names = list(facts)
+        paths = [one.path for one in self.files]
+        total, counts = sum(path.stat().st_size for path in paths), self.counts
+        cut = self.hashing.through(blocks(paths))
+        for block in spread(scanner(self.files, facts), cut, self.workers):
+            source = block.source
+            file = self.files[source]
+            counts[source]["rows"] += len(block.rows) + len(block.lost)
+            counts[source]["unusable"] += len(block.bad)
+            stage.taken += len(block.rows) + len(block.lost) + len(block.bad)
+            for at, line in block.bad:
+                stage.drop(_kind(line))
+                bad.add(source, at, line)
+            for at, reason in block.lost:
+                stage.drop(reason)
+                if self.keep_dropped:
+                    orders.add(_dropped(source, at, {}, stage.name, reason, None))
+            stage.kept += len(block.rows)
+            if progress:
+                progress(sum(self.hashing.sizes), total)
+            for env, tally in block.read.items():
+                report.read.setdefault(env, Tally()).join(tally)
+            split = file.split
+            for at, env, group, prompt, reward, values, named in block.rows:
+                known = dict(zip(names, values, strict=True)) if names else {}
+                # A row that has its environment from the name of its file takes it along.
+                changes: Json = {} if named else {"rollforge": {"env": env}}
+                yield Sample(source, at, env, group, prompt, reward, known, changes, split)
+        unusable = sum(count["unusable"] for count in counts)
+        if unusable:
+            report.notes.append(f"{unusable:,} of {stage.taken:,} lines are no usable rows")
+
+    def _apply(self, step: Step, stage: Stage, samples: Iterator[Sample], orders: _Orders) -> Iterator[Sample]:
+        runs = [one.run for one in self.files]
+        work = Workspace(self.folder, self.seed, runs, stage.notes, stage.warnings)
+
+        # Overflow of balancing is kept unless told otherwise: another choice of the same rows.
+        keep = self.keep_dropped or getattr(step, "keep_dropped", False)
+
+        def taken() -> Iterator[Sample]:
+            for sample in samples:
+                stage.taken += 1
+                yield sample
+
+        for item in step(taken(), work):
+            if isinstance(item, Drop):
+                stage.drop(item.reason)
+                if keep:
+                    sample = item.sample
+                    changes = {key: value for key, value in sample.changes.items() if key == "rollforge"}
+                    orders.add(_dropped(sample.source, sample.at, changes, step.name, item.reason, item.evidence))
+            else:
+                stage.kept += 1
+                yield item
+        # A step that stops before its input does would hide what it left: `Stage.check` must see it.
+        for _ in samples:
+            pass
+
+
+def _facts(steps: Iterable[Step]) -> dict[str, Fact]:
+    facts: dict[str, Fact] = {}
+    for step in steps:
+        for name, fact in step.facts.items():
+            if facts.setdefault(name, fact) is not fact and facts[name] != fact:
+                raise RuntimeError(f"two steps mean different things by the fact {name!r}")
+    return facts
+
+
+def _dropped(source: int, at: int, changes: Json, step: str, reason: str, evidence: Json | None) -> Order:
+    """The original row; what the steps before changed is not in it."""
+    why: Json = {"step": step, "reason": reason} | ({"evidence": evidence} if evidence is not None else {})
+    return Order(source, at, DROPPED, 1, {"rollforge": {**changes.get("rollforge", {}), "dropped": why}})
+
+
+def _kind(line: Unusable) -> str:
+    """Why, without what differs from line to line."""
+    reason = line.reason.partition(" (")[0]
+    return reason if reason == "blank line" else f"unreadable: {reason}"
+
+
+class _First:
+    """The first unusable lines, with their numbers."""
+
+    def __init__(self, files: Sequence[Input], into: list[BadLine]) -> None:
+        self._files, self._into = files, into
+
+    def add(self, source: int, at: int, line: Unusable) -> None:
+        if len(self._into) < _BAD and line.text:
+            path = self._files[source].path
+            text = line.text.decode("utf-8", "replace")
+            self._into.append(BadLine(str(path), line_number(path, at), line.reason, text))
+
+
+class _Orders:
+    """Orders in any order, handed back by place; more than a few go to the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._here: list[Order] = []
+        self._runs: list[Kept[Order]] = []
+        self.changed = False
+
+    def add(self, order: Order) -> None:
+        if order.changes is not None:
+            self.changed = True
+        self._here.append(order)
+        if len(self._here) == AT_ONCE:
+            self._runs.append(Kept(self._folder, sorted(self._here, key=_PLACE)))
+            self._here = []
+
+    def __iter__(self) -> Iterator[Order]:
+        self._here.sort(key=_PLACE)
+        return heapq.merge(*self._runs, self._here, key=_PLACE)
+
+    def close(self) -> None:
+        for run in self._runs:
+            run.close()
+
+
+_PLACE = itemgetter(0, 1)
+
+
+def _yaml(values: Json) -> str:
+    import yaml
+
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _manifest(work: _Work, recipe: Json, written: list[Json]) -> Json:
+    from rollforge import __version__
+
+    found = []
+    for source, (file, count) in enumerate(zip(work.files, work.counts, strict=True)):
+        name = {"file": str(file.path.resolve()), "run": file.run} | ({"split": file.split} if file.split else {})
+        found.append(name | count | work.hashing.row(source))
+    return {
+        "rollforge": __version__,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": "curate",
+        "seed": recipe["seed"],
+        "recipe": recipe,
+        "inputs": found,
+        "outputs": written,
+    }

@@ -1,0 +1,125 @@
+"""The first pass: a sample for every row with a verdict, made in workers; all other lines, counted by reason."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rollforge.bulk.blocks import Block, Unusable, records
+from rollforge.curate.report import Tally
+from rollforge.curate.step import Fact
+from rollforge.errors import UserError
+from rollforge.records.items import Json
+from rollforge.stats.source import find_run
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    path: Path
+    run: str
+    """As the user named it."""
+    env: str
+    """For rows that do not name their environment."""
+    split: str | None = None
+
+
+@dataclass(slots=True)
+class Scanned:
+    """What is known of a block's lines."""
+
+    source: int
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    """(at, env, group, prompt, reward, values of the facts, whether the row names its environment)"""
+    lost: list[tuple[int, str]] = field(default_factory=list)
+    """Rows that no step sees: (at, why), such as "no verdict: timeout"."""
+    bad: list[tuple[int, Unusable]] = field(default_factory=list)
+    """Lines that are no rows."""
+    read: dict[str, Tally] = field(default_factory=dict)
+    """Of the rows, by environment."""
+
+
+def inputs(runs: Sequence[str | Path]) -> list[Input]:
+    """The files of all runs. Raises `UserError` for what is not there, and for what is there twice."""
+    found: list[Input] = []
+    seen: dict[Path, str] = {}
+    for run in runs:
+        source = find_run(run)
+        for number, path in enumerate(source.files):
+            real = path.resolve()
+            if not real.is_file():
+                raise UserError(f"{path} is not a file; rollouts are read twice, so a pipe will not do: save it first")
+            if real in seen:
+                raise UserError(f"{path} is given twice (by {seen[real]} and {source.name}); its rows would count twice")
+            seen[real] = source.name
+            found.append(Input(path, source.name, source.env, source.splits[number] if source.splits else None))
+    if not found:
+        raise UserError("no runs given")
+    return found
+
+
+def scan(block: Block, *, inputs: Sequence[Input], facts: Mapping[str, Fact]) -> Scanned:
+    found = Scanned(block.source)
+    default = inputs[block.source].env
+    names = {"": default}  # one string for all rows of an environment: pickled once
+    computed = list(facts.values())
+    for at, record in records(block):
+        if isinstance(record, Unusable):
+            found.bad.append((at, record))
+            continue
+        if record.reward is None:
+            found.lost.append((at, f"no verdict: {record.outcome}"))
+            continue
+        named = record.env
+        record.env = env = names.setdefault(named, named)
+        try:
+            group, prompt = record.group, record.prompt
+        except (UserError, ValueError) as error:
+            found.bad.append((at, Unusable(str(error), record.line[:60])))
+            continue
+        values: tuple[Any, ...] = ()
+        if computed:
+            try:
+                values = tuple([fact(record) for fact in computed])
+            except (UserError, ValueError) as error:
+                found.lost.append((at, str(error)))
+                continue
+        found.rows.append((at, env, group, prompt, record.reward, values, bool(named)))
+    for _, env, _, _, reward, *_ in found.rows:
+        tally = found.read.get(env)
+        if tally is None:
+            tally = found.read[env] = Tally()
+        tally.add(reward)
+    return found
+
+
+def scanner(inputs: Sequence[Input], facts: Mapping[str, Fact]) -> partial[Scanned]:
+    return partial(scan, inputs=inputs, facts=facts)
+
+
+class Hashing:
+    """Blocks as they pass by on their way to the workers, and what the files hold: no further pass for the hashes."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._hashes = [hashlib.sha256() for _ in files]
+        self.sizes = [0] * len(files)
+
+    def through(self, blocks: Iterator[Block]) -> Iterator[Block]:
+        for block in blocks:
+            with open(block.file, "rb") as file:
+                file.seek(block.start)
+                left = block.end - block.start
+                while left > 0:
+                    piece = file.read(min(left, 1 << 18))
+                    if not piece:
+                        raise UserError(f"{block.file} became shorter while it was read; is it being written?")
+                    self._hashes[block.source].update(piece)
+                    left -= len(piece)
+            self.sizes[block.source] = block.end
+            yield block
+
+    def row(self, source: int) -> Json:
+        return {"bytes": self.sizes[source], "sha256": self._hashes[source].hexdigest()}

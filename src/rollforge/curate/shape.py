@@ -1,0 +1,209 @@
+"""Rewards brought into the range that an algorithm wants: scaled, standardised or clipped.
+
+When to, by NeMo RL's pages on reward shaping: rewards outside [-1, 1], clustered at the extremes, or of different ranges in
+one data set. When not to: they are in [-1, 1] already, or for SFT, which looks at high rewards only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby, islice
+from math import sqrt
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from rollforge.config import Section
+from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
+from rollforge.stats.text import number
+from rollforge.stats.thresholds import EQUAL, RANGE
+
+
+class ShapeArgs(Section):
+    method: Literal["scale", "standardize", "clip"]
+    """scale: lowest to highest reward onto the range. standardize: (reward - mean) / standard deviation (n - 1). clip: what
+    is outside the range goes to its bound."""
+    per: Literal["all", "env", "group"] | None = None
+    """What lowest, highest, mean and deviation are taken of. None: env. group: the attempts at one task, as GRPO does."""
+    range: tuple[float, float] | None = None
+    """For scale (default 0 to 1) and clip (default -1 to 1)."""
+
+    @classmethod
+    def short(cls, value: Any) -> dict[str, Any]:
+        return {"method": value}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"range goes from {self.range[0]:g} to {self.range[1]:g}; the first must be lower")
+        if self.range is not None and self.method == "standardize":
+            raise ValueError("standardize has no range; clip afterwards in a step of its own")
+        if self.per is not None and self.method == "clip":
+            raise ValueError("clip does the same to every row: it has no per")
+        return self
+
+
+def steps(args: ShapeArgs) -> list[Step]:
+    return [Shape(args)]
+
+
+class Shape:
+    """Reads its samples twice; by group, it sorts them first."""
+
+    facts: Mapping[str, Fact] = {}
+
+    def __init__(self, args: ShapeArgs) -> None:
+        self._method = args.method
+        self._per = args.per or "env"
+        low, high = args.range or ((0.0, 1.0) if args.method == "scale" else RANGE)
+        self._low, self._high = low, high
+        onto = "" if args.method == "standardize" else f" to {low:g}..{high:g}"
+        per = "" if args.method == "clip" else f" per {self._per}" if self._per != "all" else " over all"
+        self.name = f"{args.method} rewards{onto}{per}"
+
+    def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
+        before: dict[str, _Spread] = {}
+        after: dict[str, _Spread] = {}
+        changed = 0
+        for sample, spread in self._with_spreads(samples, work, before):
+            reward = self._shaped(sample.reward, spread)
+            if reward != sample.reward:
+                sample.reward = sample.changes["reward"] = reward
+                changed += 1
+            after.setdefault(sample.env, _Spread()).add(reward)
+            yield sample
+        work.notes["before"] = {env: before[env].text() for env in sorted(before)}
+        work.notes["after"] = {env: after[env].text() for env in sorted(after)}
+        work.warnings.extend(self._advice(before, after, changed))
+
+    def _with_spreads(
+        self, samples: Iterable[Sample], work: Workspace, before: dict[str, _Spread]
+    ) -> Iterator[tuple[Sample, _Spread]]:
+        """Each sample with the spread of what it belongs to."""
+
+        def seen(samples: Iterable[Sample]) -> Iterator[Sample]:
+            for sample in samples:
+                before.setdefault(sample.env, _Spread()).add(sample.reward)
+                yield sample
+
+        if self._method == "clip":
+            for sample in seen(samples):
+                yield sample, before[sample.env]
+            return
+        if self._per != "group":
+            with_all = work.keep(seen(samples))
+            whole = _Spread.of(before.values())
+            for sample in with_all:
+                yield sample, whole if self._per == "all" else before[sample.env]
+            with_all.close()
+            return
+        ordered = work.keep(work.sort(seen(samples), lambda sample: (sample.group, sample.place)))
+        behind = iter(ordered)
+        for _, group in groupby(ordered, lambda sample: sample.group):
+            spread = _Spread()
+            for sample in group:
+                spread.add(sample.reward)
+            for sample in islice(behind, spread.count):
+                yield sample, spread
+        ordered.close()
+
+    def _shaped(self, reward: float, spread: _Spread) -> float:
+        if self._method == "clip":
+            return min(max(reward, self._low), self._high)
+        if spread.high - spread.low <= EQUAL:
+            # No range to scale, no deviation: GRPO's advantage of such a group is 0.
+            return 0.0 if self._method == "standardize" else min(max(reward, self._low), self._high)
+        if self._method == "standardize":
+            return (reward - spread.mean) / spread.deviation
+        share = (reward - spread.low) / (spread.high - spread.low)
+        return self._low + share * (self._high - self._low)
+
+    def _advice(self, before: Mapping[str, _Spread], after: Mapping[str, _Spread], changed: int) -> Iterator[str]:
+        if not before:
+            return
+        whole = _Spread.of(before.values())
+        outside = whole.low < RANGE[0] or whole.high > RANGE[1]
+        different = ranges_differ(before)
+        extreme = (whole.lows + whole.highs) / whole.count
+        if not (outside or different or extreme > 0.5):
+            yield "rewards were in [-1, 1], spread out and of one range: they needed no shaping"
+        if self._method == "scale":
+            if different and self._per == "all":
+                yield f"the environments' rewards have different ranges ({_ranges(before)}): per: env scales each by its own"
+            flat = sorted(env for env, spread in before.items() if spread.high - spread.low <= EQUAL)
+            if flat and self._per == "env":
+                yield f"{', '.join(flat[:5])}: all rewards are equal; they were only clipped to the range"
+            if extreme > 0.5 and not outside and not different:
+                share = f"{extreme:.0%} of the rewards are the lowest or the highest, and scaling leaves them there"
+                yield f"{share}: standardize per group, or collect tasks that are solved now and then"
+        if self._method == "clip" and changed > 0.2 * whole.count:
+            yield f"clipping changed {changed / whole.count:.0%} of the rewards; scale keeps their order"
+        if self._method == "standardize":
+            yield "thresholds on rewards (SFT, preference pairs) do not fit them any more; standardize for GRPO and PPO only"
+        elif any(spread.low < RANGE[0] or spread.high > RANGE[1] for spread in after.values()):
+            yield "rewards reach outside [-1, 1] still"
+
+
+def ranges_differ(spreads: Mapping[str, _Spread]) -> bool:
+    """Whether environments reward on different scales: highest rewards more than twice as large as others'."""
+    tops = [max(abs(spread.low), abs(spread.high)) for spread in spreads.values()]
+    tops = [top for top in tops if top > EQUAL]
+    return len(tops) > 1 and max(tops) > 2 * min(tops)
+
+
+def _ranges(spreads: Mapping[str, _Spread]) -> str:
+    return ", ".join(f"{env} {number(s.low)} to {number(s.high)}" for env, s in sorted(spreads.items())[:5])
+
+
+@dataclass(slots=True)
+class _Spread:
+    """Of rewards, as they pass by (mean and squares after Welford)."""
+
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    lows: int = 0
+    highs: int = 0
+
+    def add(self, reward: float) -> None:
+        self.count += 1
+        if self.count == 1:
+            self.low = self.high = reward
+        if reward <= self.low:
+            self.lows = 1 if reward < self.low else self.lows + 1
+            self.low = reward
+        if reward >= self.high:
+            self.highs = 1 if reward > self.high else self.highs + 1
+            self.high = reward
+        delta = reward - self.mean
+        self.mean += delta / self.count
+        self.squares += delta * (reward - self.mean)
+
+    @property
+    def deviation(self) -> float:
+        return sqrt(self.squares / (self.count - 1)) if self.count > 1 else 0.0
+
+    def text(self) -> str:
+        return f"{number(self.low)} to {number(self.high)}, mean {number(self.mean)}, std {number(self.deviation)}"
+
+    @classmethod
+    def of(cls, parts: Iterable[_Spread]) -> _Spread:
+        """Of all of them together."""
+        whole = cls()
+        for part in parts:
+            if not part.count:
+                continue
+            if not whole.count:
+                whole.low, whole.high = part.low, part.high
+            low, high = min(whole.low, part.low), max(whole.high, part.high)
+            whole.lows = sum(each.lows for each in (whole, part) if each.low == low)
+            whole.highs = sum(each.highs for each in (whole, part) if each.high == high)
+            whole.low, whole.high = low, high
+            count, delta = whole.count + part.count, part.mean - whole.mean
+            whole.squares += part.squares + delta * delta * whole.count * part.count / count
+            whole.mean += delta * part.count / count
+            whole.count = count
+        return whole

@@ -1,0 +1,391 @@
+"""The split step: every row gets `split`: train, validation or test, by its prompt and the near duplicates of that.
+
+The hash of a prompt (with the seed) says on which side it is, so more data move no prompt that has no near duplicates; near
+duplicates go where the one with the smallest digest goes. `docs/design/curation.md` states what is guaranteed, and why more
+cannot be. What is reported is counted over the result.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from rollforge.bulk.blocks import Unusable, blocks, line_number, records
+from rollforge.bulk.record import digest
+from rollforge.config import Section
+from rollforge.curate.distinct import Distinct, Signatures
+from rollforge.curate.near import HASHES, THRESHOLD, WORDS, clusters, signature_fact, signature_of
+from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
+from rollforge.errors import UserError
+from rollforge.records.items import Json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SIDES = ("train", "validation", "test")
+
+FEW = 10
+"""Prompts of a split under which its figures say little."""
+
+
+class SplitArgs(Section):
+    train: float = 0.9
+    """The shares of prompts, as parts of 1 or of 100."""
+    validation: float = 0.1
+    test: float = 0.0
+    near: float | None = Field(THRESHOLD, ge=0.3, le=1)
+    """The similarity (see the near step) from which prompts stay together; null: only equal prompts do."""
+    each_env: bool = True
+    """Every environment has a prompt in every split, if it has as many prompts as there are splits."""
+    previous: str | list[str] | None = None
+    """A split made earlier: its directory, or its train.jsonl, validation.jsonl, test.jsonl. Prompts keep their sides."""
+    seed: int | None = None
+    """Another seed, another split; the recipe's unless given."""
+
+    @classmethod
+    def short(cls, value: Any) -> SplitArgs:
+        """`90/10`, `80/10/10`, `[0.8, 0.1, 0.1]`."""
+        parts = value.split("/") if isinstance(value, str) else value
+        if isinstance(parts, (list, tuple)) and len(parts) in (2, 3):
+            try:
+                train, validation, test = (*map(float, parts), 0.0)[:3]
+                return cls(train=train, validation=validation, test=test)
+            except (TypeError, ValueError):
+                pass
+        raise UserError(f"split: {value!r} is not two or three shares (write: split: 90/10, or split: [0.8, 0.1, 0.1])")
+
+
+def steps(args: SplitArgs) -> list[Step]:
+    """Raises `UserError` for shares that cannot be."""
+    return [Split(args)]
+
+
+def shares_of(args: SplitArgs) -> tuple[float, float, float]:
+    """Parts of 1 for train, validation, test. Raises `UserError`."""
+    given = (args.train, args.validation, args.test)
+    said = "/".join(f"{share:g}" for share in given)
+    total = sum(given)
+    if not all(0 <= share < float("inf") for share in given):
+        raise UserError(f"split {said}: a share cannot be negative (write: split: 90/10)")
+    if not (abs(total - 1) < 1e-6 or abs(total - 100) < 1e-4):
+        raise UserError(f"split {said}: the shares sum to {total:g}, neither 1 nor 100 (write: split: 90/10, or 80/10/10)")
+    if not args.train:
+        raise UserError(f"split {said}: nothing is left for train (write: split: 90/10)")
+    if not (args.validation or args.test):
+        raise UserError(f"split {said}: everything is train; leave the split out, or write: split: 90/10")
+    return (args.train / total, args.validation / total, args.test / total)
+
+
+class Split:
+    """Memory: about 60 bytes per row, 60 per distinct prompt, and of the signatures those that have near duplicates."""
+
+    name: str
+    facts: Mapping[str, Fact]
+
+    def __init__(self, args: SplitArgs) -> None:
+        self._shares = shares_of(args)
+        self._args = args
+        self.name = f"split {'/'.join(f'{share * 100:g}' for share in self._shares if share)}"
+        self._fact, self._signature = signature_fact("prompt", WORDS, HASHES)
+        self.facts = {} if args.near is None else {self._fact: self._signature}
+        self._previous = previous_files(args.previous)
+
+    def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
+        with closing(Signatures(work.folder, HASHES)) as signatures:
+            yield from self._steps(samples, work, signatures)
+
+    def _steps(self, samples: Iterable[Sample], work: Workspace, signatures: Signatures) -> Iterator[Sample]:
+        import numpy as np
+
+        rows = Distinct()
+        pins = []
+        for side, file in self._previous:
+            start = len(rows)
+            for _ in rows.watch(self._read(file), lambda sample: self._take(sample, len(rows), signatures)):
+                pass
+            pins.append((side, len(rows) - start))
+        before = len(rows)
+        envs: dict[str, int] = {}
+        env_of = array("i")
+
+        def take(sample: Sample) -> bytes:
+            env_of.append(envs.setdefault(sample.env, len(envs)))
+            return self._take(sample, len(rows), signatures)
+
+        with closing(work.keep(rows.watch(samples, take))) as kept:
+            numbers, digests = rows.numbers()
+            count = len(digests)
+            roots = np.arange(count, dtype=np.int32)
+            if self._args.near is not None:
+                signatures.settle(numbers, count)
+                roots = clusters(signatures, self._args.near)
+            # A prompt of several environments counts for the first by name: the order of the rows decides nothing.
+            names = sorted(envs)
+            by_name = np.array([names.index(name) for name in envs], np.int32)
+            home = np.full(count, len(names), np.int32)
+            np.minimum.at(home, numbers[before:], by_name[np.frombuffer(env_of, np.int32)] if env_of else 0)
+            pinned, clashes = pinned_sides(numbers[:before], pins, count)
+            present = np.zeros(count, bool)
+            present[numbers[before:]] = True
+            work.notes["seed"] = seed = work.seed if self._args.seed is None else self._args.seed
+            sides, filled = self._sides(digests, roots, home, present, pinned, seed)
+            self._check(sides[present])
+            proof = Proof(count, names, self._shares)
+            for row, sample in enumerate(kept, before):
+                number = int(numbers[row])
+                sample.split = SIDES[sides[number]]
+                proof.count(number, sample)
+                yield sample
+            proof.report(work, self._args, roots, home, filled)
+            if self._previous:
+                self._tell_of_previous(work, pinned, present, clashes, roots, sides)
+
+    def _take(self, sample: Sample, row: int, signatures: Signatures) -> bytes:
+        if self._args.near is not None:
+            signatures.add(row, sample.prompt, signature_of(sample.facts[self._fact]))
+        return sample.prompt
+
+    def _read(self, file: Path) -> Iterator[Sample]:
+        """The rows of an earlier split."""
+        for block in blocks([file]):
+            for at, record in records(block):
+                if isinstance(record, Unusable):
+                    if not record.text:
+                        continue
+                    raise UserError(
+                        f"{file}:{line_number(file, at)}: {record.reason}: `previous` reads rollouts as curate writes them, "
+                        f"not a trainer's format"
+                    )
+                facts = {self._fact: self._signature(record)} if self.facts else {}
+                yield Sample(-1, at, record.env, b"", record.prompt, 0.0, facts)
+
+    def _sides(self, digests: Any, roots: Any, home: Any, present: Any, pinned: Any, seed: int) -> tuple[Any, int]:
+        """The side of every prompt, as an index of `SIDES`; how many clusters went to a split that was empty."""
+        import numpy as np
+
+        chance = mixed(digests[:, 0], seed)
+        edges = np.cumsum(self._shares[:2])
+        sides = np.searchsorted(edges, chance, side="right").astype(np.int8)
+        # Prompts are numbered in the order of their digests: a cluster's root is its smallest.
+        heads = roots == np.arange(len(roots))
+        # A prompt that was there before decides for its cluster; of several the one nearest to train.
+        cluster_pin = np.full(len(roots), len(SIDES), np.int8)
+        known = pinned >= 0
+        np.minimum.at(cluster_pin, roots[known], pinned[known])
+        free = heads & (cluster_pin == len(SIDES))
+        sides = np.where(cluster_pin < len(SIDES), cluster_pin, sides).astype(np.int8)
+        filled = 0
+        if self._args.each_env:
+            counted = np.zeros(len(roots), bool)
+            counted[roots[present]] = True
+            cluster_home = np.full(len(roots), np.iinfo(np.int32).max, np.int32)
+            np.minimum.at(cluster_home, roots, home)
+            filled = self._fill(sides, chance, cluster_home, heads & counted, free)
+        sides = sides[roots]
+        sides[known] = pinned[known]
+        return sides, filled
+
+    def _fill(self, sides: Any, chance: Any, home: Any, heads: Any, free: Any) -> int:
+        """An environment's empty split gets the cluster whose hash is the nearest to it."""
+        import numpy as np
+
+        filled = 0
+        wanted = [side for side in (2, 1) if self._shares[side]]
+        clusters = np.flatnonzero(heads)
+        clusters = clusters[np.lexsort((chance[clusters], home[clusters]))]
+        starts = np.flatnonzero(np.diff(home[clusters], prepend=-1)).tolist()
+        for start, end in pairwise((*starts, len(clusters))):
+            own = clusters[start:end]
+            if len(own) <= len(wanted):
+                continue
+            for side in wanted:
+                if not (sides[own] == side).any():
+                    lower = own[(sides[own] < side) & free[own]]
+                    if len(lower):
+                        sides[lower[-1]] = side
+                        filled += 1
+        return filled
+
+    def _check(self, sides: Any) -> None:
+        asked_for = [name for name, share in zip(SIDES, self._shares, strict=True) if share]
+        if not len(sides):
+            return
+        if len(sides) < len(asked_for):
+            raise UserError(
+                f"{self.name}: {_count(len(sides), 'prompt')} cannot be split into {' and '.join(asked_for)}; "
+                f"leave the split out, or collect more tasks"
+            )
+        if not (sides == 0).any():
+            raise UserError(
+                f"{self.name}: none of the {_count(len(sides), 'prompt')} fell to train; more tasks will do, "
+                f"or another seed (seed: 1)"
+            )
+
+    def _tell_of_previous(self, work: Workspace, pinned: Any, present: Any, clashes: int, roots: Any, sides: Any) -> None:
+        import numpy as np
+
+        known = pinned >= 0
+        lows = np.full(len(roots), len(SIDES), np.int8)
+        highs = np.full(len(roots), -1, np.int8)
+        np.minimum.at(lows, roots[known], pinned[known])
+        np.maximum.at(highs, roots[known], pinned[known])
+        torn = int(((lows < highs) & (highs >= 0)).sum())
+        work.notes["previous"] = {
+            "prompts": int(known.sum()),
+            "of them here": int((known & present).sum()),
+            "here and not on their side": int((known & present & (sides != pinned)).sum()),
+            "in two of its splits": clashes,
+            "near-duplicate clusters in two of its splits": torn,
+        }
+        if clashes:
+            work.warnings.append(
+                f"{self.name}: {_count(clashes, 'prompt')} of `previous` {'is' if clashes == 1 else 'are'} in two of its "
+                f"splits; the side nearest to train is kept"
+            )
+        if torn:
+            work.warnings.append(
+                f"{self.name}: `previous` has {_count(torn, 'cluster')} of near duplicates in two of its splits; its "
+                f"prompts keep their sides, new ones go to the side nearest to train (near: null compares equal prompts)"
+            )
+
+
+class Proof:
+    """Counts what comes out, independently of how it was decided."""
+
+    def __init__(self, prompts: int, envs: Sequence[str], shares: Sequence[float]) -> None:
+        import numpy as np
+
+        self._on = np.zeros(prompts, np.uint8)
+        self._envs = {env: dict.fromkeys(SIDES, 0) for env in envs}
+        self._shares = shares
+
+    def count(self, number: int, sample: Sample) -> None:
+        assert sample.split is not None
+        self._on[number] |= 1 << SIDES.index(sample.split)
+        self._envs[sample.env][sample.split] += sample.copies
+
+    def report(self, work: Workspace, args: SplitArgs, roots: Any, home: Any, filled: int) -> None:
+        """Adds to notes and warnings. `home` is the environment that a prompt counts for."""
+        import numpy as np
+
+        seen = self._on > 0
+        total = int(seen.sum())
+        rows = {side: sum(env[side] for env in self._envs.values()) for side in SIDES}
+        splits = {}
+        by_env: Json = {env: {} for env in self._envs}
+        for index, side in enumerate(SIDES):
+            on = (self._on & (1 << index)) > 0
+            count = int(on.sum())
+            if not (self._shares[index] or count):
+                continue
+            got = round(count / total, 4) if total else 0.0
+            splits[side] = {"asked": round(self._shares[index], 4), "got": got, "prompts": count, "rows": rows[side]}
+            counts = np.bincount(home[on], minlength=len(self._envs) + 1)
+            for number, env in enumerate(self._envs):
+                by_env[env][side] = {"prompts": int(counts[number]), "rows": self._envs[env][side]}
+            if not total:
+                continue
+            if index == 0 and filled and abs(got - self._shares[0]) > 0.05:
+                work.warnings.append(
+                    f"split: train has {got:.0%} of the prompts, not {self._shares[0]:.0%}: small environments have a "
+                    f"prompt in every split, too (each_env: false splits them by hash alone)"
+                )
+            if not count:
+                work.warnings.append(f"split: {side} is empty: {_count(total, 'prompt')}{self._why(args)}")
+            elif count < FEW:
+                work.warnings.append(
+                    f"split: {side} has {_count(count, 'prompt')}: figures over so few say little; collect more tasks"
+                )
+        across = np.zeros(len(roots), np.uint8)
+        np.bitwise_or.at(across, roots, self._on)
+        sizes = np.bincount(roots[seen], minlength=max(len(roots), 1))
+        work.notes.update(
+            {
+                "splits": splits,
+                "by_env": by_env,
+                "proof": {
+                    "prompts": total,
+                    "prompts in two splits": int(_several(self._on).sum()),
+                    "near-duplicate clusters": int((sizes > 1).sum()),
+                    "largest cluster": int(sizes.max()),
+                    "near-duplicate clusters in two splits": int((_several(across) & (sizes[: len(across)] > 1)).sum()),
+                },
+                "near": args.near,
+                "given to an empty split": filled,
+            }
+        )
+        if args.near is not None and sizes.max() >= FEW and sizes.max() > total / 4:
+            work.warnings.append(
+                f"split: {sizes.max():,} of {total:,} prompts are near duplicates of one another and stay on one side: "
+                f"tasks of one template with other values? near: 0.95 tells more of them apart, near: null all of them"
+            )
+
+    def _why(self, args: SplitArgs) -> str:
+        near = "" if args.near is None else ", or near duplicates that must stay together (near: null)"
+        return f", too few for its share{near}"
+
+
+def mixed(halves: NDArray[np.uint64], seed: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1) from digests and a seed, uniform and independent (the finaliser of splitmix64)."""
+    import numpy as np
+
+    key = int.from_bytes(digest(b"rollforge split %d" % seed)[:8], "big")
+    mixed = halves ^ np.uint64(key)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    found: NDArray[np.float64] = (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return found
+
+
+def pinned_sides(numbers: Any, pins: Sequence[tuple[int, int]], count: int) -> tuple[Any, int]:
+    """For every prompt the side it had before, -1 if it is new; and how many had two."""
+    import numpy as np
+
+    low = np.full(count, len(SIDES), np.int8)
+    high = np.full(count, -1, np.int8)
+    at = 0
+    for side, rows in pins:
+        own = numbers[at : at + rows]
+        low[own] = np.minimum(low[own], side)
+        high[own] = np.maximum(high[own], side)
+        at += rows
+    return np.where(low == len(SIDES), -1, low).astype(np.int8), int((low < high).sum())
+
+
+def previous_files(given: str | list[str] | None) -> list[tuple[int, Path]]:
+    """(side, file) of an earlier split. Raises `UserError` if there is none."""
+    found = []
+    for name in [given] if isinstance(given, str) else given or []:
+        path = Path(name)
+        if path.is_dir():
+            here = [(side, path / f"{word}.jsonl") for side, word in enumerate(SIDES) if (path / f"{word}.jsonl").is_file()]
+            if not here:
+                raise UserError(f"previous: {name} holds no train.jsonl, validation.jsonl or test.jsonl")
+            found += here
+        elif not path.is_file():
+            raise UserError(f"previous: there is no {name}")
+        elif path.stem not in SIDES:
+            raise UserError(
+                f"previous: {name} says not which split it is; name it train.jsonl, validation.jsonl or test.jsonl"
+            )
+        else:
+            found.append((SIDES.index(path.stem), path))
+    return found
+
+
+def _several(on: Any) -> Any:
+    """Where more than one bit is set."""
+    return (on & (on - 1)) > 0
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,136 @@
+"""Texts as words in a normal form, and the hashes of their n-grams: what near duplicates and benchmark overlap compare.
+
+The hashes depend on the text alone: the same in every process, on every machine, in every version that reads old splits.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from rollforge.bulk.record import digest
+from rollforge.records.items import Json, text_of
+from rollforge.records.lossless import dumps
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Hashes: TypeAlias = NDArray[np.uint64]
+
+
+def normal(text: str, *, signs: bool = True) -> bytes:
+    """The words in UTF-8, one space between them: NFKC, lower case, no punctuation or markup. Characters of scripts without
+    spaces are a word each. Arithmetic signs stay if `signs`: 3 + 4 is not 3 - 4. Empty if there is no word."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text.encode("utf-8", "replace").decode()).replace("\u2212", "-")
+        text = _NO_WORD[signs].sub(" ", text)
+        text = _ALONE.sub(r" \g<0> ", text) if _ALONE.search(text) else text
+    plain = text.lower().encode().translate(_ASCII[signs])
+    return b" ".join(plain.split())
+
+
+class Grams:
+    """The n-grams of a text in normal form."""
+
+    def __init__(self, words: bytes) -> None:
+        import numpy as np
+
+        self._bytes = letters = np.frombuffer(words, np.uint8)
+        spaces = np.flatnonzero(letters == 32)
+        self._starts = np.concatenate((_ZERO(), spaces + 1))
+        self._ends = np.append(spaces, len(letters))
+        powers, self._inverse = _powers(1 << max(len(letters), 1 << 12).bit_length())
+        self._sums = np.zeros(len(letters) + 1, np.uint64)
+        np.cumsum(letters * powers[: len(letters)], out=self._sums[1:])
+
+    def __len__(self) -> int:
+        """The number of words."""
+        return len(self._starts)
+
+    def hashes(self, n: int) -> Hashes:
+        """64 bits for each `n` words in a row; of fewer words than `n`, one for all of them."""
+        import numpy as np
+
+        # A polynomial over the bytes, of any stretch from two prefix sums (Karp and Rabin 1987); then mixed.
+        count = max(len(self._starts) - n + 1, 1)
+        starts, ends = self._starts[:count], self._ends[-count:]
+        found: Hashes = (self._sums[ends] - self._sums[starts]) * self._inverse[starts]
+        found ^= found >> np.uint64(32)
+        found *= np.uint64(0xD6E8FEB86659FD93)
+        found ^= found >> np.uint64(32)
+        return found
+
+
+def asked(prompt: Iterable[Json]) -> tuple[str, bytes]:
+    """What a prompt asks: the text of its user turns, since all tasks of an environment share their system turn (all
+    turns if there is no user turn), and 16 bytes that stand for its images and the like (b"" without any)."""
+    turns = [message for message in prompt if message.get("role") == "user"] or list(prompt)
+    return "\n".join(text_of(turn.get("content")) for turn in turns), _beside_text(turns)
+
+
+def said(messages: Iterable[Json]) -> str:
+    """All that a model wrote: its texts with the reasoning, its calls with their arguments."""
+    found = []
+    for message in messages:
+        if message.get("role") == "assistant":
+            found.append(text_of(message.get("content")))
+            found += (
+                f"{call['function']['name']} {call['function']['arguments']}" for call in message.get("tool_calls") or ()
+            )
+    return "\n".join(found)
+
+
+def _beside_text(turns: Iterable[Json]) -> bytes:
+    contents = (turn.get("content") for turn in turns)
+    parts = [part for content in contents if isinstance(content, list) for part in content if not _is_text(part)]
+    return digest(dumps(parts, sort_keys=True)) if parts else b""
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("text"), str))
+
+
+_SIGNS = "+-/=<>^%"
+_ASCII = {
+    kept: bytes(code if code > 127 or chr(code).isalnum() or (kept and chr(code) in _SIGNS) else 32 for code in range(256))
+    for kept in (True, False)
+}
+_MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u0dff"
+# Vowel signs and other marks are no \w, but part of a word.
+_NO_WORD = {
+    True: re.compile(rf"[^\x00-\x7f\w{_MARKS}×÷±√∑∏∫≤≥≠≈∈∉⊂⊆∪∩∧∨¬→⇒]+"),
+    False: re.compile(rf"[^\x00-\x7f\w{_MARKS}]+"),
+}
+_ALONE = re.compile("[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+
+
+_BASE = 0x9E3779B97F4A7C15
+_MOST_KEPT = 1 << 20
+
+
+def _powers(count: int) -> tuple[Hashes, Hashes]:
+    # For texts beyond a megabyte the tables are made anew rather than kept.
+    return (_kept_powers if count <= _MOST_KEPT else _kept_powers.__wrapped__)(count)
+
+
+@cache
+def _kept_powers(count: int) -> tuple[Hashes, Hashes]:
+    import numpy as np
+
+    def table(base: int) -> Hashes:
+        factors = np.full(count, base, np.uint64)
+        factors[0] = 1
+        return np.multiply.accumulate(factors)
+
+    return table(_BASE), table(pow(_BASE, -1, 1 << 64))
+
+
+@cache
+def _ZERO() -> Any:
+    import numpy as np
+
+    return np.zeros(1, np.int64)

@@ -1,0 +1,257 @@
+"""The second pass: the rows that were kept, written once each, with their changes; and a directory that appears when it
+is complete.
+
+A row without changes is copied as the bytes it is. Orders stand in the order of the input, so a unit of work is a stretch
+of one file. Where rows change, workers edit them into part files and this process joins the parts; else it copies alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import queue
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from rollforge.bulk.blocks import SIZE, spread
+from rollforge.errors import UserError
+from rollforge.records.items import Json
+from rollforge.records.lossless import dumps, loads
+
+MANIFEST = "manifest.json"
+
+
+class Order(NamedTuple):
+    """Write this row. A plain tuple: there is one for every row, and they go through the disk when there are many."""
+
+    source: int
+    at: int
+    target: str
+    """Name of the file, without `.jsonl`."""
+    copies: int = 1
+    changes: Json | None = None
+    """Top-level fields; `rollforge` is merged into the row's own block. A changed reward leaves the first one in
+    `rollforge.reward_before`."""
+
+
+class Unit(NamedTuple):
+    file: str
+    orders: list[Order]
+
+
+def units(orders: Iterable[Order], files: Sequence[Path], size: int) -> Iterator[Unit]:
+    """Orders, sorted by place, in stretches of about `size` bytes."""
+    held: list[Order] = []
+    source = end = -1
+    for order in orders:
+        if order.at >= end or order.source != source:
+            if held:
+                yield Unit(str(files[source]), held)
+                held = []
+            source, end = order.source, order.at + size
+        held.append(order)
+    if held:
+        yield Unit(str(files[source]), held)
+
+
+_NEAR = 1 << 20
+# What is read, cut, hashed and written by one core stays in its cache.
+
+
+def write(orders: Iterable[Order], files: Sequence[Path], folder: Path, *, changed: bool, workers: int) -> list[Json]:
+    """Carry out all orders; `changed`: whether any has changes. Returns an entry of the manifest for each file."""
+    outputs: dict[str, _Output] = {}
+    made: Iterable[list[tuple[str, int, bytes | str]]]
+    if changed and workers > 1:
+        made = spread(partial(_parts, folder=folder), units(orders, files, SIZE), workers)
+    else:
+        made = map(_cut, units(orders, files, _NEAR))
+    try:
+        for parts in made:
+            for target, rows, data in parts:
+                if target not in outputs:
+                    outputs[target] = _Output(folder / f"{target}.jsonl", threads=workers > 1)
+                outputs[target].add(rows, data)
+        return [output.done() for output in outputs.values()]
+    finally:
+        for output in outputs.values():
+            output.close()
+
+
+def _cut(unit: Unit) -> list[tuple[str, int, bytes | str]]:
+    """(target, rows, lines) for each target."""
+    first, last = unit.orders[0].at, unit.orders[-1].at
+    with open(unit.file, "rb") as file:
+        file.seek(first)
+        data = file.read(last - first)
+        data += file.readline()
+    view = memoryview(data)
+    pieces: dict[str, list[bytes | memoryview]] = {}
+    rows: dict[str, int] = {}
+    for _, place, target, copies, changes in unit.orders:
+        at = place - first
+        end = data.find(b"\n", at) + 1
+        line: bytes | memoryview
+        if changes is None and end and place:
+            line = view[at:end]
+        else:
+            # The first line may begin with a mark of its encoding, the last may lack its end.
+            text = data[at : end or len(data)].strip()
+            text = text.removeprefix(b"\xef\xbb\xbf").strip() if place == 0 else text
+            line = (text if changes is None else _edited(text, changes)) + b"\n"
+        into = pieces.setdefault(target, [])
+        into.append(line)
+        for _ in range(copies - 1):
+            into.append(line)
+        rows[target] = rows.get(target, 0) + copies
+    return [(target, rows[target], b"".join(lines)) for target, lines in pieces.items()]
+
+
+def _parts(unit: Unit, folder: Path) -> list[tuple[str, int, bytes | str]]:
+    """The same with the lines in files: megabytes do not go through a pipe."""
+    parts: list[tuple[str, int, bytes | str]] = []
+    for target, rows, data in _cut(unit):
+        assert isinstance(data, bytes)
+        handle, name = tempfile.mkstemp(".part", dir=folder)
+        with open(handle, "wb") as file:
+            file.write(data)
+        parts.append((target, rows, name))
+    return parts
+
+
+def _edited(line: bytes, changes: Json) -> bytes:
+    row: Json = loads(line)
+    block = dict(row.get("rollforge") or {})
+    if "reward" in changes and changes["reward"] != row.get("reward"):
+        block.setdefault("reward_before", row.get("reward"))
+    block |= changes.get("rollforge") or {}
+    row |= changes
+    if block:
+        row["rollforge"] = block
+    return dumps(row)
+
+
+class _Output:
+    """A file and its hash; the hash in a thread, where more than one core may be used."""
+
+    def __init__(self, path: Path, threads: bool) -> None:
+        self._path = path
+        self._file = open(path, "wb", buffering=0)
+        self._hash = hashlib.sha256()
+        self._rows = self._size = 0
+        self._queue: queue.Queue[bytes | None] = queue.Queue(2)
+        self._thread = threading.Thread(target=self._follow, daemon=True) if threads else None
+        if self._thread:
+            self._thread.start()
+
+    def add(self, rows: int, data: bytes | str) -> None:
+        """`data`: the lines, or the name of a part file that holds them and is removed."""
+        if isinstance(data, str):
+            name, data = data, Path(data).read_bytes()
+            os.unlink(name)
+        if self._thread:
+            self._queue.put(data)
+        else:
+            self._hash.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
+        self._rows += rows
+        self._size += len(data)
+
+    def done(self) -> Json:
+        self.close()
+        return {"file": self._path.name, "rows": self._rows, "bytes": self._size, "sha256": self._hash.hexdigest()}
+
+    def close(self) -> None:
+        if self._thread:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+        self._file.close()
+
+    def _follow(self) -> None:
+        while (data := self._queue.get()) is not None:
+            self._hash.update(data)
+
+
+class Draft:
+    """A directory under another name until `publish()`; without it nothing remains, nor after a kill once run again.
+
+    `overwrite`: an earlier directory of this kind (it has a manifest.json) gives way at `publish()`, not before.
+    """
+
+    def __init__(self, out: Path, overwrite: bool = False) -> None:
+        self.out = out
+        self.folder = out.with_name(f"{out.name}.partial")
+        self._overwrite = overwrite
+        if not out.name:
+            raise UserError(f"--out {out} names no directory of its own")
+        if not out.exists():
+            return
+        if not out.is_dir():
+            raise UserError(f"{out} is a file; --out names a directory")
+        if any(out.iterdir()):
+            if not overwrite:
+                raise UserError(f"{out} is there already; another --out, or --overwrite to replace it")
+            if not (out / MANIFEST).is_file():
+                raise UserError(
+                    f"{out} has no {MANIFEST}, so it is not a data set made here: remove it yourself if it may go"
+                )
+
+    def __enter__(self) -> Self:
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        # Whoever holds the lock is at work; without a holder the rest of a killed run may go.
+        self._lock = os.open(self.folder.with_name(f"{self.folder.name}.lock"), os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise UserError(f"another command is writing {self.out} at this moment") from None
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        return self
+
+    def publish(self) -> None:
+        if not self.out.exists():
+            os.rename(self.folder, self.out)
+            return
+        old = self.folder.with_name(f"{self.folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(self.out, old)
+        try:
+            os.rename(self.folder, self.out)
+        except OSError:
+            os.rename(old, self.out)
+            raise
+        shutil.rmtree(old)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            os.unlink(self.folder.with_name(f"{self.folder.name}.lock"))
+        os.close(self._lock)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UserError(f"cannot write {self.out}: {error.strerror or error}; nothing was left there") from error
+
+
+def small(folder: Path, name: str, text: str) -> Json:
+    """Write a small file; its entry in the manifest."""
+    data = text.encode()
+    (folder / name).write_bytes(data)
+    return {"file": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def json_text(value: Any) -> str:
+    # ASCII only: texts of models in it cannot steer a terminal.
+    import json
+
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"

@@ -1,0 +1,252 @@
+"""Files for a trainer, looked at as its loader would: every line, the file as a whole, then the loader itself.
+
+blocks of a file ─► check_rows, in workers ─► counts, the first lines of each kind of problem, a few bytes per row
+                        └► check_file: repeated rows and prompts, answers, rewards ─► check: leaks, configuration
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rollforge.errors import UserError
+from rollforge.export.advice import advise
+from rollforge.export.check_file import File, leaks, parquet_rows
+from rollforge.export.check_rows import BOM, LONGEST, Work
+from rollforge.export.target import Kind, Problem, Target
+from rollforge.records.items import Json
+from rollforge.records.lossless import loads
+
+LINE_READERS = {("nemo-rl", "sft"), ("nemo-rl", "nemo-gym")}
+"""Read with json.loads line by line (NeMo RL's openai_format with use_preserving_dataset, and NemoGymDataset); all others go
+through `datasets`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check found."""
+
+    problems: list[Problem]
+    """File by file, in the order of the lines; capped per kind of problem, with a line that counts the rest."""
+    rows: int
+    """Of all files."""
+    loader: str
+    """What the framework's own loader said, or that it is not installed."""
+    target: str = ""
+    """`nemo-rl:sft`"""
+    files: dict[str, Json] = field(default_factory=dict)
+    """Per file: rows, distinct rows and prompts, bytes of the longest row."""
+    every: int = 1
+    """Of so many rows one was held against the format's rules; all were parsed."""
+
+    @property
+    def errors(self) -> int:
+        return sum(problem.level == "error" for problem in self.problems)
+
+    def row(self) -> Json:
+        """As JSON, for `check.json`."""
+        return {
+            "target": self.target,
+            "ok": not self.errors,
+            "rows": self.rows,
+            "checked_every": self.every,
+            "errors": self.errors,
+            "warnings": len(self.problems) - self.errors,
+            "loader": self.loader,
+            "files": self.files,
+            "problems": [
+                {"file": found.file, "line": found.line, "level": found.level, "message": found.message}
+                for found in self.problems
+            ],
+        }
+
+
+def check_export(
+    folder: str | Path, target: Target, kind: str, *, workers: int = 1, load: bool = True, every: int | None = 1
+) -> Checked:
+    """Check one output of `rollforge export`: the data files (`*.jsonl`, `*.parquet`) and configurations (`*.yaml`; scripts
+    where they hold the options) directly in its folder. `load` False leaves the framework's loader out. `every` None: of
+    large files (64 MB) every 16th row is held against the format's rules, for rows that the format's own code has made."""
+    place = Path(folder)
+    data = sorted(file for file in place.iterdir() if file.suffix in (".jsonl", ".parquet"))
+    configs = sorted(file for file in place.iterdir() if file.suffix in _CONFIGS.get(target.name, _YAML))
+    if every is None:
+        every = 1 if sum(file.stat().st_size for file in data) < _LARGE else 16
+    return check_files(data, target, kind, configs, workers=workers, load=load, every=every)
+
+
+def check_files(
+    files: Sequence[str | Path],
+    target: Target,
+    kind: str,
+    config: str | Path | Sequence[Path] | None = None,
+    *,
+    workers: int = 1,
+    load: bool = True,
+    every: int = 1,
+) -> Checked:
+    """Check data files, anybody's, and configurations for one kind of a framework.
+
+    A file's split is taken from its name (train, val..., test): the same prompt on two sides is an error. Raises `UserError`
+    if a file is not there or the target has no such kind. `every`: of so many rows one is held against the format's rules;
+    all are parsed, compared and held against the schema.
+    """
+    rules = kind_of(target, kind)
+    work = Work(rules.check, rules.family, rules.columns, (target.name, kind) in LINE_READERS, every=every)
+    problems: list[Problem] = []
+    seen: list[File] = []
+    loader = ""
+    for name in files:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"{path} is {'a directory' if path.is_dir() else 'not there'}")
+        one = File(str(path))
+        seen.append(one)
+        if one.opens():
+            if path.suffix == ".parquet":
+                one.parquet(work)
+            else:
+                one.jsonl(work, workers)
+                if rules.format == "parquet":
+                    one.say("warning", f"{target.name} reads Parquet for {kind}; this is JSON Lines")
+            one.whole(rules)
+        if load and one.rows and not any(found.level == "error" for found in one.said()):
+            loader = one.load(target, kind) or loader
+        problems += one.said()
+    problems += leaks(seen)
+    rows = [f"{Path(found.file).resolve()}:{found.line}:" for found in problems if found.line]
+    for place in [Path(config)] if isinstance(config, str | Path) else config or ():
+        # A framework's check of its configuration may look into the data that it names: those lines are named already.
+        problems += [found for found in target.check_config(kind, place) if not any(row in found.message for row in rows)]
+        problems += _against(place, seen)
+    return Checked(
+        [_with_advice(problem) for problem in problems],
+        sum(one.rows for one in seen),
+        loader or _no_loader(target, load),
+        f"{target.name}:{kind}",
+        {one.name: one.about() for one in seen},
+        every,
+    )
+
+
+_LARGE = 64 << 20
+_YAML = (".yaml", ".yml")
+_CONFIGS: dict[str, tuple[str, ...]] = {"verl": (*_YAML, ".sh"), "openrlhf": (*_YAML, ".sh"), "generic": ()}
+"""Whose options stand on the command line, and who has none."""
+
+
+def kind_of(target: Target, kind: str) -> Kind:
+    """Raises `UserError` naming the kinds that there are."""
+    found = target.kinds.get(kind)
+    if found is None:
+        raise UserError(f"{target.name} has no kind of data {kind!r}; it has {', '.join(target.kinds)}")
+    return found
+
+
+def guess(file: str | Path) -> tuple[str, str, str]:
+    """(target, kind, why) for a file, by the fields of its first row. Raises `UserError` if they say nothing."""
+    path = Path(file)
+    row = _first_row(path)
+    keys = row.keys()
+    for needs, to, kind in _SIGNS:
+        if needs <= keys and _fits(row, to, kind):
+            return to, kind, f"its rows have {', '.join(sorted(needs))}"
+    if "responses_create_params" in keys:
+        raise UserError(f"{path} holds rollouts, not training data: rollforge export {path} --to ...")
+    raise UserError(f"cannot guess what {path} is for (its rows have {', '.join(sorted(keys)[:10])}): say it with --for")
+
+
+_SIGNS: tuple[tuple[set[str], str, str], ...] = (
+    ({"responses_create_params", "agent_ref"}, "nemo-rl", "nemo-gym"),
+    ({"data_source", "reward_model"}, "verl", "grpo"),
+    ({"context", "completions"}, "nemo-rl", "dpo-messages"),
+    ({"prompt", "chosen", "rejected"}, "nemo-rl", "dpo"),
+    ({"prompt", "chosen", "rejected"}, "trl", "dpo"),
+    ({"prompt", "completion", "label"}, "trl", "kto"),
+    ({"prompt", "completion"}, "trl", "sft-prompt-completion"),
+    ({"chosen", "rejected"}, "trl", "dpo-implicit"),
+    ({"messages"}, "nemo-rl", "sft"),
+    ({"input", "output", "ground_truth"}, "nemo-rl", "grpo"),
+    ({"input", "output"}, "nemo-rl", "sft-simple"),
+    ({"prompt", "label"}, "openrlhf", "grpo"),
+    ({"prompt"}, "trl", "grpo"),
+    ({"conversations"}, "generic", "sharegpt"),
+)
+
+
+def _fits(row: Json, to: str, kind: str) -> bool:
+    from rollforge.registry import resolve
+
+    kinds = resolve("export", to).kinds
+    if kind not in kinds or ("reward" in row and "response" in row):
+        return False
+    return kind != "dpo" or to != "nemo-rl" or isinstance(row["chosen"], str)
+
+
+def _first_row(path: Path) -> Json:
+    one = File(str(path))
+    if not path.is_file():
+        raise UserError(f"{path} is {'a directory' if path.is_dir() else 'not there'}")
+    if one.opens():
+        if path.suffix == ".parquet":
+            return next(parquet_rows(path), {})
+        with path.open("rb") as file:
+            for line in iter(partial(file.readline, LONGEST), b""):
+                try:
+                    row = loads(line.removeprefix(BOM))
+                except ValueError:
+                    continue
+                if isinstance(row, dict):
+                    return row
+    first = next(iter(one.said()), None)
+    raise UserError(str(first) if first else f"{path} holds no JSON objects, one per line: say what it is for with --for")
+
+
+_BATCHES = ("num_prompts_per_step", "train_global_batch_size", "global_batch_size", "train_batch_size")
+
+
+def _against(config: Path, files: Sequence[File]) -> Iterator[Problem]:
+    """A YAML configuration held against the training data: batches larger than the data are dropped without a word."""
+    rows = sum(one.rows for one in files if one.split in ("train", ""))
+    if config.suffix not in (".yaml", ".yml") or not rows:
+        return
+    import yaml
+
+    try:
+        pending: list[Any] = [yaml.safe_load(config.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, yaml.YAMLError):
+        return  # check_config has said so
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending += value.values()
+            for key in _BATCHES:
+                size = value.get(key)
+                grpo = key != "num_prompts_per_step" and any("num_generations" in str(name) for name in value)
+                if isinstance(size, int) and size > rows and not grpo:
+                    says = f"{key} is {size}, the data has {rows:,} rows: an incomplete batch is dropped, nothing is trained"
+                    yield Problem(str(config), 0, "warning", f"{says}; set it to at most {rows}")
+        elif isinstance(value, list):
+            pending += value
+
+
+def _with_advice(problem: Problem) -> Problem:
+    found = advise(problem.message) if "own loader fails" in problem.message else []
+    if not found:
+        return problem
+    return Problem(problem.file, problem.line, problem.level, f"{problem.message}\n  {found[0].cause}\n  {found[0].remedy}")
+
+
+def _no_loader(target: Target, load: bool) -> str:
+    module = {"nemo-rl": "nemo_rl"}.get(target.name, target.name)
+    if not load:
+        return "contract check only"
+    if target.name == "generic":
+        return "contract check only: the format belongs to no framework"
+    if importlib.util.find_spec(module) is None:
+        return f"contract check only: {target.name} is not installed"
+    return f"contract check only: {target.name} has no loader for these files, or nothing was fit to load"

@@ -1,0 +1,297 @@
+"""One file for a trainer: what it is, its rows (`check_rows`), what only the whole shows, and the framework's loader."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from importlib import import_module
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from rollforge.bulk.blocks import Block, spread
+from rollforge.errors import UserError, short
+from rollforge.export.check_rows import BOM, FILLED, LONGEST, MASK, Level, Part, Work, decoded
+from rollforge.export.mixed import FIRST, Schema
+from rollforge.export.target import Kind, Problem, Target
+from rollforge.records.items import Json
+from rollforge.records.lossless import loads
+
+
+class File:
+    """One data file under check."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.part = Part()
+        self._more: list[Problem] = []
+        self._prompts: Any = None
+
+    @property
+    def rows(self) -> int:
+        return self.part.rows
+
+    @property
+    def split(self) -> str:
+        stem = Path(self.name).stem.lower()
+        return next((split for sign, split in _SPLITS if sign in stem), "")
+
+    def say(self, level: Level, message: str, line: int = 0) -> None:
+        self._more.append(Problem(self.name, line, level, message))
+
+    def said(self) -> list[Problem]:
+        """Problems by line; then counts of what is not shown."""
+        found = list(self._more)
+        for count, first in self.part.found.values():
+            found += [Problem(self.name, line, level, message) for line, level, message in first]
+            if count > len(first):
+                line, level, message = first[-1]
+                more = f"and {count - len(first):,} more lines like line {line}: {message[:160]}"
+                found.append(Problem(self.name, 0, level, more))
+        return sorted(found, key=lambda problem: (problem.line == 0, problem.line))
+
+    def about(self) -> Json:
+        rows, longest = self.rows, self.part.longest
+        hashes = self._hashes()
+        return {
+            "rows": rows,
+            "distinct_rows": _distinct(hashes[:, 1]) if rows else 0,
+            "distinct_prompts": _distinct(hashes[:, 2]) if rows else 0,
+            "longest_row_bytes": longest[0],
+            "longest_row_line": longest[1],
+        }
+
+    def opens(self) -> bool:
+        """Whether it is what its name says; else that is the problem."""
+        path = Path(self.name)
+        try:
+            with path.open("rb") as file:
+                head = file.read(4096)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        message = _alien(head, path)
+        if message:
+            self.say("error", message)
+        return not message
+
+    def jsonl(self, work: Work, workers: int) -> None:
+        try:
+            work.schema, work.first_end = None, 0
+            if not work.by_line:
+                work.schema, work.first_end = self._learn()
+            for part in spread(work, _blocks(self.name), workers):
+                self.part.add(part)
+        except _TooLong as error:
+            self.say("error", str(error))
+
+    def _learn(self) -> tuple[Schema, int]:
+        schema, blank, at = Schema(), 0, 0
+        with open(self.name, "rb") as file:
+            for number, line in enumerate(iter(partial(file.readline, LONGEST), b""), 1):
+                at += len(line)
+                try:
+                    row = loads(line.removeprefix(BOM))
+                    if isinstance(row, dict):
+                        schema.add(row)
+                except ValueError:
+                    blank = blank or (0 if line.strip() else number)
+                if at >= FIRST:
+                    break
+        schema.settle()
+        mixed = sorted(schema.mixed())
+        why = f"line {blank} is blank" if blank else schema.unscanned
+        if mixed and why:
+            self.say(
+                "error",
+                f"{why}: datasets then does not see that the objects in {mixed[0]} differ, and fills their keys with null",
+            )
+        for path in schema.dates():
+            self.say("warning", f"every {path} looks like a date: datasets reads it as a timestamp, not as text")
+        return schema, at
+
+    def parquet(self, work: Work) -> None:
+        if importlib.util.find_spec("pyarrow") is None:
+            self.say("error", "Parquet cannot be read without pyarrow: pip install pyarrow")
+            return
+        pyarrow: Any = import_module("pyarrow")
+
+        texts = set(work.columns or ())
+        try:
+            for row in parquet_rows(Path(self.name)):
+                self.part.lines += 1
+                digest = hash(orjson.dumps(row, default=str, option=orjson.OPT_NON_STR_KEYS))
+                work.row({key: value if key in texts else decoded(value) for key, value in row.items()}, digest, self.part)
+        except pyarrow.ArrowException as error:
+            self.say("error", f"pyarrow cannot read it: {str(error)[:300]}")
+
+    def whole(self, rules: Kind) -> None:
+        """What only the whole file shows."""
+        part = self.part
+        if not part.rows:
+            if not part.found and not self._more:
+                self.say("error", "the file has no rows: loaders fail on it (StopIteration, SchemaInferenceError)")
+            return
+        if part.crlf:
+            self.say(
+                "warning", f"{part.crlf:,} lines end with CR LF: loaders accept it, but hashes and diffs change (dos2unix)"
+            )
+        hashes = self._hashes()
+        rows = _distinct(hashes[:, 1])
+        if rows < part.rows:
+            first, again = _repeat(hashes, 1)
+            share = (part.rows - rows) / part.rows
+            what = f"{part.rows - rows:,} of {part.rows:,} rows ({share:.0%}) repeat another one to the letter"
+            self.say("warning", f"{what}; this one repeats line {first}", again)
+        prompts = _distinct(hashes[:, 2])
+        if rules.family == "prompt" and prompts < rows:
+            first, again = _repeat(hashes, 2)
+            what = f"{part.rows:,} rows have only {prompts:,} prompts: trainers make their own attempts, one row will do"
+            self.say("warning", f"{what}; this one repeats line {first}", again)
+        if part.rows >= 10 and prompts == 1:
+            self.say("warning", f"all {part.rows:,} rows have the same prompt")
+        if part.rows >= 10 and len(part.answers) == 1:
+            self.say("warning", f"all {part.rows:,} rows have the same answer: a policy learns to say it without reading")
+        if part.rewards and part.rewards[0] == part.rewards[1] and part.rows >= 2:
+            what = "every reward is 0" if not part.rewards[0] else f"every reward is {part.rewards[0]:g}"
+            self.say("warning", f"{what}: there is nothing to tell good from bad by")
+        self._filled()
+
+    def _filled(self) -> None:
+        """Arguments that are null in every call of one tool and belong to another one: filled in by Arrow."""
+        owners: dict[str, set[str]] = {}
+        for (tool, key), (_, values, _line) in self.part.nulls.items():
+            if values:
+                owners.setdefault(key, set()).add(tool)
+        for (tool, key), (nulls, values, line) in self.part.nulls.items():
+            others = owners.get(key, set()) - {tool}
+            if nulls and not values and others:
+                self.say(
+                    "error",
+                    FILLED.format(
+                        f"the argument {key!r} of {tool} is null in all its {nulls:,} calls and belongs to {min(others)}"
+                    ),
+                    line,
+                )
+            elif nulls >= 5 and not values and (tool, key) != ("", ""):
+                self.say(
+                    "warning",
+                    f"the argument {key!r} of {tool} is null in all its {nulls:,} calls: filled in by Arrow?",
+                    line,
+                )
+
+    def load(self, target: Target, kind: str) -> str | None:
+        said = StringIO()
+        try:
+            with redirect_stdout(said):
+                return target.load(kind, Path(self.name))
+        except Exception as error:  # noqa: BLE001 - whatever a framework's loader raises is the finding
+            self.say("error", f"{target.name}'s own loader fails: {short(error)}")
+            return f"{target.name}'s own loader was run"
+
+    def _hashes(self) -> Any:
+        """One row of (line, row, prompt) per data row."""
+        import numpy as np
+
+        return np.frombuffer(self.part.hashes, dtype=np.uint64).reshape(-1, 3)
+
+
+_SPLITS = (("train", "train"), ("val", "validation"), ("dev", "validation"), ("test", "test"))
+
+
+class _TooLong(Exception):
+    pass
+
+
+def _blocks(name: str, size: int = 8 << 20) -> Iterator[Block]:
+    """As `bulk.blocks`, but a file without line ends is refused before it fills the memory."""
+    start, last = 0, Path(name).stat().st_size
+    with open(name, "rb") as file:
+        while start < last:
+            file.seek(min(start + size, last) - 1)
+            if len(file.readline(LONGEST)) >= LONGEST:
+                raise _TooLong(
+                    f"a line is longer than {LONGEST >> 20} MB (it goes on at byte {start + size:,}): is this JSON Lines?"
+                )
+            yield Block(0, name, start, file.tell())
+            start = file.tell()
+
+
+def _alien(head: bytes, path: Path) -> str | None:
+    parquet = path.suffix == ".parquet"
+    if not head:
+        return "the file is empty"
+    if head.startswith(b"PAR1"):
+        return None if parquet else f"this is a Parquet file: name it {path.stem}.parquet"
+    if parquet:
+        return "this is no Parquet file (it does not begin with PAR1)"
+    for magic, name, remedy in _MAGIC:
+        if head.startswith(magic):
+            return f"the file is {name}: {remedy.format(path)}"
+    if b"\0" in head:
+        return "the file is binary, not JSON Lines"
+    text = head.removeprefix(BOM).lstrip()
+    if text.startswith(b"["):
+        return f"the file is one JSON array, not one object per line: jq -c '.[]' {path} > {path.stem}.jsonl"
+    if text.partition(b"\n")[0].strip() == b"{":
+        return f"the file is one JSON object over many lines, not one object per line: jq -c . {path} > {path.stem}.jsonl"
+    return None
+
+
+_MAGIC = (
+    (b"\x1f\x8b", "compressed (gzip)", "gunzip {} first"),
+    (b"\x28\xb5\x2f\xfd", "compressed (zstd)", "unzstd {} first"),
+    (b"BZh", "compressed (bzip2)", "bunzip2 {} first"),
+    (b"\xfd7zXZ", "compressed (xz)", "unxz {} first"),
+    (b"PK\x03\x04", "a zip archive", "unzip {} first"),
+    (b"ARROW1", "an Arrow file", "write it with datasets' to_json"),
+    (b"\xff\xfe", "UTF-16", "iconv -f utf-16 -t utf-8 {}"),
+    (b"\xfe\xff", "UTF-16", "iconv -f utf-16 -t utf-8 {}"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the data", "git lfs pull"),
+)
+
+
+def parquet_rows(path: Path) -> Iterator[Json]:
+    parquet: Any = import_module("pyarrow.parquet")
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(256):
+            yield from batch.to_pylist()
+
+
+def _distinct(column: Any) -> int:
+    import numpy as np
+
+    return len(np.unique(column))
+
+
+def _repeat(hashes: Any, column: int) -> tuple[int, int]:
+    """(line, line of the first row that repeats it)."""
+    import numpy as np
+
+    values = hashes[:, column]
+    order = np.argsort(values, kind="stable")
+    again = np.flatnonzero(values[order][1:] == values[order][:-1])
+    at = int(again[np.argmin(order[again + 1])])
+    return int(hashes[order[at], 0]), int(hashes[order[at + 1], 0])
+
+
+def leaks(files: Sequence[File]) -> Iterator[Problem]:
+    """Prompts of the training file that stand in validation or test as well."""
+    import numpy as np
+
+    empty = hash(b"") & MASK
+    for train in files:
+        for other in files:
+            if train.split != "train" or other.split in ("", "train") or not train.rows or not other.rows:
+                continue
+            mine, theirs = train._hashes(), other._hashes()
+            both = np.isin(theirs[:, 2], mine[:, 2]) & (theirs[:, 2] != empty)
+            if both.any():
+                line = int(theirs[np.flatnonzero(both)[0], 0])
+                count = _distinct(theirs[both][:, 2])
+                where = f"{count:,} of its prompts are in {train.name} as well"
+                says = f"{where}: {other.split} says nothing then; split by prompt (rollforge curate --split)"
+                yield Problem(other.name, line, "error", says)

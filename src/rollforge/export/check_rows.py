@@ -1,0 +1,341 @@
+"""The rows of a file for a trainer, one by one: JSON, the format's own rules, and what no loader says: nulls that Arrow
+filled in, keys that stand twice, objects that differ after the first 10 MB.
+
+A worker looks at a block and returns a `Part`: counts, the first lines of each kind of problem, three numbers per row.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+import orjson
+
+from rollforge.bulk.blocks import Block
+from rollforge.export.mixed import Schema
+from rollforge.records.items import Json
+from rollforge.records.lossless import loads
+
+SHOWN = 5
+"""So many lines of each kind of problem are named; the others are counted."""
+LONGEST = 64 << 20
+"""Bytes of a line: nobody's training row is longer, and a file without line ends must not fill the memory."""
+
+Level = Literal["error", "warning"]
+
+
+@dataclass(slots=True)
+class Part:
+    """What one block said."""
+
+    lines: int = 0
+    rows: int = 0
+    longest: tuple[int, int] = (0, 0)
+    """Bytes, line."""
+    found: dict[str, tuple[int, list[tuple[int, Level, str]]]] = field(default_factory=dict)
+    """Kind of problem -> how often, and the first lines (from 1 in the block) with level and message."""
+    hashes: array[int] = field(default_factory=lambda: array("Q"))
+    """Per row, three numbers: line, hash of the row, hash of its prompt."""
+    nulls: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    """(tool, argument) -> nulls, other values, line of the first null."""
+    answers: set[int] = field(default_factory=set)
+    """At most two hashes: more than one is all that matters."""
+    rewards: tuple[float, float] | None = None
+    crlf: int = 0
+
+    def say(self, line: int, level: Level, message: str, kind: str | None = None) -> None:
+        key = kind or _kind_of(message)
+        count, first = self.found.get(key, (0, []))
+        if len(first) < SHOWN:
+            first.append((line, level, message))
+        self.found[key] = (count + 1, first)
+
+    def add(self, other: Part) -> None:
+        """Another part that follows this one."""
+        for key, (count, first) in other.found.items():
+            before, lines = self.found.get(key, (0, []))
+            lines += [(line + self.lines, level, message) for line, level, message in first[: SHOWN - len(lines)]]
+            self.found[key] = (before + count, lines)
+        for place in range(0, len(other.hashes), 3):
+            other.hashes[place] += self.lines
+        self.hashes.extend(other.hashes)
+        for name, (nulls, values, line) in other.nulls.items():
+            mine = self.nulls.setdefault(name, [0, 0, 0])
+            mine[2] = mine[2] or (line and line + self.lines)
+            mine[0] += nulls
+            mine[1] += values
+        if other.longest[0] > self.longest[0]:
+            self.longest = (other.longest[0], other.longest[1] + self.lines)
+        if len(self.answers) < 2:
+            self.answers |= other.answers
+        if other.rewards:
+            low, high = self.rewards or other.rewards
+            self.rewards = (min(low, other.rewards[0]), max(high, other.rewards[1]))
+        self.crlf += other.crlf
+        self.lines += other.lines
+        self.rows += other.rows
+
+
+@lru_cache(4096)
+def _kind_of(message: str) -> str:
+    """The message without what is particular to the row: numbers and quoted words."""
+    return _VARIES.sub("*", message)
+
+
+_VARIES = re.compile(r"'[^']*'|\"[^\"]*\"|\d+(\.\d+)?")
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(slots=True)
+class Work:
+    """How rows are looked at; goes to the workers."""
+
+    check: Callable[[Json], Iterable[str]]
+    family: str
+    columns: Any
+    by_line: bool
+    schema: Schema | None = None
+    """Of the first block; later rows must fit into it."""
+    first_end: int = 0
+    every: int = 1
+    """Of so many lines one is held against the format's rules; the others are parsed, and held against the schema."""
+
+    def __call__(self, block: Block) -> Part:
+        part = Part()
+        with open(block.file, "rb", buffering=1 << 18) as file:
+            file.seek(block.start)
+            at = block.start
+            while at < block.end:
+                line = file.readline(LONGEST)
+                part.lines += 1
+                if at == 0 and line.startswith(BOM):
+                    part.say(
+                        1, "error", "the file begins with a byte order mark: remove it (sed -i '1s/^\\xEF\\xBB\\xBF//')"
+                    )
+                    line = line[3:]
+                    at += 3
+                self.line(line, part, self.schema if at >= self.first_end else None)
+                at += len(line)
+        return part
+
+    def line(self, line: bytes, part: Part, schema: Schema | None) -> None:
+        number = part.lines
+        text = line.rstrip(b"\r\n")
+        part.crlf += line.endswith(b"\r\n")
+        if not text.strip():
+            part.say(number, "error" if self.by_line else "warning", _BLANK, "blank")
+            return
+        try:
+            row = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            part.say(number, "error", _why_no_json(text, line.endswith(b"\n")), "json")
+            return
+        if not isinstance(row, dict):
+            part.say(number, "error", f"the line is {_kind_name(row)}, not an object")
+            return
+        twice = _twice(text, row) if number % self.every == 0 else None
+        if twice:
+            part.say(number, "error", f"the key {twice!r} stands twice in one object: loaders disagree on which one counts")
+        if len(text) > part.longest[0]:
+            part.longest = (len(text), number)
+        self.row(row, hash(text), part, b"null" in text)
+        if schema is not None and not self.by_line:
+            for misfit in schema.misfits(row):
+                part.say(
+                    number, "error", _MISFIT[misfit.effect].format(misfit.path, misfit.what), misfit.path + misfit.effect
+                )
+
+    def row(self, row: Json, digest: int, part: Part, nulls: bool = True) -> None:
+        """A row of either format; the line's number is `part.lines`."""
+        number = part.lines
+        part.rows += 1
+        full = number % self.every == 0
+        for message in self.check(row) if full else ():
+            if message.startswith("warning: "):
+                part.say(number, "warning", message.removeprefix("warning: "))
+            else:
+                part.say(number, "error", message)
+        part.hashes.extend((number, digest & MASK, hash(prompt_of(row)) & MASK))
+        if nulls and full:
+            _nulls(row, number, part)
+        answer = answer_of(row)
+        if answer is not None and len(part.answers) < 2:
+            part.answers.add(hash(str(answer)))
+        for name in ("reward", "score"):
+            reward = row.get(name)
+            if isinstance(reward, int | float):
+                low, high = part.rewards or (reward, reward)
+                part.rewards = (min(low, reward), max(high, reward))
+        chosen, rejected = row.get("chosen_reward"), row.get("rejected_reward")
+        if isinstance(chosen, int | float) and isinstance(rejected, int | float) and chosen <= rejected:
+            part.say(number, "error", f"the chosen reward {chosen} is not above the rejected one {rejected}")
+
+
+MASK = (1 << 64) - 1
+FILLED = (
+    "{}: a struct column of Arrow or pandas filled it in, and chat templates print it. Write tools and arguments as "
+    "JSON text, "
+    "or JSON Lines"
+)
+_BLANK = (
+    "blank line: readers that take the file line by line die on it, and datasets stops looking for mixed objects; remove it"
+)
+_MISFIT = {
+    "fails": "{} {}: datasets fixes the schema from the first 10 MB and fails here. Put one row of every set of keys "
+    "first "
+    "(as rollforge export does), or write tools and arguments as JSON text",
+    "null": "{} {}: datasets fixes the schema from the first 10 MB and fills it with null, which chat templates "
+    "print. Put "
+    "one row of every set of keys first (as rollforge export does)",
+    "changed": "{} {}: datasets turns it into text here. Use one type for the field",
+}
+
+
+def _why_no_json(text: bytes, ended: bool) -> str:
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        return f"not UTF-8 at byte {error.start} (0x{text[error.start]:02x}): iconv -f latin1 -t utf-8, if it is Latin-1"
+    said = ""
+    try:
+        loads(text)
+    except ValueError as error:
+        said = str(error)
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        if not ended:
+            return f"not JSON: {said}; the last line has no end: was the file cut off?"
+        return f"not JSON: {said}"
+    return f"not JSON that every loader reads: {said}"
+
+
+def _kind_name(value: Any) -> str:
+    return {list: "a list", str: "a string", bool: "true or false", type(None): "null"}.get(type(value), "a number")
+
+
+def _twice(text: bytes, row: Json) -> str | None:
+    """A key that stands twice in one object; the cheap looks go first."""
+    if len(orjson.dumps(row)) == len(text):
+        return None
+    keys = 0
+    pending: list[Any] = [row]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            keys += len(value)
+            pending += [child for child in value.values() if isinstance(child, dict | list)]
+        else:
+            pending += [child for child in value if isinstance(child, dict | list)]
+    if len(_KEY.findall(text)) <= keys:
+        return None
+    found: list[str] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> Json:
+        names = [name for name, _ in pairs]
+        found.extend(name for name in names if names.count(name) > 1)
+        return dict(pairs)
+
+    json.loads(text, object_pairs_hook=look)
+    return found[0] if found else None
+
+
+_KEY = re.compile(rb'"\s*:')
+
+
+def prompt_of(row: Json) -> bytes:
+    """What of a row, anybody's, is the prompt, as bytes to compare; b"" if it has none."""
+    for name in ("prompt", "input", "context", "question", "problem"):
+        if name in row:
+            return _bytes(row[name])
+    params = row.get("responses_create_params")
+    if isinstance(params, dict):
+        return _bytes([params.get("instructions"), params.get("input")])
+    messages = row.get("messages") or row.get("conversations") or row.get("chosen")
+    if isinstance(messages, list):
+        said = 0
+        for message in messages:
+            role = (message.get("role") or message.get("from")) if isinstance(message, dict) else None
+            if role in ("assistant", "gpt", "model"):
+                break
+            said += 1
+        return _bytes(messages[:said])
+    return b""
+
+
+def _bytes(value: Any) -> bytes:
+    return orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+
+
+def answer_of(row: Json) -> Any:
+    model = row.get("reward_model")
+    if isinstance(model, dict):
+        return model.get("ground_truth")
+    for name in ("ground_truth", "expected_answer", "answer", "solution", "label"):
+        if row.get(name) is not None and not isinstance(row[name], bool):
+            return row[name]
+    return None
+
+
+def _nulls(row: Json, number: int, part: Part) -> None:
+    """Nulls in tool schemas and in the arguments of calls."""
+    known: dict[str, set[str]] = {}
+    tools = decoded(row.get("tools"))
+    for tool in tools if isinstance(tools, list) else ():
+        inner = tool.get("function", tool) if isinstance(tool, dict) else None
+        parameters = inner.get("parameters") if isinstance(inner, dict) else None
+        properties = parameters.get("properties") if isinstance(parameters, dict) else None
+        if not isinstance(properties, dict) or not isinstance(inner, dict):
+            continue
+        known[str(inner.get("name"))] = {key for key, schema in properties.items() if schema is not None}
+        empty = next((key for key, schema in properties.items() if schema is None), None)
+        if empty is not None:
+            part.say(
+                number,
+                "error",
+                FILLED.format(f"the tool {inner.get('name')} has a parameter {empty!r} that is null"),
+                "null schema",
+            )
+    for name in ("messages", "prompt", "completion", "chosen", "rejected"):
+        messages = decoded(row.get(name))
+        for message in messages if isinstance(messages, list) else ():
+            calls = message.get("tool_calls") if isinstance(message, dict) else None
+            for call in calls if isinstance(calls, list) else ():
+                function = call.get("function", call) if isinstance(call, dict) else None
+                if isinstance(function, dict):
+                    _null_arguments(function, known, number, part)
+
+
+def _null_arguments(function: Json, known: dict[str, set[str]], number: int, part: Part) -> None:
+    tool, arguments = str(function.get("name")), decoded(function.get("arguments"))
+    if not isinstance(arguments, dict):
+        return
+    for key, value in arguments.items():
+        if value is None and tool in known and key not in known[tool]:
+            part.say(
+                number,
+                "error",
+                FILLED.format(f"the argument {key!r} of {tool} is null and not one of its parameters"),
+                "null argument",
+            )
+            continue
+        if (tool, key) in part.nulls or len(part.nulls) < 10_000:
+            counts = part.nulls.setdefault((tool, key), [0, 0, 0])
+            counts[value is not None] += 1
+            if value is None and not counts[2]:
+                counts[2] = number
+
+
+def decoded(value: Any) -> Any:
+    """JSON text as what it says; everything else as it is."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return loads(value)
+        except ValueError:
+            return value
+    return value

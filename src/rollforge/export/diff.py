@@ -1,0 +1,461 @@
+"""Two data sets compared by content: which rows and prompts only one of them has, and how the rest differs.
+
+    files of A and B ─► entries of a block (digests, reward, length), in workers ─► sorted by content: rows in one, in both
+                                                                                 └► sorted by prompt: what differs per prompt
+
+Rows are the same if they say the same: the order of keys and spaces does not count, nor, in rollouts, what a run adds to its
+rows (times, ids). Memory holds counts; digests are sorted on disk.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from rollforge.bulk.blocks import Block, blocks, line_number, lines, spread
+from rollforge.bulk.record import digest
+from rollforge.bulk.spill import Kept, sort
+from rollforge.errors import UserError
+from rollforge.export.check_file import parquet_rows
+from rollforge.export.check_rows import answer_of, prompt_of
+from rollforge.records.items import Json
+from rollforge.records.lossless import dumps, loads
+
+SHOWN = 5
+"""So many examples of each difference are given."""
+_MOST = 1000
+"""Different answers, responses or rewards of one prompt that are told apart."""
+_BESIDE = ("lineage", "dropped", "failures", "overflow")
+"""JSONL files that stand beside the data."""
+
+
+class Entry(NamedTuple):
+    """A row, as far as it is compared."""
+
+    content: bytes
+    prompt: bytes
+    side: int
+    """0 is A, 1 is B."""
+    file: int
+    at: int
+    """Where its line starts; in Parquet the number of the row."""
+    answer: bytes
+    response: bytes
+    reward: float | None
+
+
+@dataclass(slots=True)
+class Shape:
+    """How one side's rows are distributed, as a whole or for one environment."""
+
+    rows: int = 0
+    rewards: Counter[float] = field(default_factory=Counter)
+    """By reward, to two places."""
+    lengths: Counter[int] = field(default_factory=Counter)
+    """By length: two steps to each doubling."""
+    reward_sum: float = 0.0
+    bytes: int = 0
+
+    def add(self, other: Shape) -> None:
+        self.rows += other.rows
+        self.reward_sum += other.reward_sum
+        self.bytes += other.bytes
+        for reward, count in other.rewards.items():
+            self.rewards[reward] += count
+        for length, count in other.lengths.items():
+            self.lengths[length] += count
+
+    def row(self) -> Json:
+        judged = sum(self.rewards.values())
+        return {
+            "rows": self.rows,
+            "mean_reward": round(self.reward_sum / judged, 4) if judged else None,
+            "mean_bytes": round(self.bytes / self.rows, 1) if self.rows else None,
+        }
+
+
+@dataclass(slots=True)
+class Side:
+    name: str
+    files: list[Path]
+    rows: int = 0
+    unusable: int = 0
+    """Lines that are no JSON objects."""
+    fields: Counter[str] = field(default_factory=Counter)
+    """Top-level field -> rows that have it."""
+    all: Shape = field(default_factory=Shape)
+    envs: dict[str, Shape] = field(default_factory=dict)
+    manifest: Json = field(default_factory=dict)
+
+    def row(self) -> Json:
+        return {"name": self.name, "files": [str(one) for one in self.files], "unusable": self.unusable, **self.all.row()}
+
+
+@dataclass(slots=True)
+class Difference:
+    """What `diff` found. Counts of rows count copies."""
+
+    a: Side
+    b: Side
+    only_a: int = 0
+    only_b: int = 0
+    both: int = 0
+    prompts_only_a: int = 0
+    prompts_only_b: int = 0
+    prompts_both: int = 0
+    other_answer: int = 0
+    """Prompts in both whose answers are not the same."""
+    other_response: int = 0
+    other_reward: int = 0
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """Kind of difference -> `file:line`, or `file:line | file:line`."""
+
+    @property
+    def same(self) -> bool:
+        return not (self.only_a or self.only_b or self.a.unusable != self.b.unusable)
+
+    def fields(self) -> dict[str, tuple[int, int]]:
+        """Fields that are not in all rows of both sides, or of neither: rows of A and of B that have them."""
+        a, b = self.a, self.b
+        return {
+            name: (a.fields[name], b.fields[name])
+            for name in sorted(a.fields.keys() | b.fields.keys())
+            if a.fields[name] * max(b.rows, 1) != b.fields[name] * max(a.rows, 1)
+        }
+
+    def parameters(self) -> dict[str, tuple[Any, Any]]:
+        """What the manifests say that the two were made with, where it differs."""
+        a, b = (dict(_flat(side.manifest, "")) for side in (self.a, self.b))
+        return {name: (a.get(name), b.get(name)) for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)}
+
+    def envs(self) -> Iterator[tuple[str, Shape, Shape]]:
+        """Environments, largest first."""
+        names = Counter({name: shape.rows for name, shape in self.a.envs.items()})
+        names.update({name: shape.rows for name, shape in self.b.envs.items()})
+        for name, _ in names.most_common():
+            yield name, self.a.envs.get(name, Shape()), self.b.envs.get(name, Shape())
+
+    def row(self) -> Json:
+        """As JSON."""
+        return {
+            "same": self.same,
+            "a": self.a.row(),
+            "b": self.b.row(),
+            "rows": {"only_a": self.only_a, "only_b": self.only_b, "both": self.both},
+            "prompts": {
+                "only_a": self.prompts_only_a,
+                "only_b": self.prompts_only_b,
+                "both": self.prompts_both,
+                "other_answer": self.other_answer,
+                "other_response": self.other_response,
+                "other_reward": self.other_reward,
+            },
+            "fields": {name: list(counts) for name, counts in self.fields().items()},
+            "shift": {
+                "reward": shift(self.a.all.rewards, self.b.all.rewards),
+                "length": shift(self.a.all.lengths, self.b.all.lengths),
+            },
+            "environments": {name: {"a": a.row(), "b": b.row()} for name, a, b in self.envs()},
+            "parameters": {name: list(values) for name, values in self.parameters().items()},
+            "examples": self.examples,
+        }
+
+
+def diff(a: str | Path, b: str | Path, *, workers: int = 1, folder: str | Path | None = None) -> Difference:
+    """Compare two data sets: files (JSON Lines, Parquet), runs, curated directories, exports. `folder` is for temporary
+    files. Raises `UserError` if there is no data or it cannot be read."""
+    sides = [Side(str(name), find_data(name)) for name in (a, b)]
+    found = Difference(sides[0], sides[1])
+    for side in sides:
+        side.manifest = _manifest(Path(side.name))
+    with tempfile.TemporaryDirectory(dir=folder, prefix="rollforge-") as spill:
+        kept = Kept(spill, _entries(sides, workers))
+        try:
+            _by_content(found, kept, spill)
+            _by_prompt(found, kept, spill)
+        finally:
+            kept.close()
+    return found
+
+
+def find_data(name: str | Path) -> list[Path]:
+    """The data files of a data set. Raises `UserError` naming what is near."""
+    path = Path(name)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        from rollforge.stats.source import find_run
+
+        return list(find_run(name).files)  # says what is near
+    if (path / "rollouts.jsonl").is_file():
+        return [path / "rollouts.jsonl"]
+    for pattern in ("*", "*/*"):
+        files = sorted(
+            file
+            for file in path.glob(pattern)
+            if file.suffix in (".jsonl", ".parquet") and not file.name.startswith((".", *_BESIDE))
+        )
+        if files:
+            return files
+    raise UserError(f"{path} holds no data: no .jsonl or .parquet files, in it or one level down")
+
+
+def shift(a: Counter[Any], b: Counter[Any]) -> float | None:
+    """Total variation distance of two distributions: 0 the same, 1 nothing in common; None where one is empty."""
+    total_a, total_b = sum(a.values()), sum(b.values())
+    if not total_a or not total_b:
+        return None
+    return round(sum(abs(a[key] / total_a - b[key] / total_b) for key in a.keys() | b.keys()) / 2, 4)
+
+
+# Rows
+
+
+@dataclass(slots=True)
+class _Part:
+    entries: list[Entry] = field(default_factory=list)
+    unusable: int = 0
+    fields: Counter[str] = field(default_factory=Counter)
+    envs: dict[str, Shape] = field(default_factory=dict)
+
+    def look(self, row: Json, side: int, file: int, at: int, size: int) -> None:
+        content = _content(row)
+        reward = _reward(row)
+        answer, response = answer_of(row), _response(row)
+        self.entries.append(
+            Entry(
+                digest(_canonical(content)),
+                digest(prompt_of(row)),
+                side,
+                file,
+                at,
+                b"" if answer is None else digest(_canonical(answer)),
+                b"" if response is None else digest(_canonical(response)),
+                reward,
+            )
+        )
+        self.fields.update(row.keys())
+        shape = self.envs.setdefault(_env(row), Shape())
+        shape.rows += 1
+        shape.bytes += size
+        shape.lengths[int(2 * math.log2(max(size, 1)))] += 1
+        if reward is not None:
+            shape.rewards[round(reward, 2)] += 1
+            shape.reward_sum += reward
+
+
+def _entries(sides: Sequence[Side], workers: int) -> Iterator[Entry]:
+    for number, side in enumerate(sides):
+        plain = [(place, file) for place, file in enumerate(side.files) if file.suffix != ".parquet"]
+        work = partial(_block, number, tuple(place for place, _ in plain))
+        for part in spread(work, blocks([file for _, file in plain]), workers):
+            yield from _take(side, part)
+        for place, file in enumerate(side.files):
+            if file.suffix == ".parquet":
+                for part in _parquet(number, place, file):
+                    yield from _take(side, part)
+
+
+def _take(side: Side, part: _Part) -> list[Entry]:
+    side.rows += len(part.entries)
+    side.unusable += part.unusable
+    side.fields.update(part.fields)
+    for env, shape in part.envs.items():
+        side.all.add(shape)
+        if env in side.envs or len(side.envs) < _MOST:
+            side.envs.setdefault(env, Shape()).add(shape)
+    return part.entries
+
+
+def _block(side: int, places: tuple[int, ...], block: Block) -> _Part:
+    part = _Part()
+    for at, line in lines(block):
+        try:
+            row = loads(line) if line else None
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            part.look(row, side, places[block.source], at, len(line))
+        else:
+            part.unusable += bool(line)
+    return part
+
+
+def _parquet(side: int, place: int, file: Path) -> Iterator[_Part]:
+    part = _Part()
+    for number, row in enumerate(parquet_rows(file), 1):
+        part.look(row, side, place, number, len(_canonical(row)))
+        if number % 1000 == 0:
+            yield part
+            part = _Part()
+    yield part
+
+
+def _canonical(value: Any) -> bytes:
+    try:
+        return dumps(value, sort_keys=True)
+    except ValueError:
+        return orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+
+
+def _content(row: Json) -> Json:
+    """Without what a run adds: the same rollout may stand in two files."""
+    if "responses_create_params" not in row:
+        return row
+    content = {name: value for name, value in row.items() if name != "rollforge"}
+    response = row.get("response")
+    if isinstance(response, dict):
+        content["response"] = {name: value for name, value in response.items() if name not in ("id", "created_at")}
+    return content
+
+
+def _response(row: Json) -> Any:
+    for name in ("completion", "chosen", "output", "completions"):
+        if name in row:
+            return [row[name], row.get("rejected")] if name == "chosen" else row[name]
+    response = row.get("response")
+    if isinstance(response, dict):
+        return response.get("output")
+    return response if response is not None else row.get("messages")
+
+
+def _reward(row: Json) -> float | None:
+    for name in ("reward", "score", "chosen_reward"):
+        value = row.get(name)
+        if isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    return None
+
+
+def _env(row: Json) -> str:
+    block, agent, extra = (_object(row.get(name)) for name in ("rollforge", "agent_ref", "extra_info"))
+    named = [row.get(name) for name in ("env", "task_name", "data_source", "datasource")]
+    found = (*named, block.get("env"), agent.get("name"), extra.get("env"))
+    return next((name for name in found if isinstance(name, str)), "")
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+# Comparing
+
+
+def _by_content(found: Difference, entries: Kept[Entry], spill: str) -> None:
+    for _, group in groupby(sort(entries, _content_key, spill), _first):
+        counts = [0, 0]
+        first: list[Entry | None] = [None, None]
+        for entry in group:
+            counts[entry.side] += 1
+            first[entry.side] = first[entry.side] or entry
+        both = min(counts)
+        found.both += both
+        found.only_a += counts[0] - both
+        found.only_b += counts[1] - both
+        for side, kind in enumerate(("rows only in A", "rows only in B")):
+            if counts[side] > both:
+                _example(found, kind, first[side])
+
+
+def _by_prompt(found: Difference, entries: Kept[Entry], spill: str) -> None:
+    for _, group in groupby(sort(entries, _prompt_key, spill), _prompt_of):
+        first: list[Entry | None] = [None, None]
+        answers: tuple[set[bytes], set[bytes]] = (set(), set())
+        responses: tuple[set[bytes], set[bytes]] = (set(), set())
+        rewards: tuple[set[float | None], set[float | None]] = (set(), set())
+        for entry in group:
+            side = entry.side
+            first[side] = first[side] or entry
+            if len(responses[side]) < _MOST:
+                answers[side].add(entry.answer)
+                responses[side].add(entry.response)
+                rewards[side].add(entry.reward)
+        if first[0] is None or first[1] is None:
+            only_a = first[1] is None
+            found.prompts_only_a += only_a
+            found.prompts_only_b += not only_a
+            _example(found, f"prompts only in {'A' if only_a else 'B'}", first[0] or first[1])
+            continue
+        found.prompts_both += 1
+        found.other_answer += answers[0] != answers[1]
+        found.other_response += responses[0] != responses[1]
+        found.other_reward += rewards[0] != rewards[1]
+        for kind, differs in (
+            ("another answer", answers[0] != answers[1]),
+            ("another response", responses[0] != responses[1]),
+            ("another reward", rewards[0] != rewards[1]),
+        ):
+            if differs:
+                _example(found, kind, *first)
+
+
+def _first(entry: Entry) -> bytes:
+    return entry.content
+
+
+def _prompt_of(entry: Entry) -> bytes:
+    return entry.prompt
+
+
+def _content_key(entry: Entry) -> Any:
+    return (entry.content, entry.side, entry.file, entry.at)
+
+
+def _prompt_key(entry: Entry) -> Any:
+    return (entry.prompt, entry.side, entry.file, entry.at)
+
+
+def _example(found: Difference, kind: str, *entries: Entry | None) -> None:
+    places = found.examples.setdefault(kind, [])
+    if len(places) < SHOWN:
+        places.append(" | ".join(_place(found, entry) for entry in entries if entry is not None))
+
+
+def _place(found: Difference, entry: Entry) -> str:
+    file = (found.a, found.b)[entry.side].files[entry.file]
+    return f"{file}:{entry.at if file.suffix == '.parquet' else line_number(file, entry.at)}"
+
+
+# Manifests
+
+_MANIFESTS = ("manifest.json", "report.json", "run.json")
+_UNLIKE = frozenset(
+    (
+        *("sha256", "bytes", "rows", "counts", "files", "beside", "lineage", "out", "seconds"),
+        *("started", "finished", "created", "made_at"),
+    )
+)
+"""Not parameters: what came out, and when."""
+
+
+def _manifest(path: Path) -> Json:
+    folder = path if path.is_dir() else path.absolute().parent
+    for name in _MANIFESTS:
+        try:
+            found = orjson.loads((folder / name).read_bytes())
+        except (OSError, orjson.JSONDecodeError):
+            continue
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _flat(value: Any, where: str) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, child in value.items():
+            if key not in _UNLIKE:
+                yield from _flat(child, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list) and any(isinstance(child, dict) for child in value):
+        for number, child in enumerate(value):
+            yield from _flat(child, f"{where}[{number}]")
+    else:
+        yield where, value

@@ -1,0 +1,79 @@
+"""How many tokens an example has: counted by a tokenizer where one is at hand, else estimated from its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rollforge.errors import UserError
+from rollforge.records.items import Json, text_of
+from rollforge.records.lossless import dumps
+
+Measure: TypeAlias = Callable[[Sequence[Json], Sequence[Json]], int]
+"""(messages, tools) -> tokens."""
+
+BYTES_PER_TOKEN = 4
+MARKUP = 5
+"""Tokens that a chat template puts around a message."""
+
+
+def estimate(messages: Sequence[Json], tools: Sequence[Json] = ()) -> int:
+    """Bytes of text, calls and schemas / 4, rounded up, and `MARKUP` tokens a message."""
+    size = _size_of(tools) if tools else 0
+    for message in messages:
+        content = message["content"]
+        size += _bytes(content) if type(content) is str else len(dumps(content))
+        thought = message.get("reasoning_content")
+        if thought:
+            size += _bytes(thought)
+        calls = message.get("tool_calls")
+        if calls:
+            size += len(dumps([call["function"] for call in calls]))
+    return -(-size // BYTES_PER_TOKEN) + MARKUP * len(messages)
+
+
+def tokens(size: int) -> int:
+    """Of so many bytes of JSON, about."""
+    return -(-size // BYTES_PER_TOKEN)
+
+
+def _size_of(tools: Sequence[Json]) -> int:
+    # Rows of one task share the very list.
+    if _last[0] is not tools:
+        _last[:] = tools, len(dumps(tools))
+    size: int = _last[1]
+    return size
+
+
+_last: list[Any] = [None, 0]
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+class Counted:
+    """Tokens by a `tokenizer.json` (or a directory with one). Raises `UserError` where there is none.
+
+    Without the chat template, whose markup is taken as `MARKUP` tokens a message.
+    """
+
+    def __init__(self, path: str) -> None:
+        from tokenizers import Tokenizer
+
+        file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+        if not file.is_file():
+            raise UserError(f"--tokenizer {path}: there is no {file}; give a tokenizer.json, or a directory that holds one")
+        try:
+            self._tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:
+            raise UserError(f"--tokenizer {file}: {error}") from error
+
+    def __call__(self, messages: Sequence[Json], tools: Sequence[Json] = ()) -> int:
+        texts = [dumps(tool).decode() for tool in tools]
+        for message in messages:
+            texts += [message.get("reasoning_content") or "", text_of(message["content"])]
+            texts += [dumps(call["function"]).decode() for call in message.get("tool_calls") or ()]
+        found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+        return sum(len(one.ids) for one in found) + MARKUP * len(messages)

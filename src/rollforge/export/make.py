@@ -1,0 +1,266 @@
+"""Rollouts as examples: canonical messages, nested tools, the expected answer where rows really carry it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from rollforge.bulk.record import Record
+from rollforge.export.examples import Demonstration, Judged, Origin, Pair, Prompt
+from rollforge.export.target import Refused
+from rollforge.export.text import last_text
+from rollforge.records.items import Json
+from rollforge.records.lossless import dumps, loads
+from rollforge.records.messages import Dialect
+
+Reasoning = Literal["keep", "inline", "drop"]
+"""As `reasoning_content` on the message, as `<think>...</think>` at the head of its content, or not at all."""
+
+DIALECTS: dict[Reasoning, Dialect] = {
+    "keep": Dialect(reasoning="reasoning_content", developer="system", flat=True),
+    "inline": Dialect(reasoning="think", developer="system", flat=True),
+    "drop": Dialect(reasoning="none", developer="system", flat=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    reasoning: Reasoning = "keep"
+    answer: str | None = None
+    """Dotted path of the field with the expected answer; None: looked for in `ANSWERS`."""
+
+
+# Examples. All of them raise `Refused`, or `UserError` for a conversation that chat messages cannot hold.
+
+
+def make_prompt(record: Record, origin: Origin, how: How = How()) -> Prompt:
+    return _Stored(record, origin, how)
+
+
+class _Stored(Prompt):
+    """What few formats need is decoded when they ask for it."""
+
+    __slots__ = ("_dialect", "_record")
+
+    def __init__(self, record: Record, origin: Origin, how: How) -> None:
+        self._record = record
+        self._dialect = DIALECTS[how.reasoning]
+        self.origin = origin
+        self.messages = _canonical(record.prompt_messages(self._dialect))
+        self.tools = nested(record.tools)
+        self.answer = answer_of(record, how.answer)
+
+    @property
+    def params(self) -> Json:  # type: ignore[override]
+        return self._record.params
+
+    @property
+    def fields(self) -> Json:  # type: ignore[override]
+        return self._record.fields()
+
+    @property
+    def output(self) -> str:  # type: ignore[override]
+        return last_text(self._record.response_messages(self._dialect))
+
+
+def generated(prompt: Prompt) -> int | None:
+    """Tokens of the first rollout's response, if the row counts them."""
+    found = prompt._record.usage.get("output_tokens") if isinstance(prompt, _Stored) else None
+    return found if type(found) is int else None
+
+
+def make_demonstration(record: Record, origin: Origin, how: How = How()) -> Demonstration:
+    prompt, completion = _conversation(record, how)
+    last = completion[-1]
+    if last["role"] != "assistant":
+        raise Refused("the conversation does not end with the assistant's message")
+    if not last["content"] and not last.get("tool_calls") and not last.get("reasoning_content"):
+        raise Refused("the last answer is empty")
+    return Demonstration(origin, prompt, completion, nested(record.tools))
+
+
+def make_judged(record: Record, origin: Origin, label: bool, how: How = How()) -> Judged:
+    prompt, completion = _conversation(record, how)
+    return Judged(origin, prompt, completion, nested(record.tools), label)
+
+
+@dataclass(slots=True)
+class Half:
+    """One side of a pair."""
+
+    origin: Origin
+    prompt: list[Json]
+    completion: list[Json]
+    tools: list[Json]
+
+    def says_the_same(self, other: Half) -> bool:
+        """Whether a policy could not tell the two apart: ids of tool calls do not count."""
+        if self.completion[-1]["content"] != other.completion[-1]["content"]:
+            return False
+        return _without_ids(self.completion) == _without_ids(other.completion)
+
+
+def make_half(record: Record, origin: Origin, how: How = How()) -> Half:
+    prompt, completion = _conversation(record, how)
+    return Half(origin, prompt, completion, nested(record.tools))
+
+
+def make_pair(chosen: Half, rejected: Half) -> Pair:
+    """The prompt and the tools are the chosen side's."""
+    return Pair(chosen.origin, rejected.origin, chosen.prompt, chosen.completion, rejected.completion, chosen.tools)
+
+
+def origin_of(record: Record, source: int, at: int) -> Origin:
+    task, index = record.task, record.index
+    name = f"{task}-{index}" if task and index is not None else f"{source}:{at}"
+    return Origin(name, source, at, record.env, task, record.reward or 0.0, record.model)
+
+
+# The expected answer
+
+ANSWERS = (
+    "expected_answer",
+    "ground_truth",
+    "answer",
+    "reference_answer",
+    "gold_answer",
+    "correct_answer",
+    "target",
+    "label",
+)
+"""Names under which rows carry the expected answer, in the order in which they are tried: NeMo Gym's environments, verl
+(`reward_model.ground_truth`), OpenRLHF (`label`), the usual public data sets."""
+HOLDERS = ("", "verifier_metadata", "reward_model", "metadata", "extra_info", "sample", "responses_create_params.metadata")
+"""Objects of the row that hold them; "" is the row itself."""
+
+
+def answer_of(record: Record, path: str | None = None) -> str | None:
+    """The expected answer as text; None if the row has none. Lists and objects are answers only where `path` names them:
+    then as JSON."""
+    if path is not None:
+        return _answer_text(_at(record, path), structured=True)
+    for holder in HOLDERS:
+        look: Callable[[str], Any] = record.field
+        if holder:
+            within = _at(record, holder)
+            if not isinstance(within, dict):
+                continue
+            look = within.get
+        for name in ANSWERS:
+            text = _answer_text(look(name), structured=False)
+            if text is not None:
+                return text
+    params = record.field("responses_create_params") or {}
+    return _answer_text(params.get("ground_truth"), structured=False)
+
+
+def _answer_text(value: Any, structured: bool) -> str | None:
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, (bool, int, float)):
+        return str(value)
+    return dumps(value).decode() if structured and value else None
+
+
+def _at(record: Record, path: str) -> Any:
+    value = record.field(path)  # a field may have a dot in its name
+    if value is not None:
+        return value
+    first, *rest = path.split(".")
+    value = record.field(first) if rest else None
+    for key in rest:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+# Messages and tools
+
+
+def _conversation(record: Record, how: How) -> tuple[list[Json], list[Json]]:
+    dialect = DIALECTS[how.reasoning]
+    prompt, completion = record.prompt_messages(dialect), record.response_messages(dialect)
+    if not completion:
+        raise Refused("there is no response")
+    if not prompt:
+        raise Refused("the prompt is empty")
+    _canonical(completion, _canonical(prompt))
+    return prompt, completion
+
+
+def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
+    """In place: arguments become objects, calls without ids get some, and so do the outputs that answer them."""
+    number = 0
+    waiting: list[str] = []
+    for message in before:
+        for call in message.get("tool_calls") or ():
+            number += 1
+            waiting.append(call["id"])
+    for message in messages:
+        calls = message.get("tool_calls")
+        if calls:
+            waiting = []
+            for call in calls:
+                function = call["function"]
+                function["arguments"] = _arguments(function["arguments"])
+                call["id"] = call["id"] or f"call_{number}"
+                waiting.append(call["id"])
+                number += 1
+        elif message["role"] == "tool":
+            given = message.get("tool_call_id")
+            if given in waiting:
+                waiting.remove(given)
+            elif not given:
+                message["tool_call_id"] = waiting.pop(0) if waiting else ""
+    return messages
+
+
+def _arguments(text: str) -> Json:
+    if not text:
+        return {}
+    try:
+        value = orjson.loads(text) if len(text) < _SHORT else loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise Refused("a tool call's arguments are not a JSON object")
+    return value
+
+
+_SHORT = 20
+"""Characters in which no number has more digits than orjson can hold."""
+
+
+def _without_ids(messages: Iterable[Json]) -> list[Any]:
+    return [
+        (
+            message["role"],
+            message["content"],
+            message.get("reasoning_content"),
+            [call["function"] for call in message.get("tool_calls") or ()],
+        )
+        for message in messages
+    ]
+
+
+_nested: dict[int, tuple[list[Json], list[Json]]] = {}
+
+
+def nested(tools: list[Json]) -> list[Json]:
+    """`{type, name, ...}` as `{type, function: {name, ...}}`. The same list for the same list: not to be changed."""
+    found = _nested.get(id(tools))
+    if found is None or found[0] is not tools:
+        if len(_nested) >= 512:
+            _nested.clear()
+        found = _nested[id(tools)] = (tools, [_nest(tool) for tool in tools])
+    return found[1]
+
+
+def _nest(tool: Json) -> Json:
+    if tool.get("type", "function") != "function" or "name" not in tool:
+        return tool
+    # `strict` and nulls say nothing to a chat template, which would print them.
+    function = {key: value for key, value in tool.items() if key not in ("type", "strict") and value is not None}
+    return {"type": "function", "function": function}

@@ -1,0 +1,105 @@
+"""`manifest.json`: what an export was made of, with what, and what came out; every file with its hash."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from rollforge import __version__
+from rollforge.export.options import Input
+from rollforge.export.result import Done, Exported, reasons
+from rollforge.export.writer import LINEAGE, sha256
+from rollforge.records.items import Json
+
+
+def sources(inputs: Iterable[Input], hashes: Iterable[str]) -> list[Json]:
+    """The files that were read, in the order of the numbers in the lineage."""
+    return [
+        {
+            "source": number,
+            "run": one.name,
+            "file": str(one.file.resolve()),
+            "split": one.split,
+            "bytes": one.file.stat().st_size,
+            "sha256": digest,
+        }
+        for number, (one, digest) in enumerate(zip(inputs, hashes, strict=True))
+    ]
+
+
+@contextmanager
+def hashed(files: list[Path], beside: bool) -> Iterator[Callable[[], list[str]]]:
+    """The files' SHA-256, when called; computed by a process beside this one meanwhile, or then."""
+    if not beside:
+        yield lambda: [sha256(file) for file in files]
+        return
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(files, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield ours.recv
+    finally:
+        process.terminate()
+        process.join()
+        ours.close()
+
+
+def _send(files: list[Path], to: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this
+    to.send([sha256(file) for file in files])
+
+
+def manifest(done: Done, all_of_it: Exported, inputs: list[Json]) -> Json:
+    files: dict[str, Json] = {}
+    for one in done.files:
+        files[one.name] = {
+            "split": one.split,
+            **({"env": one.env} if one.env is not None else {}),
+            "rows": one.tally.rows,
+            "bytes": one.size,
+            "sha256": one.sha256,
+        }
+    return {
+        "format": 1,
+        "made_by": {"rollforge": __version__},
+        "target": done.target.name,
+        "kind": done.kind,
+        "version": done.made.settings.version or done.target.versions[0],
+        "options": all_of_it.options.model_dump(exclude={"workers", "overwrite"}),
+        "settings": done.made.settings.model_dump(),
+        "inputs": inputs,
+        "files": files,
+        "beside": done.beside,
+        "lineage": {
+            "file": LINEAGE,
+            "columns": "file, row, then of its rollout (of a pair: chosen, rejected) id, source, byte of the line",
+        },
+        "counts": counts(done, all_of_it),
+    }
+
+
+def counts(done: Done, all_of_it: Exported) -> Json:
+    """Of the rollouts read: what became of them."""
+    return {
+        "read": dict(all_of_it.read),
+        "planned": all_of_it.planned,
+        "unusable": reasons(all_of_it.unusable, all_of_it.inputs),
+        **done.counts(all_of_it.inputs),
+        "rows": {
+            split: sum(one.tally.rows for one in done.files if one.split == split)
+            for split in dict.fromkeys(one.split for one in done.files)
+        },
+    }
+
+
+def dump(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n"

@@ -1,0 +1,54 @@
+"""NeMo RL: rows for its data sets, configuration in the shape of the named version, launch script, checks of anybody's.
+
+`rows` makes rows, `check` and `check_config` find what its loaders would fail on or, worse, not say; `config` writes.
+"""
+
+from __future__ import annotations
+
+from rollforge.export.nemo_rl import check, rows
+from rollforge.export.nemo_rl.check_config import check_config
+from rollforge.export.nemo_rl.config import VERSIONS, command, files
+from rollforge.export.nemo_rl.loader import load
+from rollforge.export.target import Kind, Target
+
+TARGET = Target(
+    name="nemo-rl",
+    kinds={
+        "grpo": Kind(
+            "prompt",
+            rows.grpo,
+            check.grpo,
+            "ResponseDataset for GRPO: input, output (the expected answer), ground_truth (the same)",
+            per_env=True,
+            needs_answer=True,
+        ),
+        "nemo-gym": Kind(
+            "prompt",
+            rows.nemo_gym,
+            check.nemo_gym,
+            "NemoGymDataset for live training: responses_create_params, agent_ref, the verifier's fields",
+            per_env=True,
+        ),
+        "sft": Kind("demonstration", rows.sft, check.sft, "openai_format: messages, tools"),
+        "sft-simple": Kind(
+            "demonstration", rows.sft_simple, check.sft_simple, "ResponseDataset for SFT: input, output; one turn of text"
+        ),
+        "dpo": Kind(
+            "pair",
+            rows.dpo,
+            check.dpo,
+            "BinaryPreferenceDataset: prompt (messages), chosen, rejected, reward_gap; text only",
+        ),
+        "dpo-messages": Kind(
+            "pair",
+            rows.dpo_messages,
+            check.dpo_messages,
+            "PreferenceDataset: context, completions with rank; tool turns as text",
+        ),
+    },
+    versions=VERSIONS,
+    files=files,
+    command=command,
+    check_config=check_config,
+    load=load,
+)

@@ -1,0 +1,449 @@
+"""What is wrong with a NeMo RL configuration, anybody's, read with its parents.
+
+Most mistakes here are silent: NeMo RL keeps keys of another version without reading them, and trains the parent's data set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from rollforge.errors import UserError
+from rollforge.export.nemo_rl.check_data import DataFiles
+from rollforge.export.nemo_rl.config import ALGORITHM
+from rollforge.export.nemo_rl.inherit import Found, Values, keys, line_of, lines_of, number, read, section
+from rollforge.export.target import Problem
+
+_ENVS = ("math", "math_default", "math_multi_reward", "code", "code_jaccard", "reward_model", "vlm", "nemo_gym")
+_PROCESSORS = {
+    *("default", "helpsteer3_data_processor", "kd_data_processor", "math_data_processor", "math_hf_data_processor"),
+    *("multichoice_qa_processor", "sft_processor", "vlm_hf_data_processor", "nemo_gym_data_processor"),
+}
+_FLAT = ("dataset_name", "train_data_path", "val_data_path", "train_jsonl_fpath", "validation_jsonl_fpath")
+_LOCAL = ("ResponseDataset", "openai_format", "NemoGymDataset", "BinaryPreferenceDataset", "PreferenceDataset")
+
+
+def check_config(kind: str, path: Path) -> Iterable[Problem]:
+    """Problems of a configuration for data of this kind. Scripts beside it (`launch.sh`) are passed over."""
+    if path.suffix not in (".yaml", ".yml"):
+        return []
+    found: list[Found] = []
+    try:
+        own, parent, values = read(path, found)
+    except UserError as error:
+        return [Problem(str(path), 0, "error", str(error))]
+    lines = lines_of(path)
+    found += _Configuration(kind, own, parent, values).problems()
+    return [Problem(str(path), line_of(lines, key), level, f"{key}: {text}" if key else text) for key, level, text in found]
+
+
+class _Configuration:
+    def __init__(self, kind: str, own: Values, parent: Values | None, values: Values) -> None:
+        self.kind = kind
+        self.algorithm = ALGORITHM[kind]
+        self.own = own
+        self.parent = parent
+        """Merged; None where it could not be read."""
+        self.values = values
+        self.data: Values = section(values, "data")
+        self.files = DataFiles(self.algorithm, self.is_flat(), number(values, "data.max_input_seq_length"))
+
+    def problems(self) -> Iterator[Found]:
+        if not isinstance(self.values.get("data"), dict):
+            yield "data", "error", "no such section: NeMo RL reads the data sets from it"
+            return
+        if self.is_flat():
+            yield from self.flat()
+        else:
+            yield from self.today()
+        yield from self.batches()
+        yield from self.validation()
+        yield from self.tokenizer()
+        if self.kind == "nemo-gym":
+            yield from self.gym()
+
+    # Which shape
+
+    def is_flat(self) -> bool:
+        """Whether this is, in all, a configuration of 0.4 or 0.5."""
+        base = self.parent and section(self.parent, "data")
+        return "train" not in (base or self.data) and any(key in (base or self.data) for key in _FLAT)
+
+    def flat(self) -> Iterator[Found]:
+        own = section(self.own, "data")
+        if self.parent is None:
+            yield (
+                "data",
+                "warning",
+                "flat keys are those of NeMo RL 0.4 and 0.5; from 0.6 on they are not read, and the parent's data set is "
+                "trained without a word: write data.train, data.validation and data.default there",
+            )
+        for key in ("train", "validation", "default"):
+            if key in own:
+                yield (
+                    f"data.{key}",
+                    "error",
+                    "NeMo RL up to 0.5 does not read it, and trains the parent's data set; use flat keys",
+                )
+        name = self.data.get("dataset_name")
+        if self.kind != "nemo-gym":
+            if name not in _LOCAL:
+                yield "data.dataset_name", "error", f"{name!r} is no data set for local files: {', '.join(_LOCAL)}"
+            if not self.data.get("train_data_path"):
+                yield "data.train_data_path", "error", "it is missing, and there is nothing to train on"
+        if name == "openai_format":
+            seven = (
+                "train_data_path",
+                "val_data_path",
+                "chat_key",
+                "system_key",
+                "system_prompt",
+                "tool_key",
+                "use_preserving_dataset",
+            )
+            missing = [key for key in seven if key not in self.data]
+            if missing:
+                yield (
+                    "data",
+                    "error",
+                    f"openai_format of 0.4 and 0.5 reads all of its keys: KeyError {missing[0]!r}; add {', '.join(missing)}",
+                )
+        if name == "ResponseDataset":
+            for key in ("input_key", "output_key"):
+                if key in self.data and self.data[key] is None:
+                    yield f"data.{key}", "error", "it is null (sft.yaml sets it so): KeyError None; name the field"
+        if self.algorithm == "sft" and not self.data.get("val_data_path"):
+            yield (
+                "data.val_data_path",
+                "error",
+                "run_sft.py of 0.4 and 0.5 counts its rows (TypeError len(None)); name a file",
+            )
+        for key in ("train_data_path", "val_data_path", "train_jsonl_fpath", "validation_jsonl_fpath"):
+            if self.data.get(key):
+                yield from self.files.check(f"data.{key}", str(self.data[key]), self.data, name or "NemoGymDataset")
+
+    def today(self) -> Iterator[Found]:
+        own = section(self.own, "data")
+        flat = [key for key in _FLAT if key in own]
+        if flat:
+            trained = next((entry.get("dataset_name") for _, entry in self.entries("train")), None)
+            yield (
+                f"data.{flat[0]}",
+                "error",
+                f"a key of NeMo RL 0.4 and 0.5, not read since 0.6: {trained or 'the parent data set'!r} would be trained "
+                "without a word; write data.train: {data_path: ...} (or run the version that knows it)",
+            )
+        if "train" not in self.data:
+            yield (
+                "data.train",
+                "error",
+                "it is missing: Field required (0.7), an assert (0.6); write train: {dataset_name: ..., data_path: ...}",
+            )
+        inherited = section(self.parent or {}, "data")
+        if inherited and not own.get("_override_"):
+            kept = [key for key in _inherited(inherited) if key not in _inherited(own)]
+            if kept:
+                yield "data", "warning", f"without `_override_: true` the parent's {', '.join(kept)} stay; add it under data"
+        entries = [(key, entry) for split in ("train", "validation") for key, entry in self.entries(split)]
+        for split in ("train", "validation"):
+            given = self.data.get(split)
+            several = given if isinstance(given, list) else [given]
+            if given is not None and not (several and all(isinstance(one, dict) for one in several)):
+                yield f"data.{split}", "error", "it must be keys and values (dataset_name, data_path), or a list of such"
+        for key, entry in entries:
+            yield from self.entry(key, entry)
+        for split in ("train", "validation"):
+            yield from self.collisions(split)
+        if self.algorithm == "grpo" and self.kind != "nemo-gym":
+            yield from self.environments(entries)
+        if self.algorithm == "dpo" and isinstance(self.data.get("train"), list):
+            yield "data.train", "error", "preference data is one data set, not a list"
+        interpolated = "data.train.dataset_name" in str(section(self.values, "logger"))
+        train = self.data.get("train")
+        if interpolated and isinstance(train, list):
+            yield (
+                "logger",
+                "error",
+                "the parent's names hold ${data.train.dataset_name}, which a list has not: set logger.*.name",
+            )
+        elif interpolated and isinstance(train, dict) and "dataset_name" not in train:
+            missing = "the logger's names interpolate data.train.dataset_name (InterpolationKeyError): write it here"
+            yield "data.train", "error", missing
+
+    def entries(self, split: str) -> list[tuple[str, Values]]:
+        """(dotted key, the entry filled from `data.default`)."""
+        given = self.data.get(split)
+        default = section(self.data, "default")
+        if isinstance(given, list):
+            return [
+                (f"data.{split}[{i}]", _named({**default, **one})) for i, one in enumerate(given) if isinstance(one, dict)
+            ]
+        return [(f"data.{split}", _named({**default, **given}))] if isinstance(given, dict) else []
+
+    def entry(self, key: str, entry: Values) -> Iterator[Found]:
+        name = entry.get("dataset_name")
+        path = entry.get("data_path")
+        if name is None:
+            yield key, "error", f"no dataset_name, here or in data.default; for local files: {', '.join(_LOCAL)}"
+        elif name in _LOCAL and not path:
+            yield key, "error", f"{name} needs data_path"
+        elif name not in _LOCAL and path and "." not in str(name):
+            yield (
+                f"{key}.dataset_name",
+                "warning",
+                f"{name!r} is no data set for local files, and data_path is not read by it",
+            )
+        processor = entry.get("processor")
+        if self.algorithm != "dpo":
+            wanted = {"sft": "sft_processor", "nemo-gym": "nemo_gym_data_processor"}.get(
+                self.kind if self.kind == "nemo-gym" else self.algorithm
+            )
+            if processor is None and wanted:
+                fails = "TypeError add_bos" if wanted == "sft_processor" else "every row fails"
+                yield (
+                    f"{key}.processor",
+                    "error",
+                    f"it is missing, and math_hf_data_processor is taken: {fails}; set {wanted}",
+                )
+            elif processor is not None and processor not in _PROCESSORS and "." not in str(processor):
+                yield (
+                    f"{key}.processor",
+                    "warning",
+                    f"{processor!r} is none of NeMo RL's own: {', '.join(sorted(_PROCESSORS))}",
+                )
+            elif wanted and processor is not None and processor != wanted:
+                yield f"{key}.processor", "error", f"{processor!r} does not fit; set {wanted}"
+        if entry.get("prompt_file") and self.kind in ("grpo", "sft-simple", "sft"):
+            yield from self.prompt_file(key, str(entry["prompt_file"]))
+        if entry.get("split_validation_size") and name != "ResponseDataset":
+            yield (
+                f"{key}.split_validation_size",
+                "warning",
+                f"{name} does not split: there is no validation data; write two files",
+            )
+        if path and name in _LOCAL:
+            yield from self.files.check(f"{key}.data_path", str(path), entry, str(name))
+
+    def prompt_file(self, key: str, name: str) -> Iterator[Found]:
+        file = Path(name)
+        if not file.is_absolute():
+            yield (
+                f"{key}.prompt_file",
+                "warning",
+                f"{name!r} wraps every prompt, and is looked for where NeMo RL is started; null leaves prompts alone",
+            )
+        elif file.is_file():
+            text = file.read_text(encoding="utf-8", errors="replace")
+            if re.sub(r"\{\{|\}\}", "", text).count("{") != 1:
+                yield f"{key}.prompt_file", "error", "it is a format string: {} once for the problem, other braces doubled"
+        else:
+            yield f"{key}.prompt_file", "error", f"{name} is not there"
+
+    def collisions(self, split: str) -> Iterator[Found]:
+        """`task_name` is all that keeps entries apart: the last two parts of the path, up to the first dot."""
+        seen: dict[str, tuple[str, Values]] = {}
+        for key, entry in self.entries(split):
+            path = entry.get("data_path")
+            if not path:
+                continue
+            task = "-".join(str(path).split("/")[-2:]).split(".")[0].removeprefix("-")
+            if task in seen:
+                other, first = seen[task]
+                alike = all(
+                    entry.get(name) == first.get(name)
+                    for name in ("processor", "env_name", "prompt_file", "system_prompt_file")
+                )
+                yield (
+                    f"{key}.data_path",
+                    "warning" if alike else "error",
+                    f"its task name {task!r} (last two parts of the path up to the first dot) is that of {other}: the "
+                    "later entry's processor, prompt and environment hold for both; rename a file",
+                )
+            seen[task] = (key, entry)
+
+    def environments(self, entries: list[tuple[str, Values]]) -> Iterator[Found]:
+        default = _named(section(self.data, "default"))
+        named = [(key, entry.get("env_name")) for key, entry in entries] + (
+            [("data.default", default["env_name"])] if "env_name" in default else []
+        )
+        defined = section(self.values, "env")
+        told: set[str] = set()
+        for key, name in named:
+            if name is None:
+                yield f"{key}.env_name", "error", "no environment, here or in data.default (math for expected answers)"
+            elif name in told:
+                continue
+            elif name not in defined:
+                told.add(name)
+                yield (
+                    f"{key}.env_name",
+                    "error",
+                    f"env.{name} is not defined (env has {', '.join(defined) or 'nothing'}); add it",
+                )
+            elif name not in _ENVS:
+                yield (
+                    f"{key}.env_name",
+                    "warning",
+                    f"{name!r} is none of NeMo RL's own ({', '.join(_ENVS)}): register_env must have been called",
+                )
+
+    # Numbers
+
+    def batches(self) -> Iterator[Found]:
+        ranks = (number(self.values, "cluster.gpus_per_node") or 1) * (number(self.values, "cluster.num_nodes") or 1)
+        rows = self.train_rows()
+        key = "grpo.num_prompts_per_step" if self.algorithm == "grpo" else "policy.train_global_batch_size"
+        batch = number(self.values, key)
+        if rows and batch and batch > rows:
+            yield (
+                key,
+                "error",
+                f"{batch}, and there are {rows} rows: incomplete batches are dropped, so no step is made, silently",
+            )
+        whole, micro = (
+            number(self.values, "policy.train_global_batch_size"),
+            number(self.values, "policy.train_micro_batch_size"),
+        )
+        packed = section(section(self.values, "policy"), "sequence_packing").get("enabled")
+        if whole and whole % ranks:
+            yield "policy.train_global_batch_size", "error", f"{whole} cannot be shared by {ranks} GPUs; take a multiple"
+        elif whole and micro and not packed and whole // ranks % micro:
+            yield "policy.train_micro_batch_size", "error", f"{micro} does not divide {whole // ranks}, the rows of each GPU"
+        if self.algorithm == "grpo":
+            attempts = number(self.values, "grpo.num_generations_per_prompt")
+            if batch and attempts and whole and batch * attempts % whole:
+                yield (
+                    "policy.train_global_batch_size",
+                    "error",
+                    f"{whole} does not divide the {batch} x {attempts} attempts of a step; set it to {batch * attempts}",
+                )
+            if attempts == 1:
+                yield "grpo.num_generations_per_prompt", "warning", "1: there is nothing to compare an attempt with"
+        steps = number(self.values, f"{self.algorithm}.max_num_steps")
+        epochs = number(self.values, f"{self.algorithm}.max_num_epochs") or 1
+        if (
+            rows
+            and batch
+            and steps
+            and steps < rows // batch * epochs
+            and f"{self.algorithm}.max_num_steps" not in keys(self.own)
+        ):
+            yield (
+                f"{self.algorithm}.max_num_steps",
+                "warning",
+                f"the parent's {steps} stop before the {rows // batch * epochs} steps of the data; set it",
+            )
+
+    def train_rows(self) -> int:
+        if self.is_flat():
+            paths = [str(self.data.get("train_data_path") or self.data.get("train_jsonl_fpath"))]
+        else:
+            paths = [str(entry.get("data_path")) for _, entry in self.entries("train")]
+        return sum(self.files.rows[path] for path in paths) if all(path in self.files.rows for path in paths) else 0
+
+    def validation(self) -> Iterator[Found]:
+        own = section(self.values, self.algorithm)
+        data = self.data
+        there = any(data.get(key) for key in ("validation", "val_data_paths", "val_data_path", "validation_jsonl_fpath"))
+        there = there or any(entry.get("split_validation_size") for _, entry in self.entries("train"))
+        if not there and (self.parent is not None or own):
+            asked = [key for key in ("val_period", "val_at_start", "val_at_end") if own.get(key) and own.get(key) != -1]
+            if asked and self.algorithm != "dpo":
+                yield (
+                    f"{self.algorithm}.{asked[0]}",
+                    "error",
+                    f"{own[asked[0]]} without validation data: AssertionError; set val_period: 0, val_at_*: false",
+                )
+            elif asked:
+                yield (
+                    f"dpo.{asked[0]}",
+                    "warning",
+                    f"{own[asked[0]]} without validation data: nothing is validated; set val_period: 0",
+                )
+        metric = section(self.values, "checkpointing").get("metric_name")
+        off = not there or not own.get("val_period")
+        if isinstance(metric, str) and metric.startswith("val:") and off and "val_period" in own:
+            yield (
+                "checkpointing.metric_name",
+                "error",
+                f"{metric!r} is never measured without validation: no best checkpoint is kept; set it to null",
+            )
+        elif isinstance(metric, str) and not metric.startswith(("val:", "train:")):
+            yield (
+                "checkpointing.metric_name",
+                "error",
+                f"{metric!r} must begin with val: or train: (an assert when the first checkpoint is saved)",
+            )
+
+    def tokenizer(self) -> Iterator[Found]:
+        policy = section(self.values, "policy")
+        tokenizer = section(policy, "tokenizer")
+        model, name = policy.get("model_name"), tokenizer.get("name")
+        own = section(section(self.own, "policy"), "tokenizer")
+        if model and name and "${" not in str(name) and name != model and "name" not in own:
+            yield (
+                "policy.tokenizer.name",
+                "error",
+                f"the parent's {name!r}, and the model is {model!r}; set ${{policy.model_name}}",
+            )
+        if self.algorithm != "sft":
+            return
+        template = tokenizer.get("chat_template", "default")
+        tools = self.kind == "sft"
+        if "chat_template" not in own and isinstance(template, str) and "Question:" in template:
+            yield (
+                "policy.tokenizer.chat_template",
+                "error" if tools else "warning",
+                "sft.yaml's own template stays: it writes no tools and no calls: empty turns are trained; set it to default",
+            )
+        elif "chat_template" not in own and self.parent is None and tools and "defaults" in self.own:
+            yield "policy.tokenizer.chat_template", "warning", "sft.yaml sets one that writes no tools; set it to default"
+        elif "chat_template" in tokenizer and template is None:
+            yield (
+                "policy.tokenizer.chat_template",
+                "error",
+                "null joins the contents without roles and tools; set it to default",
+            )
+
+    def gym(self) -> Iterator[Found]:
+        env, grpo = section(self.values, "env"), section(self.values, "grpo")
+        if not env.get("should_use_nemo_gym"):
+            yield "env.should_use_nemo_gym", "error", "it must be true"
+        if grpo.get("max_val_samples") is not None:
+            yield "grpo.max_val_samples", "error", f"{grpo['max_val_samples']}: ValueError with NeMo Gym; set it to null"
+        if self.data.get("max_input_seq_length") is not None:
+            yield "data.max_input_seq_length", "warning", "not used with NeMo Gym; set it to null"
+        paths = section(env, "nemo_gym").get("config_paths")
+        if not isinstance(paths, list) or not paths:
+            yield (
+                "env.nemo_gym.config_paths",
+                "error",
+                "no gym is named: the model server's and each environment's configuration files",
+            )
+        elif any("ENVIRONMENT" in str(path) for path in paths):
+            yield "env.nemo_gym.config_paths", "error", "ENVIRONMENT stands for the environment's own name; write it"
+        elif not any("for_training" in str(path) for path in paths):
+            yield (
+                "env.nemo_gym.config_paths",
+                "error",
+                "no vllm_model_for_training.yaml: results have no token ids (ValueError: no generation data)",
+            )
+        vllm = section(section(section(self.values, "policy"), "generation"), "vllm_cfg")
+        for key in ("async_engine", "expose_http_server"):
+            if vllm.get(key) is not True:
+                yield f"policy.generation.vllm_cfg.{key}", "warning", "NeMo RL sets it to true for NeMo Gym; write it"
+
+
+def _named(entry: Values) -> Values:
+    """Whatever was given for a name is text."""
+    names = ("dataset_name", "processor", "env_name")
+    return {key: str(value) if key in names and value is not None else value for key, value in entry.items()}
+
+
+def _inherited(data: Values) -> list[str]:
+    """Keys of a parent's data section that change what is trained."""
+    train, default = section(data, "train"), section(data, "default")
+    keys = [f"train.{key}" for key in ("split_validation_size", "split", "subset") if key in train]
+    keys += [f"default.{key}" for key in ("prompt_file", "env_name") if default.get(key)]
+    return keys + (["validation"] if data.get("validation") else [])

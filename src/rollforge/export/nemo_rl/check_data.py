@@ -1,0 +1,153 @@
+"""The data files that a NeMo RL configuration names: where they are looked for, and whether they are what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rollforge.export.nemo_rl import check
+from rollforge.export.nemo_rl.inherit import Found, Values
+from rollforge.records.lossless import loads
+
+_SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".arrow", ".txt")
+_BY_LINE = ("openai_format", "NemoGymDataset")
+_SAMPLE = 200
+"""Rows of each file that are looked at; the whole of it is for `rollforge check` on the data."""
+
+
+@dataclass(slots=True)
+class DataFiles:
+    algorithm: str
+    flat: bool
+    """Whether NeMo RL up to 0.5 reads them."""
+    limit: int | None
+    """Tokens of a row that are too many."""
+    rows: dict[str, int] = field(default_factory=dict)
+    """Of each file that could be read."""
+
+    def check(self, key: str, name: str, entry: Values, dataset: str) -> Iterator[Found]:
+        if name.startswith(("./", "../")) and not self.flat:
+            yield (
+                key,
+                "error",
+                f"{name!r}: IndexError (string index out of range), for want of a task name; write the absolute path",
+            )
+            return
+        if "${" in name:
+            return
+        path = Path(name)
+        if dataset not in _BY_LINE and path.suffix not in _SUFFIXES:
+            yield (
+                key,
+                "error" if path.exists() else "warning",
+                f"{name!r} ends in none of {', '.join(_SUFFIXES)}: it is taken for a data set of the Hugging Face hub",
+            )
+            return
+        if not path.is_absolute():
+            yield (
+                key,
+                "warning",
+                f"{name!r} is looked for where NeMo RL is started, not beside this file; write the absolute path",
+            )
+            return
+        if "*" in name and not path.exists():
+            if not list(path.parent.glob(path.name)):
+                yield key, "error", f"no file fits {name}"
+            return
+        if not path.is_file():
+            yield key, "error", f"{name} is not there"
+        elif path.suffix in (".jsonl", ".json"):
+            yield from self._content(key, path, entry, dataset)
+
+    def _content(self, key: str, path: Path, entry: Values, dataset: str) -> Iterator[Found]:
+        rows, blank, sample, broken = _read(path)
+        self.rows[str(path)] = rows
+        if not rows:
+            yield key, "error", f"{path} is empty: StopIteration when loading"
+            return
+        if blank and dataset in _BY_LINE:
+            yield key, "error", f"{path}:{blank}: a blank line: JSONDecodeError; delete it"
+        if broken:
+            yield key, "error", f"{path}:{broken[0]}: {broken[1]}"
+        tools = str(entry.get("tool_key", "tools"))
+        unsafe = dataset == "openai_format" and not entry.get("use_preserving_dataset")
+        if unsafe and any(row.get(tools) or "tool_calls" in str(row) for _, row in sample):
+            message = "false, with tools in the data: datasets before 5 fills arguments of calls with nulls; set it true"
+            yield key.rpartition(".")[0] + ".use_preserving_dataset", "error", message
+        said: set[str] = set()
+        for number, row in sample:
+            for message in self._of_row(row, entry, dataset):
+                start = message[:40]
+                if start not in said:
+                    said.add(start)
+                    warning = message.startswith(check.WARNING)
+                    yield key, "warning" if warning else "error", f"{path}:{number}: {message.removeprefix(check.WARNING)}"
+        longest = max((_tokens(row) for _, row in sample), default=0)
+        if self.limit and longest >= self.limit:
+            yield (
+                "data.max_input_seq_length",
+                "warning",
+                f"{self.limit}, and {path} has rows of about {longest} tokens: they are masked without a word",
+            )
+
+    def _of_row(self, row: Values, entry: Values, dataset: str) -> Iterable[str]:
+        def name(key: str, usual: str) -> str:
+            return str(entry.get(key) or usual)
+
+        if dataset == "ResponseDataset":
+            of = check.grpo if self.algorithm == "grpo" else check.sft_simple
+            return of(row, name("input_key", "input"), name("output_key", "output"))
+        if dataset == "openai_format":
+            return check.sft(row, name("chat_key", "messages"), entry.get("tool_key", "tools"))
+        if dataset == "BinaryPreferenceDataset":
+            return check.dpo(
+                row, name("prompt_key", "prompt"), name("chosen_key", "chosen"), name("rejected_key", "rejected")
+            )
+        return check.nemo_gym(row) if dataset == "NemoGymDataset" else check.dpo_messages(row)
+
+
+def _read(path: Path) -> tuple[int, int, list[tuple[int, Values]], tuple[int, str] | None]:
+    """(rows, the first blank line or 0, the first rows with their lines, the first line of those that is no object)."""
+    rows = blank = 0
+    sample: list[tuple[int, Values]] = []
+    broken: tuple[int, str] | None = None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.isspace():
+                blank = blank or number
+                continue
+            rows += 1
+            if len(sample) >= _SAMPLE or broken:
+                continue
+            try:
+                row = loads(line)
+            except ValueError as error:
+                broken = number, f"not JSON: {error}"
+                continue
+            if isinstance(row, dict):
+                sample.append((number, row))
+            else:
+                broken = number, f"{type(row).__name__} instead of an object"
+    return rows, blank, sample, broken
+
+
+def _tokens(row: Values) -> int:
+    """About how many are in the row; of a pair, in its longer half."""
+    answers = row.get("completions")
+    halves = answers if isinstance(answers, list) else [row[key] for key in ("chosen", "rejected") if key in row]
+    shorter = min((sum(map(len, _texts(half))) for half in halves), default=0) if len(halves) == 2 else 0
+    return (sum(map(len, _texts(row))) - shorter) // 4
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in islice(value, 1000):
+            yield from _texts(inner)

@@ -1,0 +1,35 @@
+"""OpenRLHF: prompts with labels for GRPO, conversations for SFT, preference pairs; with reward server and agent function."""
+
+from __future__ import annotations
+
+from rollforge.export.openrlhf.config import VERSIONS, command, files
+from rollforge.export.openrlhf.config_check import check_config
+from rollforge.export.openrlhf.loader import load
+from rollforge.export.openrlhf.rows import (
+    check_dpo,
+    check_grpo,
+    check_sft,
+    check_sft_simple,
+    dpo,
+    grpo,
+    sft,
+    sft_simple,
+)
+from rollforge.export.target import Kind, Target
+
+TARGET = Target(
+    name="openrlhf",
+    kinds={
+        "grpo": Kind("prompt", grpo, check_grpo, "train_ppo_ray, PromptDataset: {prompt: messages, label, datasource}"),
+        "sft": Kind(
+            "demonstration", sft, check_sft, "train_sft, SFTDataset: {messages}, the tools' schemas in the system turn"
+        ),
+        "sft-simple": Kind("demonstration", sft_simple, check_sft_simple, "train_sft, SFTDataset: {input, output} as text"),
+        "dpo": Kind("pair", dpo, check_dpo, "train_dpo, RewardDataset: {prompt_, chosen_, rejected_messages, margin}"),
+    },
+    versions=VERSIONS,
+    files=files,
+    command=command,
+    check_config=check_config,
+    load=load,
+)

@@ -1,0 +1,304 @@
+"""What belongs to data for OpenRLHF: the command with its flags (flat to 0.10, dotted since 0.11), reward function, reward
+server, agent function."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rollforge.errors import UserError
+from rollforge.export.launch import script
+from rollforge.export.pieces import assemble
+from rollforge.export.sizing import (
+    batch,
+    billions,
+    checkpointing,
+    lengths,
+    ray_job,
+    release,
+    torch_job,
+    train_data,
+    whole_length,
+)
+from rollforge.export.target import Data, Made
+
+VERSIONS = ("0.11", "0.10", "0.9")
+HERE = Path(__file__).parent
+REWARD, SERVER, AGENT, JOB = "reward_func.py", "reward_server.py", "agent_func.py", "job.sh"
+SCRIPTS = {"grpo": "train_ppo_ray", "sft": "train_sft", "sft-simple": "train_sft", "dpo": "train_dpo"}
+
+FLAT = {
+    "actor.adam.lr": "actor_learning_rate",
+    "actor.gradient_checkpointing_enable": "gradient_checkpointing",
+    "actor.model_name_or_path": "pretrain",
+    "adam.lr": "learning_rate",
+    "algo.advantage.estimator": "advantage_estimator",
+    "algo.kl.estimator": "kl_estimator",
+    "algo.kl.init_coef": "init_kl_coef",
+    "algo.kl.use_loss": "use_kl_loss",
+    "ckpt.output_dir": "save_path",
+    "ckpt.path": "ckpt_path",
+    "ckpt.save_hf": "save_hf_ckpt",
+    "ckpt.save_steps": "save_steps",
+    "data.prompt_dataset": "prompt_data",
+    "ds.enable_sleep": "deepspeed_enable_sleep",
+    "ds.lora.alpha": "lora_alpha",
+    "ds.lora.rank": "lora_rank",
+    "eval.dataset": "eval_dataset",
+    "eval.split": "eval_split",
+    "eval.steps": "eval_steps",
+    "logger.tensorboard_dir": "use_tensorboard",
+    "logger.wandb.key": "use_wandb",
+    "logger.wandb.project": "wandb_project",
+    "logger.wandb.run_name": "wandb_run_name",
+    "model.beta": "beta",
+    "model.gradient_checkpointing_enable": "gradient_checkpointing",
+    "model.model_name_or_path": "pretrain",
+    "reward.remote_url": "remote_rm_url",
+    "rollout.batch_size": "rollout_batch_size",
+    "rollout.micro_batch_size": "micro_rollout_batch_size",
+    "train.async_enable": "async_train",
+    "train.batch_size": "train_batch_size",
+    "train.colocate_all": "colocate_all_models",
+    "train.micro_batch_size": "micro_train_batch_size",
+}
+"""Dotted flag -> its flat name to 0.10. Others are the last part (`data.max_len`), or the parts joined by `_` (`vllm.x`)."""
+
+
+def flat(flag: str) -> str:
+    head, _, rest = flag.partition(".")
+    if flag in FLAT or not rest:
+        return FLAT.get(flag, flag)
+    return (
+        f"{head}_{rest}"
+        if head in ("vllm", "ref", "critic") or (head == "actor" and "num_" in rest)
+        else rest.replace(".", "_")
+    )
+
+
+def files(made: Made) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    if made.kind == "grpo":
+        pieces = ("matcher", "episode", HERE / "judge.py.txt")
+        found[REWARD] = assemble(_REWARD, *pieces, HERE / "reward_func.py.txt")
+        found[SERVER] = assemble(_SERVER, *pieces, HERE / "reward_server.py.txt")
+        found[AGENT] = assemble(_AGENT, *pieces, HERE / "agent_func.py.txt")
+    settings = made.settings
+    job = None
+    if settings.nodes > 1:
+        make_job = ray_job if made.kind == "grpo" else torch_job
+        found[JOB] = make_job(settings, command(made), f"OpenRLHF, {made.kind}")
+        job = f"sbatch {shlex.quote(str(made.folder / JOB))}"
+    found["launch.sh"] = script(
+        command(made),
+        settings,
+        about=f"OpenRLHF {release(settings.version, VERSIONS)}: {_WHAT[made.kind]}",
+        paths=[*(one.path for one in made.data), *(made.folder / name for name in found)],
+        needs=["sbatch"] if job else ["deepspeed"] if made.kind != "grpo" else [],
+        modules=["openrlhf"],
+        variables=["GYM_URL"] if _live(made) else [],
+        slurm=job,
+    )
+    return found
+
+
+def command(made: Made) -> str:
+    settings = made.settings
+    old = release(settings.version, VERSIONS) != "0.11"
+    values = {"grpo": grpo, "dpo": dpo}.get(made.kind, sft)(made)
+    values |= settings.set
+    lines = []
+    for flag, value in values.items():
+        if value is None or value is False:
+            continue
+        name = f"--{flat(flag) if old else flag}"
+        # The key is not written down: the shell puts it in.
+        key = '"$WANDB_API_KEY"' if flag == "logger.wandb.key" and value is True else None
+        lines.append(name if value is True and key is None else f"{name} {key or words(value)}")
+    module = f"openrlhf.cli.{SCRIPTS[made.kind]}"
+    if made.kind == "grpo":
+        start = f"python3 -m {module}"
+    elif settings.nodes > 1:
+        rendezvous = "--rdzv-backend=c10d --rdzv-endpoint=$head:29500"
+        start = f"torchrun --nnodes={settings.nodes} --nproc-per-node={settings.gpus} {rendezvous} -m {module}"
+    else:
+        start = f"deepspeed --num_gpus {settings.gpus} --module {module}"
+    return " \\\n  ".join([start, *lines])
+
+
+def words(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " ".join(words(one) for one in value)
+    return shlex.quote(str(value))
+
+
+def sft(made: Made) -> dict[str, Any]:
+    """Flags of `openrlhf.cli.train_sft`."""
+    settings = made.settings
+    simple = made.kind == "sft-simple"
+    return {
+        "model.model_name_or_path": settings.model,
+        "data.dataset": _files(train_data(made)),
+        "eval.dataset": _files(made.of("validation")),
+        "data.input_key": "input" if simple else "messages",
+        "data.output_key": "output" if simple else None,
+        "data.apply_chat_template": True,
+        "data.multiturn": not simple,
+        "data.max_len": whole_length(made),
+        **_batches(made),
+        "train.max_epochs": settings.epochs or 3,
+        "adam.lr": settings.learning_rate or (1e-4 if settings.lora else 5e-6),
+        **_common(made, "model"),
+    }
+
+
+def dpo(made: Made) -> dict[str, Any]:
+    """Flags of `openrlhf.cli.train_dpo`."""
+    settings = made.settings
+    return {
+        "model.model_name_or_path": settings.model,
+        "data.dataset": _files(train_data(made)),
+        "eval.dataset": _files(made.of("validation")),
+        "eval.split": "train" if made.of("validation") else None,  # by default the split named test, which no file has
+        "data.prompt_key": "prompt_messages",
+        "data.chosen_key": "chosen_messages",
+        "data.rejected_key": "rejected_messages",
+        "data.apply_chat_template": True,
+        "data.max_len": whole_length(made),
+        **_batches(made),
+        "train.max_epochs": settings.epochs or 1,
+        "adam.lr": settings.learning_rate or (5e-6 if settings.lora else 5e-7),
+        "model.beta": 0.1,
+        **_common(made, "model"),
+    }
+
+
+def grpo(made: Made) -> dict[str, Any]:
+    """Flags of `openrlhf.cli.train_ppo_ray` for GRPO, everything on the same GPUs."""
+    settings, train = made.settings, train_data(made)
+    gpus = settings.gpus * settings.nodes
+    attempts = settings.generations or 8
+    if attempts < 2:
+        raise UserError(f"GRPO compares attempts at the same prompt: generations is {attempts}, use at least 2")
+    prompt, answer = lengths(made)
+    prompts = batch(settings.batch_size or 128, sum(one.rows for one in train), gpus, attempts)
+    micro = settings.micro_batch_size or 1
+    samples = prompts * attempts
+    if samples % (micro * gpus):
+        raise UserError(f"{prompts} prompts times {attempts} attempts are not divisible by {micro} samples on {gpus} GPUs")
+    parallel = max(one for one in (1, 2, 4, 8) if one <= _parallel(settings.model) and settings.gpus % one == 0)
+    validation = _files(made.of("validation"))
+    return {
+        "actor.model_name_or_path": settings.model,
+        "data.prompt_dataset": _files(train),
+        "data.input_key": "prompt",
+        "data.label_key": "label",
+        "data.apply_chat_template": True,
+        "data.max_len": prompt + answer,
+        "rollout.max_new_tokens": None if _tools(made) else answer,
+        "eval.dataset": validation,
+        "eval.steps": 10 if validation else None,
+        "train.agent_func_path": str(made.folder / AGENT) if _tools(made) else None,
+        "reward.remote_url": None if _tools(made) else str(made.folder / REWARD),
+        "algo.advantage.estimator": "group_norm",
+        "algo.kl.use_loss": True,
+        "algo.kl.estimator": "k3",
+        "algo.kl.init_coef": 0.001,
+        "rollout.n_samples_per_prompt": attempts,
+        "rollout.batch_size": prompts,
+        "rollout.micro_batch_size": micro,
+        "train.batch_size": _steps(samples, micro * gpus),
+        "train.micro_batch_size": micro,
+        "train.num_episodes": settings.epochs or 15,
+        "actor.adam.lr": settings.learning_rate or (1e-5 if settings.lora else 1e-6),
+        "actor.num_nodes": settings.nodes,
+        "actor.num_gpus_per_node": settings.gpus,
+        "ref.num_nodes": settings.nodes,
+        "ref.num_gpus_per_node": settings.gpus,
+        "vllm.num_engines": gpus // parallel,
+        "vllm.tensor_parallel_size": parallel,
+        "vllm.gpu_memory_utilization": 0.5,
+        "vllm.enable_sleep": True,
+        "vllm.sync_backend": "nccl",
+        "ds.enable_sleep": True,
+        "train.colocate_all": True,
+        **_common(made, "actor"),
+    }
+
+
+def _batches(made: Made) -> dict[str, Any]:
+    settings = made.settings
+    gpus = settings.gpus * settings.nodes
+    rows = sum(one.rows for one in train_data(made))
+    size = batch(settings.batch_size or 64, rows, gpus * (settings.micro_batch_size or 1))
+    micro = settings.micro_batch_size or max(one for one in (1, 2, 4) if size % (gpus * one) == 0)
+    return {"train.batch_size": size, "train.micro_batch_size": micro}
+
+
+def _common(made: Made, model: str) -> dict[str, Any]:
+    settings = made.settings
+    place = Path(settings.checkpoints) / made.folder.name
+    values: dict[str, Any] = {
+        "ds.zero_stage": 3 if billions(settings.model) >= 7 or made.kind == "grpo" else 2,
+        "ds.param_dtype": "bf16",
+        f"{model}.gradient_checkpointing_enable": checkpointing(settings),
+        "ckpt.output_dir": str(place),
+        "ckpt.path": str(place / "checkpoints"),
+        "ckpt.save_steps": -1,
+        "logger.logging_steps": 1,
+    }
+    if billions(settings.model) * 16 / (settings.gpus * settings.nodes) > 60:  # bytes per parameter, in GB a GPU
+        values["ds.adam_offload"] = True
+    if settings.lora:
+        values |= {"ds.lora.rank": settings.lora, "ds.lora.alpha": 2 * settings.lora}
+    if settings.logger == "tensorboard":
+        values["logger.tensorboard_dir"] = str(place / "tensorboard")
+    elif settings.logger == "wandb":
+        values |= {
+            "logger.wandb.key": True,
+            "logger.wandb.project": "rollforge",
+            "logger.wandb.run_name": made.folder.name,
+        }
+    return values
+
+
+def _steps(samples: int, least: int) -> int:
+    """Samples per optimizer step: the largest part of at most 256 that divides all samples and spreads over the GPUs."""
+    found = [size for size in range(least, min(samples, 256) + 1, least) if samples % size == 0]
+    return max(found, default=samples)
+
+
+def _parallel(model: str) -> int:
+    size = billions(model)
+    return 1 if size <= 8 else 2 if size <= 16 else 4 if size <= 40 else 8
+
+
+def _tools(made: Made) -> bool:
+    return bool(made.tools) and any(one.tools for one in made.data)
+
+
+def _live(made: Made) -> bool:
+    return made.kind == "grpo" and (_tools(made) or any(one.answered < one.rows for one in made.data))
+
+
+def _files(data: list[Data]) -> str | None:
+    paths = [str(one.path) for one in data if one.rows]
+    for path in paths:
+        if re.search(r"[,@]", path):
+            raise UserError(f"OpenRLHF takes , and @ in a path for separators: {path}; give another --out")
+    return ",".join(paths) or None
+
+
+_WHAT = {"grpo": "GRPO", "sft": "SFT, all assistant turns", "sft-simple": "SFT", "dpo": "DPO"}
+_REWARD = """Rewards for OpenRLHF in its own process: --reward.remote_url reward_func.py
+
+The label against the answer's last line or box; without an expected answer, the environment at $GYM_URL judges."""
+_SERVER = """Rewards for OpenRLHF over HTTP: python3 reward_server.py, then --reward.remote_url http://HOST:5000/get_reward
+
+The label against the answer's last line or box; without an expected answer, the environment at $GYM_URL judges."""
+_AGENT = """Attempts with tools for OpenRLHF: --train.agent_func_path agent_func.py
+
+Tool calls go to the environment at $GYM_URL (NeMo Gym's protocol); tasks without tools are answered in one turn."""

@@ -1,0 +1,171 @@
+"""The rows that OpenRLHF's data set classes read, and what is wrong with a row (0.9 to 0.11: datasets/sft_dataset.py,
+reward_dataset.py, prompts_dataset.py, utils.py).
+
+None of them gives `tools` to the chat template: the schemas stand in the system turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rollforge.export.examples import Demonstration, Pair, Prompt
+from rollforge.export.target import Refused, Settings
+from rollforge.export.text import question, with_tools
+from rollforge.records.items import Json
+from rollforge.records.lossless import dumps
+
+
+def grpo(example: Prompt, _: Settings) -> Json:
+    _only_text(example.messages)
+    if any("<image>" in message["content"] for message in example.messages):
+        raise Refused("the prompt's text holds <image>, which OpenRLHF takes for a picture")
+    return {
+        "prompt": with_tools(example.messages, example.tools),
+        "label": label(example),
+        "datasource": example.origin.env or "rollforge",
+    }
+
+
+def label(example: Prompt) -> str:
+    """The expected answer. Where an environment is needed (tools; no answer), JSON text of both: rewards and agents get
+    nothing of a row but its label."""
+    if example.answer is not None and not example.tools:
+        return example.answer
+    task = {**example.fields, "responses_create_params": example.params}
+    return dumps({"expected_answer": example.answer, "task": task}).decode()
+
+
+def sft(example: Demonstration, _: Settings) -> Json:
+    messages = [*example.prompt, *example.completion]
+    _only_text(messages)
+    return {"messages": with_tools(messages, example.tools)}
+
+
+def sft_simple(example: Demonstration, _: Settings) -> Json:
+    if example.tools:
+        raise Refused("input and output hold plain texts: the tools would be lost (openrlhf:sft keeps them)")
+    [first, *others] = example.completion
+    if others or first.get("tool_calls") or not isinstance(first["content"], str):
+        raise Refused("input and output hold one turn each: several turns or tool calls would be lost (openrlhf:sft)")
+    if first.get("reasoning_content"):
+        raise Refused("input and output hold plain texts: the reasoning would be lost (--reasoning inline or drop)")
+    return {"input": question(example.prompt), "output": first["content"]}
+
+
+def dpo(example: Pair, _: Settings) -> Json:
+    for messages in (example.prompt, example.chosen, example.rejected):
+        _only_text(messages)
+    # RewardDataset's `map` makes columns `prompt` and `chosen` of text. Where the file has such columns and their messages
+    # differ in keys, `datasets` (5.2) keeps their type for the text, and the text becomes a list.
+    return {
+        "prompt_messages": with_tools(example.prompt, example.tools),
+        "chosen_messages": example.chosen,
+        "rejected_messages": example.rejected,
+        "margin": float(example.margin),
+    }
+
+
+def _only_text(messages: Iterable[Json]) -> None:
+    if any(not isinstance(message["content"], str) for message in messages):
+        raise Refused("a message holds more than text (OpenRLHF wants images in a column of their own)")
+
+
+# What is wrong with a row
+
+
+def check_grpo(row: Json) -> Iterator[str]:
+    yield from _check_chat(row, "prompt", "--data.input_key")
+    prompt = row.get("prompt")
+    for message in prompt if isinstance(prompt, list) else ():
+        if isinstance(message, dict) and "<image>" in str(message.get("content")) and not row.get("images"):
+            yield "the prompt's text holds <image>, which OpenRLHF takes for a picture, but the row has no images"
+    if "label" not in row:
+        yield "there is no label: with --data.label_key label PromptDataset reads it of every row (KeyError)"
+    elif row["label"] in (None, ""):
+        yield "the label is empty: the reward function has nothing to compare with; give the row its expected answer"
+    elif not isinstance(row["label"], str):
+        yield f"the label is {type(row['label']).__name__}, not text: `datasets` gives all labels of a file one type"
+    if row.get("tools"):
+        yield _TOOLS
+
+
+def check_sft(row: Json) -> Iterator[str]:
+    yield from _check_chat(row, "messages", "--data.input_key")
+    messages = row.get("messages")
+    if isinstance(messages, list) and messages:
+        last = messages[-1]
+        if not isinstance(last, dict) or last.get("role") != "assistant":
+            yield "the last message is not the assistant's: without --data.multiturn it is what is trained on"
+        if not any(isinstance(one, dict) and one.get("role") == "assistant" for one in messages):
+            yield "no message is the assistant's: nothing of this row is trained on"
+    if row.get("tools"):
+        yield _TOOLS
+
+
+def check_sft_simple(row: Json) -> Iterator[str]:
+    for key in ("input", "output"):
+        value = row.get(key)
+        if key not in row:
+            yield f"there is no {key}: SFTDataset reads it of every row (KeyError)"
+        elif not isinstance(value, (str, list)) or not value:
+            yield f"{key} is {_what(value)}, not text: such a row is dropped without a word"
+    if isinstance(row.get("input"), str) != isinstance(row.get("output"), str):
+        yield "one of input and output is text and the other is not: SFTDataset cannot join them (TypeError)"
+
+
+def check_dpo(row: Json) -> Iterator[str]:
+    """Columns under our names, or under OpenRLHF's usual ones."""
+    row = {key.removesuffix("_messages"): value for key, value in row.items()}
+    yield from _check_chat(row, "prompt", "--data.prompt_key")
+    for key in ("chosen", "rejected"):
+        if isinstance(row.get(key), str) and isinstance(row.get("prompt"), list):
+            yield f"{key} is text beside a prompt of messages: RewardDataset adds lists (TypeError); make it a list"
+        elif isinstance(row.get(key), dict):
+            yield f"{key} is one message: RewardDataset wants a list of messages"
+        else:
+            yield from _check_chat(row, key, f"--data.{key}_key")
+    if row.get("chosen") is not None and row.get("chosen") == row.get("rejected"):
+        yield "chosen and rejected are the same"
+    margin = row.get("margin")
+    if margin is not None and not isinstance(margin, (int, float)):
+        yield f"margin is {_what(margin)}, not a number"
+    if row.get("tools"):
+        yield _TOOLS
+
+
+_TOOLS = "there is a tools column: OpenRLHF never gives it to the chat template; write the schemas into the system turn"
+
+
+def _check_chat(row: Json, key: str, flag: str) -> Iterator[str]:
+    if key not in row:
+        yield f"there is no {key}: the data set reads it of every row (KeyError), or another column by {flag}"
+        return
+    messages = row[key]
+    if isinstance(messages, str):
+        if not messages:
+            yield f"{key} is empty"
+        return
+    if not isinstance(messages, list) or not messages:
+        yield f"{key} is {_what(messages)}, not text and not a list of messages"
+        return
+    for number, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            yield f"{key}[{number}] is no message with a role"
+            continue
+        if message.get("content") is None:
+            yield f'{key}[{number}] has no content: many chat templates fail on it; write "" beside tool calls'
+        yield from _check_calls(message.get("tool_calls"), f"{key}[{number}]")
+
+
+def _check_calls(calls: Any, where: str) -> Iterator[str]:
+    for call in calls if isinstance(calls, Sequence) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            yield f"{where} has a tool call without function.name"
+        elif isinstance(function.get("arguments"), str):
+            yield f"{where} has arguments as text: templates that write `arguments | tojson` quote them twice"
+
+
+def _what(value: Any) -> str:
+    return "empty" if value in ("", [], {}) else "null" if value is None else type(value).__name__

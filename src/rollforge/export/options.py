@@ -1,0 +1,47 @@
+"""What an export is asked for: thresholds, pairing, splitting, and the files it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from rollforge.export.make import Reasoning
+from rollforge.export.pairs import Pairing
+
+
+class Options(Pairing):
+    """What an export is made with, beside `Settings`."""
+
+    min_reward: float = 0.95
+    """From which a rollout is a demonstration."""
+    prompt_reward: float | None = None
+    """From which an attempt counts for prompts: tasks without one are left out. None: all."""
+    min_coverage: float = Field(0.8, ge=0, le=1)
+    """Share of rollouts (planned, or read) that must have been judged."""
+    reasoning: Reasoning = "keep"
+    answer: str | None = None
+    """Dotted path of the field with the expected answer."""
+    validation: float = Field(0.1, ge=0, lt=1)
+    """Share of the prompts held out, where the input is not split already."""
+    seed: int = 0
+    """Of that split."""
+    license: str | None = None
+    """Named in the data set card."""
+    workers: int | None = Field(None, ge=1)
+    overwrite: bool = False
+    target_version: dict[str, str] = Field(default_factory=dict)
+    """Framework -> version whose formats are written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file of rollouts."""
+
+    name: str
+    """The run it belongs to, as given."""
+    file: Path
+    env: str
+    split: str | None
+    """Of a curated directory's file."""

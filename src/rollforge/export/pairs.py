@@ -1,0 +1,237 @@
+"""Which attempts make a pair, of chosen and rejected: pure functions over the attempts at one task.
+
+    same_prompt   a better and a worse attempt at one task: best_worst (one pair a task), all_pairs, margin, length_matched
+    stratified    an attempt from `high_threshold` on with one up to `low_threshold`, of one task; what is left over, across
+                  the tasks of an environment, only where `across_prompts` asks for it
+
+Every choice is the same on every run: ties go to the shorter attempt, then to the first. Pairs of one task never are as many
+as the product of its attempts: `max_pairs` bounds them, and but for all_pairs and best_worst each attempt is used once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from rollforge.config import Section
+
+Strategy = Literal["same_prompt", "stratified"]
+Pick = Literal["best_worst", "all_pairs", "margin", "length_matched"]
+
+
+class Attempt(NamedTuple):
+    reward: float
+    length: int
+    """Bytes of the response."""
+    source: int
+    at: int
+    split: str = ""
+
+
+Same: TypeAlias = Callable[[Attempt, Attempt], bool]
+"""Whether two attempts say the same, or cannot be compared: then they make no pair. Asked last, since reading them costs."""
+
+
+class Pairing(Section):
+    strategy: Strategy = "same_prompt"
+    pick: Pick = "best_worst"
+    min_gap: float = 0.2
+    """Reward of chosen minus rejected, at least; ties never make a pair."""
+    high_threshold: float = 0.7
+    low_threshold: float = 0.4
+    max_pairs: int = 4
+    """Of one task."""
+    across_prompts: bool = False
+
+
+Pairs: TypeAlias = list[tuple[Attempt, Attempt]]
+
+
+def pair_up(attempts: Iterable[Attempt], how: Pairing, same: Same) -> tuple[Pairs, str]:
+    """The (chosen, rejected) of one task, and what became of the task: "paired" or why there is no pair."""
+    found = list(attempts)
+    best = sorted(found, key=_best)
+    worst = sorted(found, key=_worst)
+    if len(found) < 2:
+        return [], "one attempt"
+    gap = best[0].reward - worst[0].reward
+    if gap <= 0:
+        return [], "equal rewards"
+    if how.strategy == "stratified":
+        best = [one for one in best if one.reward >= how.high_threshold]
+        worst = [one for one in worst if one.reward <= how.low_threshold]
+        if not best:
+            return [], "none high enough"
+        if not worst:
+            return [], "none low enough"
+        gap = best[0].reward - worst[0].reward
+    if not _far(best[0], worst[0], how):
+        return [], "gap too small"
+    candidates: Iterator[tuple[Attempt, Attempt]]
+    once, most = True, how.max_pairs
+    if how.strategy == "stratified":
+        candidates = _by_gap(best, worst, how)
+    elif how.pick == "best_worst":
+        candidates, most = _by_gap(best, worst, how), 1
+    elif how.pick == "all_pairs":
+        candidates, once = _by_gap(best, worst, how), False
+    elif how.pick == "margin":
+        candidates = _closest(best, how)
+    else:
+        candidates = iter(sorted(_by_gap(best, worst, how), key=_unlike))
+    pairs: Pairs = []
+    used: set[tuple[int, int]] = set()
+    asked = 0
+    for chosen, rejected in candidates:
+        places = (chosen[2:4], rejected[2:4])
+        if once and not used.isdisjoint(places):
+            continue
+        asked += 1
+        if not same(chosen, rejected):
+            pairs.append((chosen, rejected))
+            used.update(places)
+        if len(pairs) >= most or asked >= most + _TRIES:
+            break
+    return pairs, "paired" if pairs else "equal texts"
+
+
+def left_over(attempts: Iterable[Attempt], pairs: Pairs, how: Pairing) -> tuple[list[Attempt], list[Attempt]]:
+    """(high, low) attempts of a task that are in none of its pairs."""
+    used = {one[2:4] for pair in pairs for one in pair}
+    free = [one for one in attempts if one[2:4] not in used]
+    high = sorted((one for one in free if one.reward >= how.high_threshold), key=_best)
+    return high, sorted((one for one in free if one.reward <= how.low_threshold), key=_worst)
+
+
+def _best(one: Attempt) -> Any:
+    return (-one.reward, one.length, one.source, one.at)
+
+
+def _worst(one: Attempt) -> Any:
+    return (one.reward, one.length, one.source, one.at)
+
+
+def _far(chosen: Attempt, rejected: Attempt, how: Pairing) -> bool:
+    gap = chosen.reward - rejected.reward
+    return gap > 0 and gap >= how.min_gap - _EPSILON
+
+
+def _by_gap(best: list[Attempt], worst: list[Attempt], how: Pairing) -> Iterator[tuple[Attempt, Attempt]]:
+    """The widest gap first. Of a task with hundreds of attempts only the ends are looked at."""
+    ends = how.max_pairs + _TRIES
+    near = [
+        (-(chosen.reward - rejected.reward), i + j, i, j)
+        for i, chosen in enumerate(best[:ends])
+        for j, rejected in enumerate(worst[:ends])
+        if _far(chosen, rejected, how)
+    ]
+    near.sort()
+    for _, _, i, j in near:
+        yield best[i], worst[j]
+
+
+def _closest(best: list[Attempt], how: Pairing) -> Iterator[tuple[Attempt, Attempt]]:
+    """Each attempt, the best first, with the next ones below it by at least the gap."""
+    for i, chosen in enumerate(best):
+        for rejected in best[i + 1 :]:
+            if _far(chosen, rejected, how):
+                yield chosen, rejected
+
+
+def _unlike(pair: tuple[Attempt, Attempt]) -> float:
+    """How different two lengths are: 0 equal, 1 nothing in common."""
+    longer = max(pair[0].length, pair[1].length, 1)
+    return abs(pair[0].length - pair[1].length) / longer
+
+
+_EPSILON = 1e-9
+"""0.9 - 0.7 is a gap of 0.2."""
+_TRIES = 16
+"""Pairs of a task that may turn out equal before it is given up."""
+
+
+# Numbers: why there are no more pairs, and what would give more
+
+
+class Funnel:
+    """Counts over tasks; `add` what another process counted."""
+
+    def __init__(self) -> None:
+        self.tasks: Counter[str] = Counter()
+        """What became of them: "paired", "one attempt", ..."""
+        self.pairs = 0
+        self.across = 0
+        """Pairs of different tasks."""
+        self.gaps: Counter[float] = Counter()
+        """Tasks by the widest gap between two of their attempts, to two places, rounded down."""
+        self.could: Counter[str] = Counter()
+        """Tasks that a strategy could use with today's thresholds."""
+
+    def count(self, attempts: list[Attempt], outcome: str, pairs: int, how: Pairing) -> None:
+        self.tasks[outcome] += 1
+        self.pairs += pairs
+        rewards = [one.reward for one in attempts]
+        gap = max(rewards) - min(rewards)
+        if gap > 0:
+            self.gaps[int((gap + _EPSILON) * 100) / 100] += 1
+        if gap >= how.min_gap - _EPSILON and gap > 0:
+            self.could["same_prompt"] += 1
+            if max(rewards) >= how.high_threshold and min(rewards) <= how.low_threshold:
+                self.could["stratified"] += 1
+
+    def add(self, other: Funnel) -> None:
+        self.tasks += other.tasks
+        self.pairs += other.pairs
+        self.across += other.across
+        self.gaps += other.gaps
+        self.could += other.could
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "tasks": sum(self.tasks.values()),
+            **{outcome: self.tasks[outcome] for outcome in OUTCOMES if self.tasks[outcome]},
+            "pairs": self.pairs,
+            **({"pairs_across_prompts": self.across} if self.across else {}),
+        }
+
+    def few(self, how: Pairing) -> str | None:
+        """What to say where less than every tenth task made a pair: why, and which option would give how many."""
+        tasks = sum(self.tasks.values())
+        if self.tasks["paired"] * 10 >= tasks or not tasks:
+            return None
+        why = ", ".join(f"{count:,} {outcome}" for outcome, count in self.tasks.most_common() if outcome != "paired")
+        advice = self.advice(how)
+        return f"{self.pairs:,} pairs of {tasks:,} tasks ({why}){'; ' if advice else ''}{'; '.join(advice)}"
+
+    def advice(self, how: Pairing) -> list[str]:
+        """Which option, or which collection, would give how many more."""
+        tasks, paired = sum(self.tasks.values()), self.tasks["paired"]
+        found: list[str] = []
+        for gap in (0.1, 0.05, 0.01):
+            wider = sum(count for size, count in self.gaps.items() if size >= gap - _EPSILON)
+            if how.min_gap > gap and how.strategy == "same_prompt" and wider > paired:
+                found.append(f"--min-gap {gap} would give pairs for {wider:,} tasks")
+                break
+        if how.strategy == "stratified" and self.could["same_prompt"] > paired:
+            found.append(f"--strategy same_prompt would give pairs for {self.could['same_prompt']:,} tasks")
+        if self.tasks["one attempt"] > tasks / 2:
+            share = self.tasks["one attempt"] / tasks
+            found.append(f"collect with --repeats 4 or more: {share:.0%} of the tasks have one attempt")
+        elif self.tasks["equal rewards"] > tasks / 2:
+            share = self.tasks["equal rewards"] / tasks
+            found.append(
+                f"{share:.0%} of the tasks have attempts of one reward only: collect with a higher --temperature or more "
+                "--repeats, or on tasks that the model solves now and then"
+            )
+        if how.strategy == "stratified" and not how.across_prompts:
+            apart = self.tasks["none high enough"] + self.tasks["none low enough"]
+            if apart:
+                found.append(f"--across-prompts would pair attempts of {apart:,} tasks with those of other tasks")
+        return found
+
+
+OUTCOMES = (
+    *("one attempt", "equal rewards", "none high enough", "none low enough", "gap too small"),
+    *("equal texts", "paired"),
+)

@@ -1,0 +1,381 @@
+"""What workers do with a block of rows, or with groups of attempts: examples, rows of every target, part files.
+
+first(block): demonstrations and judged completions are written, attempts are named; second(groups): the prompt of a task's
+first attempt, and pairs, for which both rows are read again; third(pairs): pairs of different prompts. All of them return a
+`Found`: counts, and places in part files.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from rollforge.bulk.blocks import Block, Unusable, read, records
+from rollforge.bulk.record import Record, digest
+from rollforge.errors import UserError
+from rollforge.export.examples import Example, Origin, Pair, Prompt
+from rollforge.export.lengths import Counted, Measure, estimate, tokens
+from rollforge.export.make import (
+    Half,
+    How,
+    generated,
+    make_demonstration,
+    make_half,
+    make_judged,
+    make_pair,
+    make_prompt,
+    origin_of,
+)
+from rollforge.export.options import Input, Options
+from rollforge.export.pairs import Attempt, Funnel, left_over, pair_up
+from rollforge.export.target import Family, Refused, Settings
+from rollforge.export.writer import Segment, Sheet
+from rollforge.records.items import Json
+from rollforge.records.lossless import dumps
+
+
+@dataclass(slots=True)
+class Reason:
+    """Why rows were left out: how many, and where the first is."""
+
+    count: int = 0
+    source: int = 0
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A target's kind, as far as workers need it."""
+
+    number: int
+    target: str
+    kind: str
+    family: Family
+    row: Callable[[Any, Settings], Json]
+    settings: Settings
+    needs_answer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    jobs: tuple[Job, ...]
+    inputs: tuple[Input, ...]
+    options: Options
+    how: How
+    tokenizer: str | None
+    folder: Path
+    """For part files."""
+
+    def of(self, *families: Family) -> list[Job]:
+        return [job for job in self.jobs if job.family in families]
+
+
+class Left(NamedTuple):
+    """An attempt that is in no pair of its task."""
+
+    split: str
+    env: str
+    high: bool
+    attempt: Attempt
+
+
+@dataclass(slots=True)
+class Found:
+    """What a unit of work found."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    unusable: dict[str, Reason] = field(default_factory=dict)
+    left_out: dict[int, Counter[str]] = field(default_factory=dict)
+    refused: dict[int, dict[str, Reason]] = field(default_factory=dict)
+    segments: dict[int, list[Segment]] = field(default_factory=dict)
+    attempts: list[tuple[bytes, Attempt]] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
+    funnel: Funnel = field(default_factory=Funnel)
+    tools: dict[bytes, Json] = field(default_factory=dict)
+    tasks: int = 0
+    done: int = 0
+    """Bytes read for the first time."""
+
+
+def _reason(reasons: dict[str, Reason], text: str, source: int, at: int) -> None:
+    reason = reasons.get(text)
+    if reason is None:
+        if len(reasons) >= _REASONS:
+            text = "other reasons"
+        reason = reasons.setdefault(text, Reason(0, source, at))
+    reason.count += 1
+
+
+_REASONS = 50
+
+
+class _Unit:
+    """Rows made by one unit of work for all targets."""
+
+    def __init__(self, plan: Plan, number: str) -> None:
+        self.plan = plan
+        self.found = Found()
+        self._number = number
+        self._sheets: dict[int, Sheet] = {}
+        self._measure: Measure = _counted(plan.tokenizer) if plan.tokenizer else estimate
+        self._tools: Any = None
+
+    def add(self, jobs: list[Job], split: str, example: Example) -> None:
+        origins = _origins(example)
+        origin = origins[0]
+        prompt, longest = 0, 0
+        for job in jobs:
+            try:
+                row = job.row(example, job.settings)
+                if isinstance(example, Prompt):
+                    _check_prompt(example, row, job)
+            except (Refused, UserError) as error:
+                self.refuse([job], str(error), origin)
+                continue
+            line = dumps(row)
+            sheet = self._sheets.get(job.number)
+            if sheet is None:
+                sheet = self._sheets[job.number] = Sheet(self.plan.folder / f"{job.number}-{self._number}")
+            tally = sheet.add(split, origin.env, row, line, origins)
+            if not longest:
+                prompt, longest = self._lengths(example, len(line))
+            answered = isinstance(example, Prompt) and example.answer is not None
+            tally.count(origin.env, origin.reward, prompt, longest, answered, _calls(example))
+        if example.tools and example.tools is not self._tools:
+            self._tools = example.tools
+            for tool in example.tools:
+                if len(self.found.tools) < _TOOLS:
+                    self.found.tools.setdefault(dumps(tool, sort_keys=True), tool)
+
+    def refuse(self, jobs: Iterable[Job], reason: str, origin: Origin | Attempt) -> None:
+        for job in jobs:
+            _reason(self.found.refused.setdefault(job.number, {}), reason, origin.source, origin.at)
+
+    def leave_out(self, jobs: Iterable[Job], reason: str) -> None:
+        for job in jobs:
+            self.found.left_out.setdefault(job.number, Counter())[reason] += 1
+
+    def close(self) -> Found:
+        for number, sheet in self._sheets.items():
+            self.found.segments[number] = sheet.close()
+        return self.found
+
+    def _lengths(self, example: Example, size: int) -> tuple[int, int]:
+        measure = self._measure
+        if isinstance(example, Prompt):
+            prompt = measure(example.messages, example.tools)
+            answer = generated(example)
+            if answer is None:
+                answer = measure([{"role": "assistant", "content": example.output}], ())
+            return prompt, prompt + answer
+        prompt = measure(example.prompt, example.tools)
+        if measure is estimate and not isinstance(example, Pair):
+            return prompt, max(prompt, tokens(size))
+        sides = (example.chosen, example.rejected) if isinstance(example, Pair) else (example.completion,)
+        return prompt, prompt + max([measure(side, ()) for side in sides])
+
+
+_TOOLS = 2000
+
+
+def _check_prompt(example: Prompt, row: Json, job: Job) -> None:
+    if job.needs_answer and example.answer is None:
+        raise Refused("no expected answer was found (name its field: --answer FIELD)")
+    # Some environments write the prompt themselves, when the session begins: their tasks are whole without one.
+    if not example.messages and "responses_create_params" not in row:
+        raise Refused("the prompt is empty: the environment writes it (only nemo-rl:nemo-gym can hold such tasks)")
+
+
+def _origins(example: Example) -> tuple[Origin, ...]:
+    return (example.chosen_from, example.rejected_from) if isinstance(example, Pair) else (example.origin,)
+
+
+def _calls(example: Example) -> bool:
+    if example.tools:
+        return True
+    said = example.messages if isinstance(example, Prompt) else example.prompt
+    after = example.chosen if isinstance(example, Pair) else getattr(example, "completion", ())
+    return any("tool_calls" in message for part in (said, after) for message in part)
+
+
+@lru_cache(maxsize=1)
+def _counted(path: str) -> Counted:
+    return Counted(path)
+
+
+# The three passes
+
+
+def first(plan: Plan, block: Block) -> Found:
+    unit = _Unit(plan, f"1-{block.source}-{block.start}")
+    found, options, how = unit.found, plan.options, plan.how
+    found.done = block.end - block.start
+    source = plan.inputs[block.source]
+    demonstrations, judged = plan.of("demonstration"), plan.of("judged")
+    prompts, pairs = plan.of("prompt"), plan.of("pair")
+    low = f"reward < {options.min_reward:g} (--min-reward)"
+    between = f"reward between {options.low_threshold:g} and {options.high_threshold:g}"
+    below = f"reward < {options.prompt_reward} (--prompt-reward)"
+    seen: set[bytes] = set()
+    prompt, split = b"", source.split or "train"
+    for at, record in records(block, source.env):
+        if isinstance(record, Unusable):
+            _reason(found.unusable, record.reason, block.source, at)
+            continue
+        reward = record.reward
+        if reward is None:
+            found.rows[record.outcome] += 1
+            continue
+        try:
+            if source.split is None and record.prompt != prompt:
+                prompt, split = record.prompt, split_of(record, options)
+            group = record.group if prompts or pairs else b""
+            found.rows[record.outcome] += 1
+        except UserError as error:
+            _reason(found.unusable, str(error), block.source, at)
+            continue
+        if demonstrations:
+            if reward >= options.min_reward:
+                origin = origin_of(record, block.source, at)
+                try:
+                    unit.add(demonstrations, split, make_demonstration(record, origin, how))
+                except (Refused, UserError) as error:
+                    unit.refuse(demonstrations, str(error), origin)
+            else:
+                unit.leave_out(demonstrations, low)
+        if judged:
+            if reward >= options.high_threshold or reward <= options.low_threshold:
+                origin = origin_of(record, block.source, at)
+                try:
+                    label = reward >= options.high_threshold
+                    unit.add(judged, split, make_judged(record, origin, label, how))
+                except (Refused, UserError) as error:
+                    unit.refuse(judged, str(error), origin)
+            else:
+                unit.leave_out(judged, between)
+        if pairs:
+            found.attempts.append((group, Attempt(reward, record.size, block.source, at, split)))
+        elif prompts and group not in seen:
+            if options.prompt_reward is not None and reward < options.prompt_reward:
+                unit.leave_out(prompts, below)
+                continue
+            seen.add(group)
+            found.attempts.append((group, Attempt(reward, 0, block.source, at, split)))
+    return unit.close()
+
+
+Groups: TypeAlias = list[list[Attempt]]
+
+
+def second(plan: Plan, work: tuple[int, Groups]) -> Found:
+    """Prompts and pairs of groups. Their first attempts are in the order of the input."""
+    number, groups = work
+    unit = _Unit(plan, f"2-{number}")
+    options, how = plan.options, plan.how
+    prompts, pairs = plan.of("prompt"), plan.of("pair")
+    unit.found.tasks = len(groups)
+    with _Rows(plan) as rows:
+        for attempts in groups:
+            held: dict[tuple[int, int], Half | None] = {}
+            if prompts:
+                wanted = (one for one in attempts if options.prompt_reward is None or one.reward >= options.prompt_reward)
+                place = next(wanted, None)
+                if place is None:
+                    unit.leave_out(prompts, f"no reward of {options.prompt_reward} (--prompt-reward)")
+                else:
+                    record = rows.at(place)
+                    try:
+                        example = make_prompt(record, origin_of(record, place.source, place.at), how)
+                        unit.add(prompts, place.split, example)
+                    except (Refused, UserError) as error:
+                        unit.refuse(prompts, str(error), place)
+            if not pairs:
+                continue
+            half = partial(_half, unit, rows, held)
+            chosen, outcome = pair_up(attempts, options, partial(_same, half))
+            unit.found.funnel.count(attempts, outcome, len(chosen), options)
+            for good, bad in chosen:
+                _add_pair(unit, half(good), half(bad), good.split)
+            if options.across_prompts and options.strategy == "stratified":
+                for high, left in zip((True, False), left_over(attempts, chosen, options), strict=True):
+                    unit.found.left += [Left(one.split, rows.at(one).env, high, one) for one in left]
+    return unit.close()
+
+
+def third(plan: Plan, work: tuple[int, list[tuple[Attempt, Attempt]]]) -> Found:
+    """Pairs of different prompts."""
+    number, pairs = work
+    unit = _Unit(plan, f"3-{number}")
+    with _Rows(plan) as rows:
+        for good, bad in pairs:
+            half = partial(_half, unit, rows, {})
+            if not _same(half, good, bad) and _add_pair(unit, half(good), half(bad), good.split):
+                unit.found.funnel.across += 1
+    return unit.close()
+
+
+class _Rows:
+    """Rows by their places; places that go up are read fastest."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._inputs = plan.inputs
+        self._files: dict[int, Any] = {}
+
+    def __enter__(self) -> _Rows:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def at(self, place: Attempt) -> Record:
+        file = self._files.get(place.source)
+        if file is None:
+            if len(self._files) >= _OPEN:
+                self._files.pop(next(iter(self._files))).close()
+            file = self._files[place.source] = open(self._inputs[place.source].file, "rb", buffering=1 << 16)
+        file.seek(place.at)
+        line: bytes = file.readline().strip()
+        record = read(line.removeprefix(b"\xef\xbb\xbf").strip(), self._inputs[place.source].env)
+        if isinstance(record, Unusable):
+            raise UserError(f"{self._inputs[place.source].file} changed while it was read; run the export again")
+        return record
+
+
+_OPEN = 64
+
+
+def _half(unit: _Unit, rows: _Rows, held: dict[tuple[int, int], Half | None], place: Attempt) -> Half | None:
+    where = (place.source, place.at)
+    if where not in held:
+        record = rows.at(place)
+        try:
+            held[where] = make_half(record, origin_of(record, place.source, place.at), unit.plan.how)
+        except (Refused, UserError) as error:
+            unit.refuse(unit.plan.of("pair"), str(error), place)
+            held[where] = None
+    return held[where]
+
+
+def _same(half: Callable[[Attempt], Half | None], good: Attempt, bad: Attempt) -> bool:
+    one, other = half(good), half(bad)
+    return one is None or other is None or one.says_the_same(other)
+
+
+def _add_pair(unit: _Unit, good: Half | None, bad: Half | None, split: str) -> bool:
+    if good is None or bad is None:
+        return False
+    unit.add(unit.plan.of("pair"), split, make_pair(good, bad))
+    return True
+
+
+def split_of(record: Record, options: Options) -> str:
+    """train or validation, by a hash of the prompt: no prompt is on both sides, and data that grows keeps its sides."""
+    if not options.validation:
+        return "train"
+    place = int.from_bytes(digest(b"%d:%b" % (options.seed, record.prompt))[:8], "big") / 2**64
+    return "validation" if place < options.validation else "train"

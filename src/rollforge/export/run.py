@@ -1,0 +1,412 @@
+"""`export_rollouts`: stored rollouts to the files that trainers read, for several targets in one pass.
+
+    files ─► blocks ─► first(): rows of demonstrations and judged completions are made; attempts are indexed
+                              │ attempts (group, reward, place), sorted on disk into groups
+                              ▼
+                       second(): of each group the first attempt's prompt, and pairs (both rows are read again)
+                              │ what is left over, sorted by environment: only with `across_prompts`
+                              ▼
+                       third(): pairs of different prompts
+    parts ─► writer.put_together ─► configuration, launch script, card, manifest ─► renamed ─► check
+
+Workers do first, second and third; the parent holds counts and places. Everything is made in `OUT/.partial-*` and renamed
+when complete; a directory that a killed run left is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import chain
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from rollforge.bulk.blocks import blocks, processes, spread
+from rollforge.bulk.spill import Kept, grouped, sort
+from rollforge.config import validate
+from rollforge.errors import UserError, unknown
+from rollforge.export import card, manifest
+from rollforge.export.lengths import Counted
+from rollforge.export.make import How
+from rollforge.export.options import Input, Options
+from rollforge.export.pairs import Attempt, Funnel, Pairing
+from rollforge.export.passes import Found, Groups, Job, Left, Plan, Reason, first, second, third
+from rollforge.export.result import Done, Exported
+from rollforge.export.target import Data, Kind, Made, Settings, Target
+from rollforge.export.writer import Parts, sha256
+from rollforge.records.items import Json
+from rollforge.registry import known, resolve
+from rollforge.stats.source import find_run
+
+
+def export_rollouts(
+    runs: str | Path | Sequence[str | Path],
+    to: Sequence[str | tuple[Target, str]],
+    out: str | Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Exported:
+    """Write data, configuration, launch script, check, manifest and card for each of `to` under `out/<target>-<kind>`.
+
+    `to` has `target:kind`, as in "nemo-rl:grpo"; `options` are those of `Options` and `Settings`. `progress` is called with
+    (bytes read, bytes in all). Raises `UserError`; nothing is left under the final names then.
+    """
+    settings = validate(Settings, {k: v for k, v in options.items() if k in Settings.model_fields}, "the export's options")
+    rest = {key: value for key, value in options.items() if key not in Settings.model_fields}
+    for key in rest:
+        if key not in Options.model_fields:
+            raise unknown("option", key, {*Options.model_fields, *Settings.model_fields})
+    given = validate(Options, rest, "the export's options")
+    wanted = list({f"{target.name}:{kind}": (target, kind) for target, kind in map(find_target, to)}.values())
+    if not wanted:
+        raise UserError(f"name at least one target: --to nemo-rl:grpo (targets: {', '.join(sorted(known('export')))})")
+    inputs, planned = find_inputs([runs] if isinstance(runs, (str, Path)) else runs)
+    size = sum(one.file.stat().st_size for one in inputs)
+    workers = given.workers or processes(size)
+    final = Path(out).resolve()
+    names = [f"{target.name}-{kind}" for target, kind in wanted]
+    files = [one.file for one in inputs]
+    with _workplace(final, names, given.overwrite) as work, manifest.hashed(files, beside=workers > 1) as hashes:
+        plan = _plan(wanted, inputs, settings, given, work / "parts")
+        totals = Totals([target.kinds[kind] for target, kind in wanted])
+        run_passes(plan, totals, planned, workers, lambda done: progress(done, size) if progress else None)
+        done = [_finish(target, job, plan, totals, work, final) for (target, _), job in zip(wanted, plan.jobs, strict=True)]
+        result = Exported(final, inputs, given, totals.rows, totals.unusable, planned, done)
+        sources = manifest.sources(inputs, hashes())
+        for one in done:
+            if one.files:
+                write(work / one.folder.name / "README.md", card.card(one, result, work / one.folder.name))
+                write(work / one.folder.name / "manifest.json", manifest.dump(manifest.manifest(one, result, sources)))
+        for one in done:
+            if one.files:
+                _move(work / one.folder.name, one.folder)
+    for one in done:
+        if one.files:
+            _check(one, workers)
+    return result
+
+
+def _plan(wanted: list[tuple[Target, str]], inputs: list[Input], settings: Settings, options: Options, parts: Path) -> Plan:
+    names = {target.name for target, _ in wanted}
+    for name, version in options.target_version.items():
+        if name not in names:
+            raise unknown("target", name, names, "(in --target-version)")
+        versions = next(target.versions for target, _ in wanted if target.name == name)
+        if version not in versions:
+            raise unknown(f"version of {name}", version, versions)
+    jobs = []
+    for number, (target, kind) in enumerate(wanted):
+        made = target.kinds[kind]
+        mine = settings
+        if target.name in options.target_version:
+            mine = settings.model_copy(update={"version": options.target_version[target.name]})
+        jobs.append(Job(number, target.name, kind, made.family, made.row, mine, made.needs_answer))
+    if settings.tokenizer:
+        Counted(settings.tokenizer)  # what is wrong with it is said before anything is read
+    parts.mkdir()
+    how = How(options.reasoning, options.answer)
+    return Plan(tuple(jobs), tuple(inputs), options, how, settings.tokenizer, parts)
+
+
+def find_target(text: str | tuple[Target, str]) -> tuple[Target, str]:
+    """Raises `UserError` listing the known targets, or the target's kinds."""
+    if isinstance(text, tuple):
+        return text[0], _kind(text[0], text[1])
+    name, _, kind = text.partition(":")
+    target: Target = resolve("export", name)
+    if not kind:
+        kinds = ", ".join(f"{name}:{one}" for one in target.kinds)
+        raise UserError(f"--to {text}: say which kind of data: {kinds}")
+    return target, _kind(target, kind)
+
+
+def _kind(target: Target, kind: str) -> str:
+    if kind not in target.kinds:
+        raise unknown(f"kind of {target.name}", kind, target.kinds)
+    return kind
+
+
+def find_inputs(runs: Iterable[str | Path]) -> tuple[list[Input], int | None]:
+    """The files of the runs, and how many rollouts were planned, if all of them say so. The files of a
+    curated directory keep their split. Raises `UserError`."""
+    inputs: list[Input] = []
+    planned: int | None = 0
+    for run in runs:
+        source = find_run(run)
+        planned = None if planned is None or source.planned is None else planned + source.planned
+        for number, file in enumerate(source.files):
+            inputs.append(Input(source.name, file, source.env, source.splits[number] if source.splits else None))
+    if not inputs:
+        raise UserError("name at least one run: a run directory, or a JSONL file of rollouts")
+    return inputs, planned
+
+
+# The passes
+
+
+class Totals:
+    """What all units of work found together."""
+
+    def __init__(self, kinds: Sequence[Kind]) -> None:
+        self.rows: Counter[str] = Counter()
+        self.unusable: dict[str, Reason] = {}
+        self.left_out: list[Counter[str]] = [Counter() for _ in kinds]
+        self.refused: list[dict[str, Reason]] = [{} for _ in kinds]
+        self.parts = [Parts(per_env=kind.per_env, columns=_columns(kind)) for kind in kinds]
+        self.funnel = Funnel()
+        self.tasks = 0
+        self.tools: dict[bytes, Json] = {}
+
+    def add(self, found: Found) -> None:
+        self.rows += found.rows
+        _add_reasons(self.unusable, found.unusable)
+        for number, reasons in found.left_out.items():
+            self.left_out[number] += reasons
+        for number, refused in found.refused.items():
+            _add_reasons(self.refused[number], refused)
+        for number, segments in found.segments.items():
+            self.parts[number].add(segments)
+        self.funnel.add(found.funnel)
+        self.tasks += found.tasks
+        for key, tool in found.tools.items():
+            if len(self.tools) < _TOOLS:
+                self.tools.setdefault(key, tool)
+
+
+_TOOLS = 2000
+
+
+def _columns(kind: Kind) -> dict[str, str] | None:
+    return dict(kind.columns or {}) if kind.format == "parquet" else None
+
+
+def _add_reasons(to: dict[str, Reason], more: dict[str, Reason]) -> None:
+    for text, reason in more.items():
+        if text in to:
+            to[text].count += reason.count
+        else:
+            to[text] = reason
+
+
+def run_passes(plan: Plan, totals: Totals, planned: int | None, workers: int, progress: Callable[[int], None]) -> None:
+    files = [one.file for one in plan.inputs]
+
+    def attempts() -> Iterator[tuple[bytes, Attempt]]:
+        done = 0
+        for found in spread(partial(first, plan), blocks(files), workers):
+            totals.add(found)
+            done += found.done
+            progress(done)
+            yield from found.attempts
+
+    def left(units: Iterable[tuple[int, Groups]]) -> Iterator[Left]:
+        for found in spread(partial(second, plan), units, workers):
+            totals.add(found)
+            yield from found.left
+
+    # The first group is known when everything was read.
+    groups = grouped(attempts(), itemgetter(0), plan.folder)
+    start = next(groups, None)
+    _check_coverage(totals, planned, plan)
+    if start is None:
+        return
+    in_order = sort((_by_place(group) for group in chain([start], groups)), _first_place, plan.folder, at_once=10_000)
+    kept = Kept(plan.folder, sort(left(_units(in_order, len)), _for_across, plan.folder))
+    for found in spread(partial(third, plan), _units(_across(kept, plan.options), lambda _: 2), workers):
+        totals.add(found)
+    kept.close()
+
+
+def _by_place(group: list[tuple[bytes, Attempt]]) -> list[Attempt]:
+    return sorted((attempt for _, attempt in group), key=itemgetter(2, 3))
+
+
+def _first_place(attempts: list[Attempt]) -> tuple[int, int]:
+    return (attempts[0].source, attempts[0].at)
+
+
+def _units(items: Iterable[Any], size: Callable[[Any], int], most: int = 1000) -> Iterator[tuple[int, list[Any]]]:
+    """(number, items) of about `most` rows."""
+    number, batch, rows = 0, [], 0
+    for item in items:
+        batch.append(item)
+        rows += size(item)
+        if rows >= most:
+            yield number, batch
+            number, batch, rows = number + 1, [], 0
+    if batch:
+        yield number, batch
+
+
+def _for_across(left: Left) -> Any:
+    reward = left.attempt.reward
+    return (left.split, left.env, -reward if left.high else reward, *left.attempt[1:4])
+
+
+def _across(kept: Kept[Left], how: Pairing) -> Iterator[tuple[Attempt, Attempt]]:
+    """Of each split and environment the best of the high ones with the worst of the low ones, and so on: each once."""
+    highs, lows = (one for one in kept if one.high), (one for one in kept if not one.high)
+    high, low = next(highs, None), next(lows, None)
+    while high is not None and low is not None:
+        if (high.split, high.env) < (low.split, low.env):
+            high = next(highs, None)
+        elif (high.split, high.env) > (low.split, low.env):
+            low = next(lows, None)
+        else:
+            if high.attempt.reward - low.attempt.reward >= max(how.min_gap, 1e-9):
+                yield high.attempt, low.attempt
+            high, low = next(highs, None), next(lows, None)
+
+
+def _check_coverage(totals: Totals, planned: int | None, plan: Plan) -> None:
+    judged = totals.rows["scored"] + totals.rows["policy_fault"]
+    bad = sum(reason.count for text, reason in totals.unusable.items() if text != "blank line")
+    read = sum(totals.rows.values()) + bad
+    names = ", ".join(dict.fromkeys(one.name for one in plan.inputs))
+    if not judged:
+        why = "; ".join(f"{text} ({reason.count:,} lines)" for text, reason in list(totals.unusable.items())[:3])
+        raise UserError(f"{names}: no judged rollout in {read:,} lines{f': {why}' if why else ''}")
+    asked = max(planned or 0, read)
+    least = plan.options.min_coverage
+    if judged < least * asked:
+        outcomes = [f"{count:,} {name}" for name, count in totals.rows.items() if name not in ("scored", "policy_fault")]
+        outcomes += [f"{bad:,} unusable lines"] if bad else []
+        outcomes += [f"{asked - read:,} not attempted"] if asked > read else []
+        raise UserError(
+            f"{names}: {judged:,} of {asked:,} rollouts were judged ({judged / asked:.1%}; at least {least:.0%} must be), "
+            f"the others: {', '.join(outcomes)}. Go on with the same `rollforge collect` command and --retry-failed, "
+            f"or accept it: --min-coverage {int(judged / asked * 100) / 100:g}"
+        )
+
+
+# One target's directory
+
+
+def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, out: Path) -> Done:
+    kind, number, settings = job.kind, job.number, job.settings
+    name = f"{target.name}-{kind}"
+    folder, place = out / name, work / name
+    place.mkdir()
+    files = totals.parts[number].write(place)
+    data = [
+        Data(
+            split=one.split,
+            env=one.env,
+            path=folder / one.name,
+            rows=one.tally.rows,
+            longest_prompt=one.tally.longest_prompt,
+            longest=one.tally.longest,
+            answered=one.tally.answered,
+            tools=one.tally.tools,
+        )
+        for one in files
+    ]
+    made = Made(kind, folder, data, settings, settings.tokenizer is not None, list(totals.tools.values()))
+    family = target.kinds[kind].family
+    done = Done(
+        target=target,
+        kind=kind,
+        folder=folder,
+        made=made,
+        files=files,
+        left_out=totals.left_out[number],
+        refused=totals.refused[number],
+        pairs=totals.funnel if family == "pair" else None,
+        tasks=totals.tasks if family in ("prompt", "pair") else None,
+    )
+    rows = sum(one.rows for one in made.of("train"))
+    if rows:
+        for file, text in target.files(made).items():
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+            write(place / file, text)
+            if file.endswith(".sh"):
+                (place / file).chmod(0o755)
+    if files:
+        inside = sorted(path for path in place.rglob("*") if path.is_file())
+        data_files = {one.name for one in files}
+        done.beside = {str(path.relative_to(place)): sha256(path) for path in inside if path.name not in data_files}
+    if family == "demonstration" and rows < FEW:
+        done.warnings.append(
+            f"{rows} demonstrations to train on; {FEW} and more are usual (a lower --min-reward, or collect more)"
+        )
+    if family == "pair" and (few := totals.funnel.few(plan.options)):
+        done.warnings.append(few)
+    if family == "pair" and totals.funnel.across:
+        done.warnings.append(
+            f"{totals.funnel.across:,} pairs are of different prompts: their rejected answers belong to another question"
+        )
+    return done
+
+
+FEW = 100
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _check(done: Done, workers: int) -> None:
+    from rollforge.export.check import check_export
+
+    checked = check_export(done.folder, done.target, done.kind, workers=workers)
+    done.problems, done.loader = checked.problems, checked.loader
+    write(done.folder / "check.json", manifest.dump(checked.row()))
+
+
+@contextmanager
+def _workplace(out: Path, names: list[str], overwrite: bool) -> Iterator[Path]:
+    """A directory beside the final ones. What a killed run left is removed: nobody holds its lock any more."""
+    for name in names:
+        if (out / name).exists() and not overwrite:
+            raise UserError(f"{out / name} exists; --overwrite replaces it, or give another --out")
+    fresh = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for old in out.glob(f"{_PARTIAL}*"):
+            with _locked(old) as mine:
+                if mine:
+                    shutil.rmtree(old, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=out))
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
+    try:
+        with _locked(work):
+            yield work
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if fresh:
+            with suppress(OSError):
+                out.rmdir()
+
+
+_PARTIAL = ".partial-"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield True
+        except BlockingIOError:
+            yield False
+    finally:
+        os.close(handle)
+
+
+def _move(made: Path, final: Path) -> None:
+    old = made.with_name(f"{made.name}.old")
+    if final.exists():
+        final.rename(old)
+    made.rename(final)

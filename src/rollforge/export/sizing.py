@@ -1,0 +1,139 @@
+"""Sizes that several frameworks' configurations are made of: the model's, batches, lengths; and their Slurm job with Ray."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from rollforge.errors import UserError, unknown
+from rollforge.export.target import Data, Made, Settings
+
+
+def billions(model: str) -> float:
+    """Parameters by the model's name (`Qwen2.5-1.5B`, `Llama-3-8b`); 7 where it says nothing."""
+    found = re.findall(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)\s*[bB](?![A-Za-z0-9])", model.rpartition("/")[2])
+    return float(found[0]) if found else 7.0
+
+
+def checkpointing(settings: Settings) -> bool:
+    given = settings.activation_checkpointing
+    return billions(settings.model) >= 7 if given is None else given
+
+
+def train_data(made: Made) -> list[Data]:
+    """Raises `UserError` where nothing is left to train on."""
+    found = [data for data in made.of("train") if data.rows]
+    if not found:
+        raise UserError(f"{made.folder.name}: there are no rows to train on")
+    return found
+
+
+def lengths(made: Made, least: int = 1024) -> tuple[int, int]:
+    """(prompt, answer) in tokens, from the data; `settings.max_length` bounds their sum.
+
+    Estimates get a quarter more, counted lengths a tenth; an answer may become as long as any conversation was.
+    """
+    spare = 1.1 if made.measured else 1.25
+    data = [one for one in made.data if one.rows]
+    prompt = ceil(spare * max((one.longest_prompt for one in data), default=0), 128)
+    answer = ceil(min(max(spare * max((one.longest for one in data), default=0), least), 8 * least), 128)
+    total = made.settings.max_length
+    if total is None:
+        return prompt, answer
+    if total <= prompt:
+        raise UserError(
+            f"max_length {total} leaves no room for an answer: the longest prompt has about {prompt} tokens; "
+            f"raise it, or filter the long prompts out (rollforge curate --where 'prompt_tokens < ...')"
+        )
+    return prompt, total - prompt
+
+
+def whole_length(made: Made) -> int:
+    """Tokens of the longest conversation, with some to spare."""
+    spare = 1.1 if made.measured else 1.25
+    return made.settings.max_length or ceil(spare * max((one.longest for one in made.data), default=0), 128)
+
+
+def batch(most: int, rows: int, divides: int, times: int = 1) -> int:
+    """The largest batch of at most `most` and `rows` prompts with `batch * times` divisible by `divides`.
+
+    Raises `UserError` if there is none.
+    """
+    step = divides // math.gcd(divides, times)
+    most_of_all = min(most, rows)
+    if most_of_all >= 4 * _ROUND:
+        step = math.lcm(step, _ROUND)  # a batch of 103 has no smaller batches
+    found = most_of_all // step * step
+    if not found:
+        what = f"batches of at most {min(most, rows)} prompts" + (f" times {times} attempts" if times > 1 else "")
+        raise UserError(f"{what} cannot be spread over {divides} GPUs: use fewer GPUs, a larger batch or more data")
+    return found
+
+
+_ROUND = 16
+
+
+def ceil(value: float, step: int) -> int:
+    return -(-math.ceil(value) // step) * step
+
+
+def release(given: str | None, known: Sequence[str]) -> str:
+    """`0.9` of a known version 0.9.1. Raises `UserError` for a version that nobody here knows."""
+    wanted = (given or known[0]).removeprefix("v")
+    found = next((one for one in known if one == wanted or minor(one) == minor(wanted)), None)
+    if found is None:
+        raise unknown("version", wanted, known)
+    return minor(found)
+
+
+def minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def ray_job(settings: Settings, command: str, about: str) -> str:
+    """An sbatch script: a Ray cluster over the nodes, `command` on the first of them."""
+    image = f"#SBATCH --container-image={settings.container}\n" if settings.container else ""
+    return _RAY.format(about=about, nodes=settings.nodes, gpus=settings.gpus, image=image, command=command)
+
+
+def torch_job(settings: Settings, command: str, about: str) -> str:
+    """An sbatch script: `command` (torchrun or deepspeed) once on each node; it finds the first node in `$head`."""
+    image = f"#SBATCH --container-image={settings.container}\n" if settings.container else ""
+    return _TORCH.format(about=about, nodes=settings.nodes, gpus=settings.gpus, image=image, command=command)
+
+
+_HEAD = """#!/usr/bin/env bash
+# {about}: sbatch this file
+#SBATCH --nodes={nodes}
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node={gpus}
+#SBATCH --exclusive
+{image}set -euo pipefail
+nodes=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
+export head="${{nodes[0]}}"
+"""
+
+_RAY = (
+    _HEAD
+    + """port=6379
+srun --nodes=1 --ntasks=1 -w "$head" ray start --head --port=$port --num-gpus={gpus} --block &
+sleep 20
+for node in "${{nodes[@]:1}}"; do
+  srun --nodes=1 --ntasks=1 -w "$node" ray start --address="$head:$port" --num-gpus={gpus} --block &
+done
+sleep 20
+export RAY_ADDRESS="$head:$port"
+srun --overlap --nodes=1 --ntasks=1 -w "$head" bash -s << 'COMMAND'
+{command}
+COMMAND
+"""
+)
+
+_TORCH = (
+    _HEAD
+    + """srun bash -s << 'COMMAND'
+{command}
+COMMAND
+"""
+)

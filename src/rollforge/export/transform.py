@@ -1,0 +1,357 @@
+"""The rows of NeMo Gym's own hand-off pages: `{input, output, ground_truth}`, `{messages, tools}` or `{input, output}`, and
+`{prompt, chosen, rejected, ...}`; one row per rollout, or per pair.
+
+    grpo, sft   blocks ─► rows of a block, in workers ─► the output, in order
+    dpo         blocks ─► attempts (prompt, reward, place) ─► sorted on disk ─► pairs, whose rows are read again
+
+These formats hold the last question and the last answer; `rollforge export` keeps whole conversations, and writes the
+configuration too. The output has its final name only when it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from rollforge.bulk.blocks import Block, Unusable, blocks, read, records, spread
+from rollforge.bulk.record import Record
+from rollforge.bulk.spill import grouped
+from rollforge.errors import UserError
+from rollforge.export.check_rows import decoded
+from rollforge.export.make import DIALECTS, How, answer_of, make_demonstration, origin_of
+from rollforge.export.pairs import Attempt, Funnel, Pairing, left_over, pair_up
+from rollforge.export.target import Refused, Settings
+from rollforge.records.items import Json
+from rollforge.records.lossless import dumps
+
+NAMED = 1000
+"""So many rows that could not be used are named; all are counted."""
+
+
+@dataclass(slots=True)
+class Transformed:
+    lines: dict[str, int] = field(default_factory=dict)
+    """Read, per file."""
+    written: int = 0
+    below: int = 0
+    """Rollouts under the reward threshold."""
+    unusable: Counter[str] = field(default_factory=Counter)
+    """By reason."""
+    named: list[str] = field(default_factory=list)
+    """`file:line: reason`, of the first ones."""
+    notes: Counter[str] = field(default_factory=Counter)
+    """What rows lost or lack, though they were written."""
+    funnel: Funnel | None = None
+    advice: list[str] = field(default_factory=list)
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    """Of pairs: gaps, chosen rewards, rejected rewards."""
+
+    @property
+    def read(self) -> int:
+        return sum(self.lines.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ToGrpo:
+    """`{input, output, ground_truth}`: the last user message, the final text, the expected answer where the row has one."""
+
+    reward_threshold: float | None = None
+    ground_truth: bool = True
+    output: Literal["text", "answer"] = "text"
+    """"answer": the expected answer, with which NeMo RL compares; rows without one are left out."""
+    answer: str | None = None
+    """Dotted path of the field with the expected answer; None: where rows usually have it."""
+    reward: bool = False
+
+    def __call__(self, record: Record, source: int, at: int, notes: Counter[str]) -> Json:
+        answer = answer_of(record, self.answer)
+        row: Json = {"input": _asked(record, notes)}
+        if self.output == "answer":
+            if answer is None:
+                raise Refused("no expected answer")
+            row["output"] = answer
+        else:
+            row["output"] = _said(record)
+        if self.ground_truth and answer is not None:
+            row["ground_truth"] = answer
+        notes["rows without an expected answer (--answer FIELD says where it is)"] += answer is None
+        if self.reward:
+            row["reward"] = record.reward
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class ToSft:
+    """`{messages, tools}`, the whole conversation, or `{input, output}`, the last question and the final text."""
+
+    reward_threshold: float = 0.95
+    format: Literal["openai", "simple"] = "openai"
+
+    def __call__(self, record: Record, source: int, at: int, notes: Counter[str]) -> Json:
+        from rollforge.export.nemo_rl.rows import sft
+
+        if self.format == "openai":
+            return sft(make_demonstration(record, origin_of(record, source, at), _HOW), _SETTINGS)
+        said = _said(record)
+        if not said:
+            raise Refused("the final text is empty")
+        return {"input": _asked(record, notes), "output": said}
+
+
+def transform_rows(
+    files: Sequence[str | Path], output: str | Path | None, make: ToGrpo | ToSft, workers: int = 1
+) -> Transformed:
+    """One row per rollout from the threshold on, in the order of the files. `output` None: standard output. Nothing is
+    written where no row could be made. Raises `UserError` if a file cannot be read or written."""
+    total = Transformed()
+    with written_to(output, total) as out:
+        for block, part, lines in spread(partial(_rows, make), blocks(files), workers):
+            out.write(lines)
+            _add(total, part, block)
+    return total
+
+
+def transform_pairs(files: Sequence[str | Path], output: str | Path | None, how: Pairing, workers: int = 1) -> Transformed:
+    """`{prompt, chosen, rejected, reward_gap, chosen_reward, rejected_reward}`: pairs of attempts at one prompt."""
+    total = Transformed(funnel=Funnel())
+    folder = None if output is None else Path(output).absolute().parent
+    if folder is not None:
+        _make_folder(folder)
+    with written_to(output, total) as out, tempfile.TemporaryDirectory(dir=folder, prefix=".rollforge-") as spill:
+        found = _attempts(files, total, workers)
+        for row in _pairs(files, found, how, total, spill):
+            out.write(dumps(row) + b"\n")
+            total.written += 1
+            for place, name in enumerate(("reward_gap", "chosen_reward", "rejected_reward")):
+                total.sums[place] += row[name]
+    assert total.funnel is not None
+    total.advice = total.funnel.advice(how)
+    return total
+
+
+@contextmanager
+def written_to(output: str | Path | None, total: Transformed) -> Iterator[IO[bytes]]:
+    """A file that gets its name when it is complete, and only if rows were written; standard output for None."""
+    if output is None:
+        import sys
+
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    path = Path(output)
+    _make_folder(path.parent)
+    if path.is_dir():
+        raise UserError(f"{path} is a directory: name a file")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        with os.fdopen(handle, "wb", buffering=1 << 20) as out:
+            yield out
+        if total.written:
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the directory {folder}: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# Rows
+
+_SETTINGS = Settings()
+_HOW = How(reasoning="inline")
+"""The pages' rows have no place for reasoning but the text."""
+
+
+@dataclass(slots=True)
+class _Part:
+    read: int = 0
+    written: int = 0
+    below: int = 0
+    unusable: Counter[str] = field(default_factory=Counter)
+    places: list[tuple[int, str]] = field(default_factory=list)
+    """Number of the line in the block, from 1, and the reason."""
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def leave_out(self, reason: str) -> None:
+        """About the line read last."""
+        self.unusable[reason] += 1
+        if len(self.places) < NAMED:
+            self.places.append((self.read, reason))
+
+
+def _rows(make: ToGrpo | ToSft, block: Block) -> tuple[Block, _Part, bytes]:
+    part, lines = _Part(), []
+    for at, record in _usable(block, part):
+        if make.reward_threshold is not None and _reward(record) < make.reward_threshold:
+            part.below += 1
+            continue
+        try:
+            lines.append(dumps(make(record, block.source, at, part.notes)))
+        except (Refused, UserError) as error:
+            part.leave_out(str(error))
+    part.written = len(lines)
+    lines.append(b"")
+    return block, part, b"\n".join(lines)
+
+
+def _usable(block: Block, part: _Part) -> Iterator[tuple[int, Record]]:
+    for at, record in records(block):
+        part.read += 1
+        if isinstance(record, Unusable):
+            part.leave_out(record.reason)
+        elif record.reward is None:
+            part.leave_out(f"no reward (outcome {record.outcome})")
+        else:
+            yield at, record
+
+
+def _reward(record: Record) -> float:
+    assert record.reward is not None
+    return record.reward
+
+
+def _asked(record: Record, notes: Counter[str]) -> str:
+    """The last user message, as the pages have it; the last of all where no user speaks."""
+    messages = record.prompt_messages()
+    if not messages:
+        raise Refused("the prompt is empty")
+    last = next((message for message in reversed(messages) if message["role"] == "user"), messages[-1])
+    text = last["content"]
+    if not isinstance(text, str):
+        raise Refused("the prompt holds more than text")
+    if not text:
+        raise Refused("the prompt is empty")
+    notes["prompts with system text or earlier turns, which this format has no place for"] += len(messages) > 1
+    return text
+
+
+def _said(record: Record) -> str:
+    """The final text; what was called, where the last turn only called tools; "" if nothing was said."""
+    last = next((one for one in reversed(record.response_messages(DIALECTS["drop"])) if one["role"] == "assistant"), None)
+    if last is None:
+        return ""
+    if not isinstance(last["content"], str):
+        raise Refused("the answer holds more than text")
+    text: str = last["content"]
+    if not text and last.get("tool_calls"):
+        from rollforge.export.nemo_rl.rows import plain
+
+        for call in last["tool_calls"]:
+            call["function"]["arguments"] = decoded(call["function"]["arguments"])
+        text = plain([last])[0]["content"]
+    return text
+
+
+def _add(total: Transformed, part: _Part, block: Block) -> None:
+    before = total.lines.get(block.file, 0)
+    for line, reason in part.places[: NAMED - len(total.named)]:
+        total.named.append(f"{block.file}:{before + line}: {reason}")
+    total.lines[block.file] = before + part.read
+    total.written += part.written
+    total.below += part.below
+    total.unusable += part.unusable
+    total.notes += part.notes
+
+
+# Pairs
+
+
+def _attempts(files: Sequence[str | Path], total: Transformed, workers: int) -> Iterator[tuple[bytes, Attempt]]:
+    for block, part, attempts in spread(_index, blocks(files), workers):
+        _add(total, part, block)
+        yield from attempts
+
+
+def _index(block: Block) -> tuple[Block, _Part, list[tuple[bytes, Attempt]]]:
+    part, found = _Part(), []
+    for at, record in _usable(block, part):
+        try:
+            key, said = record.prompt, _said(record)
+            _asked(record, part.notes)
+        except (Refused, UserError) as error:
+            part.leave_out(str(error))
+            continue
+        if said:
+            found.append((key, Attempt(_reward(record), len(said), block.source, at)))
+        else:
+            part.leave_out("the final text is empty")
+    return block, part, found
+
+
+def _pairs(
+    files: Sequence[str | Path], found: Iterable[tuple[bytes, Attempt]], how: Pairing, total: Transformed, spill: str
+) -> Iterator[Json]:
+    assert total.funnel is not None
+    high: list[Attempt] = []
+    low: list[Attempt] = []
+    for group in grouped(found, _prompt, spill):
+        attempts = [attempt for _, attempt in group]
+        sides: dict[tuple[int, int], tuple[str, str]] = {}
+
+        def same(good: Attempt, bad: Attempt, sides: dict[Any, tuple[str, str]] = sides) -> bool:
+            return _side(files, good, sides)[1] == _side(files, bad, sides)[1]
+
+        pairs, outcome = pair_up(attempts, how, same)
+        total.funnel.count(attempts, outcome, len(pairs), how)
+        for good, bad in pairs:
+            yield _pair(files, good, bad, sides)
+        if how.across_prompts:
+            # One of each kind and prompt is enough: what remains is paired one to one.
+            free_high, free_low = left_over(attempts, pairs, how)
+            high += free_high[: how.max_pairs]
+            low += free_low[: how.max_pairs]
+    for good, bad in zip(high, low, strict=False):
+        sides = {}
+        if good.reward - bad.reward >= how.min_gap and _side(files, good, sides)[1] != _side(files, bad, sides)[1]:
+            total.funnel.across += 1
+            yield _pair(files, good, bad, sides)
+
+
+def _prompt(item: tuple[bytes, Attempt]) -> bytes:
+    return item[0]
+
+
+def _side(files: Sequence[str | Path], one: Attempt, sides: dict[Any, tuple[str, str]]) -> tuple[str, str]:
+    """(question, answer) of an attempt."""
+    found = sides.get((one.source, one.at))
+    if found is None:
+        with open(files[one.source], "rb") as file:
+            file.seek(one.at)
+            record = read(file.readline().strip().removeprefix(b"\xef\xbb\xbf"))
+        if isinstance(record, Unusable):
+            raise UserError(f"{files[one.source]} changed while it was read")
+        found = sides[one.source, one.at] = (_asked(record, Counter()), _said(record))
+    return found
+
+
+def _pair(files: Sequence[str | Path], good: Attempt, bad: Attempt, sides: dict[Any, tuple[str, str]]) -> Json:
+    prompt, chosen = _side(files, good, sides)
+    return {
+        "prompt": prompt,
+        "chosen": chosen,
+        "rejected": _side(files, bad, sides)[1],
+        "reward_gap": good.reward - bad.reward,
+        "chosen_reward": good.reward,
+        "rejected_reward": bad.reward,
+    }

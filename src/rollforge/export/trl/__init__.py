@@ -1,0 +1,58 @@
+"""TRL: prompts for GRPO, conversations for SFT, pairs for DPO (and reward models), judged completions for KTO."""
+
+from __future__ import annotations
+
+from rollforge.export.target import Kind, Target
+from rollforge.export.trl import check, rows
+from rollforge.export.trl.config_check import check_config
+from rollforge.export.trl.load import load
+from rollforge.export.trl.settings import command, files
+
+__all__ = ["TARGET"]
+
+TARGET = Target(
+    name="trl",
+    kinds={
+        "grpo": Kind(
+            "prompt",
+            rows.grpo,
+            check.grpo,
+            "GRPOTrainer, RLOOTrainer: prompt (messages); ground_truth, env, task, fields (JSON text) for reward functions",
+        ),
+        "sft": Kind(
+            "demonstration",
+            rows.sft,
+            check.sft,
+            "SFTTrainer, loss on the whole conversation: messages, tools (JSON text)",
+        ),
+        "sft-prompt-completion": Kind(
+            "demonstration",
+            rows.prompt_completion,
+            check.prompt_completion,
+            "SFTTrainer, loss on the completion: prompt, completion (messages), tools (JSON text)",
+        ),
+        "dpo": Kind(
+            "pair",
+            rows.dpo,
+            check.dpo,
+            "DPOTrainer, RewardTrainer: prompt, chosen, rejected (messages), tools, the rewards and their margin",
+        ),
+        "dpo-implicit": Kind(
+            "pair",
+            rows.dpo_implicit,
+            check.dpo_implicit,
+            "DPOTrainer, RewardTrainer: chosen, rejected (whole conversations), tools, the rewards and their margin",
+        ),
+        "kto": Kind(
+            "judged",
+            rows.kto,
+            check.kto,
+            "KTOTrainer: prompt, completion (messages), label (true: desirable), tools (JSON text)",
+        ),
+    },
+    versions=("1.16",),
+    files=files,
+    command=command,
+    check_config=check_config,
+    load=load,
+)

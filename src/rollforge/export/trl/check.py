@@ -1,0 +1,234 @@
+"""What TRL would stumble over, or silently do otherwise, in a row written by anybody (TRL 1.16, trainer/*_trainer.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rollforge.records.items import Json
+from rollforge.records.lossless import loads
+
+SAID = ("content", "tool_calls", "reasoning_content")
+ROLES = ("system", "developer", "user", "assistant", "tool")
+TAKEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+"""Arguments that GRPO itself gives to reward functions (trainer/grpo_trainer.py `_calculate_rewards`)."""
+
+
+def grpo(row: Json) -> Iterator[str]:
+    yield from _present(row, "prompt")
+    yield from _text_or_messages(row, "prompt")
+    yield from _prompt_end(row)
+    for name in TAKEN:
+        if name in row:
+            yield f"the column {name!r} is an argument of reward functions already: TRL fails at the first reward; rename it"
+    if "completion" in row:
+        yield "the column 'completion' does not reach the reward functions: rename it (ground_truth)"
+    yield from _tools(row)
+
+
+def sft(row: Json) -> Iterator[str]:
+    if "prompt" in row or "completion" in row:
+        yield from prompt_completion(row)
+        return
+    if not row.keys() & {"messages", "text", "conversations"}:
+        yield f"no messages, no text, and no prompt with a completion; the row has {_names(row)}"
+    yield from _text_or_messages(row, "messages")
+    messages = row.get("messages")
+    if isinstance(messages, list) and messages and not any(_role(message) == "assistant" for message in messages):
+        yield "messages: no assistant turn, so there is nothing to imitate"
+    elif isinstance(messages, list) and messages and _role(messages[-1]) != "assistant":
+        yield f"messages: the last turn is {_role(messages[-1])!r}, not the assistant's"
+    if "text" in row and not isinstance(row["text"], str):
+        yield f"text is {_kind(row['text'])}, not a string"
+    yield from _tools(row)
+
+
+def prompt_completion(row: Json) -> Iterator[str]:
+    yield from _present(row, "prompt", "completion")
+    yield from _same_type(row, "prompt", "completion")
+    for name in ("prompt", "completion"):
+        yield from _text_or_messages(row, name)
+    yield from _prompt_end(row)
+    yield from _completion(row, "completion")
+    yield from _tools(row)
+
+
+def dpo(row: Json) -> Iterator[str]:
+    yield from _present(row, "prompt")
+    yield from _same_type(row, "prompt", "chosen")
+    yield from _text_or_messages(row, "prompt")
+    yield from _prompt_end(row)
+    for name in ("chosen", "rejected"):
+        yield from _completion(row, name)
+    yield from _preference(row)
+
+
+def dpo_implicit(row: Json) -> Iterator[str]:
+    if "prompt" in row:
+        yield "there is a prompt: then chosen and rejected are only what follows it; leave it out, or check the file as dpo"
+    chosen, rejected = row.get("chosen"), row.get("rejected")
+    if isinstance(chosen, list) and isinstance(rejected, list) and chosen and rejected and chosen != rejected:
+        if chosen[0] != rejected[0]:
+            yield "chosen and rejected begin differently: TRL takes their common beginning for the prompt, and there is none"
+        shorter = min(len(chosen), len(rejected))
+        if chosen[:shorter] == rejected[:shorter]:
+            yield "one of chosen and rejected is the beginning of the other: nothing is left of it without the common prompt"
+    yield from _preference(row)
+
+
+def kto(row: Json) -> Iterator[str]:
+    if "chosen" in row and "rejected" in row and "completion" not in row:
+        yield from _preference(row)  # TRL makes two rows of a pair
+        return
+    yield from prompt_completion(row)
+    if "label" not in row:
+        yield f"label is missing (true: desirable); the row has {_names(row)}"
+    elif not isinstance(row["label"], bool):
+        yield f"label is {_short(row['label'])}, not true or false"
+
+
+def _preference(row: Json) -> Iterator[str]:
+    yield from _present(row, "chosen", "rejected")
+    yield from _same_type(row, "chosen", "rejected")
+    for name in ("chosen", "rejected"):
+        yield from _text_or_messages(row, name)
+    if "chosen" in row and row["chosen"] == row.get("rejected"):
+        yield "chosen and rejected are the same: nothing can be learned from the pair"
+    margin = row.get("margin")
+    if isinstance(margin, (int, float)) and not isinstance(margin, bool) and margin <= 0:
+        yield f"margin is {margin}: chosen is not better than rejected"
+    rewards = (row.get("chosen_reward"), row.get("rejected_reward"))
+    if all(isinstance(reward, (int, float)) for reward in rewards) and rewards[0] <= rewards[1]:  # type: ignore[operator]
+        yield f"chosen_reward {rewards[0]} is not above rejected_reward {rewards[1]}"
+    yield from _tools(row)
+
+
+def _completion(row: Json, name: str) -> Iterator[str]:
+    value = row.get(name)
+    if value == "" or value == []:
+        yield f"{name} is empty: there is nothing to learn"
+    elif isinstance(value, list):
+        if _role(value[0]) in ("system", "developer", "user"):
+            yield f"{name}: begins with a {_role(value[0])} turn; beside a prompt it holds only what follows the prompt"
+        if not any(isinstance(turn, dict) and any(turn.get(key) for key in SAID) for turn in value):
+            yield f"{name}: no turn has text or tool calls"
+
+
+def _prompt_end(row: Json) -> Iterator[str]:
+    prompt = row.get("prompt")
+    if isinstance(prompt, list) and prompt and _role(prompt[-1]) in ("system", "developer", "assistant"):
+        yield f"prompt: the last turn is {_role(prompt[-1])!r}; TRL generates after a user or tool turn"
+    elif prompt == "":
+        yield "prompt is empty"
+
+
+def _text_or_messages(row: Json, name: str) -> Iterator[str]:
+    if name not in row:
+        return
+    value = row[name]
+    if isinstance(value, str) and name != "messages":
+        return
+    if not isinstance(value, list):
+        yield f"{name} is {_kind(value)}, not {'' if name == 'messages' else 'text or '}a list of messages"
+        return
+    if not value and name != "completion":
+        yield f"{name} is an empty list"
+    for number, message in enumerate(value):
+        yield from _message(message, f"{name}[{number}]")
+
+
+def _message(message: Any, place: str) -> Iterator[str]:
+    if not isinstance(message, dict):
+        yield f"{place} is {_kind(message)}, not a message {{role, content}}"
+        return
+    role = message.get("role")
+    if "from" in message and role is None:
+        yield f"{place} has from and value: TRL converts those only under the name conversations; write role and content"
+    elif role not in ROLES:
+        yield f"{place}.role is {_short(role)}; known: {', '.join(ROLES)}"
+    if "content" not in message and "from" not in message:
+        yield f'{place} has no content (with tool calls write "": templates and trainers read it)'
+    elif message.get("content") is None and "from" not in message:
+        yield f'{place}.content is null: some templates write "None"; write ""'
+    elif not isinstance(message.get("content", ""), (str, list)):
+        yield f"{place}.content is {_kind(message['content'])}, not text"
+    calls = message.get("tool_calls")
+    if calls is None:
+        return
+    if not isinstance(calls, list):
+        yield f"{place}.tool_calls is {_kind(calls)}, not a list"
+        return
+    for number, call in enumerate(calls):
+        yield from _call(call, f"{place}.tool_calls[{number}]")
+
+
+def _call(call: Any, place: str) -> Iterator[str]:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        yield f"{place} has no function {{name, arguments}}"
+        return
+    if not isinstance(function.get("name"), str) or not function["name"]:
+        yield f"{place}.function.name is {_short(function.get('name'))}"
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        yield f"{place}.function.arguments is text: templates that write it with tojson quote it twice; write an object"
+    elif not isinstance(arguments, dict):
+        yield f"{place}.function.arguments is {_kind(arguments)}, not an object"
+
+
+def _tools(row: Json) -> Iterator[str]:
+    tools = row.get("tools")
+    if isinstance(tools, str):
+        try:
+            tools = loads(tools)
+        except ValueError as error:
+            yield f"tools is text that is not JSON ({error}): TRL parses it"
+            return
+    if tools is None:
+        return
+    if not isinstance(tools, list):
+        yield f"tools is {_kind(tools)}, not a list of tools"
+        return
+    for number, tool in enumerate(tools):
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            yield f"tools[{number}] has no name: {{type: function, function: {{name, description, parameters}}}}"
+
+
+def _present(row: Json, *names: str) -> Iterator[str]:
+    for name in names:
+        if name not in row:
+            yield f"{name} is missing; the row has {_names(row)}"
+
+
+def _same_type(row: Json, first: str, second: str) -> Iterator[str]:
+    kinds = [type(row[name]) for name in (first, second) if isinstance(row.get(name), (str, list))]
+    if len(set(kinds)) > 1:
+        yield f"{first} is {_kind(row[first])}, {second} is {_kind(row[second])}: both must be texts, or lists of messages"
+
+
+def _names(row: Json) -> str:
+    return ", ".join(list(row)[:10]) or "no fields"
+
+
+def _role(message: Any) -> Any:
+    return message.get("role") if isinstance(message, dict) else None
+
+
+def _kind(value: Any) -> str:
+    return _KINDS.get(type(value), type(value).__name__)
+
+
+def _short(value: Any) -> str:
+    return repr(value)[:60]
+
+
+_KINDS = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}

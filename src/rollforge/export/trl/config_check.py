@@ -1,0 +1,191 @@
+"""What goes wrong with a configuration for `trl sft|dpo|kto|grpo --config`, seen without starting it.
+
+With TRL installed, its own parser reads the file; the traps below are looked for in any case (TRL 1.16, scripts/*.py and
+trainer/*_config.py).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from rollforge.config import read_yaml
+from rollforge.errors import UserError
+from rollforge.export.target import Problem
+from rollforge.export.trl.settings import TRAINERS
+
+MOVED = {
+    "max_seq_length": "max_length",
+    "max_prompt_length": "",
+    "evaluation_strategy": "eval_strategy",
+    "torch_dtype": "dtype",
+    "no_cuda": "use_cpu",
+    "dataset_text": "dataset_text_field",
+    "use_lora": "use_peft",
+    "lora_rank": "lora_r",
+    "num_epochs": "num_train_epochs",
+    "batch_size": "per_device_train_batch_size",
+    "lr": "learning_rate",
+    "n_generations": "num_generations",
+    "max_new_tokens": "max_completion_length",
+    "kl_coef": "beta",
+    "tokenizer_name": "",
+    "model": "model_name_or_path",
+    "model_name": "model_name_or_path",
+    "reward_funcs_weights": "reward_weights",
+}
+"""Names that TRL no longer has, or that other trainers have for it; "" where it has none."""
+
+LAUNCH = (
+    "num_processes",
+    "num_machines",
+    "machine_rank",
+    "main_process_ip",
+    "main_process_port",
+    "accelerate_config",
+    "config_file",
+)
+"""Not TRL's: the trl command hands them to `accelerate launch`."""
+
+
+def check_config(kind: str, path: Path) -> Iterator[Problem]:
+    """Problems of a YAML file for the trl command; other files (launch.sh, train.py) are not looked at."""
+    if path.suffix not in (".yaml", ".yml"):
+        return
+    try:
+        config = read_yaml(path)
+    except UserError as error:
+        yield Problem(str(path), 0, "error", str(error))
+        return
+    for level, message in _problems(kind, config, path.resolve().parent):
+        yield Problem(str(path), _line(path, message), level, message)
+
+
+_Found = tuple[Literal["error", "warning"], str]
+
+
+def _problems(kind: str, config: dict[str, Any], folder: Path) -> Iterator[_Found]:
+    trainer = TRAINERS[kind]
+    yield from _names(trainer, config)
+    if not config.get("model_name_or_path"):
+        yield "error", "model_name_or_path is missing: TRL starts with no model"
+    yield from _data(config, folder)
+    if trainer == "GRPO":
+        yield from _grpo(config, folder)
+    elif "max_length" not in config:
+        yield "warning", "max_length is not set: TRL cuts every row at 1024 tokens without a word"
+    if trainer == "KTO" and config.get("per_device_train_batch_size") == 1 and config.get("loss_type", "kto") == "kto":
+        yield "error", "per_device_train_batch_size is 1: KTO compares the rows of one pass and wants 2 or more"
+    if kind == "sft" and config.get("completion_only_loss"):
+        yield "error", "completion_only_loss is true, but the rows hold messages: use the kind sft-prompt-completion"
+    if config.get("assistant_only_loss"):
+        yield "warning", "assistant_only_loss needs a chat template with {% generation %} marks; TRL refuses others at start"
+    if config.get("packing") and config.get("attn_implementation", "").find("flash") < 0:
+        yield "warning", "packing without attn_implementation: flash_attention_2 lets packed rows see each other"
+    if "output_dir" not in config:
+        yield "warning", "output_dir is not set: checkpoints go to ./trainer_output"
+
+
+def _names(trainer: str, config: dict[str, Any]) -> Iterator[_Found]:
+    known = _known_names(trainer)
+    for name in config:
+        if name in MOVED and (known is None or name not in known):
+            instead = f"; it is called {MOVED[name]}" if MOVED[name] else "; leave it out"
+            yield "error", f"{name} is no setting of TRL 1.16{instead}"
+        elif known is not None and name not in known and name not in LAUNCH and name != "env":
+            near = get_close_matches(name, known, n=1, cutoff=0.6)
+            yield "error", f"{name} is no setting of {trainer}Trainer{f'; did you mean {near[0]}?' if near else ''}"
+
+
+def _known_names(trainer: str) -> set[str] | None:
+    """Every name that TRL's own parser takes; None where TRL is not installed."""
+    if importlib.util.find_spec("trl") is None:
+        return None
+    module = importlib.import_module(f"trl.scripts.{trainer.lower()}")
+    return {action.dest for action in module.make_parser()._actions}
+
+
+def _data(config: dict[str, Any], folder: Path) -> Iterator[_Found]:
+    sets, name = config.get("datasets"), config.get("dataset_name")
+    if not sets and not name:
+        yield "error", "neither datasets nor dataset_name is set: TRL has nothing to train on"
+    if sets and name:
+        yield "warning", "datasets and dataset_name are both set: dataset_name is not read"
+    evaluated = config.get("eval_strategy", "no") not in ("no", False)
+    if sets:
+        yield from _sets(sets)
+        if evaluated and config.get("test_split_size") is None:
+            yield (
+                "error",
+                "eval_strategy is set, but datasets gives no test split: set test_split_size, or dataset_name to a folder "
+                "with train and validation files",
+            )
+    elif isinstance(name, str) and (name.startswith(("/", ".")) or (folder / name).is_dir()):
+        there = Path(name) if Path(name).is_absolute() else folder / name
+        if not there.is_dir():
+            yield "error", f"dataset_name: there is no directory {there}"
+        elif evaluated:
+            split = config.get("dataset_test_split", "test")
+            if not any(file.stem.startswith(str(split)) for file in there.glob("*.*")):
+                yield "error", f"dataset_test_split is {split!r}, but {there} has no file of that name"
+
+
+def _sets(sets: Any) -> Iterator[_Found]:
+    if not isinstance(sets, list):
+        yield "error", "datasets is not a list of {path, data_files}"
+        return
+    for number, one in enumerate(sets):
+        if not isinstance(one, dict) or not one.get("path"):
+            yield "error", f"datasets[{number}] has no path (json, parquet, a folder, or a name on the hub)"
+            continue
+        given = one.get("data_files")
+        if one["path"] in ("json", "parquet", "csv") and not given:
+            yield "error", f"datasets[{number}]: path {one['path']} needs data_files"
+        for file in [given] if isinstance(given, str) else given if isinstance(given, list) else ():
+            if "://" not in str(file) and "*" not in str(file) and not Path(file).exists():
+                yield "error", f"datasets[{number}].data_files: there is no {file}"
+
+
+def _grpo(config: dict[str, Any], folder: Path) -> Iterator[_Found]:
+    rewards = config.get("reward_funcs")
+    if not rewards and not config.get("reward_model_name_or_path"):
+        yield "error", "reward_funcs is missing: TRL has nothing to reward (rewards.correct, accuracy_reward, ...)"
+    for reward in rewards if isinstance(rewards, list) else [rewards] if isinstance(rewards, str) else ():
+        module = str(reward).rpartition(".")[0]
+        if module and "." not in module and not (folder / f"{module}.py").exists() and _absent(module):
+            yield (
+                "error",
+                f"reward_funcs: {reward}: there is no {module}.py beside the configuration, where trl is to be started",
+            )
+    generations = config.get("num_generations", 8)
+    if not isinstance(generations, int) or generations < 2:
+        yield "error", f"num_generations is {generations!r}: GRPO compares at least 2 attempts"
+        return
+    per_pass, passes = config.get("per_device_train_batch_size", 8), config.get("gradient_accumulation_steps", 1)
+    batch = config.get("generation_batch_size") or per_pass * (config.get("steps_per_generation") or passes)
+    processes = config.get("num_processes", 1)
+    if (batch * (1 if config.get("generation_batch_size") else processes)) % generations:
+        yield (
+            "warning",
+            f"num_generations {generations} does not divide the {batch} completions of one process: TRL starts only with a "
+            f"number of processes that makes it whole",
+        )
+    if config.get("beta") and config.get("use_peft") is None:
+        yield "warning", "beta is not 0: a reference model is loaded as well (memory)"
+    if "max_completion_length" not in config:
+        yield "warning", "max_completion_length is not set: TRL cuts every completion at 512 tokens, all turns together"
+
+
+def _absent(module: str) -> bool:
+    return importlib.util.find_spec(module) is None
+
+
+def _line(path: Path, message: str) -> int:
+    """The line of the key with which the message begins; 0 if it has none."""
+    key = message.partition(" ")[0].partition("[")[0].rstrip(":")
+    with open(path, encoding="utf-8-sig") as file:
+        return next((number for number, line in enumerate(file, 1) if line.startswith(f"{key}:")), 0)

@@ -1,0 +1,46 @@
+"""verl: prompts for GRPO, conversations for SFT, preference pairs; with reward function, tools and launch script."""
+
+from __future__ import annotations
+
+from rollforge.export.target import Kind, Target
+from rollforge.export.verl.config import VERSIONS, command, files
+from rollforge.export.verl.config_check import check_config
+from rollforge.export.verl.loader import load
+from rollforge.export.verl.rows import (
+    RL_COLUMNS,
+    RM_COLUMNS,
+    SFT_COLUMNS,
+    check_grpo,
+    check_rm,
+    check_sft,
+    grpo,
+    rm,
+    sft,
+)
+
+_ROW = "{data_source, prompt, ability, reward_model, extra_info, agent_name}"
+_RM = Kind("pair", rm, check_rm, "RMDataset: {prompt, chosen, rejected} as text", format="parquet", columns=RM_COLUMNS)
+
+TARGET = Target(
+    name="verl",
+    kinds={
+        "grpo": Kind("prompt", grpo, check_grpo, f"main_ppo, RLHFDataset: {_ROW}"),
+        "grpo-parquet": Kind(
+            *("prompt", grpo, check_grpo, f"main_ppo, RLHFDataset by gym_rl_dataset.py: {_ROW}, nested ones as JSON text"),
+            format="parquet",
+            columns=RL_COLUMNS,
+        ),
+        "sft": Kind(
+            *("demonstration", sft, check_sft, "sft_trainer, MultiTurnSFTDataset by gym_sft_dataset.py: {messages, tools}"),
+            format="parquet",
+            columns=SFT_COLUMNS,
+        ),
+        "rm": _RM,
+        "dpo": _RM,
+    },
+    versions=VERSIONS,
+    files=files,
+    command=command,
+    check_config=check_config,
+    load=load,
+)

@@ -1,0 +1,189 @@
+"""The rows that verl's data set classes read, and what is wrong with a row (verl 0.7 to 0.9: utils/dataset/rl_dataset.py,
+multiturn_sft_dataset.py, rm_dataset.py; experimental/agent_loop/tool_agent_loop.py for `tool_selection` and `tools_kwargs`).
+
+Every row has the same keys, and values of one type each: what differs from task to task is JSON text. `datasets` fills keys
+that only some rows have with nulls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rollforge.export.examples import Demonstration, Pair, Prompt
+from rollforge.export.target import Refused, Settings
+from rollforge.export.text import question
+from rollforge.records.items import Json
+from rollforge.records.lossless import dumps, loads
+
+RL_COLUMNS = dict.fromkeys(("data_source", "prompt", "ability", "reward_model", "extra_info", "agent_name"), "string")
+SFT_COLUMNS = dict.fromkeys(("messages", "tools"), "string")
+RM_COLUMNS = dict.fromkeys(("prompt", "chosen", "rejected"), "string")
+
+
+def grpo(example: Prompt, _: Settings) -> Json:
+    origin = example.origin
+    only_text(example.messages)
+    # What an environment needs to open a session and to judge; it doubles the row, so only where somebody will ask for it.
+    live = bool(example.tools) or example.answer is None
+    task = dumps({**example.fields, "responses_create_params": example.params}).decode() if live else ""
+    return {
+        "data_source": origin.env or "rollforge",
+        "prompt": example.messages,
+        "ability": origin.env or "rollforge",
+        "reward_model": {"style": "rule", "ground_truth": example.answer or ""},
+        "extra_info": {
+            "index": origin.at,
+            "id": origin.id,
+            "task": origin.task,
+            "env": origin.env,
+            "need_tools_kwargs": bool(example.tools),
+            "tools_kwargs": {"_row": {"create_kwargs": {"row": task}}},
+            "tool_selection": [tool["function"]["name"] for tool in example.tools],
+        },
+        "agent_name": "tool_agent" if example.tools else "single_turn_agent",
+    }
+
+
+def sft(example: Demonstration, _: Settings) -> Json:
+    messages = [*example.prompt, *example.completion]
+    only_text(messages)
+    return {"messages": messages, "tools": example.tools}
+
+
+def rm(example: Pair, _: Settings) -> Json:
+    if example.tools:
+        raise Refused("RMDataset holds plain texts: the tools would be lost (trl:dpo and openrlhf:dpo keep them)")
+    return {
+        "prompt": question(example.prompt),
+        "chosen": _reply(example.chosen),
+        "rejected": _reply(example.rejected),
+    }
+
+
+def only_text(messages: Iterable[Json]) -> None:
+    if any(not isinstance(message["content"], str) for message in messages):
+        raise Refused("a message holds more than text (verl wants images in a column of their own)")
+
+
+def _reply(completion: Sequence[Json]) -> str:
+    [first, *others] = completion
+    if others or first.get("tool_calls"):
+        raise Refused("RMDataset holds plain texts: a completion of several turns or with tool calls would be lost")
+    if first.get("reasoning_content"):
+        raise Refused("RMDataset holds plain texts: the reasoning would be lost (--reasoning inline or drop)")
+    text: str = first["content"]
+    return text
+
+
+# What is wrong with a row
+
+
+def check_grpo(row: Json) -> Iterator[str]:
+    row = {key: decoded(value) if key in RL_COLUMNS else value for key, value in row.items()}
+    if "prompt" not in row:
+        yield "there is no prompt: RLHFDataset reads row['prompt'] (KeyError), or another column by data.prompt_key"
+    else:
+        yield from check_messages(row["prompt"], "prompt")
+    if not isinstance(row.get("data_source"), str) or not row["data_source"]:
+        yield "data_source is missing: the reward manager reads it of every row (KeyError)"
+    model = row.get("reward_model")
+    info = row.get("extra_info")
+    if not isinstance(model, dict) or "ground_truth" not in model:
+        yield "reward_model.ground_truth is missing: the reward manager reads it of every row (KeyError)"
+    elif model["ground_truth"] in (None, "") and not _task(info):
+        yield (
+            "reward_model.ground_truth is empty and there is no task for an environment to judge: every answer would be "
+            "scored 0; give the row its expected answer"
+        )
+    if info is not None and not isinstance(info, dict):
+        yield f"extra_info is {type(info).__name__}, not an object"
+    elif info:
+        yield from _check_tools(row, info)
+
+
+def _check_tools(row: Json, info: Json) -> Iterator[str]:
+    chosen = info.get("tool_selection")
+    if chosen is not None and not (isinstance(chosen, list) and all(isinstance(name, str) for name in chosen)):
+        yield "extra_info.tool_selection is not a list of the tools' names"
+    if chosen and row.get("agent_name") == "single_turn_agent":
+        yield "agent_name is single_turn_agent, which calls no tools, but extra_info.tool_selection has some: use tool_agent"
+    given = info.get("tools_kwargs")
+    if isinstance(given, dict):
+        for name, value in given.items():
+            if value is None:
+                yield f"extra_info.tools_kwargs.{name} is null: filled in by Arrow (tool_agent calls None.get for that tool)"
+
+
+def check_sft(row: Json) -> Iterator[str]:
+    if "messages" not in row:
+        yield "there is no messages column (data.messages_key): MultiTurnSFTDataset reads it (KeyError)"
+        return
+    text = isinstance(row["messages"], str)
+    messages = decoded(row["messages"])
+    yield from check_messages(messages, "messages")
+    if isinstance(messages, list) and not any(isinstance(one, dict) and one.get("role") == "assistant" for one in messages):
+        yield "no message is the assistant's: nothing of this row is trained on"
+    tools = row.get("tools")
+    if text != isinstance(tools, str) and tools is not None:
+        yield "one of messages and tools is JSON text and the other is not: GymSFTDataset wants text, verl's own class lists"
+    tools = decoded(tools)
+    if tools is not None and not isinstance(tools, list):
+        yield f"tools is {type(tools).__name__}, not a list of schemas (ValueError: Tools should either be a JSON schema)"
+    for tool in tools if isinstance(tools, list) else ():
+        if not isinstance(tool, dict) or not isinstance(tool.get("function"), dict):
+            yield "a tool is not of the form {type: function, function: {name, description, parameters}}"
+        elif not text and any(value is None for value in _properties(tool).values()):
+            yield "a tool has null parameters, filled in by Arrow: templates write them into the prompt; store JSON text"
+
+
+def check_rm(row: Json) -> Iterator[str]:
+    for key in RM_COLUMNS:
+        if not isinstance(row.get(key), str):
+            yield f"{key} is {type(row.get(key)).__name__}, not text: RMDataset tokenizes it as it is"
+        elif not row[key]:
+            yield f"{key} is empty"
+    if isinstance(row.get("chosen"), str) and row["chosen"] == row.get("rejected"):
+        yield "chosen and rejected are the same"
+
+
+def check_messages(messages: Any, where: str) -> Iterator[str]:
+    if not isinstance(messages, list) or not messages:
+        kind = "empty" if messages == [] else f"{type(messages).__name__}, not a list of messages"
+        yield f"{where} is {kind}"
+        return
+    for number, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            yield f"{where}[{number}] is no message with a role"
+            continue
+        if message.get("content") is None:
+            yield f'{where}[{number}] has no content: verl reads message["content"] of each (KeyError); "" beside tool calls'
+        for call in message.get("tool_calls") or ():
+            function = call.get("function") if isinstance(call, dict) else None
+            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+                yield f"{where}[{number}] has a tool call without function.name"
+            elif isinstance(function.get("arguments"), str):
+                yield f"{where}[{number}] has arguments as text: templates that write `arguments | tojson` quote them twice"
+
+
+def decoded(value: Any) -> Any:
+    """A column of JSON text as its value; other text as it is."""
+    if isinstance(value, str) and value[:1] in ("[", "{", "n"):
+        try:
+            return loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _task(info: Any) -> Any:
+    found: Any = info
+    for key in ("tools_kwargs", "_row", "create_kwargs", "row"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def _properties(tool: Json) -> Json:
+    parameters = tool["function"].get("parameters")
+    found = parameters.get("properties") if isinstance(parameters, dict) else None
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,79 @@
+"""`rollforge advise` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from rollforge.cli.main import app
+from rollforge.errors import UserError
+from tests.stats.made import grid, made, write
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["advise", *map(str, arguments)])
+
+
+@pytest.fixture
+def math(tmp_path: Path) -> Path:
+    write(tmp_path / "math/rollouts.jsonl", grid([[1, 0, 0, 1], [1, 1, 1, 1], [1, 1, 0, 1]] * 50))
+    return tmp_path / "math"
+
+
+def test_the_report(math: Path) -> None:
+    result = run(math, "--model", "Qwen2.5-7B")
+    assert result.exit_code == 0
+    assert "Recommended: GRPO" in result.stdout
+    for title in ("Measured", "The others, in order", "What not to do", "Rewards", "What to collect next", "GPUs for"):
+        assert title in result.stdout
+    assert "\x1b" not in result.stdout
+    assert all(line == line.rstrip() for line in result.stdout.splitlines())
+
+
+def test_commands_can_be_copied(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"a rather long name of a file {n}.jsonl", grid([[1.0, 0.0]] * 100)) for n in range(3)]
+    shown = run(*files).stdout.replace(" \\\n   ", "")
+    line = next(line for line in shown.splitlines() if "rollforge curate" in line)
+    names = " ".join(f"'{file}'" for file in files)
+    assert line.strip() == f"$ rollforge curate {names} --preset grpo --split 95/5 --out curated-grpo"
+
+
+def test_expected_answers_are_looked_for(math: Path, tmp_path: Path) -> None:
+    assert "0% of those looked at" in run(math).stdout
+    assert "nemo-rl:nemo-gym" in run(math).stdout
+    rows = grid([[1.0, 0.0]] * 100, fields={"expected_answer": "4"})
+    shown = run(write(tmp_path / "answered.jsonl", rows)).stdout
+    assert "100% of those looked at" in shown
+    assert "nemo-rl:grpo" in shown
+
+
+def test_json(math: Path) -> None:
+    row = json.loads(run(math, "--json").stdout)
+    assert (row["recommended"], row["runs"], row["bad_count"]) == ("GRPO", [str(math)], 0)
+    assert run(math, "--json").stdout.isascii()
+
+
+def test_several_environments(math: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "games.jsonl", [made(2.0, t, env=None) for t in range(3)])
+    assert "1 others" in run(math, other).stdout
+    assert "different ranges" in " ".join(run(math, other).stdout.split())
+
+
+def test_names_are_safe_to_print(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{n}.jsonl", [made(1.0, t, env=f"\x1b[31m{n}") for t in range(30)]) for n in range(2)]
+    assert "\x1b" not in run(*files).stdout
+    assert "\\x1b[31m1" in run(*files).stdout
+
+
+def test_nothing_to_use(tmp_path: Path) -> None:
+    file = tmp_path / "broken.jsonl"
+    file.write_text("no\n" * 3)
+    result = run(file)
+    assert result.exit_code == 1
+    assert "3 lines could not be used" in result.stdout
+    assert "no usable rollout" in result.output
+    missing = run(tmp_path / "missing.jsonl")
+    assert isinstance(missing.exception, UserError)

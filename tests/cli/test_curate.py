@@ -1,0 +1,123 @@
+"""`rollforge curate` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from rollforge.cli.main import app
+from rollforge.errors import UserError
+from tests.stats.made import grid, made, write
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["curate", *map(str, arguments)])
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+@pytest.fixture
+def math(tmp_path: Path) -> Path:
+    """40 tasks, two attempts each, one of them right; a failure."""
+    write(tmp_path / "math/rollouts.jsonl", grid([[1, 0]] * 40))
+    write(tmp_path / "math/failures.jsonl", [made(None, 0, 0)])
+    return tmp_path / "math"
+
+
+def test_options_make_a_recipe_in_their_order(math: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run(math, "--out", out, "--split", "80/20", "--dedup", "prompt", "--filter", "reward >= 0.5", "--keep-dropped")
+    assert result.exit_code == 0, result.output
+    shown = [line.split()[0] for line in result.stdout.splitlines() if line and not line.startswith(" ")]
+    assert shown[:5] == ["step", "read", "filter", "dedup", "split"]
+    assert f"wrote 40 rows to {out}" in " ".join(result.stdout.split())
+    assert "\x1b" not in result.stdout
+    train, validation = rows(out / "train.jsonl"), rows(out / "validation.jsonl")
+    assert (len(train) + len(validation), len(rows(out / "dropped.jsonl"))) == (40, 41)
+    prompts = [{row["responses_create_params"]["input"] for row in split} for split in (train, validation)]
+    assert not prompts[0] & prompts[1]
+
+
+def test_the_written_recipe_does_the_same_again(math: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "1", tmp_path / "2"
+    options = ("--preset", "grpo", "--balance", "env", "--cap", 20, "--shape", "clip", "--seed", 5)
+    assert run(math, "--out", first, *options).exit_code == 0
+    assert run(math, "--out", second, "--recipe", first / "recipe.yaml").exit_code == 0
+    for name in ("rollouts.jsonl", "recipe.yaml", "report.json", "dropped.jsonl"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+    assert len(rows(second / "rollouts.jsonl")) == 20
+
+
+def test_options_come_after_the_recipe(math: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("seed: 4\nsteps:\n  - filter: reward < 0.5\n")
+    result = run(math, "--out", tmp_path / "out", "--recipe", recipe, "--dedup", "prompt", "--json")
+    report = json.loads(result.stdout)
+    assert [stage["step"].split()[0] for stage in report["funnel"]] == ["read", "filter", "dedup"]
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["seed"] == 4
+    assert report["written"]["rollouts"]["reward"]["max"] == 0
+
+
+def test_a_mix_of_runs(math: Path, tmp_path: Path) -> None:
+    write(tmp_path / "code.jsonl", [made(1.0, task, env="code") for task in range(10)])
+    options = ("--mix", "math=1", "--mix", "code=1", "--upsample")
+    result = run(math, tmp_path / "code.jsonl", "--out", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    assert Counter(row["task_name"] for row in rows(tmp_path / "out/rollouts.jsonl")) == {"math": 45, "code": 45}
+    assert "warning: mix math 1, code 1: code: its rows are repeated up to 5 times" in " ".join(result.stdout.split())
+
+
+def test_a_later_split_keeps_the_sides(math: Path, tmp_path: Path) -> None:
+    assert run(math, "--out", tmp_path / "1", "--split", "80/20").exit_code == 0
+    write(tmp_path / "more/rollouts.jsonl", grid([[1, 0]] * 60))
+    assert run(tmp_path / "more", "--out", tmp_path / "2", "--split", "80/20", "--split-from", tmp_path / "1").exit_code == 0
+    for name in ("train", "validation"):
+        old, new = (
+            {row["responses_create_params"]["input"] for row in rows(tmp_path / number / f"{name}.jsonl")} for number in "12"
+        )
+        assert old < new
+
+
+def test_nothing_left_is_an_error(math: Path, tmp_path: Path) -> None:
+    result = run(math, "--out", tmp_path / "out", "--filter", "reward > 7")
+    assert result.exit_code == 1
+    assert "not reward > 7" in result.stdout
+    assert "error: no row is left: the step 'filter reward > 7' left nothing; nothing was written" in result.stderr
+    assert os.listdir(tmp_path) == ["math"]
+
+
+def test_json_is_ascii(tmp_path: Path) -> None:
+    write(tmp_path / "x.jsonl", [made(env="naïve\x9b31m")])
+    result = run(tmp_path / "x.jsonl", "--out", tmp_path / "out", "--json")
+    assert result.stdout.isascii()
+    assert list(json.loads(result.stdout)["read"]["environments"]) == ["naïve\x9b31m"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cap", "5"], "--cap is a part of --balance"),
+        (["--upsample"], "--upsample is a part of --balance and --mix"),
+        (["--mix", "math"], "write NAME=WEIGHT, such as math=0.7"),
+        (["--mix", "math=much"], "write NAME=WEIGHT, such as math=0.7"),
+        (["--split", "most"], "such as 90/10"),
+        (["--split", "100"], "such as 90/10"),
+        (["--preset", "sfd"], "sft"),
+        (["--filter", "rewrd > 1"], "reward"),
+        (["--shape", "norm"], "options, step 1 (shape): method"),
+        (["--recipe", "nowhere.yaml"], "cannot read nowhere.yaml"),
+    ],
+)
+def test_what_cannot_be_meant(math: Path, tmp_path: Path, options: list[str], message: str) -> None:
+    result = run(math, "--out", tmp_path / "out", *options)
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+    assert os.listdir(tmp_path) == ["math"]

@@ -1,0 +1,36 @@
+import json
+
+from typer.testing import CliRunner
+
+from rollforge.cli.main import app
+
+
+def diff(*arguments):
+    return CliRunner().invoke(app, ["diff", *map(str, arguments)], env={"COLUMNS": "100"})
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_same_rows(tmp_path):
+    a = write(tmp_path / "a.jsonl", {"prompt": "p", "label": 1})
+    b = write(tmp_path / "b.jsonl", {"label": 1, "prompt": "p"})
+    done = diff(a, b)
+    assert done.exit_code == 0, done.output
+    assert "the same rows" in done.stdout
+
+
+def test_different_rows(tmp_path):
+    a = write(tmp_path / "a.jsonl", {"prompt": "p", "label": 1}, {"prompt": "q"})
+    b = write(tmp_path / "b.jsonl", {"prompt": "p", "label": 2, "\u202e\x1b[31m": 1})
+    done = diff(a, b)
+    assert done.exit_code == 1
+    assert "only A" in done.stdout
+    assert "another answer" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "\u202e" not in done.stdout
+    report = json.loads(diff(a, b, "--json").stdout)
+    assert report["rows"] == {"only_a": 2, "only_b": 1, "both": 0}
+    assert report["same"] is False

@@ -1,0 +1,150 @@
+"""Balancing: exact counts, a choice that the seed alone decides, attempts that stay together."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollforge.curate.balance import BalanceArgs, MeasureDifficulty, share_out, steps
+from rollforge.curate.step import Drop, Sample, Workspace
+from rollforge.errors import UserError
+
+
+def samples(**envs: int) -> list[Sample]:
+    """So many rows of each environment, four attempts a task."""
+    made = []
+    for number, (env, count) in enumerate(envs.items()):
+        for at in range(count):
+            made.append(Sample(number, at * 100, env, b"%s%d" % (env.encode(), at // 4), b"", float(at % 2)))
+    return made
+
+
+def balance(given: list[Sample], folder: Path, seed: int = 0, **args: Any) -> tuple[list[Sample], list[Drop], Workspace]:
+    (step,) = steps(BalanceArgs(**args))
+    work = Workspace(folder, seed)
+    for first in getattr(step, "first", ()):
+        given = [sample for sample in first(given, work) if isinstance(sample, Sample)]
+    out = list(step(given, work))
+    dropped = [item for item in out if isinstance(item, Drop)]
+    return [item for item in out if isinstance(item, Sample)], dropped, work
+
+
+def rows(kept: list[Sample]) -> Counter[str]:
+    count: Counter[str] = Counter()
+    for sample in kept:
+        count[sample.env] += sample.copies
+    return count
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ({}, {"math": 10, "code": 10}),
+        ({"upsample": True}, {"math": 50, "code": 50}),
+        ({"cap": 20}, {"math": 20, "code": 10}),
+        ({"cap": 20, "upsample": True}, {"math": 20, "code": 20}),
+        ({"cap": 1000}, {"math": 50, "code": 10}),
+        ({"counts": {"math": 7}}, {"math": 7, "code": 10}),
+        ({"counts": {"code": 0}}, {"math": 50}),
+        ({"counts": {"code": 25}, "upsample": True}, {"math": 50, "code": 25}),
+        ({"shares": {"math": 0.75, "code": 0.25}}, {"math": 30, "code": 10}),
+        ({"shares": {"math": 0.5, "code": 0.5}, "upsample": True}, {"math": 30, "code": 30}),
+        ({"shares": {"math": 1}}, {"math": 50}),
+    ],
+)
+def test_counts_are_exact(tmp_path: Path, args: dict[str, Any], expected: dict[str, int]) -> None:
+    given = samples(math=50, code=10)
+    kept, dropped, work = balance(given, tmp_path, **args)
+    assert rows(kept) == expected
+    assert len(kept) + len(dropped) == 60
+    assert {name: of["out"] for name, of in work.notes["categories"].items()} == {"math": 0, "code": 0} | expected
+
+
+def test_the_choice_depends_on_the_seed_and_not_on_the_order(tmp_path: Path) -> None:
+    given = samples(math=200)
+    first = {sample.place for sample in balance(given, tmp_path, cap=20)[0]}
+    mixed = samples(math=200)
+    random.Random(1).shuffle(mixed)
+    assert {sample.place for sample in balance(mixed, tmp_path, cap=20)[0]} == first
+    assert {sample.place for sample in balance(samples(math=200), tmp_path, seed=1, cap=20)[0]} != first
+
+
+def test_attempts_stay_together(tmp_path: Path) -> None:
+    kept, _, work = balance(samples(math=40, code=40), tmp_path, cap=10, unit="group")
+    assert rows(kept) == {"math": 8, "code": 8}
+    assert set(Counter(sample.group for sample in kept).values()) == {4}
+    assert "math: 8 rows instead of 10, whole groups do not fit better" in work.warnings
+
+
+def test_reasons(tmp_path: Path) -> None:
+    _, dropped, _ = balance(samples(math=50, code=10), tmp_path, shares={"code": 1})
+    assert Counter(drop.reason for drop in dropped) == {"no share": 50}
+    _, dropped, _ = balance(samples(math=50, code=10), tmp_path, cap=20)
+    assert Counter(drop.reason for drop in dropped) == {"overflow": 30}
+    assert dropped[0].evidence == {"category": "math"}
+
+
+def test_difficulty_is_that_of_the_whole_group(tmp_path: Path) -> None:
+    levels = {}
+    for task, rewards in enumerate([(1, 1, 1, 1), (1, 1, 0, 0), (1, 0, 0, 0), (0, 0, 0, 0)]):
+        levels[b"%d" % task] = [
+            Sample(0, 10 * task + n, "math", b"%d" % task, b"", reward) for n, reward in enumerate(rewards)
+        ]
+    given = [sample for group in levels.values() for sample in group]
+    random.Random(0).shuffle(given)
+    out = [item for item in MeasureDifficulty()(given, Workspace(tmp_path)) if isinstance(item, Sample)]
+    found = {sample.group: sample.facts["difficulty"] for sample in out}
+    assert found == {b"0": "easy", b"1": "medium", b"2": "hard", b"3": "hard"}
+    assert len(out) == 16
+    kept, _, _ = balance(given, tmp_path, by=["env", "difficulty"], cap=4)
+    assert Counter(found[sample.group] for sample in kept) == {"easy": 4, "medium": 4, "hard": 4}
+
+
+def test_by_any_field(tmp_path: Path) -> None:
+    (step,) = steps(BalanceArgs(by="task.level"))
+    assert list(step.facts) == ["task.level"]
+    given = samples(math=6)
+    for number, sample in enumerate(given):
+        sample.facts["task.level"] = None if number == 0 else number % 2
+    out = list(step(given, Workspace(tmp_path)))
+    assert sum(isinstance(item, Sample) for item in out) == 3
+    with pytest.raises(UserError, match=r"group\.solve_rate.* is not possible"):
+        steps(BalanceArgs(by="group.solve_rate"))
+    with pytest.raises(UserError, match="unknown"):
+        steps(BalanceArgs(by="levle"))
+
+
+def test_warnings(tmp_path: Path) -> None:
+    _, _, work = balance(samples(math=90, code=10), tmp_path, cap=1000)
+    assert work.warnings == ["math is 90% of the rows; no category should be more than 50%"]
+    _, _, work = balance(samples(math=50, code=10), tmp_path, counts={"code": 50, "cod": 3}, upsample=True)
+    assert "unknown category 'cod'; did you mean code? (no rows are of it)" in work.warnings
+    assert "code: its rows are repeated up to 5 times; collect more of them" in work.warnings
+
+
+def test_shares_that_nobody_can_have(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no rows of 'games' for its share; rows there are: code 10, math 50"):
+        balance(samples(math=50, code=10), tmp_path, shares={"games": 0.5, "math": 0.5})
+
+
+def test_nothing_in_nothing_out(tmp_path: Path) -> None:
+    assert balance([], tmp_path)[:2] == ([], [])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.dictionaries(st.sampled_from(["a", "b", "c"]), st.integers(1, 500), min_size=1),
+    weights=st.lists(st.floats(0.01, 1), min_size=3, max_size=3),
+)
+def test_shares_come_true_without_copies(sizes: dict[str, int], weights: list[float]) -> None:
+    shares = dict(zip(sizes, weights, strict=False))
+    targets = share_out(sizes, shares, upsample=False)
+    assert all(targets[name] <= sizes[name] for name in sizes)
+    whole, weight = sum(targets.values()), sum(shares.values())
+    assert all(abs(targets[name] - whole * share / weight) <= len(sizes) for name, share in shares.items())

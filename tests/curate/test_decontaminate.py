@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollforge.config import validate
+from rollforge.curate import decontaminate
+from rollforge.curate.decontaminate import DecontaminateArgs, steps
+from rollforge.errors import UserError
+from rollforge.records.items import system, user
+from rollforge.records.lossless import dumps
+from tests.curate.sampled import Result, line, ran
+
+ITEM = "A farmer has seventeen sheep and all but nine of them run away in the night so how many are left"
+WHOLE = "Who wrote the long novel War and Peace"
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Path:
+    return write(tmp_path / "bench.jsonl", {"question": ITEM, "answer": "9"}, {"question": WHOLE})
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.write_bytes(b"".join(dumps(row) + b"\n" for row in rows))
+    return path
+
+
+def against(bench: Path, *prompts: Any, **args: Any) -> Result:
+    values = {"benchmarks": str(bench), **args}
+    return ran(steps(validate(DecontaminateArgs, values, "decontaminate")), [line(prompt) for prompt in prompts])
+
+
+def test_an_ngram_of_a_benchmark_is_found_whatever_its_punctuation(bench: Path) -> None:
+    dirty = f"Puzzle:\n{ITEM.upper().replace('sheep', 'sheep,')}??? Think."
+    result = against(bench, "clean", dirty, ITEM[: len(ITEM) // 2])
+    assert result.places == [0, 2]
+    drop = result.dropped[1]
+    assert drop.reason == "in benchmark bench.jsonl"
+    assert drop.evidence == {
+        "ngram": "a farmer has seventeen sheep and all but nine of them run away",
+        "benchmark": str(bench),
+        "line": 1,
+        "overlap": 1.0,
+        "in": "prompt",
+    }
+    assert result.notes["found"] == [{"source": 0, "at": 1, **drop.evidence}]
+    assert result.notes["items"] == 2
+    assert result.notes["benchmarks"] == {str(bench): 2}
+
+
+def test_short_items_count_whole(bench: Path) -> None:
+    assert against(bench, f"Tell me: {WHOLE}?", "Who wrote the long novel War").places == [1]
+    assert against(bench, f"Tell me: {WHOLE}?", min_words=9).places == [0]
+    warning = against(bench, "x", min_words=9).warnings[0]
+    assert "1 benchmark items have fewer than 9 words" in warning
+
+
+def test_the_system_turn_and_the_response_are_looked_at_when_asked(bench: Path) -> None:
+    assert against(bench, [system(ITEM), user("x")]).places == []
+    lines = [line("x", ITEM), line("y")]
+    args = {"benchmarks": str(bench)}
+    assert ran(steps(DecontaminateArgs(**args)), lines).places == [0, 1]
+    for check in ("response", "both"):
+        result = ran(steps(validate(DecontaminateArgs, {**args, "check": check}, "decontaminate")), lines)
+        assert result.places == [1]
+        assert (result.dropped[0].evidence or {})["in"] == "response"
+
+
+def test_overlap_asks_for_a_share_of_the_item(bench: Path) -> None:
+    words = ITEM.split()
+    part = " ".join(words[:14])
+    share = 2 / (len(words) - 12)
+    assert against(bench, part, overlap=share).places == []
+    assert against(bench, part, overlap=share + 0.01).places == [0]
+    assert against(bench, ITEM, overlap=1).places == []
+
+
+def test_the_template_of_a_benchmark_is_ignored(tmp_path: Path) -> None:
+    template = "Answer the following question and put the final letter of your choice inside of a box"
+    rows = [{"question": f"{template}: item number {n} about {' '.join([f'thing{n}'] * 12)}"} for n in range(12)]
+    bench = write(tmp_path / "choice.jsonl", *rows, {"question": template})
+    result = against(bench, f"{template}: mine", rows[3]["question"])
+    assert result.places == [0]
+    assert (result.dropped[1].evidence or {})["line"] == 4
+    assert result.notes["common_ngrams_ignored"] > 0
+    assert result.notes["only_common"] == 1
+    assert against(bench, f"{template}: mine", common=13).places == []
+
+
+def test_a_template_of_the_data_is_warned_of(tmp_path: Path, bench: Path) -> None:
+    result = against(bench, *[f"{ITEM} {n}" for n in range(120)])
+    assert "120 of 120 rows are dropped for one n-gram" in result.warnings[0]
+    assert len(result.notes["found"]) == 1
+
+
+def test_a_hash_alone_convicts_nobody(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Colliding(decontaminate.Grams):
+        def hashes(self, n: int) -> Any:
+            return super().hashes(n) % 2
+
+    monkeypatch.setattr(decontaminate, "Grams", Colliding)
+    decontaminate._benchmarks.clear()
+    decontaminate._prompts.clear()
+    other = "some entirely different words that are a prompt of more than thirteen words but not of the benchmark"
+    assert against(bench, other, ITEM).places == [0]
+    decontaminate._benchmarks.clear()
+    decontaminate._prompts.clear()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": ITEM},
+        {"prompt": ITEM, "answer": "x"},
+        {"input": ITEM},
+        {"problem": ITEM, "text": "other"},
+        {"text": ITEM},
+        {"prompt": [{"role": "system", "content": "You help."}, {"role": "user", "content": ITEM}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": ITEM}]}, {"role": "assistant", "content": "9"}]},
+        {"conversations": 1, "messages": [{"from": "human", "value": ITEM}]},
+        {"responses_create_params": {"input": ITEM}, "expected_answer": "9"},
+        {"responses_create_params": {"input": [user(ITEM)]}, "response": {"output": []}, "reward": 1.0},
+        ITEM,
+    ],
+)
+def test_shapes_of_benchmarks(row: Any, tmp_path: Path) -> None:
+    assert against(write(tmp_path / "b.jsonl", row), ITEM, "clean").places == [1]
+
+
+def test_text_files_several_files_and_a_named_field(tmp_path: Path, bench: Path) -> None:
+    text = tmp_path / "lines.txt"
+    text.write_text(f"\ufeffsome first line of the file that has more than enough words\n\n{ITEM}\n", encoding="utf-8")
+    result = ran(steps(DecontaminateArgs.short([str(text), str(bench)])), [line(ITEM), line(WHOLE)])
+    assert [(drop.evidence or {})["line"] for drop in result.dropped.values()] == [3, 2]
+    named = write(tmp_path / "n.jsonl", {"question": "no", "stem": ITEM})
+    assert against(named, ITEM, field="stem").places == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"question": "x"}\n{"question": \n', r"b\.jsonl:2: not JSON"),
+        (b"[1]\n", r"b\.jsonl:1: the line is list"),
+        (b'{"q": "x", "a": "y"}\n', r"b\.jsonl:1: no text in any of question.*it has q, a; name its key: field: KEY"),
+        (b'{"messages": [1, {}]}\n', r"b\.jsonl:1: the messages are none"),
+        (b'{"question": ""}\n', r"b\.jsonl:1: no text"),
+        (b"\n\n", "is empty"),
+        (b"", "is empty"),
+        (b'{"question": "two words"}\n', "none of the 1 benchmark items has 8 words.*min_words: 4"),
+        (b"\xff\xfe\x00", r"b\.jsonl:1: not JSON"),
+    ],
+)
+def test_bad_benchmarks_are_errors_with_their_place(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        steps(DecontaminateArgs(benchmarks=str(path)))
+
+
+def test_files_that_are_not_there_or_no_benchmark(tmp_path: Path, bench: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no benchmark file .*bensh\.jsonl; did you mean .*bench\.jsonl"):
+        steps(DecontaminateArgs(benchmarks=str(tmp_path / "bensh.jsonl")))
+    with pytest.raises(UserError, match="convert it first"):
+        steps(DecontaminateArgs(benchmarks="x.parquet"))
+    binary = tmp_path / "b.txt"
+    binary.write_bytes(b"fine\n\xff\xfe\n")
+    with pytest.raises(UserError, match=r"b\.txt:2: not UTF-8"):
+        steps(DecontaminateArgs(benchmarks=str(binary)))
+    for wrong in (None, 3, [], [1], ""):
+        with pytest.raises(UserError, match="write: decontaminate: benchmark"):
+            DecontaminateArgs.short(wrong)
+
+
+words = st.lists(st.sampled_from("abcd"), min_size=1, max_size=12)
+
+
+@given(st.lists(words, min_size=1, max_size=5), st.lists(words, min_size=1, max_size=6))
+def test_what_is_dropped_is_what_shares_an_ngram(tmp_path_factory: pytest.TempPathFactory, items: Any, prompts: Any) -> None:
+    bench = write(tmp_path_factory.mktemp("b") / "b.jsonl", *[{"question": " ".join(item)} for item in items])
+    result = against(bench, *[" ".join(prompt) for prompt in prompts], words=4, min_words=1, common=100)
+
+    def grams(text: list[str], n: int) -> set[tuple[str, ...]]:
+        return {tuple(text[at : at + n]) for at in range(len(text) - n + 1)}
+
+    for at, prompt in enumerate(prompts):
+        shared = any(grams(prompt, min(len(item), 4)) & grams(item, min(len(item), 4)) for item in items)
+        assert (at in result.dropped) == shared

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollforge.config import validate
+from rollforge.curate.dedup import DedupArgs, steps
+from rollforge.errors import UserError
+from rollforge.records.items import assistant, function_call, function_call_output, user
+from tests.curate.sampled import line, ran
+
+
+def kept(lines: list[bytes], **args: Any) -> list[int]:
+    return ran(steps(validate(DedupArgs, args, "dedup")), lines).places
+
+
+def test_of_equal_prompts_the_first_stays_however_they_are_written() -> None:
+    parts = [{"role": "user", "content": [{"type": "input_text", "text": "a"}]}]
+    result = ran(steps(DedupArgs()), [line("a"), line([user("a")]), line("b"), line(parts, "other")])
+    assert result.places == [0, 2]
+    assert result.dropped[3].reason == "duplicate prompt"
+    assert result.dropped[3].evidence == {"duplicate_of": [0, 0]}
+    assert result.notes == {"distinct": 2}
+
+
+def test_keep_best_and_shortest() -> None:
+    lines = [
+        line("a", "long reply", reward=0.5),
+        line("a", "long reply", reward=1),
+        line("a", "x", reward=0),
+        line("a", "y"),
+    ]
+    assert kept(lines, keep="best") == [1]
+    assert kept(lines, keep="shortest") == [2]
+    assert kept(lines, keep="first") == [0]
+
+
+def test_response_and_both() -> None:
+    lines = [line("a", "x"), line("b", "x"), line("a", "y"), line("a", "x")]
+    assert kept(lines, by="response") == [0, 2]
+    assert kept(lines, by="both") == [0, 1, 2]
+    assert kept(lines, by="response", within="group") == [0, 1, 2]
+
+
+def test_within_an_environment() -> None:
+    lines = [line("a", env="one"), line("a", env="two"), line("a", env="two")]
+    assert kept(lines, within="env") == [0, 1]
+    assert kept(lines) == [0]
+
+
+def test_ids_and_the_writing_of_arguments_do_not_count_what_they_say_does() -> None:
+    def calls(arguments: str, call_id: str, result: str = "3", name: str = "add") -> list[Any]:
+        return [function_call(name, arguments, call_id), function_call_output(call_id, result), assistant("3", call_id)]
+
+    lines = [
+        line("a", calls('{"x": 1, "y": 2}', "c1")),
+        line("a", calls('{"y":2,"x":1}', "c2")),
+        line("a", calls('{"x": 1, "y": 3}', "c1")),
+        line("a", calls('{"x": 1, "y": 2}', "c1", result="4")),
+        line("a", calls('{"x": 1, "y": 2}', "c1", name="sub")),
+        line("a", calls("no JSON", "c1")),
+        line("a", calls("no  JSON", "c1")),
+    ]
+    assert kept(lines, by="response") == [0, 2, 3, 4, 5, 6]
+
+
+def test_reasoning_counts() -> None:
+    def thought(text: str) -> list[Any]:
+        return [{"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]}, assistant("4")]
+
+    assert kept([line("a", thought("p")), line("a", thought("q")), line("a", thought("p"))], by="response") == [0, 1]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"), st.sampled_from([0.0, 0.5, 1.0])), max_size=20))
+def test_one_of_each_stays_and_the_best(rows: list[tuple[str, str, float]]) -> None:
+    result = ran(steps(DedupArgs(by="both", keep="best")), [line(p, r, reward=reward) for p, r, reward in rows])
+    best: dict[tuple[str, str], float] = {}
+    for prompt, reply, reward in rows:
+        best[prompt, reply] = max(reward, best.get((prompt, reply), 0.0))
+    assert {rows[at] for at in result.places} == {(*key, reward) for key, reward in best.items()}
+    assert len(result.places) == len(best)
+    for drop in result.dropped.values():
+        assert drop.evidence is not None
+        assert rows[drop.evidence["duplicate_of"][1]][:2] == rows[drop.sample.at][:2]
+
+
+def test_shorthand() -> None:
+    assert DedupArgs.short("both") == DedupArgs(by="both")
+    assert steps(DedupArgs.short("prompt"))[0].name == "dedup prompt"
+    with pytest.raises(UserError, match="did you mean prompt"):
+        DedupArgs.short("promt")
+    with pytest.raises(UserError, match="write: dedup: prompt"):
+        DedupArgs.short(3)

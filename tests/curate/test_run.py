@@ -1,0 +1,365 @@
+"""The engine of curation: rows in, rows out, numbers that add up; with steps of its own, so that no other is needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollforge.bulk.record import Record
+from rollforge.curate.recipe import Recipe
+from rollforge.curate.run import Curated, curate_rollouts
+from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
+from rollforge.errors import UserError
+from rollforge.records.rollout import Rollout
+from rollforge.stats.source import find_run
+from tests.stats.made import grid, made, write
+
+
+class Each:
+    """A step that asks a function about each sample: a reason drops it."""
+
+    def __init__(self, decide: Callable[[Sample], str | None], name: str = "each", **facts: Fact) -> None:
+        self.name = name
+        self.facts: Mapping[str, Fact] = facts
+        self._decide = decide
+
+    def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
+        for sample in samples:
+            reason = self._decide(sample)
+            yield sample if reason is None else Drop(sample, reason, {"reward": sample.reward})
+
+
+class Backwards:
+    name = "backwards"
+    facts: Mapping[str, Fact] = {}
+
+    def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
+        work.notes["order"] = "reversed"
+        yield from work.sort(samples, lambda sample: (-sample.source, -sample.at))
+
+
+class Careless:
+    name = "careless"
+    facts: Mapping[str, Fact] = {}
+
+    def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
+        for number, sample in enumerate(samples):
+            if number != 1:
+                yield sample
+
+
+LOW = Each(lambda sample: "reward < 0.5" if sample.reward < 0.5 else None, "filter")
+
+
+def change(**changes: Any) -> Each:
+    def decide(sample: Sample) -> None:
+        for name, value in changes.items():
+            if name == "fields":
+                sample.changes |= value
+            else:
+                setattr(sample, name, value)
+
+    return Each(decide, "change")
+
+
+def curate(out: Path, *steps: Step, runs: Iterable[Path], **options: Any) -> Curated:
+    return curate_rollouts(list(runs), out, recipe=Recipe(list(steps)), **options)
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Three tasks, four attempts each; one that timed out, three lines that are no rows."""
+    folder = tmp_path / "math"
+    write(folder / "rollouts.jsonl", grid([[1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]]))
+    write(folder / "failures.jsonl", [made(None, 0, 0)])
+    with open(folder / "rollouts.jsonl", "ab") as file:
+        file.write(b'\n{"responses_create_params": {"inp\n[1]\n')
+    return folder
+
+
+def test_the_funnel_adds_up(run: Path, tmp_path: Path) -> None:
+    done = curate(tmp_path / "out", LOW, runs=[run])
+    read, step = (stage.row() for stage in done.report.stages)
+    assert (read["in"], read["kept"]) == (16, 12)
+    assert read["dropped"] == {
+        "blank line": 1,
+        "unreadable: not JSON": 1,
+        "unreadable: the line is list, not an object": 1,
+        "no verdict: infra_fault": 1,
+    }
+    assert step == {"step": "filter", "in": 12, "kept": 6, "dropped": {"reward < 0.5": 6}}
+    assert [(bad.line, bad.reason.partition(" (")[0]) for bad in done.report.bad] == [
+        (14, "not JSON"),
+        (15, "the line is list, not an object"),
+    ]
+    assert done.folder is not None
+    assert json.loads((done.folder / "report.json").read_text()) == done.report.row()
+
+
+def test_unchanged_rows_are_the_same_bytes_in_the_same_order(run: Path, tmp_path: Path) -> None:
+    curate(tmp_path / "out", Backwards(), LOW, runs=[run])
+    given = (run / "rollouts.jsonl").read_bytes().splitlines(keepends=True)[:12]
+    assert (tmp_path / "out/rollouts.jsonl").read_bytes() == b"".join(line for line in given if b'"reward":1' in line)
+
+
+def test_changes_keep_every_other_field(tmp_path: Path) -> None:
+    line = (
+        '{"responses_create_params":{"input":"q"},"output":[],"reward":0.5,"big":123456789012345678901234567890,"x":{"y":1}}'
+    )
+    (tmp_path / "a.jsonl").write_text(line + "\n")
+    curate(tmp_path / "out", change(fields={"reward": 2.0, "task_name": "math"}), runs=[tmp_path / "a.jsonl"])
+    (row,) = rows(tmp_path / "out/rollouts.jsonl")
+    assert row["rollforge"] == {"reward_before": 0.5, "env": "a"}
+    assert (row["reward"], row["task_name"], row["big"], row["x"]) == (2.0, "math", 123456789012345678901234567890, {"y": 1})
+
+
+def test_the_first_reward_stays_known_when_a_result_is_curated_again(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [made(0.25)])
+    curate(tmp_path / "1", change(fields={"reward": 5}), runs=[file])
+    curate(tmp_path / "2", change(fields={"reward": 7}), runs=[tmp_path / "1"])
+    (row,) = rows(tmp_path / "2/rollouts.jsonl")
+    assert (row["reward"], row["rollforge"]["reward_before"]) == (7, 0.25)
+
+
+def test_the_environment_of_a_file_goes_with_its_rows(tmp_path: Path) -> None:
+    write(tmp_path / "math.jsonl", [made(env=None)])
+    write(tmp_path / "code.jsonl", [made(env="own")])
+    done = curate(tmp_path / "out", runs=[tmp_path / "math.jsonl", tmp_path / "code.jsonl"])
+    found = [row.env for row in find_run(tmp_path / "out").rollouts() if isinstance(row, Rollout)]
+    assert found == ["math", "own"]
+    assert sorted(done.report.read) == ["math", "own"]
+
+
+def test_splits_are_files_and_a_source_again(run: Path, tmp_path: Path) -> None:
+    halves = Each(lambda sample: setattr(sample, "split", "test" if sample.reward else "train"), "split")
+    curate(tmp_path / "out", halves, runs=[run])
+    assert [len(rows(tmp_path / f"out/{name}.jsonl")) for name in ("train", "test")] == [6, 6]
+    assert not (tmp_path / "out/rollouts.jsonl").exists()
+    source = find_run(tmp_path / "out")
+    assert ([file.name for file in source.files], source.splits) == (["train.jsonl", "test.jsonl"], ("train", "test"))
+    again = curate(tmp_path / "again", LOW, runs=[tmp_path / "out"])
+    assert {name: sum(tally.rows for tally in by.values()) for name, by in again.report.written.items()} == {"test": 6}
+    with pytest.raises(UserError, match="split already, 12 are not: add a split step"):
+        curate(tmp_path / "both", runs=[tmp_path / "out", run])
+    assert not (tmp_path / "both").exists()
+
+
+def test_copies(run: Path, tmp_path: Path) -> None:
+    done = curate(tmp_path / "out", LOW, change(copies=3), runs=[run])
+    written = (tmp_path / "out/rollouts.jsonl").read_bytes().splitlines()
+    assert (len(written), len(set(written)), done.report.rows, done.report.kept) == (18, 6, 18, 6)
+    assert done.report.row()["copies"] == 12
+
+
+def test_dropped_rows_are_kept_aside_as_they_were(run: Path, tmp_path: Path) -> None:
+    done = curate(tmp_path / "out", change(fields={"reward": 9}), LOW, runs=[run], keep_dropped=True)
+    dropped = rows(tmp_path / "out/dropped.jsonl")
+    assert len(dropped) == 7
+    assert {row["reward"] for row in dropped} == {0, None}
+    why = [row["rollforge"].pop("dropped") for row in dropped]
+    assert why[0] == {"step": "filter", "reason": "reward < 0.5", "evidence": {"reward": 0}}
+    assert why[-1] == {"step": "read", "reason": "no verdict: infra_fault"}
+    assert dropped[:6] == [row for row in _usable(run) if row["reward"] == 0]
+    assert done.report.rows == 6
+    assert not any("dropped.jsonl" in str(file) for file in find_run(tmp_path / "out").files)
+
+
+def _usable(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "rollouts.jsonl").read_bytes().splitlines()[:12]]
+
+
+def test_facts_are_asked_of_the_row_and_may_refuse_it(run: Path, tmp_path: Path) -> None:
+    def index(record: Record) -> int:
+        if record.index == 3:
+            raise UserError("the third is wrong")
+        return record.index or 0
+
+    first = Each(lambda sample: None if sample.facts["index"] == 0 else "not the first", "first", index=index)
+    done = curate(tmp_path / "out", first, runs=[run])
+    assert done.report.stages[0].dropped["the third is wrong"] == 3
+    assert done.report.rows == 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_manifest_traces_every_byte(run: Path, tmp_path: Path, workers: int) -> None:
+    curate(tmp_path / "out", LOW, change(fields={"task_name": "x"}), runs=[run], workers=workers, seed=7)
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["seed"] == 7
+    assert [(file["rows"], file["unusable"]) for file in manifest["inputs"]] == [(12, 3), (1, 0)]
+    for file in manifest["inputs"]:
+        assert _hash(Path(file["file"])) == (file["sha256"], file["bytes"])
+    assert {file["file"] for file in manifest["outputs"]} | {"manifest.json"} == set(os.listdir(tmp_path / "out"))
+    for file in manifest["outputs"]:
+        assert _hash(tmp_path / "out" / file["file"]) == (file["sha256"], file["bytes"])
+
+
+def _hash(path: Path) -> tuple[str, int]:
+    data = path.read_bytes()
+    return hashlib.sha256(data).hexdigest(), len(data)
+
+
+def test_workers_change_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for workers in (1, 3):
+        curate(
+            tmp_path / str(workers),
+            Backwards(),
+            LOW,
+            change(fields={"x": 1}),
+            runs=[run],
+            workers=workers,
+            keep_dropped=True,
+        )
+    for name in ("rollouts.jsonl", "dropped.jsonl", "report.json"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
+
+
+def test_a_step_that_loses_samples_is_found_out(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"'careless' took 12 of 12 samples, kept 11 and dropped 0"):
+        curate(tmp_path / "out", Careless(), runs=[run])
+    assert os.listdir(tmp_path) == ["math"]
+
+
+def test_nothing_left_writes_nothing(run: Path, tmp_path: Path) -> None:
+    done = curate(tmp_path / "out", LOW, Each(lambda _: "no", "greedy"), Each(lambda _: None, "last"), runs=[run])
+    assert done.folder is None
+    assert done.report.took_all is not None
+    assert done.report.took_all.name == "greedy"
+    assert os.listdir(tmp_path) == ["math"]
+
+
+def test_what_is_there_stays_unless_told(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    curate(out, LOW, runs=[run])
+    with pytest.raises(UserError, match="there already; another --out, or --overwrite"):
+        curate(out, runs=[run])
+    with pytest.raises(ZeroDivisionError):
+        curate(out, Each(lambda _: str(1 / 0)), runs=[run], overwrite=True)
+    assert len(rows(out / "rollouts.jsonl")) == 6
+    curate(out, runs=[run], overwrite=True)
+    assert len(rows(out / "rollouts.jsonl")) == 12
+    assert sorted(os.listdir(tmp_path)) == ["math", "out"]
+
+
+@pytest.mark.parametrize("name", ["mine", "mine/file"])
+def test_what_is_not_ours_is_never_replaced(run: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("precious")
+    with pytest.raises(UserError, match=r"remove it yourself|is a file"):
+        curate(tmp_path / name, runs=[run], overwrite=True)
+    assert (tmp_path / "mine/file").read_text() == "precious"
+
+
+def test_an_empty_directory_will_do(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert curate(tmp_path / "out", runs=[run]).folder == tmp_path / "out"
+
+
+def test_inputs_that_make_no_sense(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="given twice"):
+        curate(tmp_path / "out", runs=[run, run / "rollouts.jsonl"])
+    with pytest.raises(UserError, match="lies in --out"):
+        curate(run, runs=[run], overwrite=True)
+    with pytest.raises(UserError, match="no runs given"):
+        curate(tmp_path / "out", runs=[])
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(UserError, match="a pipe will not do"):
+        curate(tmp_path / "out", runs=[tmp_path / "pipe.jsonl"])
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\x00\xff\xfe" * 1000, b"PK\x03\x04" + bytes(5000), b"[" * 100_000])
+def test_files_that_hold_no_rollouts(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.jsonl").write_bytes(content)
+    done = curate(tmp_path / "out", runs=[tmp_path / "a.jsonl"])
+    assert done.folder is None
+    assert done.report.stages[0].taken == done.report.stages[0].dropped.total()
+
+
+def test_ends_and_beginnings_of_lines(tmp_path: Path) -> None:
+    row = b'{"responses_create_params":{"input":"%d"},"output":[],"reward":1,"agent_ref":{"name":"a"}}'
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf  " + row % 1 + b"\r\n" + row % 2 + b"\n\n" + row % 3)
+    curate(tmp_path / "out", runs=[tmp_path / "a.jsonl"])
+    data = (tmp_path / "out/rollouts.jsonl").read_bytes()
+    assert data == row % 1 + b"\n" + row % 2 + b"\n" + row % 3 + b"\n"
+
+
+def test_more_orders_than_memory_should_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = b'{"responses_create_params":{"input":"%d"},"output":[],"reward":1,"agent_ref":{"name":"a"}}\n'
+    (tmp_path / "a.jsonl").write_bytes(b"".join(row % number for number in range(60_000)))
+    curate(tmp_path / "out", Backwards(), runs=[tmp_path / "a.jsonl"], workers=1)
+    assert (tmp_path / "out/rollouts.jsonl").read_bytes() == (tmp_path / "a.jsonl").read_bytes()
+
+
+def test_a_killed_run_leaves_nothing_under_the_name(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [made(1.0, number) for number in range(50)])
+    script = (
+        "import sys, time\n"
+        "from rollforge.curate.recipe import Recipe\n"
+        "from rollforge.curate.run import curate_rollouts\n"
+        "class Slow:\n"
+        "    name, facts = 'slow', {}\n"
+        "    def __call__(self, samples, work):\n"
+        "        for sample in samples:\n"
+        "            print('here', flush=True); time.sleep(60)\n"
+        "            yield sample\n"
+        "curate_rollouts(['a.jsonl'], 'out', recipe=Recipe([Slow()]), workers=2)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"here\n"
+    with pytest.raises(UserError, match="another command is writing"):
+        curate(tmp_path / "out", runs=[tmp_path / "a.jsonl"])
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not (tmp_path / "out").exists()
+    for _ in range(100):
+        # Its workers notice a moment later that nobody is there any more.
+        try:
+            curate(tmp_path / "out", runs=[tmp_path / "a.jsonl"])
+            break
+        except UserError:
+            time.sleep(0.1)
+    assert sorted(os.listdir(tmp_path)) == ["a.jsonl", "out"]
+
+
+def test_a_full_disk_is_a_message(run: Path, tmp_path: Path) -> None:
+    class Full:
+        name = "full"
+        facts: Mapping[str, Fact] = {}
+
+        def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
+            yield from samples
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match=r"cannot write .*out: No space left on device; nothing was left there"):
+        curate(tmp_path / "out", Full(), runs=[run])
+    assert os.listdir(tmp_path) == ["math"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(lines=st.lists(st.binary(max_size=60).filter(lambda line: b"\n" not in line), max_size=8), at=st.integers(0, 8))
+def test_any_bytes_are_counted(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], at: int) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    row = b'{"responses_create_params":{"input":"q"},"output":[],"reward":1}'
+    lines.insert(at, row)
+    (folder / "a.jsonl").write_bytes(b"\n".join(lines))
+    report = curate(folder / "out", runs=[folder / "a.jsonl"]).report
+    stage = report.stages[0]
+    assert stage.taken == stage.kept + stage.dropped.total()
+    assert stage.kept >= 1

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollforge.config import validate
+from rollforge.curate.split import SplitArgs, steps
+from rollforge.errors import UserError
+from tests.curate.sampled import Result, line, ran, samples
+
+ORDER = {"train": 0, "validation": 1, "test": 2}
+WORDS = [f"w{number}" for number in range(2000)]
+
+
+def split(lines: Iterable[bytes], seed: int = 0, **args: Any) -> Result:
+    return ran(steps(validate(SplitArgs, args, "split")), lines, seed)
+
+
+def attempt(lines: Iterable[bytes], seed: int, **args: Any) -> Result | None:
+    """None where chance left nothing to train, which is an error."""
+    try:
+        return split(lines, seed, **args)
+    except UserError:
+        return None
+
+
+def sides(result: Result) -> dict[bytes, str]:
+    found: dict[bytes, str] = {}
+    for sample in result.kept:
+        assert sample.split is not None
+        assert found.setdefault(sample.prompt, sample.split) == sample.split
+    return found
+
+
+def tasks(count: int, start: int = 0, env: str = "math", repeats: int = 1) -> list[bytes]:
+    return [line(f"question {n}", f"reply {k}", env=env) for n in range(start, start + count) for k in range(repeats)]
+
+
+def test_shares_are_near_what_was_asked_and_attempts_stay_together() -> None:
+    result = split(tasks(1000, repeats=3))
+    assert len(sides(result)) == 1000
+    splits = result.notes["splits"]
+    assert 70 <= splits["validation"]["prompts"] <= 130
+    assert splits["train"]["prompts"] + splits["validation"]["prompts"] == 1000
+    assert splits["validation"]["rows"] == 3 * splits["validation"]["prompts"]
+    assert splits["validation"]["asked"] == 0.1
+    assert splits["validation"]["got"] == splits["validation"]["prompts"] / 1000
+    proof = result.notes["proof"]
+    assert proof["prompts in two splits"] == proof["near-duplicate clusters in two splits"] == 0
+    assert result.notes["by_env"]["math"]["train"]["prompts"] == splits["train"]["prompts"]
+    assert not result.warnings
+
+
+def test_three_ways_and_by_environment() -> None:
+    lines = [each for env in ("a", "b") for each in [line(f"{env} {n}", env=env) for n in range(300)]]
+    result = split(lines, train=80, validation=10, test=10)
+    for env in ("a", "b"):
+        counts = result.notes["by_env"][env]
+        assert 215 <= counts["train"]["prompts"] <= 265
+        assert 12 <= counts["validation"]["prompts"] <= 48
+        assert 12 <= counts["test"]["prompts"] <= 48
+
+
+def test_a_seed_is_another_split_and_the_same_seed_the_same() -> None:
+    lines = tasks(200)
+    assert sides(split(lines, seed=1)) == sides(split(lines, seed=1)) != sides(split(lines, seed=2))
+    (step,) = steps(SplitArgs(seed=5))
+    assert sides(Result(step, samples(lines, step), seed=9)) == sides(split(lines, seed=5))
+
+
+def test_the_sides_are_written_down() -> None:
+    # A later version must not move prompts: these are the sides that the first version gave.
+    result = split(tasks(40), near=None, each_env=False)
+    assert [sample.at for sample in result.kept if sample.split == "validation"] == FIRST
+
+
+FIRST = [2, 14, 16, 18]
+
+
+numbers = st.lists(st.integers(0, 400), unique=True, min_size=3, max_size=60)
+shares = st.sampled_from([(0.9, 0.1, 0.0), (0.5, 0.25, 0.25), (0.8, 0.0, 0.2), (0.6, 0.4, 0.0)])
+
+
+@given(numbers, numbers, shares, st.integers(0, 50), st.booleans())
+@settings(max_examples=150)
+def test_grown_data_move_nothing_but_what_had_filled_an_empty_split(
+    first: list[int], more: list[int], parts: tuple[float, float, float], seed: int, each_env: bool
+) -> None:
+    args = {**dict(zip(ORDER, parts, strict=True)), "each_env": each_env}
+    grown = first + [n for n in more if n not in first]
+    before = attempt([line(f"question {n}") for n in first], seed, **args)
+    after = attempt([line(f"question {n}") for n in grown], seed, **args)
+    if before is None or after is None:
+        return
+    old, new = sides(before), sides(after)
+    moved = {prompt for prompt in old if new[prompt] != old[prompt]}
+    assert all(ORDER[new[prompt]] < ORDER[old[prompt]] for prompt in moved)  # only out of what was held out
+    assert len(moved) <= before.notes["given to an empty split"]
+
+
+@given(numbers, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 4)), max_size=30), st.integers(0, 9))
+@settings(max_examples=40)
+def test_no_prompt_and_no_cluster_is_on_two_sides_whatever_comes_in(
+    singles: list[int], families: list[tuple[int, int]], seed: int
+) -> None:
+    def member(family: int, number: int) -> str:
+        return " ".join(random.Random(family).choices(WORDS, k=80)) + " end" * number
+
+    lines = [line(f"question {n}") for n in singles] + [line(member(*each), env=f"env{each[0] % 3}") for each in families]
+    result = attempt(lines, seed, train=0.5, validation=0.3, test=0.2)
+    if result is None:
+        return
+    assert not result.dropped
+    found = sides(result)
+    of = {sample.at: sample.split for sample in result.kept}
+    for family in {family for family, _ in families}:
+        assert len({of[len(singles) + at] for at, each in enumerate(families) if each[0] == family}) == 1
+    assert result.notes["proof"]["prompts"] == len(found)
+    assert result.notes["proof"]["prompts in two splits"] == 0
+    assert result.notes["proof"]["near-duplicate clusters in two splits"] == 0
+    # The order of the rows decides nothing.
+    order = random.Random(seed).sample(range(len(lines)), len(lines))
+    assert sides(split([lines[at] for at in order], seed, train=0.5, validation=0.3, test=0.2)) == found
+
+
+@given(numbers, numbers, st.integers(0, 9))
+@settings(max_examples=30)
+def test_previous_keeps_every_side_and_near_duplicates_follow(
+    tmp_path_factory: pytest.TempPathFactory, first: list[int], more: list[int], seed: int
+) -> None:
+    def member(number: int) -> str:  # five of a family are near duplicates
+        return " ".join(random.Random(number // 5).choices(WORDS, k=80)) + " end" * (number % 5)
+
+    lines = {number: line(member(number)) for number in first}
+    folder = tmp_path_factory.mktemp("previous")
+    before = attempt(lines.values(), seed, train=0.6, validation=0.4)
+    if before is None:
+        return
+    written = list(lines.values())
+    for side in ("train", "validation"):
+        own = [written[sample.at] for sample in before.kept if sample.split == side]
+        (folder / f"{side}.jsonl").write_bytes(b"\n".join(own) + b"\n")
+    grown = [number for number in more if number not in first] + first[1:]
+    after = attempt([line(member(n)) for n in grown], seed + 1, train=0.6, validation=0.4, previous=str(folder))
+    if after is None:
+        return
+    old, new = sides(before), sides(after)
+    assert all(new[prompt] == old[prompt] for prompt in new if prompt in old)
+    assert after.notes["previous"]["here and not on their side"] == 0
+    assert after.notes["proof"]["near-duplicate clusters in two splits"] == 0
+
+
+def test_a_previous_split_that_contradicts_itself(tmp_path: Path) -> None:
+    family = " ".join(WORDS[:80])
+    (tmp_path / "train.jsonl").write_bytes(line(family) + b"\n\n" + line("same") + b"\n")
+    (tmp_path / "test.jsonl").write_bytes(line(family + " end") + b"\n" + line("same") + b"\n")
+    lines = [line(family + " new"), line(family + " end"), line("same"), *tasks(30)]
+    result = split(lines, previous=[str(tmp_path / "train.jsonl"), str(tmp_path / "test.jsonl")])
+    assert [sample.split for sample in result.kept[:3]] == ["train", "test", "train"]
+    assert result.notes["previous"]["in two of its splits"] == 1
+    assert result.notes["proof"]["near-duplicate clusters in two splits"] == 1
+    assert any("1 prompt of `previous` is in two of its splits" in warning for warning in result.warnings)
+    assert any("1 cluster of near duplicates in two of its splits" in warning for warning in result.warnings)
+
+
+def test_previous_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no train\.jsonl"):
+        steps(SplitArgs(previous=str(tmp_path)))
+    with pytest.raises(UserError, match="there is no"):
+        steps(SplitArgs(previous=str(tmp_path / "nothing")))
+    other = tmp_path / "rows.jsonl"
+    other.write_bytes(b"")
+    with pytest.raises(UserError, match="says not which split"):
+        steps(SplitArgs(previous=str(other)))
+    (tmp_path / "train.jsonl").write_bytes(line("a") + b'\n{"messages": []}\n')
+    with pytest.raises(UserError, match=r"train\.jsonl:2: .*`previous` reads rollouts"):
+        split(tasks(20), previous=str(tmp_path))
+
+
+def test_near_duplicates_stay_together_unless_told_otherwise() -> None:
+    text = " ".join(WORDS[:60])
+    lines = [line(f"{text} {n}") for n in range(40)] + tasks(30)
+    together = split(lines)
+    assert len({sample.split for sample in together.kept[:40]}) == 1
+    assert together.notes["proof"]["largest cluster"] == 40
+    assert any("40 of 70 prompts are near duplicates" in warning for warning in together.warnings)
+    apart = split(lines, near=None)
+    assert len({sample.split for sample in apart.kept[:40]}) == 2
+    assert apart.notes["proof"]["largest cluster"] == 1
+    assert not steps(SplitArgs(near=None))[0].facts
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_environment_has_a_prompt_in_every_split(seed: int) -> None:
+    lines = [line(f"{env} {n}", env=env) for env in "abc" for n in range(6)]
+    result = split(lines, seed, train=0.8, validation=0.1, test=0.1)
+    for counts in result.notes["by_env"].values():
+        assert counts["validation"]["prompts"] >= 1
+        assert counts["test"]["prompts"] >= 1
+    assert any("validation has" in warning for warning in result.warnings)
+
+
+def test_a_prompt_of_two_environments_has_one_side() -> None:
+    lines = [line(f"q {n}", env=env) for n in range(50) for env in "ab"]
+    result = split(lines)
+    sides(result)
+    assert sum(counts["prompts"] for counts in result.notes["by_env"]["a"].values()) == 50
+    assert sum(counts["prompts"] for counts in result.notes["by_env"]["b"].values()) == 0
+    assert sum(counts["rows"] for counts in result.notes["by_env"]["b"].values()) == 50
+
+
+def test_a_small_environment_is_said_to_bend_the_shares() -> None:
+    lines = [line(f"{env} {n}", env=f"env{env}") for env in range(30) for n in range(3)]
+    result = split(lines)
+    assert any("each_env: false" in warning for warning in result.warnings)
+    assert not any("each_env" in warning for warning in split(lines, each_env=False).warnings)
+
+
+def test_an_empty_split_is_warned_of() -> None:
+    result = split(tasks(3), train=99.99, validation=0.01, each_env=False)
+    assert result.warnings[1].startswith("split: validation is empty: 3 prompts, too few for its share, or near duplicates")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"train": 0.9, "validation": 0.2}, r"the shares sum to 1\.1, neither 1 nor 100 \(write: split: 90/10"),
+        ({"train": -0.1, "validation": 1.1}, "negative"),
+        ({"train": 0, "validation": 1}, "nothing is left for train"),
+        ({"train": 1, "validation": 0}, "everything is train"),
+        ({"train": float("nan"), "validation": 0.1}, "cannot be"),
+    ],
+)
+def test_impossible_shares(args: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        steps(SplitArgs(**args))
+
+
+def test_too_few_prompts() -> None:
+    with pytest.raises(UserError, match="1 prompt cannot be split into train and validation; leave the split out"):
+        split(tasks(1, repeats=8))
+    assert split([]).kept == []
+
+
+def test_shorthand() -> None:
+    assert SplitArgs.short("90/10") == SplitArgs(train=90, validation=10)
+    assert SplitArgs.short([0.8, 0.1, 0.1]) == SplitArgs(train=0.8, validation=0.1, test=0.1)
+    assert steps(SplitArgs.short("95/5"))[0].name == "split 95/5"
+    for wrong in ("90", "a/b", 0.9, [1], None, "1/2/3/4"):
+        with pytest.raises(UserError, match="write: split: 90/10"):
+            SplitArgs.short(wrong)

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from rollforge.export.run import export_rollouts
+from tests.export.toy import TOY, row, write
+
+
+def card(tmp_path: Path, kind: str = "sft", **options: object) -> str:
+    rows = [row(f"{n}?", f"```\n# pwned <script>\x1b[2J {n}", float(n % 2), agent_ref={"name": "a|b"}) for n in range(20)]
+    rows += [row(f"{n}?", "other", 0.0, agent_ref={"name": "a|b"}) for n in range(20)]
+    file = write(tmp_path / "a.jsonl", rows)
+    given = {"validation": 0.3, "workers": 1, **options}
+    result = export_rollouts(file, [(TOY, kind)], tmp_path / "out", **given)
+    return (result.targets[0].folder / "README.md").read_text()
+
+
+def test_the_front_matter_is_what_the_hub_reads(tmp_path: Path) -> None:
+    head = yaml.safe_load(card(tmp_path, license="cc-by-4.0").split("---\n")[1])
+    assert head["license"] == "cc-by-4.0"
+    assert head["task_categories"] == ["text-generation"]
+    assert head["size_categories"] == ["n<1K"]
+    assert head["configs"][0]["data_files"] == [
+        {"split": "train", "path": ["train.jsonl"]},
+        {"split": "validation", "path": ["validation.jsonl"]},
+    ]
+
+
+def test_sections_and_numbers(tmp_path: Path) -> None:
+    text = card(tmp_path)
+    for section in ("Files", "Schema", "Distribution", "Sources", "How it was filtered", "Limits"):
+        assert f"\n## {section}\n" in text
+    assert "| lines read | 40 |" in text
+    assert "| - left out: reward \\< 0.95 (--min-reward) | 30 |" in text
+    assert "30% of the prompts are held out" in text
+    assert "No licence was named" in text
+
+
+def test_texts_of_models_stay_where_they_are(tmp_path: Path) -> None:
+    text = card(tmp_path)
+    assert "\x1b" not in text
+    assert "a\\|b" in text
+    fenced = text.split("````json\n")[1].split("\n````")[0]
+    assert "pwned" in fenced
+    assert "pwned" not in text.replace(fenced, "")
+
+
+def test_pairs_tell_how_they_were_made(tmp_path: Path) -> None:
+    text = card(tmp_path, "dpo")
+    assert "Pairs: same_prompt, best_worst, a gap of at least 0.2; no ties, no equal texts" in text
+    assert "| - tasks: equal rewards | " in text

@@ -1,0 +1,471 @@
+"""Whatever stands in a file, the check names its line; what the trainers' loaders do with it is what the check says."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollforge.errors import UserError
+from rollforge.export.advice import advise, advise_log
+from rollforge.export.check import check_export, check_files, guess
+from rollforge.export.mixed import Schema
+from rollforge.export.target import Kind, Target
+
+PAD = "x" * 3000
+"""4,000 rows of it are more than the 10 MB that fix a schema."""
+
+
+def check_row(row):
+    if "odd" in row:
+        yield "warning: the row is odd"
+    if "text" not in row:
+        yield "the row has no text"
+    elif not isinstance(row["text"], str):
+        yield f"text is {row['text']!r}, not a string"
+
+
+def no_loader(kind, path):
+    return None
+
+
+def target(name="made", *, load=no_loader, family="demonstration", format="jsonl", check=check_row, check_config=None):
+    kind = Kind(family, row=lambda example, settings: {}, check=check, about="", format=format)
+    return Target(
+        name=name,
+        kinds={"sft": kind, "grpo": kind},
+        versions=("1",),
+        files=lambda made: {},
+        command=lambda made: "",
+        check_config=check_config or (lambda kind, path: ()),
+        load=load,
+    )
+
+
+def write(folder: Path, *rows, name="train.jsonl") -> Path:
+    path = folder / name
+    lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def said(path, to=None, **options) -> list[tuple[int, str, str]]:
+    found = check_files([path], to or target(), "sft", **options)
+    return [(one.line, one.level, one.message) for one in found.problems]
+
+
+def texts(count, **more):
+    return [{"text": f"{number}", **more} for number in range(count)]
+
+
+def test_a_good_file_has_no_problems(tmp_path):
+    found = check_files([write(tmp_path, *texts(3))], target(), "sft")
+    assert (found.problems, found.rows, found.errors) == ([], 3, 0)
+    assert found.loader == "contract check only: made is not installed"
+    assert found.row()["ok"] is True
+    json.dumps(found.row())
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"text": "a"', "not JSON"),
+        (b'{"text": NaN}', "NaN is not JSON, column 10"),
+        (b'{"text": -Infinity}', "not JSON"),
+        (b'["text"]', "the line is a list, not an object"),
+        (b"null", "the line is null, not an object"),
+        (b'"text"', "the line is a string, not an object"),
+        (b'{"text": "\xe9"}', "not UTF-8 at byte 10 (0xe9)"),
+        (b'{"text": "a", "text": "b"}', "the key 'text' stands twice"),
+        (b'{"text": "a", "more": {"k": ": ", "k": 2}}', "the key 'k' stands twice"),
+        (b'{"no": 1}', "the row has no text"),
+        (b'{"text": 7}', "text is 7, not a string"),
+        (b'{"text": "a", "chosen_reward": 0.5, "rejected_reward": 0.5}', "the chosen reward 0.5 is not above"),
+    ],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bad_line_is_named(tmp_path, line, message, workers):
+    problems = said(write(tmp_path, *texts(2), line, *texts(4)[2:]), workers=workers)
+    assert [(at, level) for at, level, _ in problems] == [(3, "error")]
+    assert message in problems[0][2]
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"a": ": b", "text": "\\\\"}', b'{"text" : "x\\":", "b": {"a": 1}}', b'{"text":"\\ud800"}']
+)
+def test_colons_and_quotes_in_texts_are_no_keys(tmp_path, text):
+    assert not [message for _, _, message in said(write(tmp_path, text)) if "twice" in message]
+
+
+def test_a_file_that_was_cut_off(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(b'{"text": "a"}\n{"text": "b')
+    ((line, level, message),) = said(path)
+    assert (line, level) == (2, "error")
+    assert "was the file cut off?" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"\n", "blank line"),
+        (gzip.compress(b"{}"), "compressed (gzip)"),
+        (b"PAR1....", "name it train.parquet"),
+        (b"\xff\xfe{\x00}\x00", "UTF-16"),
+        (b"\x00\x01\x02", "binary"),
+        (b'[{"text": "a"}]', "one JSON array"),
+        (b'{\n "text": "a"\n}\n', "one JSON object over many lines"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+    ],
+)
+def test_an_alien_file_is_one_clear_error(tmp_path, content, message):
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(content)
+    problems = said(path)
+    assert message in problems[0][2]
+    assert len(problems) <= 2
+
+
+def test_a_line_without_end_does_not_fill_the_memory(tmp_path):
+    path = tmp_path / "train.jsonl"
+    with path.open("wb") as file:
+        file.write(b'{"text": "')
+        file.seek(200 << 20)  # a hole: no disk is used
+        file.write(b'"}')
+    assert any("a line is longer than 64 MB" in message or "binary" in message for _, _, message in said(path))
+
+
+def test_line_ends_and_byte_order_mark(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "a"}\r\n{"text": "b"}\r\n')
+    problems = said(path)
+    assert [level for _, level, _ in problems] == ["error", "warning"]
+    assert "byte order mark" in problems[0][2]
+    assert "2 lines end with CR LF" in problems[1][2]
+
+
+def test_a_finding_that_may_be_meant_is_a_warning(tmp_path):
+    assert said(write(tmp_path, {"text": "a", "odd": 1})) == [(1, "warning", "the row is odd")]
+
+
+def test_many_problems_of_one_kind_are_counted(tmp_path):
+    problems = said(write(tmp_path, *({"no": number} for number in range(100))))
+    assert [line for line, _, message in problems if message == "the row has no text"] == [1, 2, 3, 4, 5]
+    assert any("95 more lines" in message for _, _, message in problems)
+
+
+def test_lines_are_counted_across_blocks(tmp_path):
+    rows = texts(7000, pad=PAD)  # three blocks
+    rows[6500] = {"no": 1, "pad": PAD}
+    path = write(tmp_path, *rows)
+    for workers in (1, 2):
+        problems = said(path, workers=workers)
+        assert (6501, "error", "the row has no text") in problems
+
+
+def test_one_row_of_several_is_held_against_the_rules_but_all_are_parsed(tmp_path):
+    path = write(tmp_path, *({"no": number} for number in range(8)), b"{")
+    found = check_files([path], target(), "sft", every=4)
+    assert [(one.line, one.message[:8]) for one in found.problems] == [(4, "the row "), (8, "the row "), (9, "not JSON")]
+    assert found.row()["checked_every"] == 4
+
+
+# What datasets does with objects that differ
+
+
+def tool(key, **more):
+    return {"text": f"{key}{more}", "pad": PAD, "args": {key: "x"}, **more}
+
+
+@pytest.mark.parametrize(
+    ("later", "level", "message"),
+    [
+        (tool("days"), "error", "args.days is a new key"),
+        (tool("city", extra=1), "error", "extra is a new column"),
+        ({"text": "t", "pad": PAD, "args": {}}, "error", "args.city is missing"),
+        ({"text": "t", "pad": PAD, "args": "city"}, "error", "args is a text here, an object before"),
+        ({"text": "t", "pad": PAD, "args": None}, None, None),
+        ({"text": "t", "pad": PAD}, None, None),
+    ],
+)
+def test_what_first_comes_after_ten_megabytes(tmp_path, later, level, message):
+    rows = [tool("city", number=number) for number in range(4000)]
+    for row in rows:
+        del row["number"]
+    path = write(tmp_path, *rows, later)
+    problems = [one for one in said(path) if one[0] == 4001]
+    assert [one[1] for one in problems] == ([level] if level else [])
+    assert not level or message in problems[0][2]
+    assert said(write(tmp_path, later, *rows, later, name="first.jsonl"))[0][2].count("is a new") == 0
+
+
+def schema_of(*rows):
+    schema = Schema()
+    for row in rows:
+        schema.add(row)
+    schema.settle()
+    return schema
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "effects"),
+    [
+        ([{"a": None}], {"a": "s"}, ["fails"]),
+        ([{"a": []}], {"a": ["s"]}, ["fails"]),
+        ([{"a": 1}], {"a": 1.5}, ["fails"]),
+        ([{"a": 1.5}], {"a": 1}, []),
+        ([{"a": "x"}], {"a": 1}, ["changed"]),
+        ([{"a": "x"}], {"a": True}, ["changed"]),
+        ([{"a": 1}], {"a": "x"}, ["fails"]),
+        ([{"a": "2023-11-30"}], {"a": "x"}, ["fails"]),
+        ([{"a": "2023-11-30"}, {"a": "x"}], {"a": "y"}, []),
+        ([{"a": {"k": 1}}, {"a": {"j": 1}}], {"a": {"z": [1]}}, []),
+        ([{"a": {"k": "b", "j": "x"}}], {"a": {"k": "b"}}, ["null"]),
+        ([{"a": {}}], {"a": {"k": 1}}, []),
+        ([{"a": "s"}, {"a": 1}], {"a": [1]}, []),
+        ([{"a": [{"b": "x"}]}], {"a": [{"b": 1}, {"b": 2}]}, ["changed", "changed"]),
+    ],
+)
+def test_the_schema_of_the_first_block(first, later, effects):
+    assert [misfit.effect for misfit in schema_of(*first).misfits(later)] == effects
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4), min_size=1, max_size=6))
+def test_rows_of_the_first_block_fit_into_its_schema(rows):
+    schema = schema_of(*rows)
+    for row in rows:
+        assert [misfit for misfit in schema.misfits(row) if misfit.effect == "fails"] == []
+
+
+def test_a_blank_line_hides_mixed_objects_from_datasets(tmp_path):
+    rows = [{"text": "a", "args": {"city": "x"}}, b"", {"text": "b", "args": {"days": "1"}}]
+    assert any("line 2 is blank" in message and level == "error" for _, level, message in said(write(tmp_path, *rows)))
+
+
+def test_dates_are_no_texts_to_datasets(tmp_path):
+    path = write(tmp_path, *texts(2, day="2023-11-30"))
+    assert [message for _, _, message in said(path) if "timestamp" in message]
+
+
+# Nulls that Arrow filled in
+
+
+def calling(name, arguments, properties=None):
+    call = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    row = {"text": f"{name}{arguments}", "messages": [{"role": "assistant", "content": "", "tool_calls": [call]}]}
+    if properties is not None:
+        row["tools"] = [{"type": "function", "function": {"name": name, "parameters": {"properties": properties}}}]
+    return row
+
+
+STRING = {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "bad"),
+    [
+        ([calling("a", {"city": "x", "days": None}, {"city": STRING})], True),
+        ([calling("a", {"city": "x"}, {"city": STRING, "days": None})], True),
+        ([calling("a", {"city": None}, {"city": STRING})], False),
+        ([calling("a", {"city": "x", "days": None}), calling("b", {"city": None, "days": 3})], True),
+        ([calling("a", {"city": None}), calling("a", {"city": "x"})], False),
+        ([calling("a", json.dumps({"days": None}), {"city": STRING})], True),
+    ],
+)
+def test_filled_in_nulls_are_found(tmp_path, rows, bad):
+    found = [message for _, level, message in said(write(tmp_path, *rows)) if "filled it in" in message and level == "error"]
+    assert bool(found) is bad
+
+
+# The file as a whole
+
+
+def test_repeated_rows_and_prompts(tmp_path):
+    path = write(tmp_path, {"text": "a", "prompt": "p"}, {"text": "b", "prompt": "p"}, {"text": "a", "prompt": "p"})
+    found = check_files([path], target(family="prompt"), "grpo")
+    assert [(one.line, one.level) for one in found.problems] == [(2, "warning"), (3, "warning")]
+    assert "have only 1 prompts" in found.problems[0].message
+    assert "repeats line 1" in found.problems[1].message
+    assert found.files[str(path)]["distinct_rows"] == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"reward": 0.0}, "every reward is 0"),
+        ({"reward": 1}, "every reward is 1"),
+        ({"ground_truth": "4"}, "have the same answer"),
+        ({"reward_model": {"ground_truth": "4"}}, "have the same answer"),
+    ],
+)
+def test_rewards_and_answers_without_differences(tmp_path, more, message):
+    assert any(message in text for _, _, text in said(write(tmp_path, *texts(12, **more))))
+
+
+def test_a_prompt_on_both_sides_is_a_leak(tmp_path):
+    train = write(tmp_path, *({"text": "t", "prompt": f"p{n}"} for n in range(5)))
+    held_out = write(tmp_path, {"text": "t", "prompt": "q"}, {"text": "u", "prompt": "p3"}, name="validation.jsonl")
+    found = check_files([train, held_out], target(), "sft")
+    (leak,) = [one for one in found.problems if "in" in one.message and one.level == "error"]
+    assert (leak.file, leak.line) == (str(held_out), 2)
+    assert "split by prompt" in leak.message
+
+
+def test_a_batch_larger_than_the_data(tmp_path):
+    write(tmp_path, *texts(3))
+    (tmp_path / "train.yaml").write_text("policy: {train_global_batch_size: 128}\n", encoding="utf-8")
+    found = check_export(tmp_path, target(), "sft")
+    assert any("train_global_batch_size is 128, the data has 3 rows" in one.message for one in found.problems)
+
+
+# Loaders
+
+
+def test_what_the_loader_says_is_passed_on(tmp_path):
+    found = check_files([write(tmp_path, *texts(2))], target(load=lambda kind, path: f"loaded {kind}"), "sft")
+    assert found.loader == "loaded sft"
+
+
+def test_a_loader_that_fails_is_an_error_with_advice(tmp_path):
+    def load(kind, path):
+        raise KeyError("input")
+
+    found = check_files([write(tmp_path, *texts(2))], target(load=load), "sft")
+    assert found.errors == 1
+    assert "own loader fails: KeyError: 'input'" in found.problems[0].message
+    assert "input_key" in found.problems[0].message
+
+
+def test_no_file_and_no_kind_are_named(tmp_path):
+    with pytest.raises(UserError, match="is not there"):
+        check_files([tmp_path / "none.jsonl"], target(), "sft")
+    with pytest.raises(UserError, match="no kind of data 'dpo'; it has sft, grpo"):
+        check_files([], target(), "dpo")
+
+
+@pytest.mark.parametrize(
+    ("row", "meant"),
+    [
+        ({"messages": []}, "nemo-rl:sft"),
+        ({"input": "q", "output": "4", "ground_truth": "4"}, "nemo-rl:grpo"),
+        ({"prompt": "q", "chosen": "a", "rejected": "b"}, "nemo-rl:dpo"),
+        ({"prompt": [], "chosen": [], "rejected": []}, "trl:dpo"),
+        ({"prompt": [], "completion": [], "label": True}, "trl:kto"),
+        ({"responses_create_params": {}, "agent_ref": {}}, "nemo-rl:nemo-gym"),
+    ],
+)
+def test_the_format_is_guessed_from_the_fields(tmp_path, row, meant):
+    name, kind, why = guess(write(tmp_path, b"", row))
+    assert f"{name}:{kind}" == meant
+    assert why
+
+
+def test_rollouts_are_no_training_data(tmp_path):
+    with pytest.raises(UserError, match="holds rollouts"):
+        guess(write(tmp_path, {"responses_create_params": {"input": "q"}, "response": {}, "reward": 1}))
+
+
+@pytest.mark.trainers
+def test_parquet_with_filled_in_nulls(tmp_path):
+    pytest.importorskip("pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [calling("a", {"city": "x"}), calling("b", {"days": 3})]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    assert any("filled it in" in message for _, _, message in said(tmp_path / "train.parquet"))
+    texts = [{**row, "messages": json.dumps(row["messages"])} for row in rows]
+    pq.write_table(pa.Table.from_pylist(texts), tmp_path / "text.parquet")
+    assert said(tmp_path / "text.parquet") == []
+
+
+@pytest.mark.trainers
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        ({"a": {"k": "b"}}, {"a": {"k": "b", "j": 1}}),
+        ({"a": "b"}, {"a": "b", "c": 1}),
+        ({"a": {"k": "b", "j": "x"}}, {"a": {"k": "b"}}),
+        ({"a": None}, {"a": "s"}),
+        ({"a": 1}, {"a": 1.5}),
+        ({"a": "x"}, {"a": True}),
+        ({"a": "2023-11-30"}, {"a": "x"}),
+        ({"a": "x"}, {"a": "2023-11-30"}),
+        ({"a": 1.5}, {"a": 1}),
+        ({"a": {"k": "b"}}, {"a": None}),
+    ],
+)
+def test_datasets_does_what_the_check_says(tmp_path, first, later):
+    datasets = pytest.importorskip("datasets")
+    rows = [{"pad": PAD, **row} for row in [first] * 4000 + [later]]
+    (path := tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    expected = [misfit.effect for misfit in schema_of(*rows[:4000]).misfits(rows[4000])]
+    try:
+        read = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path))[4000]
+    except datasets.exceptions.DatasetGenerationError:
+        assert expected == ["fails"]
+    else:
+        kept = {key: value for key, value in read.items() if value is not None} == {
+            key: value for key, value in rows[4000].items() if value is not None
+        }
+        assert expected == ([] if kept else ["null"] if isinstance(later["a"], dict) else ["changed"])
+
+
+# Known failures
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        ("KeyError: 'input'", "KeyError: a field of the rows"),
+        ("KeyError: None", "KeyError: None"),
+        ("KeyError: 'val_data_path'", "no val_data_path"),
+        ("❌ No pairs created. Try:", "no pairs"),
+        ("No pairs created", "no pairs"),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "out of memory (GPU)"),
+        ("GRPO rewards all 0.0", "all rewards zero"),
+        ("mean_reward: 0.0000", "all rewards zero"),
+        ("Couldn't cast array of type struct<k: string>", "mixed objects"),
+        ("FileNotFoundError: [Errno 2] No such file: '/x/grpo_math_1B'", "defaults not found"),
+        ("IndexError: string index out of range", "relative data path"),
+        ("StopIteration", "empty data"),
+        ("AssertionError: Non-contiguous messages found!", "non-contiguous tokens"),
+        ("ValueError: Tools should either be a JSON schema", "tools of the wrong type"),
+        ("train_sft.py: error: unrecognized arguments: --input_key messages", "flags of another version"),
+        ("json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)", "blank line"),
+        ("ValueError: reward_model_group is required", "reward server"),
+    ],
+)
+def test_known_failures_get_advice(error, name):
+    found = advise(error)
+    assert found, error
+    assert found[0].name == name
+    assert found[0].cause
+    assert found[0].remedy
+
+
+@pytest.mark.parametrize("text", ["", "hello", "mean_reward: 0.41", "train loss 0.0", "reward: 0.05", "rewards/mean 0.25"])
+def test_what_is_no_failure_gets_none(text):
+    assert advise(text) == []
+
+
+def test_a_log_is_read_for_failures():
+    found = advise_log(["step 1", "KeyError: 'input'", "ok", "KeyError: 'input'", "CUDA out of memory"])
+    assert [(one.line, one.count, one.advice.name) for one in found] == [
+        (2, 2, "KeyError: a field of the rows"),
+        (5, 1, "out of memory (GPU)"),
+    ]

@@ -1,0 +1,139 @@
+"""Two data sets by content: the counts add up, whatever the order and the way of writing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollforge.errors import UserError
+from rollforge.export.diff import diff, shift
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def pair(folder, a, b):
+    return diff(write(folder / "a.jsonl", a), write(folder / "b.jsonl", b))
+
+
+def row(prompt, answer="4", output="o", **more):
+    return {"input": prompt, "output": output, "ground_truth": answer, **more}
+
+
+def test_order_of_rows_and_keys_and_spaces_do_not_count(tmp_path):
+    a = write(tmp_path / "a.jsonl", [row("p"), row("q")])
+    b = tmp_path / "b.jsonl"
+    b.write_text('{"output":"o","ground_truth":"4","input":"q"}\n\n{"ground_truth":"4",  "input":"p","output":"o"}\n')
+    found = diff(a, b)
+    assert found.same
+    assert (found.both, found.prompts_both) == (2, 2)
+
+
+def test_rows_and_prompts_of_one_side(tmp_path):
+    found = pair(tmp_path, [row("p"), row("q"), row("q")], [row("q"), row("r"), row("p", answer="5", output="x")])
+    assert not found.same
+    assert (found.only_a, found.both, found.only_b) == (2, 1, 2)
+    assert (found.prompts_only_a, found.prompts_both, found.prompts_only_b) == (0, 2, 1)
+    assert (found.other_answer, found.other_response, found.other_reward) == (1, 1, 0)
+    assert found.examples["rows only in B"][0].startswith(str(tmp_path / "b.jsonl:"))
+    assert found.examples["another answer"] == [f"{tmp_path}/a.jsonl:1 | {tmp_path}/b.jsonl:3"]
+
+
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {"prompt": st.sampled_from("pq"), "completion": st.sampled_from("xy"), "reward": st.sampled_from([0, 1])}
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(a=ROWS, b=ROWS)
+def test_the_counts_add_up(tmp_path_factory, a, b):
+    folder = tmp_path_factory.mktemp("diff")
+    found = pair(folder, a, b)
+    assert found.only_a + found.both == len(a)
+    assert found.only_b + found.both == len(b)
+    written = [sorted(json.dumps(one, sort_keys=True) for one in side) for side in (a, b)]
+    assert found.same == (written[0] == written[1])
+    prompts = [{one["prompt"] for one in side} for side in (a, b)]
+    assert found.prompts_both == len(prompts[0] & prompts[1])
+    assert found.prompts_only_a == len(prompts[0] - prompts[1])
+    back = diff(folder / "b.jsonl", folder / "a.jsonl")
+    assert (back.only_a, back.only_b, back.other_reward) == (found.only_b, found.only_a, found.other_reward)
+    json.dumps(found.row())
+
+
+def test_what_a_run_adds_to_its_rows_does_not_count(tmp_path):
+    def rollout(seconds, name):
+        return {
+            "responses_create_params": {"input": "p"},
+            "response": {"id": name, "created_at": seconds, "output": []},
+            "reward": 1.0,
+            "rollforge": {"seconds": {"total": seconds}},
+        }
+
+    assert pair(tmp_path, [rollout(1, "a")], [rollout(2, "b")]).same
+
+
+def test_fields_environments_and_shifts(tmp_path):
+    a = [row(f"p{n}", env="math", reward=0.0) for n in range(4)]
+    b = [row(f"p{n}", env="code" if n else "math", reward=1.0, extra=1) for n in range(4)]
+    found = pair(tmp_path, a, b)
+    assert found.fields() == {"extra": (0, 4)}
+    assert [(name, x.rows, y.rows) for name, x, y in found.envs()] == [("math", 4, 1), ("code", 0, 3)]
+    assert found.other_reward == 4
+    assert found.row()["shift"]["reward"] == 1.0
+    assert shift(found.a.all.rewards, found.a.all.rewards) == 0.0
+
+
+def test_folders_of_exports_with_their_parameters(tmp_path):
+    for name, seed in (("one", 0), ("two", 1)):
+        write(tmp_path / name / "train.jsonl", [row("p")])
+        write(tmp_path / name / "validation.jsonl", [row("q")])
+        manifest = {"options": {"seed": seed, "min_reward": 0.95}, "files": {"train.jsonl": {"sha256": name}}}
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+    found = diff(tmp_path / "one", tmp_path / "two")
+    assert found.same
+    assert found.both == 2
+    assert found.parameters() == {"options.seed": (0, 1)}
+
+
+def test_broken_lines_are_counted(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"input": 1}\n{"inp\n\xff\n[]\n')
+    found = diff(tmp_path / "a.jsonl", write(tmp_path / "b.jsonl", [{"input": 1}]))
+    assert (found.a.unusable, found.both, found.same) == (3, 1, False)
+
+
+def test_several_blocks_and_workers_say_the_same(tmp_path):
+    a = write(tmp_path / "a.jsonl", [row(f"p{n}", pad="x" * 5000) for n in range(4000)])
+    b = write(tmp_path / "b.jsonl", [row(f"p{n}", pad="x" * 5000) for n in range(10, 4010)])
+    one, two = diff(a, b), diff(a, b, workers=2)
+    assert one.row() == two.row()
+    assert (one.only_a, one.both, one.only_b) == (10, 3990, 10)
+
+
+def test_no_data_is_said(tmp_path):
+    write(tmp_path / "rows.jsonl", [row("p")])
+    with pytest.raises(UserError, match="there is no"):
+        diff(tmp_path / "rosw.jsonl", tmp_path / "rows.jsonl")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no data"):
+        diff(tmp_path / "empty", tmp_path / "rows.jsonl")
+
+
+@pytest.mark.trainers
+def test_parquet_and_jsonl_of_the_same_rows(tmp_path):
+    pytest.importorskip("pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [row("p"), row("q")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    assert diff(tmp_path / "a.parquet", write(tmp_path / "b.jsonl", rows)).same

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from rollforge.bulk.record import Record
+from rollforge.export.make import How, answer_of, make_demonstration, make_half, make_prompt, origin_of
+from rollforge.export.target import Refused
+from tests.export.toy import call, output, row, said
+
+TOOL = {"type": "function", "name": "add", "description": "adds", "parameters": {"type": "object"}, "strict": True}
+
+
+def record(value: dict[str, Any]) -> Record:
+    return Record(json.dumps(value).encode())
+
+
+def demonstration(value: dict[str, Any], **how: Any) -> Any:
+    made = record(value)
+    return make_demonstration(made, origin_of(made, 0, 7), How(**how))
+
+
+def with_output(*items: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return row(response={"output": list(items)}, **fields)
+
+
+def test_a_conversation_with_tools_is_canonical() -> None:
+    params = {
+        "instructions": "Be brief.",
+        "input": [
+            {"role": "developer", "content": "Use tools."},
+            {"role": "user", "content": [{"text": "2+"}, {"text": "2"}]},
+        ],
+        "tools": [TOOL],
+    }
+    items = [
+        call("add", '{"a": 2, "b": 2}', None),
+        call("add", "", None),
+        output("4", None),
+        output("0", None),
+        said("4"),
+    ]
+    made = demonstration(with_output(*items, responses_create_params=params))
+    assert made.prompt == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "system", "content": "Use tools."},
+        {"role": "user", "content": "2+2"},
+    ]
+    calls = [
+        {"id": "call_0", "type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": 2}}},
+        {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": {}}},
+    ]
+    assert made.completion == [
+        {"role": "assistant", "content": "", "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "call_0", "content": "4"},
+        {"role": "tool", "tool_call_id": "call_1", "content": "0"},
+        {"role": "assistant", "content": "4"},
+    ]
+    assert made.tools == [
+        {"type": "function", "function": {"name": "add", "description": "adds", "parameters": {"type": "object"}}}
+    ]
+
+
+def test_ids_go_on_after_those_of_the_prompt() -> None:
+    history = [
+        {"role": "user", "content": "2+2?"},
+        call("add", '{"a": 2}', None),
+        output("4", None),
+        said("4"),
+        {"role": "user", "content": "3+3?"},
+    ]
+    made = demonstration(
+        with_output(call("add", "{}", None), output("6", None), said("6"), responses_create_params={"input": history})
+    )
+    assert [message["tool_calls"][0]["id"] for message in (made.prompt[1], made.completion[0])] == ["call_0", "call_1"]
+    assert [made.prompt[2]["tool_call_id"], made.completion[1]["tool_call_id"]] == ["call_0", "call_1"]
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "message"),
+    [
+        ("keep", {"role": "assistant", "content": "4", "reasoning_content": "easy"}),
+        ("inline", {"role": "assistant", "content": "<think>easy</think>4"}),
+        ("drop", {"role": "assistant", "content": "4"}),
+    ],
+)
+def test_reasoning(reasoning: str, message: dict[str, Any]) -> None:
+    thought = {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "easy"}]}
+    assert demonstration(with_output(thought, said("4")), reasoning=reasoning).completion == [message]
+
+
+@pytest.mark.parametrize(
+    ("items", "reason"),
+    [
+        ([], "there is no response"),
+        ([call("add", "{"), output("?"), said("4")], "a tool call's arguments are not a JSON object"),
+        ([call("add", "[1]"), output("?"), said("4")], "a tool call's arguments are not a JSON object"),
+        ([call("add", "{}"), output("4")], "the conversation does not end with the assistant's message"),
+        ([said("")], "the last answer is empty"),
+    ],
+)
+def test_refusals(items: list[dict[str, Any]], reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        demonstration(with_output(*items))
+
+
+def test_a_rollout_may_end_with_a_call() -> None:
+    assert demonstration(with_output(call("submit", '{"x": 1}'))).completion[0]["content"] == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer"),
+    [
+        ({"expected_answer": "4", "answer": "5"}, "4"),
+        ({"expected_answer": 1081}, "1081"),
+        ({"expected_answer": True}, "True"),
+        ({"expected_answer": ""}, None),
+        ({"expected_answer": ["4"]}, None),
+        ({"label": "safe"}, "safe"),
+        ({"verifier_metadata": {"expected_answer": "4"}}, "4"),
+        ({"reward_model": {"style": "rule", "ground_truth": 0.5}}, "0.5"),
+        ({"responses_create_params": {"input": "?", "metadata": {"ground_truth": "7"}}}, "7"),
+        ({"responses_create_params": {"input": "?", "ground_truth": "8"}}, "8"),
+        ({}, None),
+    ],
+)
+def test_the_expected_answer_is_found(fields: dict[str, Any], answer: str | None) -> None:
+    assert answer_of(record(row(**fields))) == answer
+
+
+def test_a_named_answer_may_be_anything() -> None:
+    made = record(row(tests={"cases": [[1, 2]]}, **{"a.b": "dotted"}, expected_answer="4"))
+    assert answer_of(made, "tests.cases") == "[[1,2]]"
+    assert answer_of(made, "a.b") == "dotted"
+    assert answer_of(made, "tests.none") is None
+
+
+def test_a_prompt_has_what_live_training_needs() -> None:
+    made = record(row(expected_answer="4", _ng_task_index=3, _ng_rollout_index=1))
+    prompt = make_prompt(made, origin_of(made, 0, 7))
+    assert prompt.origin.id == "3-1"
+    assert prompt.params == {"input": [{"role": "user", "content": "2 + 2?"}]}
+    assert prompt.fields["expected_answer"] == "4"
+    assert prompt.output == "4"
+
+
+def test_halves_that_differ_in_ids_only_say_the_same() -> None:
+    def half(*items: dict[str, Any]) -> Any:
+        made = record(with_output(*items))
+        return make_half(made, origin_of(made, 0, 0))
+
+    one = half(call("add", '{"a": 1}', "x"), output("1", "x"), said("1"))
+    assert one.says_the_same(half(call("add", '{"a":1}', "y"), output("1", "y"), said("1")))
+    assert not one.says_the_same(half(call("add", '{"a": 2}', "x"), output("1", "x"), said("1")))
+    assert not one.says_the_same(half(said("2")))

@@ -1,0 +1,631 @@
+"""Each known trap of NeMo RL is reported: in a row, in a configuration, in the files it names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rollforge.config import merge
+from rollforge.export.nemo_rl import TARGET
+from rollforge.export.nemo_rl.check import WARNING, answer_problem
+from rollforge.export.target import Problem
+
+Json = dict[str, Any]
+
+# What matters here of NeMo RL's own examples/configs, from 0.6 on and before.
+TEMPLATE = "{% for message in messages %}Question: {{ message['content'] }}{% endfor %}"
+PARENTS: dict[str, Json] = {
+    "grpo_math_1B": {
+        "grpo": {"num_prompts_per_step": 32, "num_generations_per_prompt": 16, "val_period": 10, "max_val_samples": 256},
+        "checkpointing": {"metric_name": "val:accuracy"},
+        "policy": {
+            "model_name": "base",
+            "tokenizer": {"name": "${policy.model_name}"},
+            "train_global_batch_size": 512,
+            "train_micro_batch_size": 4,
+            "max_total_sequence_length": 512,
+            "sequence_packing": {"enabled": True},
+        },
+        "data": {
+            "max_input_seq_length": "${policy.max_total_sequence_length}",
+            "train": {"dataset_name": "OpenMathInstruct-2", "split_validation_size": 0.05},
+            "validation": None,
+            "default": {
+                "prompt_file": "examples/prompts/cot.txt",
+                "processor": "math_hf_data_processor",
+                "env_name": "math",
+            },
+        },
+        "env": {"math": {"num_workers": 8}},
+        "cluster": {"gpus_per_node": 1, "num_nodes": 1},
+    },
+    "sft": {
+        "sft": {"max_num_epochs": 1, "max_num_steps": 60, "val_period": 10, "val_at_start": True},
+        "checkpointing": {"metric_name": "val:val_loss"},
+        "policy": {
+            "model_name": "base",
+            "tokenizer": {"name": "${policy.model_name}", "chat_template": TEMPLATE},
+            "train_global_batch_size": 32,
+            "train_micro_batch_size": 1,
+            "max_total_sequence_length": 1024,
+        },
+        "data": {
+            "max_input_seq_length": "${policy.max_total_sequence_length}",
+            "train": {"dataset_name": "squad", "split": "train"},
+            "validation": {"dataset_name": "squad"},
+            "default": {"prompt_file": None, "processor": "sft_processor"},
+        },
+        "logger": {"wandb": {"name": "sft-${data.train.dataset_name}"}},
+        "cluster": {"gpus_per_node": 1, "num_nodes": 1},
+    },
+    "dpo": {
+        "dpo": {"max_num_steps": 150, "val_period": 25, "val_at_start": True},
+        "checkpointing": {"metric_name": "val:validation-default_loss"},
+        "policy": {
+            "model_name": "base",
+            "tokenizer": {"name": "base"},
+            "train_global_batch_size": 128,
+            "train_micro_batch_size": 2,
+            "max_total_sequence_length": 1024,
+        },
+        "data": {"train": {"dataset_name": "HelpSteer3"}, "validation": {"dataset_name": "HelpSteer3"}},
+        "cluster": {"gpus_per_node": 1, "num_nodes": 1},
+    },
+}
+OLD_SFT = merge(
+    {key: value for key, value in PARENTS["sft"].items() if key != "data"},
+    {"data": {"dataset_name": "squad", "output_key": None}},
+)
+
+GOOD: dict[str, Json] = {
+    "grpo": {"input": "2+2?", "output": "4", "ground_truth": "4"},
+    "nemo-gym": {"responses_create_params": {"input": "2+2?"}, "agent_ref": {"name": "math_simple_agent"}, "answer": "4"},
+    "sft": {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]},
+    "sft-simple": {"input": "hi", "output": "hello"},
+    "dpo": {"prompt": "hi", "chosen": "hello", "rejected": "go away"},
+    "dpo-messages": {
+        "context": [{"role": "user", "content": "hi"}],
+        "completions": [
+            {"rank": 0, "completion": [{"role": "assistant", "content": "hello"}]},
+            {"rank": 1, "completion": [{"role": "assistant", "content": "no"}]},
+        ],
+    },
+}
+CALLS = {
+    "messages": [
+        {"role": "user", "content": "hi"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}}],
+        },
+        {"role": "tool", "tool_call_id": "a", "content": "1"},
+        {"role": "assistant", "content": "done"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+}
+
+
+class Place:
+    """A directory with NeMo RL's parents, data files and the configuration that is checked."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.data = root / "data"
+        self.data.mkdir()
+        (root / "configs").mkdir()
+        for name, values in PARENTS.items():
+            (root / "configs" / f"{name}.yaml").write_text(yaml.safe_dump(values))
+        (root / "configs" / "sft_old.yaml").write_text(yaml.safe_dump(OLD_SFT))
+
+    def rows(self, name: str, *rows: Json, times: int = 1, text: str = "") -> str:
+        path = self.data / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows) * times + text)
+        return str(path)
+
+    def parent(self, name: str) -> str:
+        return str(self.root / "configs" / f"{name}.yaml")
+
+    def check(self, kind: str, values: Json) -> list[Problem]:
+        path = self.root / "config.yaml"
+        path.write_text(yaml.safe_dump(values, sort_keys=False))
+        return list(TARGET.check_config(kind, path))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def grpo(place: Place, **over: Any) -> Json:
+    """A configuration with nothing wrong."""
+    data = place.rows("train.jsonl", GOOD["grpo"], times=32)
+    entry = {"dataset_name": "ResponseDataset", "data_path": data, "processor": "math_hf_data_processor", "env_name": "math"}
+    return merge(
+        {
+            "defaults": place.parent("grpo_math_1B"),
+            "grpo": {"val_period": 0},
+            "checkpointing": {"metric_name": None},
+            "data": {"_override_": True, "max_input_seq_length": 512, "train": entry, "validation": None},
+        },
+        over,
+    )
+
+
+def sft(place: Place, *rows: Json, kind: str = "openai_format", **over: Any) -> Json:
+    data = place.rows("train.jsonl", *(rows or (GOOD["sft"],)), times=32)
+    entry = {"dataset_name": kind, "data_path": data, "processor": "sft_processor", "use_preserving_dataset": True}
+    return merge(
+        {
+            "defaults": place.parent("sft"),
+            "sft": {"val_period": 0, "val_at_start": False},
+            "checkpointing": {"metric_name": None},
+            "policy": {"tokenizer": {"chat_template": "default"}},
+            "data": {"_override_": True, "max_input_seq_length": 1024, "train": entry, "validation": None},
+        },
+        over,
+    )
+
+
+def dpo(place: Place, row: Json, kind: str = "BinaryPreferenceDataset", **over: Any) -> Json:
+    return merge(
+        {
+            "defaults": place.parent("dpo"),
+            "dpo": {"val_period": 0, "val_at_start": False},
+            "checkpointing": {"metric_name": None},
+            "data": {
+                "_override_": True,
+                "train": {"dataset_name": kind, "data_path": place.rows("train.jsonl", row, times=128)},
+                "validation": None,
+            },
+        },
+        over,
+    )
+
+
+def gym(place: Place, **over: Any) -> Json:
+    entry = {"dataset_name": "NemoGymDataset", "data_path": place.rows("train.jsonl", GOOD["nemo-gym"], times=32)}
+    entry |= {"processor": "nemo_gym_data_processor", "env_name": "nemo_gym"}
+    paths = ["responses_api_models/vllm_model/configs/vllm_model_for_training.yaml", "x.yaml"]
+    return merge(
+        {
+            "defaults": place.parent("grpo_math_1B"),
+            "grpo": {"val_period": 0, "max_val_samples": None},
+            "checkpointing": {"metric_name": None},
+            "policy": {"generation": {"vllm_cfg": {"async_engine": True, "expose_http_server": True}}},
+            "data": {"_override_": True, "max_input_seq_length": None, "train": entry, "validation": None},
+            "env": {"_override_": True, "should_use_nemo_gym": True, "nemo_gym": {"config_paths": paths}},
+        },
+        over,
+    )
+
+
+def expect(found: list[Problem], text: str, level: str = "error") -> None:
+    matching = [problem for problem in found if text in problem.message]
+    assert matching, [str(problem) for problem in found]
+    assert matching[0].level == level
+
+
+def test_nothing_is_said_of_what_is_right(place: Place) -> None:
+    assert place.check("grpo", grpo(place)) == []
+    assert place.check("sft", sft(place)) == []
+    assert place.check("sft", sft(place, CALLS)) == []
+    assert place.check("sft-simple", sft(place, GOOD["sft-simple"], kind="ResponseDataset")) == []
+    assert place.check("dpo", dpo(place, GOOD["dpo"])) == []
+    assert place.check("dpo-messages", dpo(place, GOOD["dpo-messages"], "PreferenceDataset")) == []
+    assert place.check("nemo-gym", gym(place)) == []
+
+
+# 1, 2: shape and parents
+
+
+def test_flat_keys_under_todays_parent_train_the_parents_data(place: Place) -> None:
+    flat = {"dataset_name": "ResponseDataset", "train_data_path": place.rows("t.jsonl", GOOD["grpo"])}
+    found = place.check("grpo", {"defaults": place.parent("grpo_math_1B"), "data": flat})
+    expect(found, "'OpenMathInstruct-2' would be trained")
+    assert next(problem for problem in found if "OpenMath" in problem.message).line == 3
+
+
+def test_flat_keys_without_a_known_parent_are_a_matter_of_the_version(place: Place) -> None:
+    expect(
+        place.check("grpo", {"data": {"dataset_name": "ResponseDataset", "train_data_path": "/x.jsonl"}}),
+        "0.4 and 0.5",
+        "warning",
+    )
+
+
+def test_todays_keys_under_an_old_parent_are_not_read(place: Place) -> None:
+    values = sft(place)
+    expect(place.check("sft", values | {"defaults": place.parent("sft_old")}), "up to 0.5 does not read it")
+
+
+def test_flat_openai_format_needs_all_keys(place: Place) -> None:
+    data = {"dataset_name": "openai_format", "train_data_path": place.rows("t.jsonl", GOOD["sft"])}
+    found = place.check("sft", {"defaults": place.parent("sft_old"), "data": data})
+    expect(found, "KeyError 'val_data_path'")
+    expect(found, "len(None)")
+
+
+def test_flat_response_data_inherits_a_null_key(place: Place) -> None:
+    data = {"dataset_name": "ResponseDataset", "train_data_path": place.rows("t.jsonl", GOOD["sft-simple"])}
+    expect(place.check("sft-simple", {"defaults": place.parent("sft_old"), "data": data}), "KeyError None")
+
+
+def test_no_training_data(place: Place) -> None:
+    expect(place.check("grpo", {"data": {"shuffle": True}}), "data.train: it is missing")
+    expect(place.check("grpo", {"grpo": {}}), "no such section")
+
+
+@pytest.mark.parametrize("given", ["sft", ["sft"], "configs/sft", "nowhere/sft.yaml"])
+def test_a_parent_that_is_not_found(place: Place, given: Any) -> None:
+    found = place.check("sft", sft(place) | {"defaults": given})
+    expect(found, "FileNotFoundError")
+    expect(found, "/path/to/RL/examples/configs/sft.yaml")
+
+
+def test_a_parent_in_the_environment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = sft(place) | {"defaults": "${oc.env:NEMO_RL_HOME}/configs/sft.yaml"}
+    monkeypatch.delenv("NEMO_RL_HOME", raising=False)
+    expect(place.check("sft", values), "NEMO_RL_HOME is not set", "warning")
+    monkeypatch.setenv("NEMO_RL_HOME", str(place.root))
+    assert place.check("sft", values) == []
+
+
+def test_not_yaml_at_all(place: Place) -> None:
+    path = place.root / "broken.yaml"
+    path.write_text("a: [1\nb: 2\n")
+    expect(list(TARGET.check_config("sft", path)), "not YAML")
+    path.write_text("- a\n")
+    expect(list(TARGET.check_config("sft", path)), "list")
+
+
+def test_scripts_are_passed_over(place: Place) -> None:
+    assert list(TARGET.check_config("sft", place.root / "launch.sh")) == []
+
+
+# 3: what GRPO compares with
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"input": "q", "output": 4}, "write it as a string"),
+        ({"input": "q", "output": ""}, "is empty"),
+        ({"input": "q", "output": None}, "is empty"),
+        ({"input": "q"}, "KeyError"),
+        ({"output": "4"}, "no 'input'"),
+        ({"input": [{"role": "user", "content": "q"}], "output": "4"}, "'input' is a list"),
+        ({"input": "q", "output": "The sum is 4, I think.", "ground_truth": "4"}, "output_key: ground_truth"),
+        ({"messages": GOOD["sft"]["messages"]}, "messages[1] the expected answer"),
+    ],
+)
+def test_grpo_rows(place: Place, row: Json, says: str) -> None:
+    assert any(says in message for message in TARGET.kinds["grpo"].check(row))
+    expect(place.check("grpo", grpo(place, data={"train": {"data_path": place.rows("x.jsonl", row, times=32)}})), says)
+
+
+@pytest.mark.parametrize(
+    "answer", ["4", "1,081", "x = 3", "0.5", "$5$", "\\frac{1}{2}", "\\boxed{Paris}", "(1, 2)", "3\\sqrt{2}", "-7"]
+)
+def test_answers_that_can_be_matched(answer: str) -> None:
+    assert answer_problem(answer, "q") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("47 * 23 = 1081", "equation"),
+        ("The answer is one thousand", "prose"),
+        ("a\nb", "several lines"),
+        ("Paris", "boxed"),
+        ("A", "boxed"),
+    ],
+)
+def test_answers_that_hardly_match(answer: str, says: str) -> None:
+    assert says in (answer_problem(answer, "What is it?") or "")
+    row = {"input": "q", "output": answer, "ground_truth": answer}
+    assert all(message.startswith(WARNING) for message in TARGET.kinds["grpo"].check(row))
+
+
+def test_a_prompt_that_asks_for_a_box_may_have_words() -> None:
+    assert answer_problem("Paris", "Put it into \\boxed{}.") is None
+
+
+# 4, 6: template and processor
+
+
+def test_sft_inherits_a_template_without_tools(place: Place) -> None:
+    values = sft(place, CALLS)
+    del values["policy"]
+    expect(place.check("sft", values), "no tools and no calls")
+
+
+def test_a_null_template(place: Place) -> None:
+    expect(place.check("sft", sft(place, policy={"tokenizer": {"chat_template": None}})), "null joins")
+
+
+def test_the_parents_tokenizer_is_of_another_model(place: Place) -> None:
+    expect(place.check("dpo", dpo(place, GOOD["dpo"], policy={"model_name": "other"})), "the parent's 'base'")
+
+
+def test_the_processor(place: Place) -> None:
+    values = sft(place)
+    del values["data"]["train"]["processor"]
+    expect(place.check("sft", values), "TypeError add_bos")
+    expect(place.check("sft", sft(place, data={"train": {"processor": "math_hf_data_processor"}})), "does not fit")
+
+
+# 5: rows that are read line by line, with their own schemas
+
+
+def test_tools_without_the_preserving_data_set(place: Place) -> None:
+    expect(place.check("sft", sft(place, CALLS, data={"train": {"use_preserving_dataset": False}})), "nulls")
+
+
+def test_blank_lines_and_broken_ones(place: Place) -> None:
+    path = place.rows("x.jsonl", GOOD["sft"], times=32, text="\n\n")
+    expect(place.check("sft", sft(place, data={"train": {"data_path": path}})), "x.jsonl:33: a blank line")
+    path = place.rows("y.jsonl", GOOD["sft"], text='{"messages": \n')
+    expect(place.check("sft", sft(place, data={"train": {"data_path": path}})), "y.jsonl:2: not JSON")
+    path = place.rows("z.jsonl", GOOD["nemo-gym"], times=32, text="\n")
+    expect(place.check("nemo-gym", gym(place, data={"train": {"data_path": path}})), "a blank line")
+
+
+def test_openai_format_does_not_split(place: Place) -> None:
+    expect(place.check("sft", sft(place, data={"train": {"split_validation_size": 0.1}})), "does not split", "warning")
+
+
+# 7, 8, 15: paths
+
+
+@pytest.mark.parametrize(
+    ("path", "says", "level"),
+    [
+        ("./x.jsonl", "IndexError", "error"),
+        ("../x.jsonl", "IndexError", "error"),
+        ("data/x.jsonl", "where NeMo RL is started", "warning"),
+        ("/nowhere/x.jsonl", "is not there", "error"),
+        ("org/name", "Hugging Face hub", "warning"),
+    ],
+)
+def test_paths(place: Place, path: str, says: str, level: str) -> None:
+    expect(place.check("grpo", grpo(place, data={"train": {"data_path": path}})), says, level)
+
+
+def test_an_empty_file(place: Place) -> None:
+    expect(place.check("grpo", grpo(place, data={"train": {"data_path": place.rows("x.jsonl")}})), "StopIteration")
+
+
+def test_task_names_collide(place: Place) -> None:
+    entries = [
+        {"dataset_name": "ResponseDataset", "data_path": place.rows(name, GOOD["grpo"], times=32), "env_name": env}
+        for name, env in (("train.math.jsonl", "math"), ("train.code.jsonl", "code"))
+    ]
+    values = grpo(place, env={"code": {}})
+    values["data"]["train"] = entries
+    expect(place.check("grpo", values), "'data-train'")
+
+
+# 9, 10, 15: columns and messages
+
+
+def test_a_task_name_column(place: Place) -> None:
+    row = GOOD["sft"] | {"task_name": "x"}
+    expect(place.check("sft-simple", sft(place, row, kind="ResponseDataset")), "task_name")
+    expect(
+        place.check("dpo-messages", dpo(place, GOOD["dpo-messages"] | {"task_name": "x"}, "PreferenceDataset")), "task_name"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "says"),
+    [
+        ("sft", {"messages": GOOD["sft"]["messages"][:1]}, "the last message must be the assistant's"),
+        ("sft", {"messages": []}, "list of messages"),
+        ("sft", {"messages": [{"content": "x"}, GOOD["sft"]["messages"][1]]}, "no role"),
+        ("sft", CALLS | {"tools": "f"}, "list of objects"),
+        ("sft", {"messages": CALLS["messages"]}, "was not told of"),
+        ("sft", {"messages": [{"role": "assistant", "content": None}]}, "no content"),
+        (
+            "sft",
+            {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {}}]}]},
+            "flat calls",
+        ),
+        (
+            "sft",
+            {
+                "messages": [
+                    {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}
+                ]
+            },
+            "it is not JSON",
+        ),
+        ("sft", {"messages": [{"role": "tool", "tool_call_id": "z", "content": ""}, CALLS["messages"][3]]}, "which no call"),
+        ("sft", {"messages": [{"role": "developer", "content": "x"}, CALLS["messages"][3]]}, "developer"),
+        ("sft", {"messages": [{"role": "assistant", "content": "x", "reasoning_content": "y"}]}, "reasoning"),
+        ("sft-simple", {"input": "x", "output": 3}, "must be a text"),
+        ("dpo", GOOD["dpo"] | {"chosen": [{"role": "assistant", "content": "x"}]}, "is a list"),
+        ("dpo", GOOD["dpo"] | {"rejected": "hello"}, "the same"),
+        ("dpo", GOOD["dpo"] | {"prompt": 3}, "'prompt' is a whole number"),
+        ("dpo", GOOD["dpo"] | {"chosen": ""}, "is empty"),
+        ("dpo", GOOD["dpo"] | {"tools": CALLS["tools"]}, "never passed"),
+        ("dpo-messages", GOOD["dpo-messages"] | {"context": "hi"}, "list of messages"),
+        ("dpo-messages", GOOD["dpo-messages"] | {"completions": GOOD["dpo-messages"]["completions"][:1]}, "exactly two"),
+        (
+            "dpo-messages",
+            GOOD["dpo-messages"] | {"completions": [one | {"rank": 1} for one in GOOD["dpo-messages"]["completions"]]},
+            "ties",
+        ),
+        (
+            "dpo-messages",
+            GOOD["dpo-messages"] | {"completions": [one | {"rank": "0"} for one in GOOD["dpo-messages"]["completions"]]},
+            "whole numbers",
+        ),
+        ("nemo-gym", {"responses_create_params": {"input": "x"}}, "agent_ref.name"),
+        ("nemo-gym", {"agent_ref": {"name": "x"}}, "responses_create_params"),
+        ("nemo-gym", GOOD["nemo-gym"] | {"reward": 1.0, "response": {}}, "of an earlier attempt"),
+    ],
+)
+def test_rows(kind: str, row: Json, says: str) -> None:
+    found = list(TARGET.kinds[kind].check(row))
+    assert any(says in message for message in found), found
+
+
+@pytest.mark.parametrize("kind", TARGET.kinds)
+@pytest.mark.parametrize("value", [None, 3, "x", [], [3], {}, {"role": 3}])
+def test_rows_of_anything(kind: str, value: Any) -> None:
+    """No value anywhere makes a check fail itself."""
+    check = TARGET.kinds[kind].check
+    assert list(check({}))
+    for key in (
+        "input",
+        "output",
+        "messages",
+        "tools",
+        "prompt",
+        "chosen",
+        "rejected",
+        "context",
+        "completions",
+        "agent_ref",
+    ):
+        list(check({key: value}))
+        list(check({"messages": [{"role": "assistant", key: value, "tool_calls": value}]}))
+        list(check({"context": value, "completions": [value, {"rank": value, "completion": value}]}))
+
+
+# 11, 12, 13, 14: numbers, validation, what is inherited
+
+
+def test_a_batch_larger_than_the_data(place: Place) -> None:
+    path = place.rows("x.jsonl", GOOD["grpo"], times=31)
+    expect(place.check("grpo", grpo(place, data={"train": {"data_path": path}})), "no step is made")
+    path = place.rows("y.jsonl", GOOD["sft"], times=31)
+    expect(place.check("sft", sft(place, data={"train": {"data_path": path}})), "no step is made")
+
+
+def test_batches_that_do_not_divide(place: Place) -> None:
+    expect(place.check("sft", sft(place, cluster={"gpus_per_node": 5})), "cannot be shared by 5 GPUs")
+    expect(place.check("sft", sft(place, policy={"train_micro_batch_size": 5})), "does not divide")
+    expect(place.check("grpo", grpo(place, policy={"train_global_batch_size": 300})), "set it to 512")
+
+
+def test_the_parents_steps_end_early(place: Place) -> None:
+    path = place.rows("x.jsonl", GOOD["sft"], times=32 * 61)
+    expect(place.check("sft", sft(place, data={"train": {"data_path": path}})), "the parent's 60 stop", "warning")
+
+
+def test_long_rows_are_masked(place: Place) -> None:
+    row = {"messages": [{"role": "user", "content": "x" * 5000}, {"role": "assistant", "content": "y"}]}
+    expect(place.check("sft", sft(place, row)), "masked", "warning")
+
+
+def test_validation_without_data(place: Place) -> None:
+    expect(place.check("grpo", grpo(place, grpo={"val_period": 10})), "AssertionError")
+    expect(place.check("sft", sft(place, sft={"val_at_start": True})), "AssertionError")
+    expect(place.check("dpo", dpo(place, GOOD["dpo"], dpo={"val_period": 25})), "nothing is validated", "warning")
+    expect(place.check("grpo", grpo(place, checkpointing={"metric_name": "val:accuracy"})), "never measured")
+    expect(place.check("grpo", grpo(place, checkpointing={"metric_name": "accuracy"})), "must begin with")
+
+
+def test_what_is_inherited_without_override(place: Place) -> None:
+    values = grpo(place)
+    del values["data"]["_override_"]
+    found = place.check("grpo", values)
+    expect(found, "train.split_validation_size, default.prompt_file", "warning")
+    expect(found, "wraps every prompt", "warning")
+
+
+def test_environments_must_be_defined(place: Place) -> None:
+    expect(place.check("grpo", grpo(place, data={"train": {"env_name": "maths"}})), "env.maths is not defined")
+    expect(place.check("grpo", grpo(place, data={"default": {"env_name": "code"}})), "env.code is not defined")
+    expect(
+        place.check("grpo", grpo(place, data={"train": {"env_name": "mine"}}, env={"mine": {}})), "register_env", "warning"
+    )
+    values = grpo(place)
+    del values["data"]["train"]["env_name"]
+    expect(place.check("grpo", values), "no environment")
+
+
+def test_a_prompt_file_with_braces(place: Place) -> None:
+    file = place.root / "p.txt"
+    file.write_text("Answer as {json}: {}")
+    expect(place.check("grpo", grpo(place, data={"train": {"prompt_file": str(file)}})), "format string")
+    file.write_text("Answer as {{json}}: {}")
+    assert place.check("grpo", grpo(place, data={"train": {"prompt_file": str(file)}})) == []
+
+
+def test_the_loggers_names(place: Place) -> None:
+    values = sft(place)
+    values["data"]["train"] = [values["data"]["train"]]
+    expect(place.check("sft", values), "a list has not")
+    values = sft(place)
+    name = values["data"]["train"].pop("dataset_name")
+    values["data"]["default"] = {"dataset_name": name}
+    expect(place.check("sft", values), "InterpolationKeyError")
+
+
+def test_data_sets_by_name(place: Place) -> None:
+    expect(place.check("grpo", grpo(place, data={"train": {"data_path": None}})), "needs data_path")
+    expect(place.check("grpo", grpo(place, data={"train": {"dataset_name": None}})), "no dataset_name")
+    expect(place.check("grpo", grpo(place, data={"train": {"dataset_name": "squad"}})), "not read by it", "warning")
+    values = dpo(place, GOOD["dpo"])
+    values["data"]["train"] = [values["data"]["train"]]
+    expect(place.check("dpo", values), "not a list")
+
+
+# 16: NeMo Gym
+
+
+@pytest.mark.parametrize(
+    ("over", "says", "level"),
+    [
+        ({"grpo": {"max_val_samples": 256}}, "ValueError", "error"),
+        ({"data": {"max_input_seq_length": 512}}, "not used", "warning"),
+        ({"env": {"should_use_nemo_gym": False}}, "must be true", "error"),
+        ({"env": {"nemo_gym": {"config_paths": []}}}, "no gym is named", "error"),
+        ({"env": {"nemo_gym": {"config_paths": ["vllm_model.yaml"]}}}, "no token ids", "error"),
+        ({"policy": {"generation": {"vllm_cfg": {"async_engine": False}}}}, "async_engine", "warning"),
+    ],
+)
+def test_nemo_gym(place: Place, over: Json, says: str, level: str) -> None:
+    expect(place.check("nemo-gym", gym(place, **over)), says, level)
+
+
+# Whatever the file holds, the check itself does not fail
+
+
+def places_in(values: Json, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    for key, value in values.items():
+        found.append((*before, key))
+        if isinstance(value, dict):
+            found += places_in(value, (*before, key))
+    return found
+
+
+@pytest.mark.parametrize(
+    "weird", [None, 3, "x", "${a.b}", [], ["x"], [[1]], {}, {"a": 1}, True, 0, -1, "/", {"_override_": True}]
+)
+def test_anything_anywhere(place: Place, weird: Any) -> None:
+    flat = {"dataset_name": "openai_format", "train_data_path": "/x.jsonl", "val_data_path": "x"}
+    whole = [
+        ("grpo", merge(PARENTS["grpo_math_1B"], grpo(place))),
+        ("nemo-gym", merge(PARENTS["grpo_math_1B"], gym(place))),
+        ("sft", merge(PARENTS["sft"], sft(place))),
+        ("sft", {"data": flat}),
+        ("dpo", merge(PARENTS["dpo"], dpo(place, GOOD["dpo"]))),
+    ]
+    for kind, values in whole:
+        for path in places_in(values):
+            over: Any = weird
+            for key in reversed(path[1:]):
+                over = {key: over}
+            changed = merge(values, {path[0]: over})
+            if len(path) == 1 or isinstance(weird, dict):
+                changed = {**values, path[0]: over} if len(path) == 1 else changed
+            place.check(kind, changed)

@@ -1,0 +1,380 @@
+"""The OpenRLHF target: rows, flags, reward server, agent; and OpenRLHF's own classes on what was written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rollforge.errors import UserError
+from rollforge.export.openrlhf import TARGET
+from rollforge.export.openrlhf.config_check import commands
+from rollforge.export.openrlhf.flags import DOTTED, FLAT
+from rollforge.export.run import export_rollouts
+from rollforge.export.target import Refused, Settings
+from rollforge.records.lossless import dumps
+from tests.export.samples_gym import CLOCK, WEATHER, demonstration, environment, made, pair, prompt, rollouts
+from tests.export.test_verl import module
+
+GOLDEN = Path(__file__).parent / "golden" / "openrlhf"
+EXAMPLES = {
+    "grpo": lambda: [prompt(), prompt(None, [WEATHER])],
+    "sft": lambda: [demonstration(), demonstration(tools=False)],
+    "sft-simple": lambda: [demonstration(tools=False)],
+    "dpo": lambda: [pair(), pair(tools=True)],
+}
+
+
+def rows(kind: str) -> list[dict[str, Any]]:
+    return [TARGET.kinds[kind].row(example, Settings()) for example in EXAMPLES[kind]()]
+
+
+def written(kind: str, folder: Path) -> Path:
+    file = folder / "train.jsonl"
+    file.write_bytes(b"".join(dumps(row) + b"\n" for row in rows(kind)))
+    return file
+
+
+# Rows
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_rows_are_as_kept(kind: str) -> None:
+    assert rows(kind) == [json.loads(line) for line in (GOLDEN / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert all(list(TARGET.kinds[kind].check(row)) == [] for row in rows(kind))
+
+
+def test_tools_stand_in_the_system_turn() -> None:
+    system = rows("sft")[0]["messages"][0]["content"]
+    listed = system.split("<tools>\n")[1].split("\n</tools>")[0].splitlines()
+    assert [json.loads(line) for line in listed] == [WEATHER, CLOCK]
+    assert system.startswith("Be brief.\n\n# Tools")
+
+
+def test_a_label_is_the_answer_or_the_answer_and_the_task() -> None:
+    plain, live = (row["label"] for row in rows("grpo"))
+    assert plain == "42"
+    found = json.loads(live)
+    assert found["expected_answer"] is None
+    assert found["task"]["responses_create_params"]["tools"][0]["name"] == "weather"
+
+
+@pytest.mark.parametrize(
+    ("kind", "example", "reason"),
+    [
+        ("sft-simple", demonstration(), "the tools would be lost"),
+        ("grpo", prompt(), "takes for a picture"),
+    ],
+)
+def test_what_does_not_fit_is_refused(kind: str, example: Any, reason: str) -> None:
+    if kind == "grpo":
+        example.messages[0]["content"] = "what is <image>?"
+    with pytest.raises(Refused, match=reason):
+        TARGET.kinds[kind].row(example, Settings())
+
+
+BROKEN = [
+    ("grpo", {"prompt": None}, "prompt is null"),
+    ("grpo", {"label": ""}, "the label is empty"),
+    ("grpo", {"label": 42}, "the label is int, not text"),
+    ("grpo", {"prompt": [{"role": "user", "content": "see <image>"}]}, "no images"),
+    ("sft", {"tools": [WEATHER]}, "never gives it to the chat template"),
+    ("sft", {"messages": [{"role": "user", "content": "x"}]}, "nothing of this row is trained on"),
+    ("sft", {"messages": [{"role": "assistant"}]}, "has no content"),
+    ("sft-simple", {"output": None}, "dropped without a word"),
+    ("dpo", {"chosen_messages": "42"}, "adds lists"),
+    ("dpo", {"chosen_messages": {"role": "assistant", "content": "x"}}, "wants a list of messages"),
+    ("dpo", {"margin": "high"}, "not a number"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change", "says"), BROKEN)
+def test_a_wrong_row_is_told(kind: str, change: dict[str, Any], says: str) -> None:
+    found = "\n".join(TARGET.kinds[kind].check(rows(kind)[0] | change))
+    assert says in found, found
+
+
+# Flags
+
+
+@pytest.mark.parametrize("version", ["0.11", "0.10", "0.9"])
+@pytest.mark.parametrize("kind", EXAMPLES)
+@pytest.mark.parametrize(
+    "settings", [{}, {"gpus": 8, "model": "Qwen/Qwen3-32B", "lora": 16, "logger": "wandb"}, {"nodes": 2}]
+)
+def test_every_flag_is_one_of_that_version(version: str, kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    for tools in ([], [WEATHER]):
+        command = TARGET.command(made(kind, tmp_path, tools=tools, rows=1000, version=version, **settings))
+        [(_, entry, flags)] = commands(command)
+        assert flags.keys() <= (DOTTED if version == "0.11" else FLAT)[entry], flags.keys()
+        assert "WANDB_API_KEY" in command if settings.get("logger") else "wandb" not in command
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_what_is_written_passes_its_own_check(kind: str, tmp_path: Path) -> None:
+    for tools in ([], [WEATHER]):
+        whole = made(kind, tmp_path, tools=tools)
+        for name, text in TARGET.files(whole).items():
+            (tmp_path / name).write_text(text, encoding="utf-8")
+            if name.endswith(".py"):
+                compile(text, name, "exec")
+        for data in whole.data:
+            data.path.touch()
+        assert list(TARGET.check_config(kind, tmp_path / "launch.sh")) == []
+
+
+def test_batches_fit(tmp_path: Path) -> None:
+    for rows_, gpus in ((3, 1), (103, 1), (1000, 8), (70, 4)):
+        [(_, _, flags)] = commands(TARGET.command(made("grpo", tmp_path, rows=rows_, gpus=gpus)))
+        samples = int(flags["rollout.batch_size"]) * int(flags["rollout.n_samples_per_prompt"])
+        assert int(flags["rollout.batch_size"]) <= rows_
+        assert samples % int(flags["train.batch_size"]) == 0
+        assert int(flags["train.batch_size"]) % (int(flags["train.micro_batch_size"]) * gpus) == 0
+        assert int(flags["vllm.num_engines"]) * int(flags["vllm.tensor_parallel_size"]) == gpus
+    with pytest.raises(UserError, match="separators"):
+        TARGET.command(made("sft", tmp_path / "a,b"))
+
+
+WRONG = [
+    ("train_sft --dataset a.jsonl --data.max_len 10", "--dataset is of OpenRLHF up to 0.10"),
+    ("train_sft --dataset a.jsonl --apply_chat_template", "flat flags"),
+    ("train_sft --data.datset a.jsonl", "did you mean --data.dataset"),
+    ("train_sft --data.dataset /gone.jsonl", "/gone.jsonl is not there"),
+    ("train_sft --data.input_key messages --data.apply_chat_template", "only the last assistant turn"),
+    ("train_dpo --eval.dataset a.jsonl --data.apply_chat_template", "--eval.split is test"),
+    ("train_ppo_ray --algo.advantage.estimator group_norm", "needs --rollout.n_samples_per_prompt"),
+    ("train_ppo_ray --data.prompt_dataset a", "there is no reward"),
+    ("train_ppo_ray \\\n  --rollout.batch_size 4 --train.batch_size 128", "more than the 4 samples"),
+]
+
+
+@pytest.mark.parametrize(("command", "says"), WRONG)
+def test_a_script_of_anybodys_is_checked(command: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text(f"set -x\n# train\ndeepspeed --module openrlhf.cli.{command}\n", encoding="utf-8")
+    found = list(TARGET.check_config("sft", tmp_path / "run.sh"))
+    assert any(says in problem.message and problem.line == 3 for problem in found), found
+
+
+# The reward server
+
+
+@contextmanager
+def reward_server(folder: Path, **variables: str) -> Iterator[str]:
+    (folder / "reward_server.py").write_text(TARGET.files(made("grpo", folder))["reward_server.py"], encoding="utf-8")
+    command = [sys.executable, str(folder / "reward_server.py"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=variables) as process:
+        try:
+            assert process.stdout
+            line = process.stdout.readline()
+            found = re.search(r"--reward\.remote_url (http\S+)", line)
+            assert found, line
+            yield found[1]
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def post(url: str, body: Any) -> tuple[int, Any]:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, json.loads(response.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+def test_the_reward_server(tmp_path: Path) -> None:
+    asked = "<|im_start|>user\nput it in \\boxed{7}<|im_end|>\n<|im_start|>assistant\n"
+    with environment() as server, reward_server(tmp_path, GYM_URL=server.url) as url:
+        body = {"query": [f"{asked}It is 42.<|im_end|>", f"{asked}It is 41."], "prompts": [asked] * 2, "labels": ["42"] * 2}
+        logs = {"answered": [1.0, 1.0]}
+        assert post(url, body) == (200, {"rewards": [1.0, 0.0], "scores": [1.0, 0.0], "extra_logs": logs})
+        live = rows("grpo")[1]["label"]
+        status, found = post(url, {"query": [f"{asked}0 calls"], "prompts": [asked], "labels": [live]})
+        assert (status, found["rewards"]) == (200, [1.0])
+        assert [path for path, _, _ in server.requests] == ["/seed_session", "/verify"]
+        for wrong in (b"{", b"[]", {"query": ["a"]}, {"query": ["a"], "prompts": [], "labels": []}):
+            status, found = post(url, wrong)
+            assert status == 400
+            assert found["error"]
+        status, found = post(url, {"query": ["a"], "prompts": ["a"], "labels": [""]})
+        assert status == 500
+        assert "no label" in found["error"]
+        assert post(url.replace("get_reward", "nothing"), {})[0] == 404
+        with urllib.request.urlopen(url.replace("get_reward", "health"), timeout=30) as response:
+            assert json.loads(response.read()) == {"status": "ok"}
+
+
+# OpenRLHF itself
+
+
+@pytest.fixture
+def openrlhf() -> Any:
+    pytest.importorskip("openrlhf")
+    return pytest.importorskip("openrlhf.datasets", exc_type=ImportError)
+
+
+@pytest.mark.trainers
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_its_data_sets_load_every_row(kind: str, openrlhf: Any, tmp_path: Path) -> None:
+    assert f"loaded {len(rows(kind))} rows with OpenRLHF" in str(TARGET.load(kind, written(kind, tmp_path)))
+
+
+@pytest.mark.trainers
+@pytest.mark.filterwarnings("ignore")
+def test_sft_trains_on_the_assistant_only_and_keeps_everything(openrlhf: Any, tmp_path: Path) -> None:
+    from rollforge.export.openrlhf.loader import dataset
+    from rollforge.export.trial import byte_tokenizer
+
+    tokenizer = byte_tokenizer()
+    data, _ = dataset("sft", written("sft", tmp_path), str(tmp_path / "cache"), tokenizer)
+    ids, _, mask = data[0]
+    text = tokenizer.decode(ids[0])
+    expected = (
+        '\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo", "days": [1, 2]}}\n</tool_call>'
+        '\n<tool_call>\n{"name": "clock", "arguments": {"zone": null}}\n</tool_call><|im_end|>\n'
+        "Snow; it is 12:05.<|im_end|>"
+    )
+    # The mask is that of the next token: it stands one place before what is trained on.
+    assert tokenizer.decode(ids[0][1:][mask[0][:-1].bool()]) == expected
+    assert '"items":{"type":"integer"}' in text
+    assert "<tool_response>\nsnow\n</tool_response>\n<tool_response>\n12:05" in text
+    assert text.count("null") == 2  # of the clock's schema and of the call
+
+
+@pytest.mark.trainers
+@pytest.mark.filterwarnings("ignore")
+def test_dpo_pairs_share_the_prompt_with_its_tools(openrlhf: Any, tmp_path: Path) -> None:
+    from rollforge.export.openrlhf.loader import dataset
+    from rollforge.export.trial import byte_tokenizer
+
+    tokenizer = byte_tokenizer()
+    data, _ = dataset("dpo", written("dpo", tmp_path), str(tmp_path / "cache"), tokenizer)
+    chosen, _, rejected, _, length = data[1]
+    assert tokenizer.decode(chosen[0][:length]) == tokenizer.decode(rejected[0][:length])
+    assert "<tools>" in tokenizer.decode(chosen[0][:length])
+    assert tokenizer.decode(rejected[0][length:]) == "No idea.<|im_end|>"
+
+
+@pytest.mark.trainers
+@pytest.mark.filterwarnings("ignore")
+def test_an_export_with_mixed_tools_of_more_than_one_block_loads(openrlhf: Any, tmp_path: Path) -> None:
+    from rollforge.export.openrlhf.loader import dataset
+    from rollforge.export.trial import byte_tokenizer, read_into
+
+    file = rollouts(tmp_path / "mixed.jsonl", 400, padding=60_000)
+    options = {"min_coverage": 0.0, "min_reward": 0.5, "workers": 1, "validation": 0.0}
+    export_rollouts([file], ["openrlhf:sft", "openrlhf:dpo"], tmp_path / "out", **options)
+    strategy = SimpleNamespace(args=SimpleNamespace(use_ms=False), print=print, is_rank_0=lambda: False)
+    for kind in ("sft", "dpo"):
+        train = tmp_path / "out" / f"openrlhf-{kind}" / "train.jsonl"
+        assert train.stat().st_size > 11 << 20
+        lines = train.read_text(encoding="utf-8").splitlines()
+        with read_into(str(tmp_path / "cache")):
+            loaded = openrlhf.utils.blending_datasets(str(train), None, strategy, dataset_split="train")
+        assert len(loaded) == len(lines) == 200
+        for at in range(0, 200, 29):
+            assert loaded[at] == json.loads(lines[at])
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join(lines[:3]) + "\n", encoding="utf-8")
+    tokenizer = byte_tokenizer()
+    pairs, given = dataset("dpo", few, str(tmp_path / "cache"), tokenizer)
+    assert len(pairs) == given == 3
+    assert "null" not in tokenizer.decode(pairs[2][0][0])
+
+
+class Engine:
+    """A scripted vLLM: token ids in, the next text's out."""
+
+    def __init__(self, tokenizer: Any, *texts: str) -> None:
+        self.tokenizer, self.texts, self.seen = tokenizer, list(texts), []
+
+    async def generate(self, tokens: list[int], params: Any, multi_modal_data: Any = None) -> Any:
+        self.seen.append(self.tokenizer.decode(tokens))
+        text = self.texts.pop(0)
+        ids = self.tokenizer(f"{text}<|im_end|>")["input_ids"]
+        return SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids, text=text, finish_reason="stop", logprobs=None)])
+
+
+def attempt(executor: Any, engine: Engine, row: dict[str, Any]) -> Any:
+    asked = engine.tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+    params = SimpleNamespace(max_tokens=500, logprobs=None)
+    return asyncio.run(executor.execute(asked, row["label"], params, 20_000, engine.tokenizer, engine))
+
+
+@pytest.mark.trainers
+@pytest.mark.filterwarnings("ignore")
+def test_the_single_turn_executor_gets_rewards(openrlhf: Any, tmp_path: Path) -> None:
+    agent = pytest.importorskip("openrlhf.utils.agent", exc_type=ImportError)
+    from rollforge.export.trial import byte_tokenizer
+
+    tokenizer = byte_tokenizer()
+    file = tmp_path / "reward_func.py"
+    file.write_text(TARGET.files(made("grpo", tmp_path))["reward_func.py"], encoding="utf-8")
+    row = rows("grpo")[0]
+    found = attempt(agent.SingleTurnAgentExecutor(str(file)), Engine(tokenizer, "It is 42."), row)
+    assert (float(found["reward"]), float(found["scores"])) == (1.0, 1.0)
+    with reward_server(tmp_path) as url:
+        for reply, reward in (("It is 42.", 1.0), ("It is 41.", 0.0)):
+            found = attempt(agent.SingleTurnAgentExecutor(url), Engine(tokenizer, reply), row)
+            assert found["reward"] == [reward]
+
+
+@pytest.mark.trainers
+@pytest.mark.filterwarnings("ignore")
+def test_the_agent_calls_tools_and_is_judged(openrlhf: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openrlhf.utils.agent", exc_type=ImportError)
+    from rollforge.export.trial import byte_tokenizer
+
+    tokenizer = byte_tokenizer()
+    agent = module(TARGET.files(made("grpo", tmp_path))["agent_func.py"], tmp_path, "agent_func.py")
+    plain, live = rows("grpo")
+    found = attempt(agent.AgentExecutor(), Engine(tokenizer, "It is 42."), plain)
+    assert found["reward"] == 1.0
+    called = (
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "verify", "arguments": {}}\n</tool_call>'
+    )
+    engine = Engine(tokenizer, called, "I made 2 calls.")
+    with environment() as server:
+        monkeypatch.setenv("GYM_URL", server.url)
+        found = attempt(agent.AgentExecutor(), engine, live)
+    assert found["reward"] == 1.0
+    assert float(found["extra_logs"]["tool_turns"]) == 1.0
+    assert [path for path, _, _ in server.requests] == ["/seed_session", "/weather", "/verify"]
+    assert engine.seen[1].endswith(
+        "</tool_call><|im_end|>\n<|im_start|>user\n<tool_response>\n"
+        '{"said": {"city": "Oslo"}}\n</tool_response>\n<tool_response>\n{"error": "there is no tool \'verify\'"}\n'
+        "</tool_response><|im_end|>\n<|im_start|>assistant\n"
+    )
+    spoken = "".join(tokenizer.decode(found["observation_tokens"][start:end]) for start, end in found["action_ranges"])
+    assert spoken == f"{called}<|im_end|>I made 2 calls.<|im_end|>"
+
+
+@pytest.mark.trainers
+def test_the_flags_are_those_of_the_installed_parsers(openrlhf: Any) -> None:
+    import importlib.util
+
+    release = pytest.importorskip("importlib.metadata").version("openrlhf")
+    if not release.startswith("0.11."):
+        pytest.skip(f"OpenRLHF {release} may have other flags than 0.11")
+    found = importlib.util.find_spec("openrlhf")
+    assert found
+    assert found.submodule_search_locations
+    for command, flags in DOTTED.items():
+        text = (Path(found.submodule_search_locations[0]) / "cli" / f"{command}.py").read_text(encoding="utf-8")
+        assert set(re.findall(r'"--([A-Za-z_][\w.]*)"', text)) <= flags

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollforge.export.pairs import Attempt, Funnel, Pairing, left_over, pair_up
+
+
+def attempts(*rewards: float, lengths: list[int] | None = None) -> list[Attempt]:
+    return [Attempt(reward, (lengths or [10] * 99)[at], 0, at) for at, reward in enumerate(rewards)]
+
+
+def never(one: Attempt, other: Attempt) -> bool:
+    return False
+
+
+def places(found: list[tuple[Attempt, Attempt]]) -> list[tuple[int, int]]:
+    return [(chosen.at, rejected.at) for chosen, rejected in found]
+
+
+def test_best_and_worst_make_one_pair_and_ties_go_to_the_shorter_then_the_first() -> None:
+    found = attempts(1, 1, 0, 0, 0.5, lengths=[30, 20, 10, 10, 5])
+    assert pair_up(found, Pairing(), never) == ([(found[1], found[2])], "paired")
+
+
+@pytest.mark.parametrize(
+    ("rewards", "how", "outcome"),
+    [
+        ([1], {}, "one attempt"),
+        ([0.5, 0.5], {}, "equal rewards"),
+        ([0.5, 0.4], {}, "gap too small"),
+        ([0.6, 0.1], {"strategy": "stratified"}, "none high enough"),
+        ([0.9, 0.5], {"strategy": "stratified"}, "none low enough"),
+        ([0.9, 0.3], {"strategy": "stratified"}, "paired"),
+        ([0.9, 0.7], {}, "paired"),  # a gap of 0.2, whatever floating point makes of it
+        ([1, 0], {"min_gap": 0}, "paired"),
+        ([1, 1], {"min_gap": 0}, "equal rewards"),
+    ],
+)
+def test_what_becomes_of_a_task(rewards: list[float], how: dict[str, object], outcome: str) -> None:
+    pairs, found = pair_up(attempts(*rewards), Pairing(**how), never)  # type: ignore[arg-type]
+    assert found == outcome
+    assert bool(pairs) == (outcome == "paired")
+
+
+def test_equal_texts_fall_to_the_next_candidate() -> None:
+    found = attempts(1, 0.8, 0)
+    pairs, _ = pair_up(found, Pairing(), lambda one, other: (one.at, other.at) == (0, 2))
+    assert places(pairs) == [(1, 2)]
+    assert pair_up(found, Pairing(), lambda one, other: True) == ([], "equal texts")
+
+
+def test_all_pairs_are_the_widest_and_capped() -> None:
+    found = attempts(1, 0.9, 0.1, 0)
+    pairs, _ = pair_up(found, Pairing(pick="all_pairs", max_pairs=3), never)
+    assert places(pairs) == [(0, 3), (0, 2), (1, 3)]
+
+
+def test_margin_takes_the_closest_below() -> None:
+    pairs, _ = pair_up(attempts(1, 0.9, 0.75, 0), Pairing(pick="margin"), never)
+    assert places(pairs) == [(0, 2), (1, 3)]
+
+
+def test_length_matched_prefers_alike_lengths() -> None:
+    found = attempts(1, 0.9, 0, 0.1, lengths=[100, 500, 490, 101])
+    pairs, _ = pair_up(found, Pairing(pick="length_matched"), never)
+    assert places(pairs) == [(0, 3), (1, 2)]
+
+
+def test_what_is_left_over_is_in_no_pair() -> None:
+    found = attempts(0.9, 0.8, 0.1)
+    how = Pairing(strategy="stratified")
+    pairs, _ = pair_up(found, how, never)
+    assert places(pairs) == [(0, 2)]
+    assert left_over(found, pairs, how) == ([found[1]], [])
+
+
+rewards = st.lists(st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0]), max_size=40)
+
+
+@given(
+    rewards,
+    st.sampled_from(["same_prompt", "stratified"]),
+    st.sampled_from(["best_worst", "all_pairs", "margin", "length_matched"]),
+    st.sampled_from([0.0, 0.2, 0.5]),
+    st.randoms(use_true_random=False),
+)
+def test_pairs_keep_what_they_promise(
+    rewards: list[float], strategy: str, pick: str, gap: float, rng: random.Random
+) -> None:
+    how = Pairing(strategy=strategy, pick=pick, min_gap=gap)  # type: ignore[arg-type]
+    found = attempts(*rewards)
+    pairs, outcome = pair_up(found, how, never)
+    assert (outcome == "paired") == bool(pairs)
+    assert len(pairs) <= how.max_pairs
+    for chosen, rejected in pairs:
+        assert chosen.reward > rejected.reward
+        assert chosen.reward - rejected.reward >= gap - 1e-9
+        if strategy == "stratified":
+            assert chosen.reward >= how.high_threshold
+            assert rejected.reward <= how.low_threshold
+    if strategy == "stratified" or pick != "all_pairs":
+        used = [one for pair in pairs for one in pair]
+        assert len(set(used)) == len(used)
+    shuffled = list(found)
+    rng.shuffle(shuffled)
+    assert pair_up(shuffled, how, never) == (pairs, outcome)
+
+
+def test_the_funnel_adds_up_and_says_what_would_give_more() -> None:
+    how = Pairing()
+    funnel = Funnel()
+    for group in ([1.0], [0.6, 0.5], [0.55, 0.45], [1.0, 1.0]):
+        found = attempts(*group)
+        pairs, outcome = pair_up(found, how, never)
+        funnel.count(found, outcome, len(pairs), how)
+    numbers = funnel.row()
+    assert numbers == {"tasks": 4, "one attempt": 1, "equal rewards": 1, "gap too small": 2, "pairs": 0}
+    assert funnel.advice(how) == ["--min-gap 0.1 would give pairs for 2 tasks"]
+    assert "0 pairs of 4 tasks" in str(funnel.few(how))
+
+
+def test_one_attempt_each_asks_for_repeats() -> None:
+    funnel = Funnel()
+    for _ in range(10):
+        funnel.count(attempts(1), "one attempt", 0, Pairing())
+    assert funnel.advice(Pairing()) == ["collect with --repeats 4 or more: 100% of the tasks have one attempt"]
+
+
+def test_stratified_says_what_the_other_strategy_would_give() -> None:
+    how = Pairing(strategy="stratified")
+    funnel = Funnel()
+    found = attempts(0.6, 0.1)
+    funnel.count(found, pair_up(found, how, never)[1], 0, how)
+    assert funnel.advice(how)[0] == "--strategy same_prompt would give pairs for 1 tasks"
+    assert "--across-prompts" in funnel.advice(how)[1]
