@@ -17,11 +17,22 @@ demo: $(VENV)/core
 	@echo
 	$(BIN)/rollforge show $(RUN) --best --worst
 	@echo
+	@echo "Rollouts become training data: duplicates out, a split without leaks, then four trainers' formats, each checked."
+	@echo
+	$(BIN)/rollforge curate $(RUN) --dedup both --split 90/10 --out $(RUN)/data
+	@echo
+	$(BIN)/rollforge export $(RUN)/data --to nemo-rl:grpo --to trl:sft --to verl:grpo --to openrlhf:dpo --out $(RUN)/training
+	@echo
+	$(BIN)/rollforge check $(RUN)/training
+	@echo
+	@cd $(RUN)/training && find . -type f | sort
+	@echo
 	@echo "What next:"
 	@echo "  . $(BIN)/activate                            # then, as often as you like:"
 	@echo "  rollforge env list                             # the environments there are"
 	@echo "  rollforge env new my_env.py                    # your own: a prompt, a verifier, a dozen lines"
 	@echo "  rollforge collect my_env.py --model scripted:perfect --repeats 4"
+	@echo "  rollforge advise $(RUN)   # which algorithm the data fits, and what to collect next"
 	@echo "  rollforge collect arithmetic --model chat:MODEL --base-url http://localhost:8000/v1   # vLLM, Ollama, llama.cpp ..."
 
 test: $(VENV)/dev
@@ -69,12 +80,13 @@ $(VENV)/extras: $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --editable '.[train,math]'
 	@touch $@
 
-# Without their dependencies, which want CUDA; what their data set classes and reward managers import follows.
+# Without their dependencies, which want CUDA; what their data set classes and reward managers import follows, in verl's
+# own versions of transformers and tensordict.
 $(VENV)/trainers: $(VENV)/extras
 	$(BIN)/python -m pip install --quiet --editable '.[trl,parquet]' peft
 	$(BIN)/python -m pip install --quiet --no-deps verl openrlhf
-	$(BIN)/python -m pip install --quiet accelerate cachetools codetiming dill fastapi hydra-core jsonlines pandas pillow \
-		pylatexenc ray tensordict torchdata uvicorn
+	$(BIN)/python -m pip install --quiet accelerate cachetools codetiming dill fastapi httpx hydra-core jsonlines pandas pillow \
+		pylatexenc ray torchdata uvicorn 'transformers>=5.5.3,<5.11' 'tensordict>=0.8,<=0.10.0,!=0.9.0'
 	@touch $@
 
 $(VENV)/docs: $(VENV)/dev

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rollforge.bulk.record import Record
 from rollforge.curate.distinct import Signatures
 from rollforge.curate.near import NearArgs, Signature, bands, clusters, signature_of, similarity, steps
 from rollforge.curate.words import Grams, normal
@@ -45,7 +46,8 @@ def jaccard(one: str, other: str, n: int = 5) -> float:
 
 
 def signature(text: str, size: int = 128) -> Any:
-    return np.frombuffer(signature_of(Signature("prompt", 5, size).made(normal(text), text, b"")), np.uint8)
+    fact = Signature("prompt", 5, size)
+    return np.frombuffer(signature_of(fact.complete([fact(Record(line(text)))])[0]), np.uint8)
 
 
 def test_similar_prompts_are_one_cluster_and_one_prompt_stays_with_all_its_rows() -> None:
@@ -216,7 +218,7 @@ def test_the_order_of_the_rows_decides_nothing_but_which_is_first(order: list[in
 def test_signatures_are_the_same_in_every_process() -> None:
     code = (
         "from rollforge.curate.near import *; from rollforge.bulk.record import Record;"
-        "print(Signature('prompt', 5, 128)(Record(open(0, 'rb').read())).hex())"
+        "fact = Signature('prompt', 5, 128); print(fact.complete([fact(Record(open(0, 'rb').read()))])[0].hex())"
     )
     row = line("What is the sum of 3 + 4 and of the numbers — “five” and 六七?", env="e")
     shown = {
@@ -243,6 +245,21 @@ def test_equal_grams_have_equal_hashes_and_others_do_not(text: str, n: int) -> N
     assert len(hashes) == len(grams)
     for one, other in combinations(range(len(grams)), 2):
         assert (hashes[one] == hashes[other]) == (grams[one] == grams[other])
+
+
+@given(st.lists(st.text("ab ", max_size=12), min_size=1, max_size=6), st.integers(1, 4))
+def test_texts_together_have_the_hashes_that_they_have_alone(texts: list[str], n: int) -> None:
+    words = [text.encode() for text in texts]
+    hashes, counts = Grams.of_many(words, n)
+    assert hashes.tolist() == [each for text in words for each in Grams(text).hashes(n).tolist()]
+    assert counts.tolist() == [len(Grams(text).hashes(n)) for text in words]
+
+
+def test_signatures_made_together_are_those_made_alone() -> None:
+    rng = random.Random(4)
+    fact = Signature("prompt", 5, 128)
+    texts = [fact(Record(line(text(rng, size)))) for size in (1, 3, 5, 40, 400, 5000) * 3]
+    assert fact.complete([*texts, texts[0]]) == [fact.complete([each])[0] for each in [*texts, texts[0]]]
 
 
 def test_a_long_text() -> None:

@@ -68,7 +68,7 @@ def run(args: PresetArgs, rows: Sequence[Record], groups: str, folder: Path) -> 
 def test_filters(values: dict[str, Any], wanted: list[str]) -> None:
     args = preset(**values)
     assert expressions(args) == wanted
-    assert [step.name for step in steps(args)] == [*(f"filter {text}" for text in wanted), f"look {args.name}"]
+    assert [step.name for step in steps(args)] == [*(f"filter {text}" for text in wanted), f"check for {args.name}"]
 
 
 def test_a_saved_recipe_says_all() -> None:

@@ -93,8 +93,8 @@ BROKEN = [
     ("sft", {"messages": [{"role": "user", "content": "x"}]}, "nothing of this row is trained on"),
     ("sft", {"messages": [{"role": "assistant"}]}, "has no content"),
     ("sft-simple", {"output": None}, "dropped without a word"),
-    ("dpo", {"chosen_messages": "42"}, "adds lists"),
-    ("dpo", {"chosen_messages": {"role": "assistant", "content": "x"}}, "wants a list of messages"),
+    ("dpo", {"chosen": "42"}, "adds lists"),
+    ("dpo", {"chosen": {"role": "assistant", "content": "x"}}, "wants a list of messages"),
     ("dpo", {"margin": "high"}, "not a number"),
 ]
 

@@ -127,29 +127,45 @@ def _chat(items: list[Item], dialect: Dialect) -> list[Json] | None:
     if dialect.tokens or not dialect.flat:
         return None
     messages: list[Json] = []
-    turn: _Turn | None = None
+    # What one model call said, as `records.messages.Turn` puts it together.
+    thoughts: list[str] = []
+    told: str | None = None
+    calls: list[Json] = []
+    tokens = started = False
     for item in items:
         kind = item.type or ("message" if item.role is not None else "")
-        said = kind == "message" and (item.role or "assistant") == "assistant"
-        if kind == "function_call" or kind == "reasoning" or said:
-            if (
-                turn is not None
-                and not turn.calls
-                and (turn.tokens or (kind != "function_call" and turn.content is not None))
-            ):
-                messages.append(turn.message(dialect))
-                turn = None
-            if turn is None:
-                turn = _Turn()
-            if not turn.add(kind, item):
-                return None
+        said = kind == "reasoning" or (kind == "message" and (item.role or "assistant") == "assistant")
+        if said or kind == "function_call":
+            if started and not calls and (tokens or (said and told is not None)):
+                messages.append(_turn(thoughts, told, calls, dialect))
+                thoughts, told, tokens = [], None, False
+            started = True
+            if item.generation_token_ids:
+                tokens = True
+            if kind == "function_call":
+                if item.name is None or item.role or item.content or item.summary or item.output:
+                    return None
+                function = {"name": item.name, "arguments": item.arguments or ""}
+                calls.append({"id": item.call_id, "type": "function", "function": function})
+            elif kind == "reasoning":
+                parts = item.content or item.summary
+                if parts:
+                    thoughts.append(all_text(parts))
+            else:
+                text = _text(item.content)
+                if text is None or item.name or item.call_id or item.arguments or item.output or item.summary:
+                    return None
+                if not told:
+                    told = text
+                elif text:
+                    told = f"{told}\n{text}"
             continue
         text = _text(item.content if kind == "message" else item.output)
         if text is None or item.generation_token_ids or item.name or item.arguments or item.summary:
             return None
-        if turn is not None:
-            messages.append(turn.message(dialect))
-            turn = None
+        if started:
+            messages.append(_turn(thoughts, told, calls, dialect))
+            thoughts, told, calls, tokens, started = [], None, [], False, False
         if kind == "message":
             if item.call_id or item.output:
                 return None
@@ -160,59 +176,25 @@ def _chat(items: list[Item], dialect: Dialect) -> list[Json] | None:
             messages.append({"role": "tool", "tool_call_id": item.call_id, "content": text})
         else:
             return None
-    if turn is not None:
-        messages.append(turn.message(dialect))
+    if started:
+        messages.append(_turn(thoughts, told, calls, dialect))
     return messages
 
 
-class _Turn:
-    """What one model call said, as `records.messages.Turn` puts it together."""
-
-    __slots__ = ("calls", "content", "reasoning", "tokens")
-
-    def __init__(self) -> None:
-        self.reasoning: list[str] = []
-        self.content: str | None = None
-        self.calls: list[Json] = []
-        self.tokens = False
-
-    def add(self, kind: str, item: Item) -> bool:
-        """False for what only the reference knows."""
-        if item.generation_token_ids:
-            self.tokens = True
-        if kind == "function_call":
-            if item.name is None or item.role or item.content or item.summary or item.output:
-                return False
-            function = {"name": item.name, "arguments": item.arguments or ""}
-            self.calls.append({"id": item.call_id, "type": "function", "function": function})
-        elif kind == "reasoning":
-            parts = item.content or item.summary
-            if parts:
-                self.reasoning.append(all_text(parts))
-        else:
-            text = _text(item.content)
-            if text is None or item.name or item.call_id or item.arguments or item.output or item.summary:
-                return False
-            if not self.content:
-                self.content = text
-            elif text:
-                self.content = f"{self.content}\n{text}"
-        return True
-
-    def message(self, dialect: Dialect) -> Json:
-        content = self.content
-        message: Json = {"role": "assistant", "content": ""}
-        if self.reasoning:
-            thought = "\n\n".join(self.reasoning)
-            if dialect.reasoning == "think":
-                end = "</think>" if content is not None or self.calls else ""
-                content = f"<think>{thought}{end}{content or ''}"
-            elif dialect.reasoning != "none":
-                message[dialect.reasoning] = thought
-        message["content"] = content or ""
-        if self.calls:
-            message["tool_calls"] = self.calls
-        return message
+def _turn(thoughts: list[str], told: str | None, calls: list[Json], dialect: Dialect) -> Json:
+    message: Json = {"role": "assistant", "content": ""}
+    content = told
+    if thoughts:
+        thought = "\n\n".join(thoughts)
+        if dialect.reasoning == "think":
+            end = "</think>" if content is not None or calls else ""
+            content = f"<think>{thought}{end}{content or ''}"
+        elif dialect.reasoning != "none":
+            message[dialect.reasoning] = thought
+    message["content"] = content or ""
+    if calls:
+        message["tool_calls"] = calls
+    return message
 
 
 _TEXTS = frozenset(("output_text", "input_text", "text"))

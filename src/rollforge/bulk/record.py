@@ -38,19 +38,41 @@ class _Response(msgspec.Struct, gc=False):
     model: msgspec.Raw = _NOTHING
 
 
+class _About(msgspec.Struct, gc=False):
+    """A response without its output, which is nearly all of it."""
+
+    usage: msgspec.Raw = _NOTHING
+    incomplete_details: msgspec.Raw = _NOTHING
+    status: msgspec.Raw = _NOTHING
+    model: msgspec.Raw = _NOTHING
+
+
+class _Asked:
+    """What a row was asked, and what was made of it; attempts at a task share it."""
+
+    __slots__ = ("chats", "mark", "params")
+
+    def __init__(self, params: _Params) -> None:
+        self.params = params
+        self.mark: tuple[bytes, str] | None = None
+        self.chats: dict[int, tuple[Dialect, list[Json]]] = {}
+
+
 _TOP = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _PARAMS = msgspec.json.Decoder(_Params | None)
 _RESPONSE = msgspec.json.Decoder(_Response | None)
+_ABOUT = msgspec.json.Decoder(_About | None)
 _OUTPUT = msgspec.json.Decoder(list[Item])
 _LOOSE = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _OWN = frozenset(("responses_create_params", "response", "output", "usage", "reward", "rollforge"))
+_SCORED = Outcome.SCORED
 _NUMBERS = frozenset(b"-0123456789tf")
 
 
 class Record:
     """A usable row. Raises `UserError` saying what is wrong with it: when made, or when the broken part is asked for."""
 
-    __slots__ = ("_params", "_prompt", "_response", "_rollout", "_top", "block", "env", "line", "outcome", "reward")
+    __slots__ = ("_asked", "_response", "_rollout", "_top", "block", "env", "line", "outcome", "reward")
 
     line: bytes
     """As it stands in the file, without the line end."""
@@ -66,30 +88,40 @@ class Record:
         self.line = line
         self._top = top = _split(line)
         self._rollout: Rollout | None = None
-        self._prompt: tuple[bytes, str] | None = None
         self._response: _Response | None = None
+        params = bytes(top.get("responses_create_params", b"null"))
+        asked = _asked.get(params)
+        self._asked = self._ask(params) if asked is None else asked
+        self.block = block = block_of(_loads(top["rollforge"])) if "rollforge" in top else {}
+        if block or "_ng_failure_class" in top:
+            names = ("_ng_failure_class", "_ng_failure_judge_error")
+            self.outcome, _ = outcome_of({name: _loads(top.get(name)) for name in names}, dict(block))
+            judged = self.outcome.judged
+        else:
+            self.outcome, judged = _SCORED, True
+        if judged:
+            text = bytes(top.get("reward", b"null"))
+            reward = _rewards.get(text)
+            self.reward = _reward(text) if reward is None else reward
+            if b'"output"' not in bytes(top.get("response", b"null")) and "output" not in top:
+                raise self._problem("no response.output and no output")
+        else:
+            self.reward = None
+        self.env = block.get("env") or self.agent or env
+
+    def _ask(self, raw: bytes) -> _Asked:
         try:
-            params = _PARAMS.decode(top.get("responses_create_params", b"null"))
+            params = _PARAMS.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise self._problem(error) from None
         if params is None:
             raise UserError("no responses_create_params")
         if bytes(params.input) in (b"", b"null"):
             raise UserError("responses_create_params.input is missing")
-        self._params = params
-        self.block = block = block_of(_loads(top["rollforge"])) if "rollforge" in top else {}
-        if block or "_ng_failure_class" in top:
-            names = ("_ng_failure_class", "_ng_failure_judge_error")
-            self.outcome, _ = outcome_of({name: _loads(top.get(name)) for name in names}, dict(block))
-        else:
-            self.outcome = Outcome.SCORED
-        if self.outcome.judged:
-            self.reward = reward_of(_loads(top.get("reward")))
-            if b'"output"' not in bytes(top.get("response", b"null")) and "output" not in top:
-                raise self._problem("no response.output and no output")
-        else:
-            self.reward = None
-        self.env = block.get("env") or self.agent or env
+        if len(_asked) >= 64:
+            _asked.clear()
+        asked = _asked[raw] = _Asked(params)
+        return asked
 
     @property
     def task(self) -> str:
@@ -113,7 +145,7 @@ class Record:
 
     @property
     def model(self) -> str | None:
-        name = self.block.get("model") or _loads(self._answer().model)
+        name = self.block.get("model") or _loads(self._about().model)
         return name if isinstance(name, str) else None
 
     @property
@@ -127,18 +159,19 @@ class Record:
         return self._prompt_of()[1]
 
     def _prompt_of(self) -> tuple[bytes, str]:
-        if self._prompt is None:
-            key = (bytes(self._params.input), self._params.instructions)
+        asked = self._asked
+        if asked.mark is None:
+            key = (bytes(asked.params.input), asked.params.instructions)
             found = _prompts.get(key)
             if found is None:
                 if len(_prompts) >= 2048:
                     _prompts.clear()
                 chat = self.prompt_messages()
-                asked = next((message["content"] for message in reversed(chat) if message["role"] == "user"), "")
+                question = next((message["content"] for message in reversed(chat) if message["role"] == "user"), "")
                 mark = digest(dumps([[message["role"], message["content"]] for message in chat]))
-                found = _prompts[key] = (mark, text_of(asked)[:320])
-            self._prompt = found
-        return self._prompt
+                found = _prompts[key] = (mark, text_of(question)[:320])
+            asked.mark = found
+        return asked.mark
 
     @property
     def group(self) -> bytes:
@@ -147,12 +180,19 @@ class Record:
         return digest(b"\0".join((self.env.encode(), self.task.encode(), self.prompt)))
 
     def prompt_messages(self, dialect: Dialect = TEMPLATE) -> list[Json]:
-        """The prompt as chat messages, `instructions` leading."""
-        found = input_chat(self._params.input, dialect)
+        """The prompt as chat messages, `instructions` leading. Shared between rows: not to be changed."""
+        chats = self._asked.chats
+        known = chats.get(id(dialect))
+        if known is not None and known[0] is dialect:
+            return known[1]
+        params = self._asked.params
+        found = input_chat(params.input, dialect)
         if found is None:
-            return _known(messages(self.params, (), dialect))
-        instructions = self._params.instructions
-        return [{"role": "system", "content": instructions}, *found] if instructions else found
+            found = _known(messages(self.params, (), dialect))
+        elif params.instructions:
+            found = [{"role": "system", "content": params.instructions}, *found]
+        chats[id(dialect)] = (dialect, found)
+        return found
 
     def response_messages(self, dialect: Dialect = TEMPLATE) -> list[Json]:
         """What followed the prompt as chat messages. Raises `UserError` for items that chat messages cannot hold."""
@@ -163,14 +203,19 @@ class Record:
     def items(self) -> list[Item]:
         """The response's items, of each what `bulk.conversation` knows. Raises `UserError` for what is no list of items."""
         found = self._answer().output
-        usual = found and all(item.kind and (item.type != "function_call" or item.name is not None) for item in found)
-        return found if usual else [item_of(item) for item in self.rollout.output]  # type: ignore[return-value]
+        if found:
+            for item in found:
+                if item.name is None if item.type == "function_call" else not item.type and item.role is None:
+                    break
+            else:
+                return found  # type: ignore[return-value]
+        return [item_of(item) for item in self.rollout.output]
 
     @property
     def tools(self) -> list[Json]:
         """The tools offered, flat (`{type, name, description, parameters, strict}`); nested ones become flat. Shared between
         rows: not to be changed."""
-        raw = bytes(self._params.tools or b"null")
+        raw = bytes(self._asked.params.tools or b"null")
         found = _tools.get(raw)
         if found is None:
             value = loads(raw)
@@ -193,7 +238,7 @@ class Record:
     @property
     def usage(self) -> Json:
         """Token counts of the response; {} if unknown."""
-        raw = self._answer().usage or self._top.get("usage")
+        raw = self._about().usage or self._top.get("usage")
         usage = orjson.loads(bytes(raw)) if raw else None
         return usage if isinstance(usage, dict) else {}
 
@@ -205,7 +250,7 @@ class Record:
     @property
     def incomplete(self) -> str | None:
         """Why the response was cut short (`max_output_tokens`, `max_turns`, ...); None if it was not."""
-        answer = self._answer()
+        answer = self._about()
         details = _loads(answer.incomplete_details)
         if details:
             return str(details.get("reason") or "unknown") if isinstance(details, dict) else str(details)
@@ -247,16 +292,26 @@ class Record:
     @property
     def agent(self) -> str | None:
         """The name in `agent_ref`."""
-        if "agent_ref" in self.block.get(SHADOWED, ()):
+        if self.block and "agent_ref" in self.block.get(SHADOWED, ()):
             return agent_name(self.block[SHADOWED])
         raw = bytes(self._top.get("agent_ref", b""))
         if not raw:
             return None
-        if raw not in _agents:
+        name = _agents.get(raw)
+        if name is None:
             if len(_agents) >= 256:
                 _agents.clear()
-            _agents[raw] = agent_name({"agent_ref": loads(raw)})
-        return _agents[raw]
+            name = _agents[raw] = agent_name({"agent_ref": loads(raw)})
+        return name
+
+    def _about(self) -> _Response | _About:
+        """What is known of the response beside its output."""
+        if self._response is not None:
+            return self._response
+        try:
+            return _ABOUT.decode(self._top.get("response", b"null")) or _About()
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return self._answer()
 
     def _answer(self) -> _Response:
         """The response; without its output where that is unusual or missing."""
@@ -293,10 +348,20 @@ def digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
+_asked: dict[bytes, _Asked] = {}
 _prompts: dict[tuple[bytes, str | None], tuple[bytes, str]] = {}
 _tools: dict[bytes, list[Json]] = {}
 _agents: dict[bytes, str | None] = {}
+_rewards: dict[bytes, float] = {}
 # Repeats of a task stand near each other and share prompt, tools and agent: what was made of them is kept for a while.
+
+
+def _reward(text: bytes) -> float:
+    reward = reward_of(loads(text))
+    if len(_rewards) >= 1024:
+        _rewards.clear()
+    _rewards[text] = reward
+    return reward
 
 
 def _known(chat: list[Json]) -> list[Json]:

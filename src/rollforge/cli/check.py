@@ -105,10 +105,9 @@ def _print(checked: Checked, why: str) -> None:
     for name, about in checked.files.items():
         longest = f"longest row {about['longest_row_bytes'] / 1000:,.1f} kB (line {about['longest_row_line']})"
         print(f"{visible(name)}: {plural(about['rows'], 'row')}, {plural(about['distinct_prompts'], 'prompt')}, {longest}")
-    for problem in checked.problems:
-        place = f"{problem.file}:{problem.line}" if problem.line else problem.file
-        print(visible(f"{place}: {problem.level}: {problem.message}"))
-    errors, warnings = checked.errors, len(checked.problems) - checked.errors
+    for line in checked.lines():
+        print(visible(line))
+    errors, warnings = checked.errors, checked.warnings
     counts = f"{plural(errors, 'error')}, {plural(warnings, 'warning')}" if checked.problems else "no problems"
     print(f"{checked.target}: {counts}; {visible(checked.loader)}")
 

@@ -139,6 +139,7 @@ def _report(found: Exported) -> str:
 
 def _target(one: Done, found: Exported) -> list[str]:
     from rollforge.export.card import funnel
+    from rollforge.export.check import summarised
 
     lines = [one.name]
     width = max(len(text) for text, _ in funnel(one, found))
@@ -148,10 +149,10 @@ def _target(one: Done, found: Exported) -> list[str]:
         lines.append(f"  warning: {warning}")
     if not one.files:
         return [*lines, "  no rows: nothing was written"]
-    for problem in one.problems[:_SHOWN]:
-        lines.append(f"  {problem.level}: {problem}")
-    if len(one.problems) > _SHOWN:
-        lines.append(f"  ... and {len(one.problems) - _SHOWN} more: {one.folder}/check.json")
+    problems = summarised(one.problems)
+    lines += [f"  {problem.removeprefix(f'{one.folder}/')}" for problem in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        lines.append(f"  ... and {len(problems) - _SHOWN} more: {one.folder}/check.json")
     lines.append(f"  check: {one.loader}")
     lines += [f"  {one.folder}/{file.name}  {file.tally.rows:,} rows" for file in one.files]
     launch = next((name for name in one.beside if name.endswith(".sh")), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any, Literal, get_args
@@ -108,14 +109,14 @@ def firsts(numbers: Any, count: int, rank: Any = None) -> Any:
 
 def response_digest(record: Record) -> bytes:
     """16 bytes that say which response this is: roles, texts, calls with their arguments as values; no ids."""
-    parts: list[str] = []
+    parts = []
     for message in record.response_messages():
-        parts += (str(message.get("role")), _text(message.get("content")), message.get("refusal") or "")
-        for call in message.get("tool_calls") or ():
-            parts += ("call", str(call["function"]["name"]), _canonical(call["function"]["arguments"]))
-    # With the lengths in front no text can pass for two.
-    lengths = " ".join([str(len(part)) for part in parts])
-    return digest(f"{lengths}\n{''.join(parts)}".encode("utf-8", "surrogatepass"))
+        calls = [
+            (call["function"]["name"], _canonical(call["function"]["arguments"])) for call in message.get("tool_calls") or ()
+        ]
+        parts.append((message.get("role"), message.get("content"), message.get("refusal") or None, calls))
+    # Of kilobytes in half the time that `digest` takes.
+    return hashlib.sha256(dumps(parts, sort_keys=True)).digest()[:16]
 
 
 def response_length(record: Record) -> int:
@@ -123,10 +124,6 @@ def response_length(record: Record) -> int:
     from rollforge.curate.words import said
 
     return len(said(record.response_messages()))
-
-
-def _text(content: Any) -> str:
-    return content if isinstance(content, str) else dumps(content, sort_keys=True).decode()
 
 
 def _canonical(arguments: str) -> str:

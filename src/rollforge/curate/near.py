@@ -11,11 +11,11 @@ third is one cluster (union-find).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -164,6 +164,18 @@ def signature_fact(of: Of = "prompt", words: int = WORDS, hashes: int = HASHES) 
     return f"near {of} {words} {hashes}", Signature(of, words, hashes)
 
 
+class Text(NamedTuple):
+    """What a signature is made of."""
+
+    words: bytes
+    """In normal form; of a text without words (signs only, emoji) the text as it stands."""
+    digest: bytes
+    length: int
+    """In characters."""
+    salt: int
+    """Texts are comparable only if it is the same: it stands for what they have beside words."""
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
     """A fact: the digest of the text (16 bytes), its length (4), its signature (`hashes`)."""
@@ -172,33 +184,46 @@ class Signature:
     words: int
     hashes: int
 
-    def __call__(self, record: Record) -> bytes:
+    def __call__(self, record: Record) -> Text:
         if self.of == "response":
-            text = said(record.response_messages())
-            return self.made(normal(text), text, b"")
-        key = (record.prompt, self)
-        found = _signatures.get(key)
+            return _text(said(record.response_messages()), b"")
+        found = _texts.get(record.prompt)
         if found is None:
-            if len(_signatures) >= 2048:
-                _signatures.clear()
-            text, beside = asked(record.prompt_messages())
-            found = _signatures[key] = self.made(normal(text), text, beside)
+            if len(_texts) >= 2048:
+                _texts.clear()
+            found = _texts[record.prompt] = _text(*asked(record.prompt_messages()))
         return found
 
-    def made(self, words: bytes, text: str, beside: bytes) -> bytes:
-        """`beside`: texts are comparable only if it is the same."""
-        import numpy as np
+    def complete(self, texts: Sequence[Text]) -> list[bytes]:
+        """The values of the fact, for many texts at once: array operations cost the same for one as for a thousand words."""
+        distinct = list(dict.fromkeys(texts))
+        made: dict[Text, bytes] = {}
+        start = 0
+        while start < len(distinct):
+            stop, size = start, 0
+            while stop < len(distinct) and (stop == start or size + len(distinct[stop].words) < _LETTERS):
+                size += len(distinct[stop].words) + 1
+                stop += 1
+            some = distinct[start:stop]
+            found = sketches(
+                *gram_hashes([text.words for text in some], [text.salt for text in some], self.words), self.hashes
+            )
+            for text, signature in zip(some, found, strict=True):
+                made[text] = text.digest + text.length.to_bytes(4, "little") + signature.tobytes()
+            start = stop
+        return [made[text] for text in texts]
 
-        # What has no words (signs only, emoji) is compared as it stands.
-        hashes = Grams(words or text.encode("utf-8", "replace")).hashes(self.words)
-        if beside:
-            hashes ^= np.uint64(int.from_bytes(beside[:8], "little"))
-            hashes *= np.uint64(_ODD)
-        return digest(words + beside) + len(text).to_bytes(4, "little") + sketch(hashes, self.hashes)
 
-
-_signatures: dict[tuple[bytes, Signature], bytes] = {}
+_texts: dict[bytes, Text] = {}
 # Repeats of a task share the prompt and stand near each other.
+_LETTERS = 1 << 16
+"""So many at once: what is made of them stays in the cache of a core."""
+
+
+def _text(text: str, beside: bytes) -> Text:
+    words = normal(text)
+    salt = int.from_bytes(beside[:8], "little")
+    return Text(words or text.encode("utf-8", "replace"), digest(words + beside), len(text), salt)
 
 
 def key_of(fact: bytes) -> bytes:
@@ -214,35 +239,55 @@ def signature_of(fact: bytes) -> bytes:
     return fact[20:]
 
 
-def sketch(hashes: NDArray[np.uint64], size: int) -> bytes:
-    """`size` bytes; the share of places at which two of them agree estimates the sets' Jaccard similarity."""
+def gram_hashes(texts: Sequence[bytes], salts: Sequence[int], words: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The hashes of all texts' n-grams, one text after the other, and how many each has."""
+    import numpy as np
+
+    hashes, counts = Grams.of_many(texts, words)
+    if any(salts):
+        salt = np.repeat(np.array(salts, np.uint64), counts)
+        hashes = np.where(salt != 0, (hashes ^ salt) * np.uint64(_ODD), hashes)
+    return hashes, counts
+
+
+def sketches(hashes: NDArray[np.uint64], counts: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
+    """For each text `size` bytes; the share of places at which two of them agree estimates the sets' Jaccard similarity.
+
+    The hashes of the texts stand one after the other; `counts` says how many each has.
+    """
     import numpy as np
 
     # A round throws every hash into one of `size` bins; the first round that reaches a bin fills it, with the least value.
     # Few hashes need many rounds. A batch of them has 7 throws for each bin, so that one is mostly enough.
     salts = _salts(size)
     width = (size - 1).bit_length()
-    batch = -(-7 * size // len(hashes))
-    least = np.full(size, _NONE, np.uint64)
-    for start in range(0, len(salts), batch):
+    least = np.full((len(counts), size), _NONE, np.uint64)
+    flat = least.ravel()
+    of = np.repeat(np.arange(len(counts)) * size, counts)
+    start = 0
+    while start < len(salts) and len(hashes):
+        batch = max(1, min(-(-7 * size * len(np.unique(of)) // len(hashes)), _THROWS // len(hashes)))
         throws = hashes ^ salts[start : start + batch, None]
         throws *= np.uint64(_ODD)
         throws ^= throws >> np.uint64(32)
         throws *= np.uint64(_ODD)
         bins = (throws >> np.uint64(64 - width)).astype(np.intp)
+        bins += of
         throws &= np.uint64((1 << 40) - 1)
         throws |= np.arange(start, start + len(throws), dtype=np.uint64)[:, None] << np.uint64(40)
-        np.minimum.at(least, bins.ravel(), throws.ravel())
-        if least.max() < _NONE:
-            break
+        np.minimum.at(flat, bins.ravel(), throws.ravel())
+        start += batch
+        left = least.max(axis=1)[of // size] == _NONE
+        hashes, of = hashes[left], of[left]
     # A hash of its own for each place: two values that agree by chance in 8 bits must not agree wherever they stand.
     least ^= np.arange(size, dtype=np.uint64) << np.uint64(56)
     least *= np.uint64(_ODD)
     least ^= least >> np.uint64(32)
     least *= np.uint64(_ODD)
-    return (least >> np.uint64(56)).astype(np.uint8).tobytes()
+    return (least >> np.uint64(56)).astype(np.uint8)
 
 
+_THROWS = 1 << 17
 _NONE = (1 << 64) - 1
 
 

@@ -141,7 +141,7 @@ class Look:
     name: str
 
     def __init__(self, algorithm: Name, success: float = SUCCESS) -> None:
-        self.name = f"look {algorithm}"
+        self.name = f"check for {algorithm}"
         self.facts = {}
         self._algorithm = algorithm
         self._success = success

@@ -11,7 +11,7 @@ from typing import Any
 
 from rollforge.bulk.blocks import Block, Unusable, records
 from rollforge.curate.report import Tally
-from rollforge.curate.step import Fact
+from rollforge.curate.step import Fact, completed
 from rollforge.errors import UserError
 from rollforge.records.items import Json
 from rollforge.stats.source import find_run
@@ -88,6 +88,10 @@ def scan(block: Block, *, inputs: Sequence[Input], facts: Mapping[str, Fact]) ->
                 found.lost.append((at, str(error)))
                 continue
         found.rows.append((at, env, group, prompt, record.reward, values, bool(named)))
+    if computed and found.rows:
+        columns = zip(*[row[5] for row in found.rows], strict=True)
+        facts_of = zip(*map(completed, computed, columns), strict=True)
+        found.rows = [(*row[:5], values, row[6]) for row, values in zip(found.rows, facts_of, strict=True)]
     for _, env, _, _, reward, *_ in found.rows:
         tally = found.read.get(env)
         if tally is None:

@@ -21,7 +21,7 @@ from rollforge.bulk.record import digest
 from rollforge.config import Section
 from rollforge.curate.distinct import Distinct, Signatures
 from rollforge.curate.near import HASHES, THRESHOLD, WORDS, clusters, signature_fact, signature_of
-from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
+from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace, completed
 from rollforge.errors import UserError
 from rollforge.records.items import Json
 
@@ -163,7 +163,7 @@ class Split:
                         f"{file}:{line_number(file, at)}: {record.reason}: `previous` reads rollouts as curate writes them, "
                         f"not a trainer's format"
                     )
-                facts = {self._fact: self._signature(record)} if self.facts else {}
+                facts = {name: completed(fact, [fact(record)])[0] for name, fact in self.facts.items()}
                 yield Sample(-1, at, record.env, b"", record.prompt, 0.0, facts)
 
     def _sides(self, digests: Any, roots: Any, home: Any, present: Any, pinned: Any, seed: int) -> tuple[Any, int]:

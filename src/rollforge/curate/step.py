@@ -19,7 +19,16 @@ T = TypeVar("T")
 
 Fact: TypeAlias = Callable[[Record], Any]
 """Computed for every row where it is read, in the workers: a module-level function, or another picklable callable. What it
-returns is small and picklable; it may raise `UserError`: the row is dropped, with the message as the reason."""
+returns is small and picklable; it may raise `UserError`: the row is dropped, with the message as the reason.
+
+With a method `complete(values) -> values` a fact is made in two steps: of each row what it takes, then the facts of a whole
+block of rows together."""
+
+
+def completed(fact: Fact, values: Sequence[Any]) -> Sequence[Any]:
+    """What a fact gave for some rows, after its second step if it has one."""
+    complete: Callable[[Sequence[Any]], Sequence[Any]] | None = getattr(fact, "complete", None)
+    return values if complete is None else complete(values)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -53,11 +53,27 @@ class Grams:
 
     def hashes(self, n: int) -> Hashes:
         """64 bits for each `n` words in a row; of fewer words than `n`, one for all of them."""
+        count = max(len(self._starts) - n + 1, 1)
+        return self._hashes(self._starts[:count], self._ends[-count:])
+
+    @classmethod
+    def of_many(cls, texts: Sequence[bytes], n: int) -> tuple[Hashes, NDArray[np.int64]]:
+        """`hashes` of several texts, one after the other, and how many each has."""
+        import numpy as np
+
+        whole = cls(b" ".join(texts))
+        words = np.array([text.count(b" ") + 1 for text in texts])
+        counts = np.maximum(words - n + 1, 1)
+        # Within its text the first word of every n-gram; the last one is n - 1 further, or the text's last.
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        first = within + np.repeat(np.cumsum(words) - words, counts)
+        last = first + np.repeat(np.minimum(words, n) - 1, counts)
+        return whole._hashes(whole._starts[first], whole._ends[last]), counts
+
+    def _hashes(self, starts: Any, ends: Any) -> Hashes:
         import numpy as np
 
         # A polynomial over the bytes, of any stretch from two prefix sums (Karp and Rabin 1987); then mixed.
-        count = max(len(self._starts) - n + 1, 1)
-        starts, ends = self._starts[:count], self._ends[-count:]
         found: Hashes = (self._sums[ends] - self._sums[starts]) * self._inverse[starts]
         found ^= found >> np.uint64(32)
         found *= np.uint64(0xD6E8FEB86659FD93)

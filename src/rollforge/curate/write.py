@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from rollforge.bulk.blocks import SIZE, spread
 from rollforge.errors import UserError
@@ -40,6 +40,10 @@ class Order(NamedTuple):
     changes: Json | None = None
     """Top-level fields; `rollforge` is merged into the row's own block. A changed reward leaves the first one in
     `rollforge.reward_before`."""
+
+
+Part: TypeAlias = tuple[str, int, bytes | memoryview | str]
+"""(target, rows, their lines, or the name of a file that holds them)"""
 
 
 class Unit(NamedTuple):
@@ -69,7 +73,7 @@ _NEAR = 1 << 20
 def write(orders: Iterable[Order], files: Sequence[Path], folder: Path, *, changed: bool, workers: int) -> list[Json]:
     """Carry out all orders; `changed`: whether any has changes. Returns an entry of the manifest for each file."""
     outputs: dict[str, _Output] = {}
-    made: Iterable[list[tuple[str, int, bytes | str]]]
+    made: Iterable[list[Part]]
     if changed and workers > 1:
         made = spread(partial(_parts, folder=folder), units(orders, files, SIZE), workers)
     else:
@@ -86,7 +90,7 @@ def write(orders: Iterable[Order], files: Sequence[Path], folder: Path, *, chang
             output.close()
 
 
-def _cut(unit: Unit) -> list[tuple[str, int, bytes | str]]:
+def _cut(unit: Unit) -> list[Part]:
     """(target, rows, lines) for each target."""
     first, last = unit.orders[0].at, unit.orders[-1].at
     with open(unit.file, "rb") as file:
@@ -96,30 +100,43 @@ def _cut(unit: Unit) -> list[tuple[str, int, bytes | str]]:
     view = memoryview(data)
     pieces: dict[str, list[bytes | memoryview]] = {}
     rows: dict[str, int] = {}
+    # Lines that follow each other and go to the same file unchanged are one piece.
+    start = stop = 0
+    into = ""
     for _, place, target, copies, changes in unit.orders:
         at = place - first
         end = data.find(b"\n", at) + 1
-        line: bytes | memoryview
-        if changes is None and end and place:
-            line = view[at:end]
-        else:
-            # The first line may begin with a mark of its encoding, the last may lack its end.
-            text = data[at : end or len(data)].strip()
-            text = text.removeprefix(b"\xef\xbb\xbf").strip() if place == 0 else text
-            line = (text if changes is None else _edited(text, changes)) + b"\n"
-        into = pieces.setdefault(target, [])
-        into.append(line)
-        for _ in range(copies - 1):
-            into.append(line)
         rows[target] = rows.get(target, 0) + copies
-    return [(target, rows[target], b"".join(lines)) for target, lines in pieces.items()]
+        if changes is None and copies == 1 and end and place:
+            if at == stop and target == into:
+                stop = end
+                continue
+            if stop > start:
+                pieces.setdefault(into, []).append(view[start:stop])
+            start, stop, into = at, end, target
+            continue
+        if stop > start:
+            pieces.setdefault(into, []).append(view[start:stop])
+        start = stop = 0
+        # The first line may begin with a mark of its encoding, the last may lack its end.
+        text = data[at : end or len(data)].strip()
+        text = text.removeprefix(b"\xef\xbb\xbf").strip() if place == 0 else text
+        line = (text if changes is None else _edited(text, changes)) + b"\n"
+        pieces.setdefault(target, []).extend([line] * copies)
+    if stop > start:
+        pieces.setdefault(into, []).append(view[start:stop])
+    return [(target, rows[target], _joined(lines)) for target, lines in pieces.items()]
 
 
-def _parts(unit: Unit, folder: Path) -> list[tuple[str, int, bytes | str]]:
+def _joined(pieces: list[bytes | memoryview]) -> bytes | memoryview:
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _parts(unit: Unit, folder: Path) -> list[Part]:
     """The same with the lines in files: megabytes do not go through a pipe."""
-    parts: list[tuple[str, int, bytes | str]] = []
+    parts: list[Part] = []
     for target, rows, data in _cut(unit):
-        assert isinstance(data, bytes)
+        assert not isinstance(data, str)
         handle, name = tempfile.mkstemp(".part", dir=folder)
         with open(handle, "wb") as file:
             file.write(data)
@@ -147,12 +164,12 @@ class _Output:
         self._file = open(path, "wb", buffering=0)
         self._hash = hashlib.sha256()
         self._rows = self._size = 0
-        self._queue: queue.Queue[bytes | None] = queue.Queue(2)
+        self._queue: queue.Queue[bytes | memoryview | None] = queue.Queue(2)
         self._thread = threading.Thread(target=self._follow, daemon=True) if threads else None
         if self._thread:
             self._thread.start()
 
-    def add(self, rows: int, data: bytes | str) -> None:
+    def add(self, rows: int, data: bytes | memoryview | str) -> None:
         """`data`: the lines, or the name of a part file that holds them and is removed."""
         if isinstance(data, str):
             name, data = data, Path(data).read_bytes()

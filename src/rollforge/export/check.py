@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Checked:
     """What a check found."""
 
     problems: list[Problem]
-    """File by file, in the order of the lines; capped per kind of problem, with a line that counts the rest."""
+    """File by file, in the order of the lines; of each kind in a file the first five; the fifth counts the rest."""
     rows: int
     """Of all files."""
     loader: str
@@ -45,7 +45,15 @@ class Checked:
 
     @property
     def errors(self) -> int:
-        return sum(problem.level == "error" for problem in self.problems)
+        return sum(1 + problem.more for problem in self.problems if problem.level == "error")
+
+    @property
+    def warnings(self) -> int:
+        return sum(1 + problem.more for problem in self.problems if problem.level == "warning")
+
+    def lines(self) -> list[str]:
+        """For people: each message once, with the lines that it is about."""
+        return summarised(self.problems)
 
     def row(self) -> Json:
         """As JSON, for `check.json`."""
@@ -55,14 +63,27 @@ class Checked:
             "rows": self.rows,
             "checked_every": self.every,
             "errors": self.errors,
-            "warnings": len(self.problems) - self.errors,
+            "warnings": self.warnings,
             "loader": self.loader,
             "files": self.files,
             "problems": [
-                {"file": found.file, "line": found.line, "level": found.level, "message": found.message}
-                for found in self.problems
+                {"file": one.file, "line": one.line, "level": one.level, "message": one.message, "more": one.more}
+                for one in self.problems
             ],
         }
+
+
+def summarised(problems: Sequence[Problem]) -> list[str]:
+    found: dict[tuple[str, str, str], list[Problem]] = {}
+    for one in problems:
+        found.setdefault((one.file, one.level, one.message), []).append(one)
+    said = []
+    for (file, level, message), ones in found.items():
+        lines = ", ".join(str(one.line) for one in ones if one.line)
+        more = sum(one.more for one in ones)
+        further = f" and {more:,} more lines" if more else ""
+        said.append(f"{file}{f':{lines}' if lines else ''}{further}: {level}: {message}")
+    return said
 
 
 def check_export(
@@ -122,7 +143,8 @@ def check_files(
     for place in [Path(config)] if isinstance(config, str | Path) else config or ():
         # A framework's check of its configuration may look into the data that it names: those lines are named already.
         problems += [found for found in target.check_config(kind, place) if not any(row in found.message for row in rows)]
-        problems += _against(place, seen)
+        if target.name != "nemo-rl":  # which counts attempts, not rows, in GRPO's batches; its own check knows
+            problems += _against(place, seen)
     return Checked(
         [_with_advice(problem) for problem in problems],
         sum(one.rows for one in seen),
@@ -238,7 +260,7 @@ def _with_advice(problem: Problem) -> Problem:
     found = advise(problem.message) if "own loader fails" in problem.message else []
     if not found:
         return problem
-    return Problem(problem.file, problem.line, problem.level, f"{problem.message}\n  {found[0].cause}\n  {found[0].remedy}")
+    return replace(problem, message=f"{problem.message}\n  {found[0].cause}\n  {found[0].remedy}")
 
 
 def _no_loader(target: Target, load: bool) -> str:

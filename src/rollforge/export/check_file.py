@@ -44,14 +44,11 @@ class File:
         self._more.append(Problem(self.name, line, level, message))
 
     def said(self) -> list[Problem]:
-        """Problems by line; then counts of what is not shown."""
+        """Problems by line."""
         found = list(self._more)
         for count, first in self.part.found.values():
-            found += [Problem(self.name, line, level, message) for line, level, message in first]
-            if count > len(first):
-                line, level, message = first[-1]
-                more = f"and {count - len(first):,} more lines like line {line}: {message[:160]}"
-                found.append(Problem(self.name, 0, level, more))
+            for number, (line, level, message) in enumerate(first, 1):
+                found.append(Problem(self.name, line, level, message, count - number if number == len(first) else 0))
         return sorted(found, key=lambda problem: (problem.line == 0, problem.line))
 
     def about(self) -> Json:

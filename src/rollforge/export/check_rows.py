@@ -127,7 +127,7 @@ class Work:
         number = part.lines
         text = line.rstrip(b"\r\n")
         part.crlf += line.endswith(b"\r\n")
-        if not text.strip():
+        if not text or text.isspace():
             part.say(number, "error" if self.by_line else "warning", _BLANK, "blank")
             return
         try:
@@ -143,15 +143,15 @@ class Work:
             part.say(number, "error", f"the key {twice!r} stands twice in one object: loaders disagree on which one counts")
         if len(text) > part.longest[0]:
             part.longest = (len(text), number)
-        self.row(row, hash(text), part, b"null" in text)
+        self.row(row, hash(text), part, text)
         if schema is not None and not self.by_line:
             for misfit in schema.misfits(row):
                 part.say(
                     number, "error", _MISFIT[misfit.effect].format(misfit.path, misfit.what), misfit.path + misfit.effect
                 )
 
-    def row(self, row: Json, digest: int, part: Part, nulls: bool = True) -> None:
-        """A row of either format; the line's number is `part.lines`."""
+    def row(self, row: Json, digest: int, part: Part, text: bytes | None = None) -> None:
+        """A row of either format; the line's number is `part.lines`, `text` the line itself."""
         number = part.lines
         part.rows += 1
         full = number % self.every == 0
@@ -161,7 +161,7 @@ class Work:
             else:
                 part.say(number, "error", message)
         part.hashes.extend((number, digest & MASK, hash(prompt_of(row)) & MASK))
-        if nulls and full:
+        if full and (text is None or b"null" in text):
             _nulls(row, number, part)
         answer = answer_of(row)
         if answer is not None and len(part.answers) < 2:
@@ -285,7 +285,8 @@ def answer_of(row: Json) -> Any:
 def _nulls(row: Json, number: int, part: Part) -> None:
     """Nulls in tool schemas and in the arguments of calls."""
     known: dict[str, set[str]] = {}
-    tools = decoded(row.get("tools"))
+    tools = row.get("tools")
+    tools = _decoded(tools) if isinstance(tools, str) else tools
     for tool in tools if isinstance(tools, list) else ():
         inner = tool.get("function", tool) if isinstance(tool, dict) else None
         parameters = inner.get("parameters") if isinstance(inner, dict) else None
@@ -329,6 +330,12 @@ def _null_arguments(function: Json, known: dict[str, set[str]], number: int, par
             counts[value is not None] += 1
             if value is None and not counts[2]:
                 counts[2] = number
+
+
+@lru_cache(64)
+def _decoded(text: str) -> Any:
+    """Shared: not to be changed."""
+    return decoded(text)
 
 
 def decoded(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,7 +50,7 @@ class _Stored(Prompt):
         self._record = record
         self._dialect = DIALECTS[how.reasoning]
         self.origin = origin
-        self.messages = _canonical(record.prompt_messages(self._dialect))
+        self.messages = _prompt(record, self._dialect)
         self.tools = nested(record.tools)
         self.answer = answer_of(record, how.answer)
 
@@ -116,7 +117,22 @@ def make_pair(chosen: Half, rejected: Half) -> Pair:
 def origin_of(record: Record, source: int, at: int) -> Origin:
     task, index = record.task, record.index
     name = f"{task}-{index}" if task and index is not None else f"{source}:{at}"
-    return Origin(name, source, at, record.env, task, record.reward or 0.0, record.model)
+    return _Origin(name, source, at, record, task)
+
+
+class _Origin(Origin):
+    """The model's name stands in the response, which few need decoded for it."""
+
+    __slots__ = ("_record",)
+
+    def __init__(self, name: str, source: int, at: int, record: Record, task: str) -> None:
+        self._record = record
+        self.id, self.source, self.at, self.task = name, source, at, task
+        self.env, self.reward = record.env, record.reward or 0.0
+
+    @property
+    def model(self) -> str | None:  # type: ignore[override]
+        return self._record.model
 
 
 # The expected answer
@@ -181,13 +197,23 @@ def _at(record: Record, path: str) -> Any:
 
 def _conversation(record: Record, how: How) -> tuple[list[Json], list[Json]]:
     dialect = DIALECTS[how.reasoning]
-    prompt, completion = record.prompt_messages(dialect), record.response_messages(dialect)
+    asked, completion = record.prompt_messages(dialect), record.response_messages(dialect)
     if not completion:
         raise Refused("there is no response")
-    if not prompt:
+    if not asked:
         raise Refused("the prompt is empty")
-    _canonical(completion, _canonical(prompt))
+    prompt = _prompt(record, dialect)
+    _canonical(completion, prompt)
     return prompt, completion
+
+
+def _prompt(record: Record, dialect: Dialect) -> list[Json]:
+    """Not to be changed: nearly all prompts are what all records of the task share."""
+    chat = record.prompt_messages(dialect)
+    for message in chat:
+        if "tool_calls" in message or message["role"] == "tool":
+            return _canonical(deepcopy(chat))
+    return chat
 
 
 def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
@@ -204,9 +230,12 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
             waiting = []
             for call in calls:
                 function = call["function"]
-                function["arguments"] = _arguments(function["arguments"])
-                call["id"] = call["id"] or f"call_{number}"
-                waiting.append(call["id"])
+                text = function["arguments"]
+                function["arguments"] = _arguments(text) if text else {}
+                name = call["id"]
+                if not name:
+                    name = call["id"] = f"call_{number}"
+                waiting.append(name)
                 number += 1
         elif message["role"] == "tool":
             given = message.get("tool_call_id")
@@ -218,8 +247,6 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
 
 
 def _arguments(text: str) -> Json:
-    if not text:
-        return {}
     try:
         value = orjson.loads(text) if len(text) < _SHORT else loads(text)
     except ValueError:

@@ -123,6 +123,7 @@ class _Unit:
         self._sheets: dict[int, Sheet] = {}
         self._measure: Measure = _counted(plan.tokenizer) if plan.tokenizer else estimate
         self._tools: Any = None
+        self._measured: tuple[Any, Any, int] = (None, None, 0)
 
     def add(self, jobs: list[Job], split: str, example: Example) -> None:
         origins = _origins(example)
@@ -157,7 +158,10 @@ class _Unit:
 
     def leave_out(self, jobs: Iterable[Job], reason: str) -> None:
         for job in jobs:
-            self.found.left_out.setdefault(job.number, Counter())[reason] += 1
+            left_out = self.found.left_out.get(job.number)
+            if left_out is None:
+                left_out = self.found.left_out[job.number] = Counter()
+            left_out[reason] += 1
 
     def close(self) -> Found:
         for number, sheet in self._sheets.items():
@@ -172,7 +176,10 @@ class _Unit:
             if answer is None:
                 answer = measure([{"role": "assistant", "content": example.output}], ())
             return prompt, prompt + answer
-        prompt = measure(example.prompt, example.tools)
+        if example.prompt is not self._measured[0] or example.tools is not self._measured[1]:
+            # Attempts at one task share the very list.
+            self._measured = (example.prompt, example.tools, measure(example.prompt, example.tools))
+        prompt = self._measured[2]
         if measure is estimate and not isinstance(example, Pair):
             return prompt, max(prompt, tokens(size))
         sides = (example.chosen, example.rejected) if isinstance(example, Pair) else (example.completion,)

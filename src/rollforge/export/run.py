@@ -356,7 +356,7 @@ def write(path: Path, text: str) -> None:
 def _check(done: Done, workers: int) -> None:
     from rollforge.export.check import check_export
 
-    checked = check_export(done.folder, done.target, done.kind, workers=workers)
+    checked = check_export(done.folder, done.target, done.kind, workers=workers, every=None)
     done.problems, done.loader = checked.problems, checked.loader
     write(done.folder / "check.json", manifest.dump(checked.row()))
 

@@ -108,6 +108,8 @@ class Problem:
     level: Literal["error", "warning"]
     message: str
     """What is wrong, the offending value, and what mends it."""
+    more: int = 0
+    """Further lines with a problem of this kind, which are not named."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rollforge.export.target import Refused
 from rollforge.records.items import Json, text_of
@@ -53,3 +53,29 @@ For each function call, return a json object with function name and arguments wi
 <tool_call>
 {{"name": <function-name>, "arguments": <args-json-object>}}
 </tool_call>"""
+
+
+def plain(messages: Iterable[Json]) -> list[Json]:
+    """Messages of role and content only: reasoning as `<think>` and calls as `<tool_call>` text of the assistant, results as
+    `<tool_response>` text of the user, parallel ones in one turn."""
+    found: list[Json] = []
+    after_tool = False
+    for message in messages:
+        content = message["content"]
+        if message["role"] == "tool":
+            content = f"<tool_response>\n{content}\n</tool_response>"
+            if after_tool:
+                found[-1] = {"role": "user", "content": f"{found[-1]['content']}\n{content}"}
+                continue
+            found.append({"role": "user", "content": content})
+        else:
+            calls = [
+                f"<tool_call>\n{dumps(call['function']).decode()}\n</tool_call>" for call in message.get("tool_calls") or ()
+            ]
+            told = "\n".join((content, *calls) if content else calls)
+            thought = message.get("reasoning_content") or message.get("reasoning")
+            if thought:
+                told = f"<think>{thought}{'</think>' if told else ''}{told}"
+            found.append({"role": message["role"], "content": told})
+        after_tool = message["role"] == "tool"
+    return found

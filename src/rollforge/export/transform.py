@@ -255,7 +255,7 @@ def _said(record: Record) -> str:
         raise Refused("the answer holds more than text")
     text: str = last["content"]
     if not text and last.get("tool_calls"):
-        from rollforge.export.nemo_rl.rows import plain
+        from rollforge.export.text import plain
 
         for call in last["tool_calls"]:
             call["function"]["arguments"] = decoded(call["function"]["arguments"])

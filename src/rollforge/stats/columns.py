@@ -73,17 +73,13 @@ class Part:
         names = tuple(numbers)
         if names != self._names:
             # Rows with the same names follow each other, nearly always.
-            self._settle()
+            self.done()
             self._names = names
         self._numbers.append(tuple(numbers.values()))
         self._marks.append(marks)
 
-    def done(self) -> Part:
-        """After the last row."""
-        self._settle()
-        return self
-
-    def _settle(self) -> None:
+    def done(self) -> None:
+        """After the last row, and wherever the names change."""
         if not self._numbers:
             return
         for name, values in zip(self._names, zip(*self._numbers, strict=True), strict=True):

@@ -26,7 +26,7 @@ from rollforge.records.items import Item as RawItem
 from rollforge.records.items import input_items, prompt_text, token_drift
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.rows import BadLine
-from rollforge.stats.columns import MOST_TOOLS, Columns, Label, Part, Store, ToolUse
+from rollforge.stats.columns import MOST_COLUMNS, MOST_TOOLS, Columns, Label, Part, Store, ToolUse
 
 UNNAMED = "(unnamed)"
 _AT_ONCE = 2000
@@ -52,6 +52,12 @@ class Fragment:
     bad_count: int = 0
     used: int = 0
     lines: int = 0
+
+    def done(self) -> Fragment:
+        """After the last row."""
+        for part in self.parts.values():
+            part.done()
+        return self
 
 
 @dataclass(slots=True)
@@ -120,7 +126,7 @@ def read_rows(sources: Sequence[Iterable[Rollout | BadLine]], keep_bad: int) -> 
                         fragment.bad.append(row)
                 else:
                     _add_rollout(fragment, number, row)
-            found.add(fragment, keep_bad)
+            found.add(fragment.done(), keep_bad)
     found.finish()
     return found
 
@@ -164,7 +170,7 @@ def _read_block(of: Sequence[int], envs: Sequence[str], keep_bad: int, block: Bl
         if len(fragment.bad) < keep_bad:
             text = bad.text.decode("utf-8", "replace") + ("..." if len(bad.text) == 60 else "")
             fragment.bad.append(BadLine(block.file, fragment.lines, bad.reason, text))
-    return fragment
+    return fragment.done()
 
 
 def _problem(fragment: Fragment, source: int, record: Record) -> Unusable | None:
@@ -188,29 +194,33 @@ def _add_record(fragment: Fragment, source: int, record: Record) -> None:
         agent = record.agent
         task = f"{agent}:{index}" if agent else str(index)
     key = _key(source, env, task, index, record.index)
-    fragment.used += 1
     if record.reward is None:
         fragment.failed.append((key, *_failure(env, record.outcome, record.rollout.failure)))
+        fragment.used += 1
         return
-    items = record.items()
-    part = _part(fragment, env, record.outcome, record.incomplete)
+    # Whatever may turn out to be broken is read before anything is counted.
+    items, usage, cut = record.items(), record.usage, record.incomplete
+    metrics = list(record.numbers())
+    components = record.field("reward_components") if "reward_components" in record else None
+    answer = record.field("extracted_answer") if "extracted_answer" in record else ...
+    rollout = record.rollout if [item for item in items if item.generation_token_ids] else None
+    fragment.used += 1
+    part = _part(fragment, env, record.outcome, cut)
     numbers = {"reward": record.reward, "attempt": block.get("attempt", 1)}
     said = _said(part.tools, numbers, items)
-    generated = said.generated
-    if generated:
-        numbers["contiguous"] = _contiguous(record.rollout)
-    _add_tokens(numbers, record.usage, record.rollout.output if generated else ())
+    if rollout is not None:
+        numbers["contiguous"] = _contiguous(rollout)
+    _add_tokens(numbers, usage, rollout.output if rollout is not None else ())
     if "seconds" in block:
         _add_seconds(numbers, block["seconds"])
-    for name, value in record.numbers():
+    for name, value in metrics:
         _add_metric(numbers, name, value)
-    if "reward_components" in record:
-        _add_components(numbers, record.field("reward_components"))
-    name = hash(task) or 1
-    if name not in part.labels:
-        part.labels[name] = Label(name, task, index, _start(record.question))
-    answer = record.field("extracted_answer") if "extracted_answer" in record else said.reply
-    part.add(numbers, (name, key, int.from_bytes(prompt[:8], "little", signed=True) or 1, _mark(_answer(answer)), *said.marks))
+    _add_components(numbers, components)
+    mark = hash(task) or 1
+    if mark not in part.labels:
+        part.labels[mark] = Label(mark, task, index, _start(record.question))
+    asked = int.from_bytes(prompt[:8], "little", signed=True) or 1
+    part.add(numbers, (mark, key, asked, _mark(_answer(said.reply if answer is ... else answer)), *said.marks))
 
 
 def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
@@ -223,10 +233,11 @@ def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
     part = _part(fragment, env, rollout.outcome, _cut(rollout))
     numbers: dict[str, float] = {"reward": rollout.reward, "attempt": rollout.attempt}
     said = _said(part.tools, numbers, [item_of(item) for item in rollout.output])
-    if said.generated:
+    generated = any(item.get("generation_token_ids") for item in rollout.output)
+    if generated:
         numbers["contiguous"] = _contiguous(rollout)
     usage = (rollout.response or {}).get("usage")
-    _add_tokens(numbers, usage if isinstance(usage, dict) else {}, rollout.output if said.generated else ())
+    _add_tokens(numbers, usage if isinstance(usage, dict) else {}, rollout.output if generated else ())
     _add_seconds(numbers, rollout.seconds)
     for name, value in rollout.fields.items():
         _add_metric(numbers, name, value)
@@ -254,8 +265,6 @@ class _Said(NamedTuple):
     """The last message."""
     marks: tuple[int, int]
     """Of the reply with the calls, and of the whole conversation."""
-    generated: bool
-    """Whether there are token ids."""
 
 
 def _said(tools: dict[str, ToolUse], numbers: dict[str, float], items: Sequence[Item]) -> _Said:
@@ -267,11 +276,8 @@ def _said(tools: dict[str, ToolUse], numbers: dict[str, float], items: Sequence[
     errors: list[str] = []
     turns = 0
     ended = True
-    generated = False
     for item in items:
         kind = item.type or "message"
-        if item.generation_token_ids:
-            generated = True
         if kind == "function_call_output":
             if is_error(item):
                 errors.append(called.get(item.call_id, ""))
@@ -301,7 +307,7 @@ def _said(tools: dict[str, ToolUse], numbers: dict[str, float], items: Sequence[
     given = tuple(calls)
     answered = hash((reply, given)) or 1 if reply or given else 0
     whole = hash((tuple(texts), given, tuple(thoughts))) or 1 if items else 0
-    return _Said(reply, (answered, whole), generated)
+    return _Said(reply, (answered, whole))
 
 
 def _use(tools: dict[str, ToolUse], called: Sequence[str], failed: Sequence[str]) -> None:

@@ -6,13 +6,12 @@ preference data. What a format cannot hold is refused or written into the text; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rollforge.export.examples import Demonstration, Pair, Prompt
 from rollforge.export.target import Refused, Settings
-from rollforge.export.text import with_tools
+from rollforge.export.text import plain, with_tools
 from rollforge.records.items import Json, text_of
-from rollforge.records.lossless import dumps
 
 LEFT_OUT = "tools_left_out"
 MORE_THAN_TEXT = "the conversation holds more than text"
@@ -131,32 +130,6 @@ def as_text(messages: Sequence[Json]) -> str:
     if not text.strip():
         raise Refused("the prompt is empty")
     return text
-
-
-def plain(messages: Iterable[Json]) -> list[Json]:
-    """Messages of role and content only: reasoning as `<think>` and calls as `<tool_call>` text of the assistant, results as
-    `<tool_response>` text of the user, parallel ones in one turn."""
-    found: list[Json] = []
-    after_tool = False
-    for message in messages:
-        content = message["content"]
-        if message["role"] == "tool":
-            content = f"<tool_response>\n{content}\n</tool_response>"
-            if after_tool:
-                found[-1] = {"role": "user", "content": f"{found[-1]['content']}\n{content}"}
-                continue
-            found.append({"role": "user", "content": content})
-        else:
-            calls = [
-                f"<tool_call>\n{dumps(call['function']).decode()}\n</tool_call>" for call in message.get("tool_calls") or ()
-            ]
-            told = "\n".join((content, *calls) if content else calls)
-            thought = message.get("reasoning_content") or message.get("reasoning")
-            if thought:
-                told = f"<think>{thought}{'</think>' if told else ''}{told}"
-            found.append({"role": message["role"], "content": told})
-        after_tool = message["role"] == "tool"
-    return found
 
 
 def _math(settings: Settings) -> bool:

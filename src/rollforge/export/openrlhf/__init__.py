@@ -25,7 +25,7 @@ TARGET = Target(
             "demonstration", sft, check_sft, "train_sft, SFTDataset: {messages}, the tools' schemas in the system turn"
         ),
         "sft-simple": Kind("demonstration", sft_simple, check_sft_simple, "train_sft, SFTDataset: {input, output} as text"),
-        "dpo": Kind("pair", dpo, check_dpo, "train_dpo, RewardDataset: {prompt_, chosen_, rejected_messages, margin}"),
+        "dpo": Kind("pair", dpo, check_dpo, "train_dpo, RewardDataset: {prompt, chosen, rejected, margin}"),
     },
     versions=VERSIONS,
     files=files,

@@ -163,9 +163,9 @@ def dpo(made: Made) -> dict[str, Any]:
         "data.dataset": _files(train_data(made)),
         "eval.dataset": _files(made.of("validation")),
         "eval.split": "train" if made.of("validation") else None,  # by default the split named test, which no file has
-        "data.prompt_key": "prompt_messages",
-        "data.chosen_key": "chosen_messages",
-        "data.rejected_key": "rejected_messages",
+        "data.prompt_key": "prompt",
+        "data.chosen_key": "chosen",
+        "data.rejected_key": "rejected",
         "data.apply_chat_template": True,
         "data.max_len": whole_length(made),
         **_batches(made),

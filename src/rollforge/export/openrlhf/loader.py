@@ -13,9 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from rollforge.errors import UserError
-
-_SHOWN = 200
-"""Rows that go through the data set class, which tokenizes each several times; all of them are read."""
+from rollforge.export.trial import byte_tokenizer, enough, read_into
 
 
 def load(kind: str, path: Path) -> str | None:
@@ -38,7 +36,7 @@ def load(kind: str, path: Path) -> str | None:
         for at in range(rows):
             data[at]
     name = type(data).__name__
-    tried = min(given, _SHOWN)
+    tried = enough(path, given)
     if rows < tried:
         raise UserError(f"{path}: OpenRLHF's {name} drops {tried - rows:,} of {tried:,} rows without a word")
     some = "" if given == tried else f", the first {tried} tokenized"
@@ -47,8 +45,6 @@ def load(kind: str, path: Path) -> str | None:
 
 def dataset(kind: str, path: Path, cache: str, tokenizer: Any = None) -> tuple[Any, int]:
     """(the data set as OpenRLHF's trainer makes it of the first rows, rows in the file). Raises what it raises."""
-    from rollforge.export.trial import byte_tokenizer, read_into
-
     tokenizer = tokenizer or byte_tokenizer()
     classes: Any = import_module("openrlhf.datasets")
     blending: Any = import_module("openrlhf.datasets.utils")
@@ -60,7 +56,7 @@ def dataset(kind: str, path: Path, cache: str, tokenizer: Any = None) -> tuple[A
     with read_into(cache):
         rows = blending.blending_datasets(str(path), None, strategy, dataset_split="train")
         count = len(rows)
-        rows = rows.select(range(min(count, _SHOWN)))
+        rows = rows.select(range(enough(path, count)))
         if kind == "dpo" and "chosen" in rows.column_names:  # somebody else's file, under OpenRLHF's usual names
             vars(args.data).update(prompt_key="prompt", chosen_key="chosen", rejected_key="rejected")
             vars(args).update(vars(args.data))

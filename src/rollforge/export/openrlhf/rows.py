@@ -11,7 +11,7 @@ from typing import Any
 
 from rollforge.export.examples import Demonstration, Pair, Prompt
 from rollforge.export.target import Refused, Settings
-from rollforge.export.text import question, with_tools
+from rollforge.export.text import plain, question, with_tools
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
 
@@ -56,12 +56,12 @@ def sft_simple(example: Demonstration, _: Settings) -> Json:
 def dpo(example: Pair, _: Settings) -> Json:
     for messages in (example.prompt, example.chosen, example.rejected):
         _only_text(messages)
-    # RewardDataset's `map` makes columns `prompt` and `chosen` of text. Where the file has such columns and their messages
-    # differ in keys, `datasets` (5.2) keeps their type for the text, and the text becomes a list.
+    # RewardDataset makes text of the columns under their own names. Where their messages differ in keys, `datasets` (5.2)
+    # keeps the type of mixed objects for the text and fails: so every message has a role and a content, no more.
     return {
-        "prompt_messages": with_tools(example.prompt, example.tools),
-        "chosen_messages": example.chosen,
-        "rejected_messages": example.rejected,
+        "prompt": plain(with_tools(example.prompt, example.tools)),
+        "chosen": plain(example.chosen),
+        "rejected": plain(example.rejected),
         "margin": float(example.margin),
     }
 
@@ -115,8 +115,6 @@ def check_sft_simple(row: Json) -> Iterator[str]:
 
 
 def check_dpo(row: Json) -> Iterator[str]:
-    """Columns under our names, or under OpenRLHF's usual ones."""
-    row = {key.removesuffix("_messages"): value for key, value in row.items()}
     yield from _check_chat(row, "prompt", "--data.prompt_key")
     for key in ("chosen", "rejected"):
         if isinstance(row.get(key), str) and isinstance(row.get("prompt"), list):

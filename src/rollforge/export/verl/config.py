@@ -292,7 +292,7 @@ def _format(model: str) -> str:
 
 def problems_of_tools(tools: list[Any]) -> Iterator[str]:
     """Of a `tool_config.yaml`: what verl does silently or stops at."""
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     for number, tool in enumerate(tools):
         if not isinstance(tool, dict) or "class_name" not in tool:
             yield f"tools[{number}] has no class_name: verl loads the class that runs the tool by it"
@@ -305,9 +305,9 @@ def problems_of_tools(tools: list[Any]) -> Iterator[str]:
         name = function.get("name") if isinstance(function, dict) else None
         if name is None:
             continue
-        if name in seen:
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] == 2:
             yield f"two tools are named {name!r}: verl keeps the last for all rows; export each environment by itself"
-        seen.add(name)
         if tool.get("tool_schema"):
             yield from _narrow(str(name), function)
 

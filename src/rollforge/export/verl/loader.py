@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
+from rollforge.export.trial import byte_tokenizer, enough, read_into
+
 HERE = Path(__file__).parent
-_SHOWN = 200
-"""Rows that are tokenized one by one; all of them are read."""
 
 
 def load(kind: str, path: Path) -> str | None:
@@ -30,16 +30,15 @@ def load(kind: str, path: Path) -> str | None:
     with TemporaryDirectory(prefix="rollforge-") as cache, contextlib.redirect_stdout(io.StringIO()):
         data = dataset(kind, path, cache)
         rows = len(data)
-        for at in range(min(rows, _SHOWN)):
+        some = enough(path, rows)
+        for at in range(some):
             data[at]
-    tried = "" if rows <= _SHOWN else f", the first {_SHOWN} tokenized"
+    tried = "" if rows == some else f", the first {some} tried"
     return f"loaded {rows:,} rows with verl {release}'s {type(data).__name__}{tried}"
 
 
 def dataset(kind: str, path: Path, cache: str, tokenizer: Any = None) -> Any:
     """The data set as verl's trainer makes it. Raises what verl raises."""
-    from rollforge.export.trial import byte_tokenizer, read_into
-
     tokenizer = tokenizer or byte_tokenizer()
     module: Any = import_module(f"verl.utils.dataset.{_MODULES[kind]}")
     if kind in ("rm", "dpo"):
