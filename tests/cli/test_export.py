@@ -65,6 +65,14 @@ def test_no_pairs_is_a_failure_that_says_why(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_unusable_lines_are_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [row(), "{", row(), "{"])
+    _, shown = run(file, "--to", "trl:sft", "--out", tmp_path / "out", "--min-coverage", "0")
+    [line] = [line for line in shown.splitlines() if line.startswith("unusable: ")]
+    assert f"{file}:2" in line
+    assert "and 1 more" in line
+
+
 def test_what_models_wrote_does_not_steer_the_terminal(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", [row(), "\x1b[2J{"])
     _, shown = run(file, "--to", "trl:sft", "--out", tmp_path / "out", "--min-coverage", "0")

@@ -171,13 +171,6 @@ def test_lines_are_counted_across_blocks(tmp_path):
         assert (6501, "error", "the row has no text") in problems
 
 
-def test_one_row_of_several_is_held_against_the_rules_but_all_are_parsed(tmp_path):
-    path = write(tmp_path, *({"no": number} for number in range(8)), b"{")
-    found = check_files([path], target(), "sft", every=4)
-    assert [(one.line, one.message[:8]) for one in found.problems] == [(4, "the row "), (8, "the row "), (9, "not JSON")]
-    assert found.row()["checked_every"] == 4
-
-
 # What datasets does with objects that differ
 
 

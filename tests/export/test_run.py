@@ -10,7 +10,7 @@ import pytest
 from rollforge.errors import UserError
 from rollforge.export.result import Done, Exported
 from rollforge.export.run import export_rollouts
-from tests.export.toy import TOY, lines, row, said, write
+from tests.export.toy import TOY, call, lines, output, row, said, write
 
 
 def export(runs: Any, *kinds: str, out: Path, **options: Any) -> Exported:
@@ -233,6 +233,30 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     left.mkdir(parents=True)
     export(write(tmp_path / "a.jsonl", [row()]), "sft", out=tmp_path / "out")
     assert [one.name for one in (tmp_path / "out").iterdir()] == ["toy-sft"]
+
+
+def test_what_stood_there_survives_a_kill_between_the_renames(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    file = write(tmp_path / "a.jsonl", [row()])
+    folder = export(file, "sft", out=out).targets[0].folder
+    before = (folder / "manifest.json").read_bytes()
+    folder.rename(out / ".old-toy-sft")
+    export(file, "prompts", out=out)
+    assert (folder / "manifest.json").read_bytes() == before
+    export(file, "sft", out=out, overwrite=True, min_reward=0.5)
+    assert sorted(one.name for one in out.iterdir()) == ["toy-prompts", "toy-sft"]
+
+
+def test_a_pair_that_the_format_cannot_hold_is_none(tmp_path: Path) -> None:
+    rows = [row(f"{task}?", f"{task}.{repeat}", float(repeat)) for task in range(3) for repeat in range(2)]
+    tools = [call("add", '{"a": 1}'), output("2"), said("2")]
+    rows += [{**row("3?", reward=1.0), "response": {"output": tools}}, row("3?", "3", 0.0)]
+    done = export_rollouts(
+        write(tmp_path / "a.jsonl", rows), ["nemo-rl:dpo"], tmp_path / "out", workers=1, validation=0
+    ).targets[0]
+    assert done.rows == 3
+    assert done.pairs is not None
+    assert done.pairs.row() == {"tasks": 4, "refused": 1, "paired": 3, "pairs": 3}
 
 
 @pytest.mark.parametrize(

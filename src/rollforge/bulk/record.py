@@ -208,7 +208,7 @@ class Record:
                 if item.name is None if item.type == "function_call" else not item.type and item.role is None:
                     break
             else:
-                return found  # type: ignore[return-value]
+                return found
         return [item_of(item) for item in self.rollout.output]
 
     @property
@@ -257,9 +257,9 @@ class Record:
         return "unknown" if bytes(answer.status) == b'"incomplete"' else None
 
     def numbers(self) -> Iterator[tuple[str, float]]:
-        """The row's own top-level fields that are numbers or booleans, the reward aside."""
+        """The row's own top-level fields that are numbers or booleans; not the reward, nor what tools keep under "_"."""
         for name, raw in self._top.items():
-            if name not in _OWN:
+            if name not in _OWN and name[:1] != "_":
                 text = bytes(raw)
                 if text[0] in _NUMBERS:
                     yield name, orjson.loads(text)

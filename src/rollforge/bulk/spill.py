@@ -60,10 +60,14 @@ class Kept(Generic[T]):
         weakref.finalize(self, self._file.close)
         self._count = 0
         source = iter(items)
-        while batch := list(islice(source, _BATCH)):
-            pickle.dump(batch, self._file, pickle.HIGHEST_PROTOCOL)
-            self._count += len(batch)
-        self._file.flush()
+        try:
+            while batch := list(islice(source, _BATCH)):
+                pickle.dump(batch, self._file, pickle.HIGHEST_PROTOCOL)
+                self._count += len(batch)
+            self._file.flush()
+        except BaseException:
+            self._file.close()
+            raise
 
     def __len__(self) -> int:
         return self._count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,9 +133,20 @@ def _progress() -> Any:
 
 
 def _report(found: Exported) -> str:
+    from rollforge.export.result import first
     from rollforge.stats.visible import visible
 
-    return visible("\n\n".join("\n".join(_target(one, found)) for one in found.targets))
+    parts = [_target(one, found) for one in found.targets]
+    # Blank lines carry nothing: they are counted, not shown.
+    unusable = {text: reason for text, reason in found.unusable.items() if text != "blank line"}
+    if unusable:
+        parts.append(
+            [
+                f"unusable: {text}: {place}{f' and {count - 1:,} more' if (count := unusable[text].count) > 1 else ''}"
+                for text, place in first(unusable, found.inputs)
+            ]
+        )
+    return visible("\n\n".join("\n".join(part) for part in parts))
 
 
 def _target(one: Done, found: Exported) -> list[str]:
@@ -149,15 +161,16 @@ def _target(one: Done, found: Exported) -> list[str]:
         lines.append(f"  warning: {warning}")
     if not one.files:
         return [*lines, "  no rows: nothing was written"]
+    folder = min(str(one.folder), os.path.relpath(one.folder), key=len)
     problems = summarised(one.problems)
     lines += [f"  {problem.removeprefix(f'{one.folder}/')}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
-        lines.append(f"  ... and {len(problems) - _SHOWN} more: {one.folder}/check.json")
+        lines.append(f"  ... and {len(problems) - _SHOWN} more: {folder}/check.json")
     lines.append(f"  check: {one.loader}")
-    lines += [f"  {one.folder}/{file.name}  {file.tally.rows:,} rows" for file in one.files]
+    lines += [f"  {folder}/{file.name}  {file.tally.rows:,} rows" for file in one.files]
     launch = next((name for name in one.beside if name.endswith(".sh")), None)
     if launch:
-        lines.append(f"next: bash {one.folder}/{launch} --check")
+        lines.append(f"next: bash {folder}/{launch} --check")
     return lines
 
 

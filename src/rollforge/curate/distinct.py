@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 class Distinct:
     """Rows by the 16-byte digest of what they are compared by, and where the rows are."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: bool = True) -> None:
+        """`places`: whether where the rows are and their rewards are wanted, too."""
         self._digests = bytearray()
+        self._count = 0
+        self._wanted = places
         self._sources = array("i")
         self._places = array("q")
         self.rewards = array("d")
@@ -28,13 +32,15 @@ class Distinct:
         """The samples as they are, each taken down on its way."""
         for sample in samples:
             self._digests += key(sample)
-            self._sources.append(sample.source)
-            self._places.append(sample.at)
-            self.rewards.append(sample.reward)
+            self._count += 1
+            if self._wanted:
+                self._sources.append(sample.source)
+                self._places.append(sample.at)
+                self.rewards.append(sample.reward)
             yield sample
 
     def __len__(self) -> int:
-        return len(self._places)
+        return self._count
 
     def place(self, row: int) -> list[int]:
         """(number of the file, byte) of the row that came as number `row`."""
@@ -44,8 +50,8 @@ class Distinct:
         """For every row the number of its digest, counted in the order of the digests; and these, as pairs of 64 bits."""
         import numpy as np
 
-        halves = np.frombuffer(bytes(self._digests), ">u8").reshape(-1, 2).astype(np.uint64)
-        self._digests.clear()
+        halves = np.frombuffer(self._digests, ">u8").reshape(-1, 2).astype(np.uint64)
+        self._digests = bytearray()
         order = np.lexsort((halves[:, 1], halves[:, 0]))
         halves = halves[order]
         new = np.ones(len(halves), bool)
@@ -95,8 +101,10 @@ class Signatures:
         """The signatures of some texts."""
         import numpy as np
 
-        table = np.memmap(self._file, np.uint8, "r", shape=(len(self._texts), self.size))
-        found: NDArray[np.uint8] = np.asarray(table[self._lines[texts]])
+        # Read, not mapped: what is mapped counts as memory of the process.
+        file, size = self._file.fileno(), self.size
+        read = b"".join([os.pread(file, size, line * size) for line in self._lines[texts].tolist()])
+        found: NDArray[np.uint8] = np.frombuffer(read, np.uint8).reshape(-1, size)
         return found
 
     def band(self, start: int, width: int) -> NDArray[np.uint64]:
@@ -106,7 +114,6 @@ class Signatures:
         keys = np.zeros((len(self), 8), np.uint8)
         self._file.seek(0)
         for at in range(0, len(self._texts), _AT_ONCE):
-            # Read, not mapped: what is mapped counts as memory of the process.
             texts = self._texts[at : at + _AT_ONCE]
             table = np.frombuffer(self._file.read(len(texts) * self.size), np.uint8).reshape(-1, self.size)
             chosen = texts >= 0

@@ -65,6 +65,7 @@ def scan(block: Block, *, inputs: Sequence[Input], facts: Mapping[str, Fact]) ->
     found = Scanned(block.source)
     default = inputs[block.source].env
     names = {"": default}  # one string for all rows of an environment: pickled once
+    groups: dict[tuple[str, str, bytes], bytes] = {}
     computed = list(facts.values())
     for at, record in records(block):
         if isinstance(record, Unusable):
@@ -76,7 +77,11 @@ def scan(block: Block, *, inputs: Sequence[Input], facts: Mapping[str, Fact]) ->
         named = record.env
         record.env = env = names.setdefault(named, named)
         try:
-            group, prompt = record.group, record.prompt
+            prompt = record.prompt
+            task = (env, record.task, prompt)
+            group = groups.get(task)
+            if group is None:
+                group = groups[task] = record.group
         except (UserError, ValueError) as error:
             found.bad.append((at, Unusable(str(error), record.line[:60])))
             continue

@@ -84,7 +84,7 @@ def shares_of(args: SplitArgs) -> tuple[float, float, float]:
 
 
 class Split:
-    """Memory: about 60 bytes per row, 60 per distinct prompt, and of the signatures those that have near duplicates."""
+    """Memory: about 40 bytes per row, 60 per distinct prompt, and of the signatures those that have near duplicates."""
 
     name: str
     facts: Mapping[str, Fact]
@@ -104,7 +104,7 @@ class Split:
     def _steps(self, samples: Iterable[Sample], work: Workspace, signatures: Signatures) -> Iterator[Sample]:
         import numpy as np
 
-        rows = Distinct()
+        rows = Distinct(places=False)
         pins = []
         for side, file in self._previous:
             start = len(rows)

@@ -107,17 +107,15 @@ def _cut(unit: Unit) -> list[Part]:
         at = place - first
         end = data.find(b"\n", at) + 1
         rows[target] = rows.get(target, 0) + copies
-        if changes is None and copies == 1 and end and place:
-            if at == stop and target == into:
-                stop = end
-                continue
-            if stop > start:
-                pieces.setdefault(into, []).append(view[start:stop])
-            start, stop, into = at, end, target
+        plain = changes is None and copies == 1 and end and place
+        if plain and at == stop and target == into:
+            stop = end
             continue
         if stop > start:
             pieces.setdefault(into, []).append(view[start:stop])
-        start = stop = 0
+        start, stop, into = (at, end, target) if plain else (0, 0, "")
+        if plain:
+            continue
         # The first line may begin with a mark of its encoding, the last may lack its end.
         text = data[at : end or len(data)].strip()
         text = text.removeprefix(b"\xef\xbb\xbf").strip() if place == 0 else text

@@ -40,8 +40,6 @@ class Checked:
     """`nemo-rl:sft`"""
     files: dict[str, Json] = field(default_factory=dict)
     """Per file: rows, distinct rows and prompts, bytes of the longest row."""
-    every: int = 1
-    """Of so many rows one was held against the format's rules; all were parsed."""
 
     @property
     def errors(self) -> int:
@@ -61,7 +59,6 @@ class Checked:
             "target": self.target,
             "ok": not self.errors,
             "rows": self.rows,
-            "checked_every": self.every,
             "errors": self.errors,
             "warnings": self.warnings,
             "loader": self.loader,
@@ -86,18 +83,13 @@ def summarised(problems: Sequence[Problem]) -> list[str]:
     return said
 
 
-def check_export(
-    folder: str | Path, target: Target, kind: str, *, workers: int = 1, load: bool = True, every: int | None = 1
-) -> Checked:
+def check_export(folder: str | Path, target: Target, kind: str, *, workers: int = 1, load: bool = True) -> Checked:
     """Check one output of `rollforge export`: the data files (`*.jsonl`, `*.parquet`) and configurations (`*.yaml`; scripts
-    where they hold the options) directly in its folder. `load` False leaves the framework's loader out. `every` None: of
-    large files (64 MB) every 16th row is held against the format's rules, for rows that the format's own code has made."""
+    where they hold the options) directly in its folder. `load` False leaves the framework's loader out."""
     place = Path(folder)
     data = sorted(file for file in place.iterdir() if file.suffix in (".jsonl", ".parquet"))
     configs = sorted(file for file in place.iterdir() if file.suffix in _CONFIGS.get(target.name, _YAML))
-    if every is None:
-        every = 1 if sum(file.stat().st_size for file in data) < _LARGE else 16
-    return check_files(data, target, kind, configs, workers=workers, load=load, every=every)
+    return check_files(data, target, kind, configs, workers=workers, load=load)
 
 
 def check_files(
@@ -108,16 +100,14 @@ def check_files(
     *,
     workers: int = 1,
     load: bool = True,
-    every: int = 1,
 ) -> Checked:
     """Check data files, anybody's, and configurations for one kind of a framework.
 
     A file's split is taken from its name (train, val..., test): the same prompt on two sides is an error. Raises `UserError`
-    if a file is not there or the target has no such kind. `every`: of so many rows one is held against the format's rules;
-    all are parsed, compared and held against the schema.
+    if a file is not there or the target has no such kind.
     """
     rules = kind_of(target, kind)
-    work = Work(rules.check, rules.family, rules.columns, (target.name, kind) in LINE_READERS, every=every)
+    work = Work(rules.check, rules.family, rules.columns, (target.name, kind) in LINE_READERS)
     problems: list[Problem] = []
     seen: list[File] = []
     loader = ""
@@ -151,11 +141,9 @@ def check_files(
         loader or _no_loader(target, load),
         f"{target.name}:{kind}",
         {one.name: one.about() for one in seen},
-        every,
     )
 
 
-_LARGE = 64 << 20
 _YAML = (".yaml", ".yml")
 _CONFIGS: dict[str, tuple[str, ...]] = {"verl": (*_YAML, ".sh"), "openrlhf": (*_YAML, ".sh"), "generic": ()}
 """Whose options stand on the command line, and who has none."""

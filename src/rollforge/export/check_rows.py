@@ -102,8 +102,6 @@ class Work:
     schema: Schema | None = None
     """Of the first block; later rows must fit into it."""
     first_end: int = 0
-    every: int = 1
-    """Of so many lines one is held against the format's rules; the others are parsed, and held against the schema."""
 
     def __call__(self, block: Block) -> Part:
         part = Part()
@@ -138,7 +136,7 @@ class Work:
         if not isinstance(row, dict):
             part.say(number, "error", f"the line is {_kind_name(row)}, not an object")
             return
-        twice = _twice(text, row) if number % self.every == 0 else None
+        twice = _twice(text, row)
         if twice:
             part.say(number, "error", f"the key {twice!r} stands twice in one object: loaders disagree on which one counts")
         if len(text) > part.longest[0]:
@@ -154,14 +152,13 @@ class Work:
         """A row of either format; the line's number is `part.lines`, `text` the line itself."""
         number = part.lines
         part.rows += 1
-        full = number % self.every == 0
-        for message in self.check(row) if full else ():
+        for message in self.check(row):
             if message.startswith("warning: "):
                 part.say(number, "warning", message.removeprefix("warning: "))
             else:
                 part.say(number, "error", message)
         part.hashes.extend((number, digest & MASK, hash(prompt_of(row)) & MASK))
-        if full and (text is None or b"null" in text):
+        if text is None or b"null" in text:
             _nulls(row, number, part)
         answer = answer_of(row)
         if answer is not None and len(part.answers) < 2:
@@ -250,12 +247,12 @@ _KEY = re.compile(rb'"\s*:')
 
 def prompt_of(row: Json) -> bytes:
     """What of a row, anybody's, is the prompt, as bytes to compare; b"" if it has none."""
-    for name in ("prompt", "input", "context", "question", "problem"):
-        if name in row:
-            return _bytes(row[name])
     params = row.get("responses_create_params")
     if isinstance(params, dict):
         return _bytes([params.get("instructions"), params.get("input")])
+    for name in ("prompt", "input", "context", "question", "problem"):
+        if name in row:
+            return _bytes(row[name])
     messages = row.get("messages") or row.get("conversations") or row.get("chosen")
     if isinstance(messages, list):
         said = 0

@@ -83,9 +83,13 @@ def make_demonstration(record: Record, origin: Origin, how: How = How()) -> Demo
     return Demonstration(origin, prompt, completion, nested(record.tools))
 
 
-def make_judged(record: Record, origin: Origin, label: bool, how: How = How()) -> Judged:
+def make_judged(record: Record, origin: Origin, label: bool, how: How = How(), *, whole: bool = False) -> Judged:
+    """`whole`: with the expected answer and the row's other fields."""
     prompt, completion = _conversation(record, how)
-    return Judged(origin, prompt, completion, nested(record.tools), label)
+    made = Judged(origin, prompt, completion, nested(record.tools), label)
+    if whole:
+        made.answer, made.fields = answer_of(record, how.answer), record.fields()
+    return made
 
 
 @dataclass(slots=True)
@@ -225,10 +229,9 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
             number += 1
             waiting.append(call["id"])
     for message in messages:
-        calls = message.get("tool_calls")
-        if calls:
+        if "tool_calls" in message:
             waiting = []
-            for call in calls:
+            for call in message["tool_calls"]:
                 function = call["function"]
                 text = function["arguments"]
                 function["arguments"] = _arguments(text) if text else {}

@@ -159,7 +159,7 @@ class Funnel:
 
     def __init__(self) -> None:
         self.tasks: Counter[str] = Counter()
-        """What became of them: "paired", "one attempt", ..."""
+        """What became of them: "paired", "one attempt", ...; "refused": no format could hold a pair of theirs."""
         self.pairs = 0
         self.across = 0
         """Pairs of different tasks."""
@@ -233,5 +233,5 @@ class Funnel:
 
 OUTCOMES = (
     *("one attempt", "equal rewards", "none high enough", "none low enough", "gap too small"),
-    *("equal texts", "paired"),
+    *("equal texts", "refused", "paired"),
 )

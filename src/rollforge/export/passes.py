@@ -58,6 +58,7 @@ class Job:
     row: Callable[[Any, Settings], Json]
     settings: Settings
     needs_answer: bool
+    every: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,8 @@ class _Unit:
         self._tools: Any = None
         self._measured: tuple[Any, Any, int] = (None, None, 0)
 
-    def add(self, jobs: list[Job], split: str, example: Example) -> None:
+    def add(self, jobs: list[Job], split: str, example: Example) -> bool:
+        """Whether any format could hold it."""
         origins = _origins(example)
         origin = origins[0]
         prompt, longest = 0, 0
@@ -151,6 +153,7 @@ class _Unit:
             for tool in example.tools:
                 if len(self.found.tools) < _TOOLS:
                     self.found.tools.setdefault(dumps(tool, sort_keys=True), tool)
+        return longest > 0
 
     def refuse(self, jobs: Iterable[Job], reason: str, origin: Origin | Attempt) -> None:
         for job in jobs:
@@ -222,7 +225,9 @@ def first(plan: Plan, block: Block) -> Found:
     found, options, how = unit.found, plan.options, plan.how
     found.done = block.end - block.start
     source = plan.inputs[block.source]
-    demonstrations, judged = plan.of("demonstration"), plan.of("judged")
+    demonstrations = plan.of("demonstration")
+    judged = [job for job in plan.of("judged") if not job.every]
+    every = [job for job in plan.of("judged") if job.every]
     prompts, pairs = plan.of("prompt"), plan.of("pair")
     low = f"reward < {options.min_reward:g} (--min-reward)"
     between = f"reward between {options.low_threshold:g} and {options.high_threshold:g}"
@@ -254,6 +259,13 @@ def first(plan: Plan, block: Block) -> Found:
                     unit.refuse(demonstrations, str(error), origin)
             else:
                 unit.leave_out(demonstrations, low)
+        if every:
+            origin = origin_of(record, block.source, at)
+            try:
+                label = reward >= options.high_threshold
+                unit.add(every, split, make_judged(record, origin, label, how, whole=True))
+            except (Refused, UserError) as error:
+                unit.refuse(every, str(error), origin)
         if judged:
             if reward >= options.high_threshold or reward <= options.low_threshold:
                 origin = origin_of(record, block.source, at)
@@ -304,9 +316,8 @@ def second(plan: Plan, work: tuple[int, Groups]) -> Found:
                 continue
             half = partial(_half, unit, rows, held)
             chosen, outcome = pair_up(attempts, options, partial(_same, half))
-            unit.found.funnel.count(attempts, outcome, len(chosen), options)
-            for good, bad in chosen:
-                _add_pair(unit, half(good), half(bad), good.split)
+            written = sum([_add_pair(unit, half(good), half(bad), good.split) for good, bad in chosen])
+            unit.found.funnel.count(attempts, outcome if written or not chosen else "refused", written, options)
             if options.across_prompts and options.strategy == "stratified":
                 for high, left in zip((True, False), left_over(attempts, chosen, options), strict=True):
                     unit.found.left += [Left(one.split, rows.at(one).env, high, one) for one in left]
@@ -376,8 +387,7 @@ def _same(half: Callable[[Attempt], Half | None], good: Attempt, bad: Attempt) -
 def _add_pair(unit: _Unit, good: Half | None, bad: Half | None, split: str) -> bool:
     if good is None or bad is None:
         return False
-    unit.add(unit.plan.of("pair"), split, make_pair(good, bad))
-    return True
+    return unit.add(unit.plan.of("pair"), split, make_pair(good, bad))
 
 
 def split_of(record: Record, options: Options) -> str:

@@ -57,8 +57,7 @@ class Done:
 
     def first_refused(self, inputs: list[Input]) -> list[tuple[str, str]]:
         """(reason, file and line of the first row) of the most frequent reasons."""
-        most = sorted(self.refused.items(), key=lambda one: -one[1].count)[:3]
-        return [(text, place(reason, inputs)) for text, reason in most]
+        return first(self.refused, inputs)
 
 
 @dataclass(slots=True)
@@ -116,6 +115,12 @@ class Exported:
 def reasons(found: dict[str, Reason], inputs: list[Input]) -> Json:
     """Per reason: how many, and where the first is."""
     return {text: {"count": one.count, "first": place(one, inputs)} for text, one in found.items()}
+
+
+def first(found: dict[str, Reason], inputs: list[Input]) -> list[tuple[str, str]]:
+    """(reason, file and line of the first row) of the three most frequent ones."""
+    most = sorted(found.items(), key=lambda one: -one[1].count)[:3]
+    return [(text, place(reason, inputs)) for text, reason in most]
 
 
 def place(reason: Reason, inputs: list[Input]) -> str:

@@ -108,7 +108,7 @@ def _plan(wanted: list[tuple[Target, str]], inputs: list[Input], settings: Setti
         mine = settings
         if target.name in options.target_version:
             mine = settings.model_copy(update={"version": options.target_version[target.name]})
-        jobs.append(Job(number, target.name, kind, made.family, made.row, mine, made.needs_answer))
+        jobs.append(Job(number, target.name, kind, made.family, made.row, mine, made.needs_answer, made.every))
     if settings.tokenizer:
         Counted(settings.tokenizer)  # what is wrong with it is said before anything is read
     parts.mkdir()
@@ -356,7 +356,7 @@ def write(path: Path, text: str) -> None:
 def _check(done: Done, workers: int) -> None:
     from rollforge.export.check import check_export
 
-    checked = check_export(done.folder, done.target, done.kind, workers=workers, every=None)
+    checked = check_export(done.folder, done.target, done.kind, workers=workers)
     done.problems, done.loader = checked.problems, checked.loader
     write(done.folder / "check.json", manifest.dump(checked.row()))
 
@@ -364,11 +364,13 @@ def _check(done: Done, workers: int) -> None:
 @contextmanager
 def _workplace(out: Path, names: list[str], overwrite: bool) -> Iterator[Path]:
     """A directory beside the final ones. What a killed run left is removed: nobody holds its lock any more."""
-    for name in names:
-        if (out / name).exists() and not overwrite:
-            raise UserError(f"{out / name} exists; --overwrite replaces it, or give another --out")
     fresh = not out.exists()
     try:
+        if not fresh:
+            _restore(out)
+        for name in names:
+            if (out / name).exists() and not overwrite:
+                raise UserError(f"{out / name} exists; --overwrite replaces it, or give another --out")
         out.mkdir(parents=True, exist_ok=True)
         for old in out.glob(f"{_PARTIAL}*"):
             with _locked(old) as mine:
@@ -406,7 +408,33 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 
 def _move(made: Path, final: Path) -> None:
-    old = made.with_name(f"{made.name}.old")
-    if final.exists():
-        final.rename(old)
-    made.rename(final)
+    """What stood there before is renamed first, and not lost: `_restore` puts it back after a kill between the two."""
+    old = final.with_name(f"{_OLD}{final.name}")
+    with _alone(final.parent):
+        if final.exists():
+            final.rename(old)
+        made.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+_OLD = ".old-"
+
+
+def _restore(out: Path) -> None:
+    with _alone(out):
+        for old in out.glob(f"{_OLD}*"):
+            final = out / old.name.removeprefix(_OLD)
+            if final.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.rename(final)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

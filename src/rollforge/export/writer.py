@@ -351,11 +351,12 @@ def _shape(value: Any, found: set[Any]) -> Any:
     for item in value:
         if type(item) is dict:
             inside = dict
+            content = type(item.get("content"))
             if "tool_calls" in item and type(item["tool_calls"]) is list:
-                found.add((tuple(item), type(item.get("content"))))
+                found.add((content, *item))
                 for call in item["tool_calls"]:
                     found.add(_call_shape(call, found))
-            elif type(item.get("content")) is not str:
+            elif content is not str:
                 found.add(_shape(item, found))
             elif len(item) != 2:
                 found.add(tuple(item))  # of a message: whatever else it has is text, too
@@ -374,7 +375,7 @@ def _call_shape(call: Any, found: set[Any]) -> Any:
         return _shape(call, found) if type(call) in _DEEP else type(call)
     if dict in types or list in types:
         return _shape(call, found)
-    return (tuple(call), tuple(function), tuple(arguments), types)
+    return (*call, *function, *arguments, *types)
 
 
 _lists: dict[str, tuple[list[Any], set[Any]]] = {}

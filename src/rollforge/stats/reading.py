@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import islice
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import orjson
@@ -201,13 +201,13 @@ def _add_record(fragment: Fragment, source: int, record: Record) -> None:
     # Whatever may turn out to be broken is read before anything is counted.
     items, usage, cut = record.items(), record.usage, record.incomplete
     metrics = list(record.numbers())
-    components = record.field("reward_components") if "reward_components" in record else None
+    components = record.field("reward_components")
     answer = record.field("extracted_answer") if "extracted_answer" in record else ...
     rollout = record.rollout if [item for item in items if item.generation_token_ids] else None
     fragment.used += 1
     part = _part(fragment, env, record.outcome, cut)
     numbers = {"reward": record.reward, "attempt": block.get("attempt", 1)}
-    said = _said(part.tools, numbers, items)
+    reply, answered, whole = _said(part.tools, numbers, items)
     if rollout is not None:
         numbers["contiguous"] = _contiguous(rollout)
     _add_tokens(numbers, usage, rollout.output if rollout is not None else ())
@@ -220,7 +220,7 @@ def _add_record(fragment: Fragment, source: int, record: Record) -> None:
     if mark not in part.labels:
         part.labels[mark] = Label(mark, task, index, _start(record.question))
     asked = int.from_bytes(prompt[:8], "little", signed=True) or 1
-    part.add(numbers, (mark, key, asked, _mark(_answer(said.reply if answer is ... else answer)), *said.marks))
+    part.add(numbers, (mark, key, asked, _mark(_answer(reply if answer is ... else answer)), answered, whole))
 
 
 def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
@@ -232,7 +232,7 @@ def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
         return
     part = _part(fragment, env, rollout.outcome, _cut(rollout))
     numbers: dict[str, float] = {"reward": rollout.reward, "attempt": rollout.attempt}
-    said = _said(part.tools, numbers, [item_of(item) for item in rollout.output])
+    reply, answered, whole = _said(part.tools, numbers, [item_of(item) for item in rollout.output])
     generated = any(item.get("generation_token_ids") for item in rollout.output)
     if generated:
         numbers["contiguous"] = _contiguous(rollout)
@@ -246,8 +246,8 @@ def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
     if task not in part.labels:
         part.labels[task] = Label(task, rollout.task, rollout.task_index, _start(prompt_text(rollout.params)))
     prompt = _mark([input_items(rollout.params), rollout.params.get("instructions")])
-    answer = rollout.fields.get("extracted_answer", said.reply)
-    part.add(numbers, (task, key, prompt, _mark(_answer(answer)), *said.marks))
+    answer = rollout.fields.get("extracted_answer", reply)
+    part.add(numbers, (task, key, prompt, _mark(_answer(answer)), answered, whole))
 
 
 def _part(fragment: Fragment, env: str, outcome: Outcome, cut: str | None) -> Part:
@@ -260,15 +260,11 @@ def _part(fragment: Fragment, env: str, outcome: Outcome, cut: str | None) -> Pa
     return part
 
 
-class _Said(NamedTuple):
-    reply: str
-    """The last message."""
-    marks: tuple[int, int]
-    """Of the reply with the calls, and of the whole conversation."""
+def _said(tools: dict[str, ToolUse], numbers: dict[str, float], items: Sequence[Item]) -> tuple[str, int, int]:
+    """One look at every item: what was said, how many turns it took (`records.items.model_calls`), how the tools did.
 
-
-def _said(tools: dict[str, ToolUse], numbers: dict[str, float], items: Sequence[Item]) -> _Said:
-    """One look at every item: what was said, how many turns it took (`records.items.model_calls`), how the tools did."""
+    Returns the reply (the last message) and the marks of the reply with the calls and of the whole conversation.
+    """
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[tuple[str, str | None]] = []
@@ -307,7 +303,7 @@ def _said(tools: dict[str, ToolUse], numbers: dict[str, float], items: Sequence[
     given = tuple(calls)
     answered = hash((reply, given)) or 1 if reply or given else 0
     whole = hash((tuple(texts), given, tuple(thoughts))) or 1 if items else 0
-    return _Said(reply, (answered, whole))
+    return reply, answered, whole
 
 
 def _use(tools: dict[str, ToolUse], called: Sequence[str], failed: Sequence[str]) -> None:
