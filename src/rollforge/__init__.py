@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rollforge.collect.run import collect_rollouts as collect_rollouts
+    from rollforge.curate.run import curate_rollouts as curate_rollouts
     from rollforge.envs.base import Verdict as Verdict
     from rollforge.envs.decorate import env as env
     from rollforge.envs.load import load_env as load_env
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rollforge.errors import JudgeFault as JudgeFault
     from rollforge.errors import PolicyFault as PolicyFault
     from rollforge.errors import VerifierFault as VerifierFault
+    from rollforge.export.run import export_rollouts as export_rollouts
     from rollforge.records.rollout import Outcome as Outcome
     from rollforge.records.rollout import Rollout as Rollout
     from rollforge.records.rows import read_rollouts as read_rollouts
@@ -31,6 +33,8 @@ __version__ = "0.1.0"
 # Loaded when first used: `import rollforge` and `rollforge --help` cost nothing.
 _PUBLIC = {
     "collect_rollouts": "rollforge.collect.run",
+    "curate_rollouts": "rollforge.curate.run",
+    "export_rollouts": "rollforge.export.run",
     "Verdict": "rollforge.envs.base",
     "env": "rollforge.envs.decorate",
     "load_env": "rollforge.envs.load",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -54,9 +55,13 @@ def _options(
 
 
 def main() -> None:
+    guarded(app)
+
+
+def guarded(work: Callable[[], object]) -> None:
     """Exit status: 0 done, 1 the work failed or is incomplete, 2 the request was wrong, 130 interrupted."""
     try:
-        app()
+        work()
     except RollforgeError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rollforge.errors import RollforgeError, UserError
+from rollforge.cli.main import guarded
 
 if TYPE_CHECKING:
     from rollforge.export.transform import Transformed
@@ -123,25 +123,18 @@ def _workers(options: argparse.Namespace) -> int:
 
 
 def _run(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Transformed], noun: str) -> None:
-    """Exit status: 0 done, 1 nothing was written, 2 the request was wrong, 130 interrupted."""
+    """Exit status 1 when nothing was written."""
     options = parser.parse_args()
     options.input = [*options.files, *options.input]
     if not options.input:
         parser.error("the following arguments are required: --input")
-    try:
-        done = work(options)
-    except RollforgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        import os
 
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    _say(done, options, noun)
-    sys.exit(0 if done.written else 1)
+    def run() -> None:
+        done = work(options)
+        _say(done, options, noun)
+        sys.exit(0 if done.written else 1)
+
+    guarded(run)
 
 
 def _say(done: Transformed, options: argparse.Namespace, noun: str) -> None:

@@ -121,7 +121,11 @@ class File:
             for row in parquet_rows(Path(self.name)):
                 self.part.lines += 1
                 digest = hash(orjson.dumps(row, default=str, option=orjson.OPT_NON_STR_KEYS))
-                work.row({key: value if key in texts else decoded(value) for key, value in row.items()}, digest, self.part)
+                # A format whose columns hold JSON text is checked as it stands; what the prompt is can be seen inside only.
+                open_row = {key: decoded(value) for key, value in row.items()}
+                work.row(
+                    {key: row[key] if key in texts else open_row[key] for key in row}, digest, self.part, prompt=open_row
+                )
         except pyarrow.ArrowException as error:
             self.say("error", f"pyarrow cannot read it: {str(error)[:300]}")
 

@@ -148,8 +148,9 @@ class Work:
                     number, "error", _MISFIT[misfit.effect].format(misfit.path, misfit.what), misfit.path + misfit.effect
                 )
 
-    def row(self, row: Json, digest: int, part: Part, text: bytes | None = None) -> None:
-        """A row of either format; the line's number is `part.lines`, `text` the line itself."""
+    def row(self, row: Json, digest: int, part: Part, text: bytes | None = None, *, prompt: Json | None = None) -> None:
+        """A row of either format; the line's number is `part.lines`, `text` the line itself. `prompt`: the row in which to
+        look for the prompt, if it is another."""
         number = part.lines
         part.rows += 1
         for message in self.check(row):
@@ -157,7 +158,7 @@ class Work:
                 part.say(number, "warning", message.removeprefix("warning: "))
             else:
                 part.say(number, "error", message)
-        part.hashes.extend((number, digest & MASK, hash(prompt_of(row)) & MASK))
+        part.hashes.extend((number, digest & MASK, hash(prompt_of(row if prompt is None else prompt)) & MASK))
         if text is None or b"null" in text:
             _nulls(row, number, part)
         answer = answer_of(row)

@@ -11,9 +11,9 @@ from rollforge.export.target import Data, Made, Settings
 
 
 def billions(model: str) -> float:
-    """Parameters by the model's name (`Qwen2.5-1.5B`, `Llama-3-8b`); 7 where it says nothing."""
-    found = re.findall(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)\s*[bB](?![A-Za-z0-9])", model.rpartition("/")[2])
-    return float(found[0]) if found else 7.0
+    """Parameters by the model's name (`Qwen2.5-1.5B`, `Llama-3-8b`, `SmolLM2-135M`); 7 where it says nothing."""
+    found = re.search(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)\s*([bBmM])(?![A-Za-z0-9])", model.rpartition("/")[2])
+    return 7.0 if found is None else float(found[1]) / (1000 if found[2] in "mM" else 1)
 
 
 def checkpointing(settings: Settings) -> bool:
