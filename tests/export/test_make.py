@@ -155,3 +155,13 @@ def test_halves_that_differ_in_ids_only_say_the_same() -> None:
     assert one.says_the_same(half(call("add", '{"a":1}', "y"), output("1", "y"), said("1")))
     assert not one.says_the_same(half(call("add", '{"a": 2}', "x"), output("1", "x"), said("1")))
     assert not one.says_the_same(half(said("2")))
+
+
+def test_a_prompt_has_the_tasks_fields_and_not_the_verdicts() -> None:
+    verdict = {"extracted_answer": "5", "accuracy": 0.0, "_ng_rollout_index": 3, "pass@1/mean": 0.5}
+    block = {"outcome": "scored", "task_fields": {"accuracy": "high"}}
+    value = with_output(said("5"), expected_answer="4", level="easy", rollforge=block, **verdict)
+    made = record(value)
+    fields = make_prompt(made, origin_of(made, 0, 0)).fields
+    assert fields.pop("agent_ref", None) == value.get("agent_ref")
+    assert fields == {"expected_answer": "4", "level": "easy", "accuracy": "high"}

@@ -73,9 +73,6 @@ EXAMPLES: dict[str, Example] = {
     "nemo-gym": prompt(
         agent_ref={"type": "responses_api_agents", "name": "sums_agent"},
         expected_answer="4",
-        extracted_answer="5",
-        _ng_rollout_index=3,
-        reward=0.0,
     ),
     "sft": demonstration(),
     "sft-simple": Demonstration(

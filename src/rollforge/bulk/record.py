@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import orjson
@@ -20,6 +20,8 @@ from rollforge.records.lossless import dumps, loads
 from rollforge.records.messages import TEMPLATE, Dialect, messages
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import SHADOWED, agent_name, block_of, outcome_of, reward_of, rollout_from_row
+
+T = TypeVar("T")
 
 _NOTHING = msgspec.Raw()
 
@@ -118,10 +120,7 @@ class Record:
             raise UserError("no responses_create_params")
         if bytes(params.input) in (b"", b"null"):
             raise UserError("responses_create_params.input is missing")
-        if len(_asked) >= 64:
-            _asked.clear()
-        asked = _asked[raw] = _Asked(params)
-        return asked
+        return _asked.keep(raw, _Asked(params))
 
     @property
     def task(self) -> str:
@@ -161,16 +160,10 @@ class Record:
     def _prompt_of(self) -> tuple[bytes, str]:
         asked = self._asked
         if asked.mark is None:
-            key = (bytes(asked.params.input), asked.params.instructions)
-            found = _prompts.get(key)
-            if found is None:
-                if len(_prompts) >= 2048:
-                    _prompts.clear()
-                chat = self.prompt_messages()
-                question = next((message["content"] for message in reversed(chat) if message["role"] == "user"), "")
-                mark = digest(dumps([[message["role"], message["content"]] for message in chat]))
-                found = _prompts[key] = (mark, text_of(question)[:320])
-            asked.mark = found
+            chat = self.prompt_messages()
+            question = next((message["content"] for message in reversed(chat) if message["role"] == "user"), "")
+            mark = digest(dumps([[message["role"], message["content"]] for message in chat]))
+            asked.mark = (mark, text_of(question)[:320])
         return asked.mark
 
     @property
@@ -221,9 +214,7 @@ class Record:
             value = loads(raw)
             if not (value is None or (isinstance(value, list) and all(isinstance(tool, dict) for tool in value))):
                 raise UserError("responses_create_params.tools is not a list of tools")
-            if len(_tools) >= 256:
-                _tools.clear()
-            found = _tools[raw] = [_flat(tool) for tool in value or []]
+            found = _tools.keep(raw, [_flat(tool) for tool in value or []])
         return found
 
     @property
@@ -299,9 +290,7 @@ class Record:
             return None
         name = _agents.get(raw)
         if name is None:
-            if len(_agents) >= 256:
-                _agents.clear()
-            name = _agents[raw] = agent_name({"agent_ref": loads(raw)})
+            name = _agents.keep(raw, agent_name({"agent_ref": loads(raw)}))
         return name
 
     def _about(self) -> _Response | _About:
@@ -348,20 +337,32 @@ def digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
-_asked: dict[bytes, _Asked] = {}
-_prompts: dict[tuple[bytes, str | None], tuple[bytes, str]] = {}
-_tools: dict[bytes, list[Json]] = {}
-_agents: dict[bytes, str | None] = {}
-_rewards: dict[bytes, float] = {}
-# Repeats of a task stand near each other and share prompt, tools and agent: what was made of them is kept for a while.
+class _Recent(dict[bytes, T]):
+    """What was made of raw JSON. Repeats of a task stand near each other and share prompt, tools, agent: it is kept for them
+    until the raw texts take up `most` bytes."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+        self._size = 0
+
+    def keep(self, raw: bytes, made: T) -> T:
+        self._size += len(raw) + 100
+        if self._size > self._most:
+            self.clear()
+            self._size = len(raw)
+        self[raw] = made
+        return made
+
+
+_asked = _Recent[_Asked](8 << 20)
+_tools = _Recent[list[Json]](2 << 20)
+_agents = _Recent[str | None](1 << 18)
+_rewards = _Recent[float](1 << 18)
 
 
 def _reward(text: bytes) -> float:
-    reward = reward_of(loads(text))
-    if len(_rewards) >= 1024:
-        _rewards.clear()
-    _rewards[text] = reward
-    return reward
+    return _rewards.keep(text, reward_of(loads(text)))
 
 
 def _known(chat: list[Json]) -> list[Json]:

@@ -42,7 +42,7 @@ class Prompt:
     params: Json
     """`responses_create_params` as stored, for live training."""
     fields: Json = field(default_factory=dict)
-    """The row's other top-level fields: the task's, `agent_ref`."""
+    """The task's own top-level fields (`export.make.task_fields`), `agent_ref`."""
     output: str = ""
     """The final text of the first rollout."""
 

@@ -34,6 +34,28 @@ class How:
     """Dotted path of the field with the expected answer; None: looked for in `ANSWERS`."""
 
 
+VERDICT = frozenset(
+    (
+        *("reward", "reward_components", "accuracy", "truncated", "terminated", "score", "is_correct", "_rowidx"),
+        *("extracted_answer", "extracted_model_code", "extracted_model_output", "extracted_sql", "extraction_successful"),
+        *("library_reward", "judge_evaluations", "judge_output", "judge_response", "judge_passed", "invalid_judge_response"),
+        *("predicted_calls", "model_output", "parse_failed", "failure_reason", "mask_sample", "eval_timed_out"),
+        *("agent_run_time", "agent_timed_out", "agent_error_kind", "follow_all_instructions", "follow_instruction_list"),
+    )
+)
+"""Fields that verifiers of NeMo Gym and rollforge add to a task. A gym that finds them in a task may be given the same field
+twice, and a trainer has no use for what another model answered."""
+
+
+def task_fields(record: Record) -> Json:
+    """The task's own fields, as far as can be told: not a verdict's, NeMo Gym's marks (`_ng_...`) or statistics (`a/b`)."""
+    fields = record.fields(but=VERDICT)
+    own = record.block.get("task_fields")  # what a verdict of the same name had replaced
+    return {name: value for name, value in fields.items() if not name.startswith("_ng_") and "/" not in name} | (
+        own if isinstance(own, dict) else {}
+    )
+
+
 # Examples. All of them raise `Refused`, or `UserError` for a conversation that chat messages cannot hold.
 
 
@@ -60,7 +82,7 @@ class _Stored(Prompt):
 
     @property
     def fields(self) -> Json:  # type: ignore[override]
-        return self._record.fields()
+        return task_fields(self._record)
 
     @property
     def output(self) -> str:  # type: ignore[override]

@@ -15,27 +15,6 @@ from rollforge.records.items import Json, text_of
 
 LEFT_OUT = "tools_left_out"
 MORE_THAN_TEXT = "the conversation holds more than text"
-VERDICT = frozenset(
-    (
-        *("reward", "reward_components", "response", "output", "usage", "rollforge", "accuracy", "truncated", "terminated"),
-        *("extracted_answer", "library_reward", "judge_evaluations", "judge_output", "judge_response", "judge_passed"),
-        *("invalid_judge_response", "is_correct", "extracted_model_code", "extracted_model_output", "extracted_sql"),
-        *(
-            "extraction_successful",
-            "predicted_calls",
-            "model_output",
-            "score",
-            "parse_failed",
-            "failure_reason",
-            "mask_sample",
-            "agent_run_time",
-            "agent_timed_out",
-        ),
-        *("agent_error_kind", "eval_timed_out", "follow_all_instructions", "follow_instruction_list", "_rowidx"),
-    )
-)
-"""Fields that verifiers of NeMo Gym and rollforge add to a task; all that begin with `_ng_` or hold a `/` (statistics), too.
-A gym that finds them in a task may be given the same field twice."""
 
 
 def grpo(example: Prompt, settings: Settings) -> Json:
@@ -52,7 +31,7 @@ def grpo(example: Prompt, settings: Settings) -> Json:
 
 def nemo_gym(example: Prompt, settings: Settings) -> Json:
     """`NemoGymDataset`: the task as the gym gave it, without the verdict's fields, for attempts by the trainer's policy."""
-    fields = {name: value for name, value in example.fields.items() if not _of_verdict(name)}
+    fields = dict(example.fields)
     agent = fields.pop("agent_ref", None)
     if not (isinstance(agent, dict) and agent.get("name")):
         if not example.origin.env:
@@ -136,10 +115,6 @@ def _math(settings: Settings) -> bool:
     """Whether the environment compares with an expected answer: unless another one is set."""
     chosen = settings.set.get("data.default.env_name", settings.set.get("data.env_name", "math"))
     return "math" in str(chosen)
-
-
-def _of_verdict(name: str) -> bool:
-    return name in VERDICT or name.startswith("_ng_") or "/" in name
 
 
 def _only_text(messages: Sequence[Json]) -> Sequence[Json]:
