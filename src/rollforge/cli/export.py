@@ -161,7 +161,8 @@ def _target(one: Done, found: Exported) -> list[str]:
         lines.append(f"  warning: {warning}")
     if not one.files:
         return [*lines, "  no rows: nothing was written"]
-    folder = min(str(one.folder), os.path.relpath(one.folder), key=len)
+    near = os.path.relpath(one.folder)
+    folder = str(one.folder) if near.startswith("..") else near
     problems = summarised(one.problems)
     lines += [f"  {problem.removeprefix(f'{one.folder}/')}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
