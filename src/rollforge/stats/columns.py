@@ -20,8 +20,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rollforge.bulk.conversation import is_error as _is_error
-from rollforge.bulk.conversation import item_of
 from rollforge.records.rollout import Outcome
 
 MOST_COLUMNS = 400
@@ -196,7 +194,3 @@ class Columns:
         """Of all tasks in the order they were first read; those that several parts saw come again."""
         for at, size in self._labels:
             yield from pickle.loads(self._store.read(at, size))
-
-
-def is_error(item: dict[str, Any]) -> bool:
-    return _is_error(item_of(item))
