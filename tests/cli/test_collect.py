@@ -20,7 +20,7 @@ from tests.collect.parts import keys, rows
 ROLLFORGE = str(Path(sys.executable).parent / "rollforge")
 
 WAITING = """
-import asyncio, time
+import asyncio, pathlib, time
 import rollforge as rf
 
 def tasks(n: int = 8, wait: float = 0.0, block: bool = False):
@@ -29,6 +29,7 @@ def tasks(n: int = 8, wait: float = 0.0, block: bool = False):
 
 @rf.env(tasks=tasks)
 async def waiting(reply, answer, wait, block):
+    pathlib.Path(f"started-{answer}").touch()
     if block:
         time.sleep(wait)
     await asyncio.sleep(wait)
@@ -70,6 +71,11 @@ def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None
         assert time.monotonic() < end
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
+
+
+def waits(folder: Path, number: int) -> bool:
+    """Whether the first rollout is stored and `number` more have come as far as their verifier."""
+    return len(stored(folder / "a")) == 1 and len(list(folder.glob("started-*"))) == number + 1
 
 
 def stored(folder: Path) -> list[tuple[int, int]]:
@@ -218,8 +224,8 @@ def test_huge_values_are_values(tmp_path: Path, limit: str) -> None:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_one_signal_finishes_what_is_in_flight(waiting: Path, number: signal.Signals, status: int) -> None:
     arguments = ["waiting.py", "-m", "scripted:perfect", "--concurrency", "3", "-o", "a"]
-    process = start(waiting, *arguments, "--set", "env.wait=1")
-    until(lambda: len(stored(waiting / "a")) == 1, process)
+    process = start(waiting, *arguments, "--set", "env.wait=2")
+    until(lambda: waits(waiting, 3), process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status
@@ -233,7 +239,7 @@ def test_one_signal_finishes_what_is_in_flight(waiting: Path, number: signal.Sig
 def test_two_signals_stop_at_once(waiting: Path, numbers: tuple[signal.Signals, ...]) -> None:
     arguments = ["waiting.py", "-m", "scripted:perfect", "-o", "a", "--set", "env.wait=3600", "--rollout-seconds", "9999"]
     process = start(waiting, *arguments, "--verify-seconds", "9999")
-    until(lambda: len(stored(waiting / "a")) == 1, process)
+    until(lambda: waits(waiting, 7), process)
     assert process.stderr is not None
     process.stderr.readline()
     process.send_signal(numbers[0])
