@@ -23,6 +23,7 @@ FLOORS = (
     ("agents",),
     ("collect", "curate", "export"),
     ("serve", "scale", "audit", "train", "view"),
+    ("nemo",),
     ("cli",),
 )
 """A part may import from those above its line here; parts of one line do not know each other."""

@@ -1,0 +1,1 @@
+"""Environments, agents and models as HTTP services."""

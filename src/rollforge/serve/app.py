@@ -1,0 +1,328 @@
+"""What all services share: one ASGI application with health, limits, token, request ids, metrics and one error shape.
+
+    request --> Gate: id, draining?, token?, size and time limits, count --> route --> JSON
+                 '-- every exception --> problem.row()
+
+Routes take the `Request` and nothing else, read its raw body (`body`) and write raw JSON (`answer`): typed bodies would cost
+more than the work itself. What they take and give is declared for the OpenAPI page by `openapi_extra=spec(...)`. FastAPI
+has the page and the paths with parameters; the gate itself finds those without, at a third of the cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rollforge import __version__
+from rollforge.errors import UserError, describe
+from rollforge.records.items import Json
+from rollforge.records.lossless import dumps, loads
+from rollforge.records.problem import Problem, bad_request, problem_of
+from rollforge.serve.settings import Settings
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""Of the request under way; sent on with every call that it causes (`X-Request-Id`)."""
+OPEN = ("/", "/health", "/ready")
+"""Paths that need no token."""
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+UNKNOWN = "(unknown)"
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def make_app(
+    title: str,
+    description: str,
+    routers: Sequence[APIRouter],
+    settings: Settings,
+    *,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+    ready: Callable[[], str | None] = lambda: None,
+    status: Callable[[], Json] = dict,
+) -> FastAPI:
+    """The application of one service.
+
+    `ready` says why it is not (None: it is); `status` is what `/status` shows beside uptime and requests in flight.
+    Raises `UserError` if the variable that should hold the token is not set.
+    """
+    app = FastAPI(title=title, description=description, version=__version__, lifespan=lifespan, redoc_url=None)
+    # FastAPI's own answers (unknown path, wrong method) take the same shape; the rest is the gate's.
+    for kind in (HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _http_error)
+    gauges = Gauges()
+    app.state.gauges = gauges
+    routers = [_common(gauges, ready, status), *routers]
+    for router in routers:
+        app.include_router(router)
+    direct = {
+        (method, route.path): route.endpoint
+        for route in (route for router in routers for route in router.routes)
+        if isinstance(route, APIRoute) and not route.param_convertors
+        for method in route.methods or ()
+    }
+    app.add_middleware(Gate, settings=settings, gauges=gauges, direct=direct)
+    return app
+
+
+class Gauges:
+    """What `/metrics` shows of one application. Services add their own to `registry`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.started = time.time()
+        self.draining = False
+        labels = ("method", "path", "status")
+        self.requests = Counter("rollforge_requests", "Requests answered.", labels, registry=self.registry)
+        self.seconds = Histogram("rollforge_request_seconds", "Time to answer.", ("path",), registry=self.registry)
+        self.in_flight = Gauge("rollforge_requests_in_flight", "Requests being answered.", registry=self.registry)
+        self.number = 0
+        self.in_flight.set_function(lambda: self.number)
+        self._count = cache(lambda *labels: self.requests.labels(*labels).inc)
+        self._observe = cache(lambda path: self.seconds.labels(path).observe)
+
+    def count(self, method: str, path: str, status: int, started: float) -> None:
+        """A request that is answered. `path` is the route's, not the caller's: there are few of them."""
+        self._count(method if method in METHODS else UNKNOWN, path, status)()
+        self._observe(path)(time.perf_counter() - started)
+
+
+class Gate:
+    """The one middleware."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, gauges: Gauges, direct: Mapping[tuple[str, str], Handler]) -> None:
+        self.app = app
+        self._direct = direct
+        self._gauges = gauges
+        self._settings = settings
+        self._max = int(settings.max_body_mb * 2**20)
+        self._token = token_of(settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        scope["request_id"] = request_id
+        token = REQUEST_ID.set(request_id)
+        started = time.perf_counter()
+        status, path = 0, ""
+        gauges = self._gauges
+        gauges.number += 1
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            self._admit(scope["path"], headers)
+            async with asyncio.timeout(self._settings.request_seconds) as limit:
+                endpoint = self._direct.get((scope["method"], scope["path"]))
+                if endpoint is None:
+                    await self.app(scope, self._limited(receive), send_with_id)
+                else:
+                    path = scope["path"]
+                    found = await endpoint(Request(scope, self._limited(receive)))
+                    await found(scope, receive, send_with_id)
+        except Exception as error:
+            late = isinstance(error, TimeoutError) and limit.expired()
+            problem = (
+                Problem(504, "timeout", f"the request took longer than {self._settings.request_seconds:g} s")
+                if late
+                else problem_of(error)
+            )
+            if problem is None:
+                log.error("request %s: %s", request_id, describe(error), exc_info=error)
+                # What went wrong stays in the log: it may hold what the caller must not see.
+                problem = Problem(500, "server_error", f"this is a bug of the server; its log has it under {request_id}")
+            if status:
+                raise  # the answer is under way: cutting it off is all that is left
+            await _send(problem, request_id, scope, receive, send_with_id)
+        finally:
+            gauges.number -= 1
+            REQUEST_ID.reset(token)
+            gauges.count(scope["method"], path or getattr(scope.get("route"), "path", UNKNOWN), status, started)
+
+    def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> None:
+        if self._token is not None and path not in OPEN and not self._knows(headers):
+            how = {"WWW-Authenticate": "Bearer"}
+            raise Problem(401, "authentication_error", "a bearer token is needed: Authorization: Bearer ...", headers=how)
+        if self._gauges.draining and path not in OPEN:
+            raise Problem(503, "shutting_down", "the server is shutting down", headers={"Retry-After": "1"})
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > self._max:
+            raise self._too_large()
+
+    def _knows(self, headers: Mapping[bytes, bytes]) -> bool:
+        assert self._token is not None
+        kind, _, token = headers.get(b"authorization", b"").partition(b" ")
+        # The SDK of Anthropic sends its key in a header of its own.
+        given = token.strip() if kind.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+        return hmac.compare_digest(given, self._token)
+
+    def _limited(self, receive: Receive) -> Receive:
+        size, ended = 0, False
+
+        async def limited() -> Message:
+            nonlocal size, ended
+            if ended:
+                return await receive()  # waiting for the caller to go away
+            try:
+                async with asyncio.timeout(self._settings.body_seconds):
+                    message = await receive()
+            except TimeoutError:
+                raise Problem(408, "timeout", f"the body did not come within {self._settings.body_seconds:g} s") from None
+            if message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                ended = not message.get("more_body")
+                if size > self._max:
+                    raise self._too_large()
+            return message
+
+        return limited
+
+    def _too_large(self) -> Problem:
+        return Problem(413, "request_too_large", f"a body may have {self._settings.max_body_mb:g} MB (max_body_mb)")
+
+
+def token_of(settings: Settings) -> bytes | None:
+    """The bearer token callers need. Raises `UserError` if its variable is not set."""
+    if settings.token_env is None:
+        return None
+    token = os.environ.get(settings.token_env, "").strip()
+    if not token:
+        raise UserError(
+            f"the environment variable {settings.token_env} is not set, and it was named as the one with the token"
+        )
+    return token.encode()
+
+
+async def body(request: Request) -> Json:
+    """The JSON object of a request; an empty body is an empty object. Raises `Problem` 400 for anything else."""
+    raw = await request.body()
+    if not raw:
+        return {}
+    try:
+        value = loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise bad_request(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise bad_request(f"the body is {type(value).__name__}, not an object")
+    return value
+
+
+def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer. Raises `Problem` 400 for what came in and cannot go out (nesting beyond what JSON writers hold)."""
+    try:
+        content = dumps(value)
+    except (ValueError, RecursionError) as error:
+        raise bad_request(f"the answer cannot be written as JSON: {error}") from error
+    return Response(content, status, headers, "application/json")
+
+
+def spec(request: Json | None = None, response: Json | None = None, errors: Sequence[int] = (400, 413)) -> Json:
+    """`openapi_extra` of a route that reads the raw body: JSON Schemas of what it takes and gives."""
+    found: Json = {"responses": {str(status): ERROR for status in errors}}
+    found["responses"]["200"] = {"description": "OK", "content": {"application/json": {"schema": response or {}}}}
+    if request is not None:
+        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": request}}}
+    return found
+
+
+ERROR: Json = {
+    "description": "The error, in one shape.",
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["type", "error", "request_id"],
+                "properties": {
+                    "type": {"const": "error"},
+                    "error": {
+                        "type": "object",
+                        "required": ["type", "message"],
+                        "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
+                    },
+                    "request_id": {"type": "string"},
+                },
+            }
+        }
+    },
+}
+
+
+def _common(gauges: Gauges, ready: Callable[[], str | None], status: Callable[[], Json]) -> APIRouter:
+    router = APIRouter(tags=["service"])
+
+    @router.get("/", openapi_extra=spec())
+    @router.get("/health", openapi_extra=spec())
+    async def health(_: Request) -> Response:
+        """The process is alive."""
+        return answer({"status": "ok"})
+
+    @router.get("/ready", openapi_extra=spec(errors=(503,)))
+    async def is_ready(_: Request) -> Response:
+        """It takes work: not while it is shutting down."""
+        reason = "shutting down" if gauges.draining else ready()
+        return answer({"status": "ready"}) if reason is None else answer({"status": "not ready", "reason": reason}, 503)
+
+    @router.get("/status", openapi_extra=spec())
+    async def show_status(_: Request) -> Response:
+        """What is going on."""
+        own = {
+            "version": __version__,
+            "uptime_seconds": round(time.time() - gauges.started, 3),
+            "in_flight": gauges.number - 1,
+        }
+        return answer({**own, **status()})
+
+    @router.get(
+        "/metrics", openapi_extra={"responses": {"200": {"description": "Prometheus text", "content": {"text/plain": {}}}}}
+    )
+    async def metrics(_: Request) -> Response:
+        """For Prometheus."""
+        return Response(generate_latest(gauges.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        kind = {404: "not_found_error", 405: "method_not_allowed"}.get(error.status_code, "invalid_request_error")
+        problem = Problem(error.status_code, kind, str(error.detail), headers=error.headers)
+    else:
+        problem = bad_request(str(error), status=422)
+    return answer(problem.row(request.scope["request_id"]), problem.status, problem.headers)
+
+
+async def _send(problem: Problem, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+    if problem.status in (408, 413):
+        problem.headers["Connection"] = "close"  # the rest of the body is still on its way
+    content = dumps(problem.row(request_id))
+    await Response(content, problem.status, problem.headers, "application/json")(scope, receive, send)
+
+
+_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
