@@ -35,6 +35,7 @@ from yarl import URL
 from rollforge import __version__
 from rollforge.errors import DeadlineExceeded, InfraFault, SetupError, UserError
 from rollforge.models.base import ModelOptions
+from rollforge.models.hops import hop
 from rollforge.records.lossless import dumps
 
 MAX_ANSWER = 64 * 2**20
@@ -207,7 +208,7 @@ class Transport:
 
     async def _try(self, session: aiohttp.ClientSession, to: Target, data: bytes) -> Any:
         try:
-            async with session.post(to.url, data=data, proxy=to.proxy, allow_redirects=False) as answer:
+            async with session.post(to.url, data=data, proxy=to.proxy, headers=hop(), allow_redirects=False) as answer:
                 self._answered = True
                 if 200 <= answer.status < 300:
                     body = await _read(answer, MAX_ANSWER)

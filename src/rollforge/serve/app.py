@@ -19,7 +19,6 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -32,6 +31,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rollforge import __version__
 from rollforge.errors import UserError, describe
+from rollforge.models.hops import REQUEST_ID
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.problem import Problem, bad_request, problem_of
@@ -39,8 +39,6 @@ from rollforge.serve.settings import Settings
 
 log = logging.getLogger(__name__)
 
-REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
-"""Of the request under way; sent on with every call that it causes (`X-Request-Id`)."""
 OPEN = ("/", "/health", "/ready")
 """Paths that need no token."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
