@@ -1,4 +1,4 @@
-"""The id of the request that is being answered, sent on with every call it causes, so that logs of all hops can be joined."""
+"""The id of the request being answered, sent on with every call it causes, so that the logs of all hops can be joined."""
 
 from __future__ import annotations
 
