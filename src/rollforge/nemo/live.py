@@ -1,0 +1,230 @@
+"""Rows in, rollouts out, for a trainer that drives the environments live.
+
+    rows --> POST /run, again after an infrastructure fault --> judged    --> out, as soon as it is there
+                                                            '-> no verdict --> out when its group has ended, masked
+
+What NeMo RL does with a result decides what may leave here (nemo_rl/environments/nemo_gym.py): an exception ends the whole
+batch, and so do token ids that do not continue the call before, log probabilities that are no numbers, and a result without
+generated tokens. A reward counts in the baseline of its group even when the sample is masked from the loss. So a rollout
+without a verdict comes back masked, with tokens, and with the mean reward of its group, which moves no baseline; never as a
+zero. Only if nothing at all was judged is there nothing to hand over, and the first failure is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from rollforge.errors import DeadlineExceeded, InfraFault, JudgeFault, RolloutError, SetupError, short
+from rollforge.records.items import TOKEN_FIELDS, Item, Json, input_items
+from rollforge.records.task import task_id
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+
+Run = Callable[[Json], Awaitable[Json]]
+"""One attempt at a row: the answer of an agent's `/run`. Raises `RolloutError` or `SetupError`."""
+
+
+class TransportError(Exception):
+    """Nothing was judged. `status` tells NeMo RL that the infrastructure failed, not the data."""
+
+    status = 503
+
+
+def run_rows(
+    rows: Sequence[Json], run: Run, limit: AbstractAsyncContextManager[Any] | None = None, *, backoff: float = 1.0
+) -> Iterator[Awaitable[tuple[Json, Json]]]:
+    """As many awaitables as rows; each gives the next `(row, result)` that is there, `row` being the object passed in.
+
+    Called with a running event loop. Nothing is left running when the iterator is dropped. `backoff`: seconds before the
+    second attempt, at most; it doubles with each further one.
+    """
+    batch = _Batch(rows, run, limit or nullcontext(), backoff)
+    try:
+        for _ in rows:
+            yield batch.next()
+    finally:
+        batch.cancel()
+
+
+def trainable(result: Mapping[str, Any]) -> list[Item]:
+    """The items of a result that carry generated tokens."""
+    return [item for item in (result.get("response") or {}).get("output") or [] if item.get("generation_token_ids")]
+
+
+def mended(result: Json) -> Json:
+    """`result` so that its tokens are contiguous and its log probabilities numbers; masked where that took a change.
+
+    Tokens from the first call on whose prompt does not begin with everything before it are left out: what remains is a
+    conversation that happened. `rollforge.masked` says why.
+    """
+    seen: list[int] = []
+    reason = None
+    output = []
+    for item in result["response"]["output"]:
+        if item.get("generation_token_ids"):
+            prompt, new, logs = (item.get(name) or [] for name in TOKEN_FIELDS[:3])
+            if reason is None and prompt[: len(seen)] != seen:
+                reason = "the prompt of a model call does not begin with what came before it"
+            if reason is None and (len(logs) != len(new) or not all(map(_finite, logs))):
+                reason = "log probabilities are missing or no numbers"
+            if reason is not None:
+                item = {key: value for key, value in item.items() if key not in (*TOKEN_FIELDS, "routed_experts")}
+            seen = [*prompt, *new]
+        output.append(item)
+    if reason is None:
+        return result
+    return masked({**result, "response": {**result["response"], "output": output}}, reason)
+
+
+def masked(result: Json, reason: str) -> Json:
+    """Marked, in the places where trainers look, as a sample that must not be trained on."""
+    block = {**(result.get("rollforge") or {}), "masked": reason}
+    config = {**(result.get("instance_config") or {}), "mask_sample": True}
+    return {**result, "mask_sample": True, "instance_config": config, "rollforge": block}
+
+
+@dataclass
+class _Group:
+    """The rows of one prompt."""
+
+    left: int = 0
+    judged: list[Json] = field(default_factory=list)
+    failed: list[tuple[Json, Json | RolloutError]] = field(default_factory=list)
+    """Rows with their failure, or with a result that has no tokens to train on."""
+
+
+class _Batch:
+    def __init__(self, rows: Sequence[Json], run: Run, limit: AbstractAsyncContextManager[Any], backoff: float) -> None:
+        self._backoff = backoff
+        self._run = run
+        self._limit = limit
+        self._out: asyncio.Queue[tuple[Json, Json] | Exception] = asyncio.Queue()
+        self._groups: dict[str, _Group] = defaultdict(_Group)
+        self._left = len(rows)
+        self._ended: list[_Group] = []
+        """Groups without anything judged; they wait for the whole batch."""
+        keys = [_group(row) for row in rows]
+        for key in keys:
+            self._groups[key].left += 1
+        self._tasks = [asyncio.ensure_future(self._one(row, self._groups[key])) for row, key in zip(rows, keys, strict=True)]
+
+    async def next(self) -> tuple[Json, Json]:
+        found = await self._out.get()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _one(self, row: Json, group: _Group) -> None:
+        try:
+            result = await self._attempts(row)
+        except (RolloutError, SetupError) as error:
+            group.failed.append((row, error if isinstance(error, RolloutError) else InfraFault(str(error))))
+        except Exception as error:  # whatever it was, the stream goes on and the others are delivered
+            log.warning("a row failed: %s", short(error), exc_info=error)
+            group.failed.append((row, InfraFault(short(error))))
+        else:
+            result = mended(result)
+            if trainable(result):
+                group.judged.append(result)
+                self._out.put_nowait((row, result))
+            else:
+                group.failed.append((row, result))
+        group.left -= 1
+        self._left -= 1
+        if not group.left:
+            self._ended.append(group)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Hand over what failed in the groups that have ended. A donor of tokens and reward is found in the group, else in
+        the batch once all of it is there; without any the failures stand as they are."""
+        last = not self._left
+        others = [group for group in self._groups.values() if group.judged]
+        for group in [group for group in self._ended if group.judged or last]:
+            self._ended.remove(group)
+            donor = group if group.judged else (others[0] if others else None)
+            for row, failure in group.failed:
+                self._out.put_nowait(_without_verdict(row, failure, donor))
+
+    async def _attempts(self, row: Json) -> Json:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                async with self._limit:
+                    result = await self._run(row)
+                return _checked(result, row)
+            except (InfraFault, JudgeFault, DeadlineExceeded) as error:
+                if attempt == ATTEMPTS or error.stage == "verify":
+                    raise
+                log.warning("attempt %d of %d: %s", attempt, ATTEMPTS, error)
+                await asyncio.sleep(random.uniform(0, self._backoff * 2 ** (attempt - 1)))
+        raise AssertionError("unreachable")
+
+
+def _without_verdict(row: Json, failure: Json | RolloutError, donor: _Group | None) -> tuple[Json, Json] | Exception:
+    if isinstance(failure, RolloutError):
+        reason = f"{type(failure).__name__}: {failure}"
+        partial = failure.partial if isinstance(failure.partial, dict) else {"output": []}
+        params = row.get("responses_create_params") or {}
+        result = {**row, "responses_create_params": {**params, "input": input_items(params)}, "response": partial}
+        result = mended(result)
+    else:
+        reason, result = "the rollout has no generated tokens", failure
+    if donor is None:
+        # No tokens anywhere: a model server that gives none has to be told by the trainer, a failure by its cause.
+        return TransportError(reason) if isinstance(failure, RolloutError) else (row, result)
+    log.warning("a rollout is masked: %s", reason)
+    if not trainable(result):
+        tokens = trainable(donor.judged[0])[0]
+        response = {**result["response"], "output": [*(result["response"].get("output") or []), tokens]}
+        result = {**result, "response": response}
+    if isinstance(failure, RolloutError):
+        result |= {"reward": fmean(one["reward"] for one in donor.judged), **_components(donor)}
+    return row, masked(result, reason)
+
+
+def _components(donor: _Group) -> Json:
+    """The mean of the reward's parts, which trainers that weigh them want of every sample."""
+    parts = [one["reward_components"] for one in donor.judged if one.get("reward_components")]
+    names = {name for part in parts for name in part}
+    if not names:
+        return {}
+    return {"reward_components": {name: fmean(one.get(name, 0.0) for one in parts) for name in sorted(names)}}
+
+
+def _checked(result: Any, row: Json) -> Json:
+    """What an agent answered. Raises `InfraFault` for what is no rollout, `JudgeFault` for one that could not be judged."""
+    if not isinstance(result, dict) or not isinstance((result.get("response") or {}).get("output"), list):
+        raise InfraFault(f"the agent's answer is no rollout: {result!r:.200}")
+    if result.get("_ng_failure_class"):
+        raise JudgeFault(f"{result['_ng_failure_class']}: {result.get('_ng_failure_judge_error') or 'no reason given'}")
+    reward = result.get("reward")
+    if not isinstance(reward, (int, float)) or not math.isfinite(reward):
+        raise InfraFault(f"the agent's answer has the reward {reward!r}")
+    return {**row, **result}
+
+
+def _group(row: Json) -> str:
+    index = row.get("_ng_task_index")
+    if index is not None:
+        return f"index {index}"
+    fields = {key: value for key, value in row.items() if key not in ("responses_create_params", "_rowidx")}
+    return task_id(row.get("responses_create_params") or {}, fields)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

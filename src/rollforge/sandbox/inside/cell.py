@@ -1,0 +1,381 @@
+"""A cell: an interpreter that locks itself in, then runs programs, one at a time, each in a fork that is locked in further.
+
+    host --job--> cell (user, mount, network namespaces of its own; another root; no privileges outside)
+                   '-fork-> guard: a process namespace and an empty /tmp for this job; keeps the clock
+                             '-fork-> init: its end is the end of every process of the job
+                                       '-fork-> program: limits, no capabilities, seccomp
+    host <-how it ended, its output-- cell
+
+Where the kernel gives no namespaces, Landlock and seccomp alone do it, and the host kills what is left; the cell says so
+when it reports for work. Standard library only: it is started as `python cell.py SOCKET` with an all but empty environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import io
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from typing import Any
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import kernel  # type: ignore[import-not-found]
+
+sys.path.pop(0)
+
+Job = dict[str, Any]
+
+USER = 1000
+"""Who a program is inside."""
+OUTSIDE = 61_000
+"""Who it is outside, when the host is root (plus the number of the cell): somebody who owns nothing."""
+SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/alternatives", "/etc/ld.so.cache")
+PROC = "/.proc"
+"""Where the cell sees the processes of its machine, and no program does."""
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+
+
+def main() -> None:
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    options = json.loads(_receive(connection) or b"null")
+    if options is None:
+        return
+    try:
+        level = _lock_in(options)
+    except OSError as error:
+        _send(connection, {"error": str(error)})
+        return
+    gc.collect()
+    gc.freeze()
+    _send(connection, {"level": level, "landlock": kernel.landlock_version()})
+    while (message := _receive(connection)) is not None:
+        _send(connection, _run(json.loads(message), level))
+
+
+def _lock_in(options: Job) -> str:
+    """What isolates from here on: "namespaces", "landlock" or "none"; "best" is the first that works, but never "none".
+
+    Raises `OSError` if what was asked for cannot be had.
+    """
+    os.umask(0o077)
+    if options["level"] in ("namespaces", "best"):
+        try:
+            _namespaces(options)
+            return "namespaces"
+        except OSError:
+            if options["level"] == "namespaces" or os.path.exists(PROC):
+                raise
+    if options["level"] == "none":
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+        return "none"
+    if not kernel.landlock_version():
+        raise OSError("the kernel gives this user no namespaces, and has no Landlock")
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    global READABLE
+    READABLE = [path for path in (*SYSTEM, *DEVICES, *options["folders"]) if os.path.exists(path)]
+    return "landlock"
+
+
+READABLE: list[str] = []
+"""Where Landlock lets programs read."""
+
+
+def _namespaces(options: Job) -> None:
+    """Raises `OSError` if the kernel, or who runs this one, refuses."""
+    apart = kernel.NEW_ANY & ~kernel.NEWPID
+    uid, gid = os.getuid(), os.getgid()
+    if uid == 0:
+        # Root builds the walls as root, since Python may lie in a folder that is closed to everybody else (a home), and
+        # becomes nobody afterwards: the kernel does not count the processes of root.
+        kernel.unshare(apart & ~kernel.NEWUSER)
+        _another_root(options["folders"])
+        uid = gid = OUTSIDE + options["number"]
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # else /proc/self stays root's
+        kernel.unshare(kernel.NEWUSER)
+        _become_user(uid, gid, PROC)
+    else:
+        kernel.unshare(apart)
+        _become_user(uid, gid, "/proc")
+        _another_root(options["folders"])
+
+
+def _become_user(uid: int, gid: int, proc: str) -> None:
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{USER} {uid} 1"), ("gid_map", f"{USER} {gid} 1")):
+        with open(f"{proc}/self/{name}", "w") as file:
+            file.write(text)
+
+
+def _another_root(folders: list[str]) -> None:
+    """The system and Python, read only; five devices; nothing else of the machine."""
+    kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+    sources = [path for path in (*SYSTEM, *DEVICES, *folders) if os.path.exists(path)]
+    held = {path: os.open(path, os.O_PATH) for path in sources}
+    links = {path: os.readlink(path) for path in SYSTEM if os.path.islink(path)}
+    proc = os.open("/proc", os.O_PATH)
+    root = "/tmp"
+    os.umask(0o022)
+    kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
+    for path, source in held.items():
+        target = root + path
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if path in links:
+            os.symlink(links[path], target)
+            continue
+        seen = f"/proc/self/fd/{source}"
+        if os.path.isdir(seen):
+            os.makedirs(target, exist_ok=True)
+        else:
+            os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+        if path in DEVICES:
+            kernel.mount(seen, target, flags=kernel.MS_BIND)
+        else:
+            kernel.bind_read_only(seen, target)
+    for folder in ("/tmp", "/proc", PROC):
+        os.makedirs(root + folder, exist_ok=True)
+    with open(root + "/etc/passwd", "w") as file:
+        file.write(f"nobody:x:{USER}:{USER}::/tmp:/bin/sh\n")
+    # A process file system can be mounted in a job's own namespace only where a whole one is seen.
+    kernel.mount(f"/proc/self/fd/{proc}", root + PROC, flags=kernel.MS_BIND | kernel.MS_REC)
+    for source in (*held.values(), proc):
+        os.close(source)
+    kernel.pivot_root(root)
+    os.umask(0o077)
+
+
+def _run(job: Job, level: str) -> Job:
+    """One job, in a fork that reports by a file in memory; killed with the job if it does not."""
+    folder = "/tmp" if level == "namespaces" else tempfile.mkdtemp(prefix="rollforge-")
+    report = os.memfd_create("report")
+    started = time.monotonic()
+    try:
+        guard = os.fork()
+        if guard == 0:
+            code = 1
+            try:
+                _guard(job, level, folder, report)
+                code = 0
+            finally:
+                os._exit(code)
+        os.waitpid(guard, 0)
+        if level != "namespaces":
+            _end_orphans()
+        text = os.pread(report, 1 << 28, 0)
+        found: Job = json.loads(text) if text else {"error": "the guard of the program died"}
+    finally:
+        os.close(report)
+        if level != "namespaces":
+            shutil.rmtree(folder, ignore_errors=True)
+    found["seconds"] = round(time.monotonic() - started, 4)
+    return found
+
+
+def _end_orphans() -> None:
+    """What a job without a process namespace left behind: it became a child of the cell (PR_SET_CHILD_SUBREAPER)."""
+    while True:
+        with open("/proc/thread-self/children") as file:
+            left = [int(child) for child in file.read().split()]
+        for child in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        for child in left:
+            os.waitpid(child, 0)
+        if not left:
+            return
+
+
+def _guard(job: Job, level: str, folder: str, report: int) -> None:
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    limits = job["limits"]
+    if level == "namespaces":
+        kernel.unshare(kernel.NEWPID | kernel.NEWNS | kernel.NEWIPC)
+        size = f"size={limits['disk_mb']}m,nr_inodes=10000,mode=700"
+        kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, size)
+    for name, content in job.get("files", {}).items():
+        path = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            file.write(content)
+    out, err, said = (os.memfd_create(name) for name in ("out", "err", "said"))
+    stdin = os.memfd_create("in")
+    with open(os.dup(stdin), "wb") as file:
+        file.write(job.get("stdin", "").encode())
+    os.lseek(stdin, 0, os.SEEK_SET)
+    child = os.fork()
+    if child == 0:
+        _init(job, level, folder, (stdin, out, err), said)
+    deadline = time.monotonic() + limits["wall"]
+    waiting = select.poll()
+    waiting.register(os.pidfd_open(child))
+    late = not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000)
+    if late:
+        os.kill(child, signal.SIGKILL)  # of the namespace's first process: the kernel kills all the others
+    _, status, used = os.wait4(child, 0)
+    told = os.pread(said, 64, 0)
+    code = int(told) if told else os.waitstatus_to_exitcode(status)
+    result = {
+        "timeout": late,
+        "code": code,
+        "cpu": round(used.ru_utime + used.ru_stime, 4),
+        "memory_mb": round(used.ru_maxrss / 1024, 1),
+        "stdout": _text(out, limits["output_kb"]),
+        "stderr": _text(err, limits["output_kb"]),
+        "cut": os.fstat(out).st_size > limits["output_kb"] << 10,
+        "files": {name: _read(os.path.join(folder, name), limits) for name in job.get("collect", ())},
+    }
+    os.pwrite(report, json.dumps(result).encode(), 0)
+
+
+def _init(job: Job, level: str, folder: str, streams: tuple[int, int, int], said: int) -> None:
+    """The first process of the job. Never returns."""
+    code = 1
+    try:
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.setsid()
+        if level == "namespaces":
+            with contextlib.suppress(OSError):  # in a container that hides parts of its own: then there is none
+                kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+            kernel.mount("tmpfs", PROC, "tmpfs", kernel.MS_RDONLY)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # its files and memory, the result among them, are not the program's
+        program = os.fork()
+        if program == 0:
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+            _program(job, level, folder, streams)
+        while True:
+            child, status = os.wait()
+            if child == program:
+                code = os.waitstatus_to_exitcode(status)
+                os.pwrite(said, str(code).encode(), 0)
+                break
+    finally:
+        os._exit(0 if code == 0 else 1)
+
+
+def _program(job: Job, level: str, folder: str, streams: tuple[int, int, int]) -> None:
+    """The program itself. Never returns."""
+    code = 120
+    try:
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        os.closerange(3, 1 << 16)
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update({"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8"})
+        for usual in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
+            signal.signal(usual, signal.SIG_DFL)
+        limits = job["limits"]
+        for name, value in (
+            (resource.RLIMIT_CPU, int(limits["cpu"]) + 1),
+            (resource.RLIMIT_AS, limits["memory_mb"] << 20),
+            (resource.RLIMIT_FSIZE, limits["file_mb"] << 20),
+            (resource.RLIMIT_NOFILE, 256),
+            (resource.RLIMIT_CORE, 0),
+            (resource.RLIMIT_MEMLOCK, 0),
+            (resource.RLIMIT_MSGQUEUE, 0),
+        ):
+            resource.setrlimit(name, (value, value))
+        if level == "namespaces":  # elsewhere it would count whatever else this user runs
+            processes = limits["processes"] + 3  # the cell, the guard and the first process count too
+            resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+        if level == "namespaces":
+            kernel.drop_capabilities()
+        if level == "landlock":
+            kernel.landlock(READABLE, [folder, "/dev/null"])
+        if level != "none":
+            kernel.seccomp()
+        if job.get("argv"):
+            os.execvpe(job["argv"][0], job["argv"], dict(os.environ))
+        code = _python(job["code"])
+    except OSError as error:
+        os.write(2, f"{error}\n".encode())
+    finally:
+        os._exit(code)
+
+
+def _python(code: str) -> int:
+    """Run it as `python program.py` would, in this interpreter, which is warm. The exit status."""
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        stream = io.TextIOWrapper(open(number, f"{mode}b", closefd=False), "utf-8", line_buffering=name == "stderr")
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.argv = ["program.py"]
+    sys.path.insert(0, os.getcwd())
+    module = type(sys)("__main__")
+    module.__dict__["__file__"] = "program.py"
+    sys.modules["__main__"] = module
+    sys.modules.pop("kernel", None)
+    status = 0
+    try:
+        exec(compile(code, "program.py", "exec"), module.__dict__)
+    except SystemExit as error:
+        value = error.code
+        status = value if isinstance(value, int) else 0 if value is None else 1
+        if isinstance(value, str):
+            print(value, file=sys.stderr)
+    except BaseException as error:  # noqa: BLE001 - it ends as a program does
+        error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # without this function
+        sys.excepthook(type(error), error, error.__traceback__)
+        status = 1
+    with contextlib.suppress(Exception):
+        import threading
+
+        threading._shutdown()  # type: ignore[attr-defined]
+    for written in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            written.flush()
+    return status & 0xFF
+
+
+def _text(number: int, kilobytes: int) -> str:
+    return os.pread(number, kilobytes << 10, 0).decode("utf-8", "replace")
+
+
+def _read(path: str, limits: Job) -> str | None:
+    """A file the program left; None if there is none. Never through a link, never a pipe that nobody fills."""
+    with contextlib.suppress(OSError):
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return _text(number, limits["output_kb"])
+        finally:
+            os.close(number)
+    return None
+
+
+def _receive(connection: socket.socket) -> bytes | None:
+    header = _exactly(connection, 8)
+    return header and _exactly(connection, int.from_bytes(header, "big"))
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < size:
+        piece = connection.recv(min(size - len(data), 1 << 20))
+        if not piece:
+            return None
+        data += piece
+    return bytes(data)
+
+
+def _send(connection: socket.socket, value: Job) -> None:
+    data = json.dumps(value).encode()
+    connection.sendall(len(data).to_bytes(8, "big") + data)
+
+
+if __name__ == "__main__":
+    # Loaded before the walls are up: what programs use most, so that a small one starts in milliseconds.
+    for warm in ("collections", "functools", "heapq", "itertools", "math", "random", "re", "string", "typing", "bisect"):
+        __import__(warm)
+    ctypes.CDLL(None)
+    main()

@@ -1,0 +1,282 @@
+"""Programs that nobody trusts, model-written ones say, run in cells: processes that have locked themselves in.
+
+    loop: run(program) --job--> cell (a clean interpreter, walled in when it started; `inside/cell.py` draws what is in it)
+          run(program) <-how it ended, its output--  the clock started when the program did, not while it queued
+
+A cell runs one program at a time, each in a fork with limits of its own, an empty /tmp and no way back; a pool of them is
+kept warm, so that a small program takes milliseconds. What was expected of a program is compared out here: it never sees it.
+
+What this does not protect from: faults of the kernel (the programs share it), a program that burns its share of the
+processor for as long as its limits allow, and what can be learned from timing. See docs/reference/sandbox.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import weakref
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rollforge.errors import InfraFault, SetupError
+from rollforge.sandbox.processes import descendants, kill_tree
+
+Level = Literal["namespaces", "landlock", "none"]
+
+LACKS: dict[Level, str] = {
+    "namespaces": "",
+    "landlock": "no limit on the number of processes and on the disk, processes of others are visible (no namespaces)",
+    "none": "no isolation from files, network and other processes: limits of time and memory only",
+}
+"""What is promised and not kept, by what the machine offers."""
+ALLOW = "ROLLFORGE_ALLOW_UNSANDBOXED"
+"""Set to 1 (`--allow-unsandboxed`) to run all the same where isolation is weaker."""
+GRACE = 10.0
+"""Seconds beyond a program's own time after which its cell is given up."""
+CELL = Path(__file__).parent / "inside" / "cell.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is run: Python source in a warm interpreter, or a command."""
+
+    code: str = ""
+    argv: tuple[str, ...] = ()
+    stdin: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Put into its folder first, by name."""
+    collect: tuple[str, ...] = ()
+    """Files to bring back from its folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """What one program may use."""
+
+    wall: float = 10.0
+    """Seconds."""
+    cpu: float = 10.0
+    """Seconds, per process."""
+    memory_mb: int = 512
+    """Of each process; twice as much for all of them together."""
+    file_mb: int = 16
+    disk_mb: int = 64
+    processes: int = 16
+    """Threads count too."""
+    output_kb: int = 1024
+    """Of stdout, of stderr, and of each file brought back; the rest is cut."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a program ended."""
+
+    code: int
+    """Exit status, negative for a signal."""
+    stdout: str
+    stderr: str
+    timed_out: bool = False
+    out_of_memory: bool = False
+    """All its processes together took too much, and were killed."""
+    cut: bool = False
+    """Whether stdout was longer."""
+    cpu: float = 0.0
+    seconds: float = 0.0
+    memory_mb: float = 0.0
+    """At most, of one process."""
+    files: dict[str, str | None] = field(default_factory=dict)
+
+
+class Jail:
+    """At most `size` cells; one is made when needed, and replaced when it had to be killed.
+
+    `level` asks for one kind of isolation; without it, the best this machine has, which must be namespaces unless
+    ROLLFORGE_ALLOW_UNSANDBOXED is 1. `folders` can be read inside beside the system and Python's own: for packages.
+    """
+
+    def __init__(self, size: int | None = None, level: Level | None = None, folders: tuple[str, ...] = ()) -> None:
+        self._size = (
+            size or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else size or os.cpu_count() or 1
+        )
+        self._asked = level
+        self._folders = folders
+        self.level: Level | None = level
+        """What isolates; known once a cell was made."""
+        self._idle: list[_Cell] = []
+        self._all: set[_Cell] = set()
+        self._numbers = set(range(self._size))
+        self._slots: asyncio.Semaphore | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        weakref.finalize(self, _end, self._all)
+
+    async def run(self, program: Program, allowance: Allowance | None = None) -> Ended:
+        """Run it to its end, or to that of its time. However it ends, that is a result.
+
+        Raises `SetupError` if this machine isolates less than promised and that was not allowed, `InfraFault` if there can
+        be no cell.
+        """
+        allowance = allowance or Allowance()
+        async with self._slot():
+            cell = await self._take()
+            finished = False
+            try:
+                ended = await cell.run(program, allowance)
+                finished = not ended.out_of_memory
+                return ended
+            finally:
+                if finished:
+                    self._idle.append(cell)
+                else:
+                    self._drop(cell)
+
+    def close(self) -> None:
+        """End all cells with what runs in them; the next `run` makes new ones."""
+        self._idle.clear()
+        for cell in list(self._all):
+            self._drop(cell)
+
+    def _slot(self) -> asyncio.Semaphore:
+        loop = asyncio.get_running_loop()
+        if self._slots is None or self._loop is not loop:
+            self._slots, self._loop = asyncio.Semaphore(self._size), loop
+        return self._slots
+
+    async def _take(self) -> _Cell:
+        while self._idle:
+            cell = self._idle.pop()
+            if cell.alive:
+                return cell
+            self._drop(cell)
+        cell = _Cell(self._numbers.pop())
+        self._all.add(cell)
+        try:
+            self.level = await cell.start(
+                self._asked or ("best" if os.environ.get(ALLOW) == "1" else "namespaces"), self._folders
+            )
+        except BaseException:
+            self._drop(cell)
+            raise
+        return cell
+
+    def _drop(self, cell: _Cell) -> None:
+        self._all.discard(cell)
+        self._numbers.add(cell.number)
+        cell.end()
+
+
+class _Cell:
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._socket, theirs = socket.socketpair()
+        self._socket.setblocking(False)
+        with theirs:
+            command = [sys.executable, "-s", "-P", str(CELL), str(theirs.fileno())]
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    pass_fds=[theirs.fileno()],
+                    env={"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"},
+                    cwd="/",
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self._socket.close()
+                raise InfraFault(f"cannot start a process: {error.strerror or error}") from error
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    async def start(self, level: str, folders: tuple[str, ...]) -> Level:
+        try:
+            async with asyncio.timeout(GRACE):
+                found = await self._ask({"level": level, "number": self.number, "folders": _needed(folders)})
+        except TimeoutError:
+            raise InfraFault("a sandbox did not start in time") from None
+        if "error" in found:
+            raise SetupError(
+                f"this machine cannot isolate untrusted code as promised ({found['error']}); to run it with what there is: "
+                f"--allow-unsandboxed, or {ALLOW}=1"
+            )
+        return found["level"]  # type: ignore[no-any-return]
+
+    async def run(self, program: Program, allowance: Allowance) -> Ended:
+        watch = asyncio.create_task(self._watch(allowance.memory_mb * 2 << 20))
+        try:
+            async with asyncio.timeout(allowance.wall + GRACE):
+                found = await self._ask({**asdict(program), "limits": asdict(allowance)})
+        except TimeoutError:
+            raise InfraFault("a sandbox gave no answer") from None
+        except InfraFault:
+            if watch.done():
+                return Ended(code=-9, stdout="", stderr="", out_of_memory=True)
+            raise
+        finally:
+            watch.cancel()
+        if "error" in found:
+            raise InfraFault(f"a sandbox could not run the program: {found['error']}")
+        return Ended(timed_out=found.pop("timeout"), **found)
+
+    def end(self) -> None:
+        self._socket.close()
+        if self.alive:
+            kill_tree(self._process.pid)
+        self._process.wait()
+
+    async def _watch(self, most: int) -> None:
+        """Until all processes of the program together take too much memory: then they are killed, with their cell."""
+        while _memory(self._process.pid) <= most:  # noqa: ASYNC110
+            await asyncio.sleep(_WATCH_SECONDS)  # the kernel tells nobody
+        kill_tree(self._process.pid)
+
+    async def _ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        data = json.dumps(job).encode()
+        try:
+            await loop.sock_sendall(self._socket, len(data).to_bytes(8, "big") + data)
+            size = int.from_bytes(await self._exactly(8), "big")
+            found: dict[str, Any] = json.loads(await self._exactly(size))
+            return found
+        except (OSError, ValueError) as error:
+            raise InfraFault(f"a sandbox ended: {error or type(error).__name__}") from error
+
+    async def _exactly(self, size: int) -> bytes:
+        loop = asyncio.get_running_loop()
+        data = bytearray()
+        while len(data) < size:
+            piece = await loop.sock_recv(self._socket, min(size - len(data), 1 << 20))
+            if not piece:
+                raise ConnectionResetError("its connection is closed")
+            data += piece
+        return bytes(data)
+
+
+_WATCH_SECONDS = 0.1
+
+
+def _needed(folders: tuple[str, ...]) -> list[str]:
+    """What a cell sees beside the system."""
+    python = {os.path.realpath(path) for path in (sys.base_prefix, sys.base_exec_prefix)}
+    return [path for path in sorted(python | set(folders)) if not path.startswith(("/usr/", "/lib"))]
+
+
+def _memory(pid: int) -> int:
+    """Bytes that the descendants of a process have in memory."""
+    pages = 0
+    for process in descendants(pid):
+        with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{process}/statm") as file:
+            pages += int(file.read().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _end(cells: set[_Cell]) -> None:
+    for cell in cells:
+        cell.end()
