@@ -8,9 +8,13 @@ from typing import Any, Literal
 
 from rollforge.errors import UserError, describe, unknown
 
-Kind = Literal["env", "model", "export"]
+Kind = Literal["agent", "env", "export", "model"]
 
 BUILT_IN: dict[Kind, dict[str, str]] = {
+    "agent": {
+        "command": "rollforge.serve.command:load",
+        "tool_loop": "rollforge.agents.tool_loop:ToolLoop",
+    },
     "env": {
         "arithmetic": "rollforge.envs.arithmetic:arithmetic",
         "choice": "rollforge.envs.choice:choice",
@@ -26,6 +30,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "verl": "rollforge.export.verl:TARGET",
     },
     "model": {
+        "anthropic": "rollforge.models.anthropic:load",
         "azure": "rollforge.models.azure:load",
         "chat": "rollforge.models.chat:load",
         "openai": "rollforge.models.openai:load",

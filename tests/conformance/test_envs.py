@@ -1,4 +1,5 @@
-"""What every Env must do, whoever made it and wherever it runs. A further form is one line in ENVS."""
+"""What every Env must do, whoever made it and wherever it runs: in this process, or behind HTTP. A further form is one line
+in LOCAL."""
 
 from __future__ import annotations
 
@@ -16,11 +17,15 @@ import pytest
 
 import rollforge as rf
 from rollforge.envs.base import Env, Session, Tool, ToolCall, ToolOutput, Verdict, verdict
+from rollforge.envs.remote import RemoteEnv
 from rollforge.errors import InfraFault, RolloutError
 from rollforge.records.items import Response, assistant, final_text, user
 from rollforge.records.rows import BadLine
 from rollforge.records.task import Task, task_from_row
 from rollforge.registry import BUILT_IN
+from rollforge.serve.env_app import env_app
+from rollforge.serve.settings import Settings
+from tests.serve.live import serving
 
 
 @dataclass(frozen=True)
@@ -140,9 +145,35 @@ def built_in(name: str) -> Form:
     return Form(made, tasks)
 
 
+class Remote(RemoteEnv):
+    """A served environment, with what only the local one can tell."""
+
+    def __init__(self, url: str, local: Any) -> None:
+        super().__init__(url)
+        self.local = local
+
+    def solve(self, task: Task) -> Any:
+        return self.local.solve(task)
+
+
+def remote(form: Form) -> Form:
+    """The same environment as a service of its own."""
+
+    @asynccontextmanager
+    async def made() -> AsyncIterator[Any]:
+        async with form.made() as local, serving(env_app(local, "e", Settings())) as url:
+            env = Remote(url, local)
+            try:
+                yield env
+            finally:
+                await env.aclose()
+
+    return Form(made, lambda env: form.tasks(env.local), form.solution)
+
+
 STEPS = (("add", {"by": 1}), ("add", {"by": 2}))
 
-ENVS = {
+LOCAL = {
     "function": local(lambda: rf.env(function)),
     "function inline": local(lambda: rf.env(function, inline=True)),
     "async function": local(lambda: rf.env(async_function)),
@@ -152,6 +183,7 @@ ENVS = {
     "low level": local(LowLevel, STEPS),
     **{name: built_in(name) for name in BUILT_IN["env"]},
 }
+ENVS = LOCAL | {f"{name}, served": remote(form) for name, form in LOCAL.items()}
 
 
 @pytest.fixture(params=ENVS)

@@ -7,14 +7,16 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from rollforge.errors import DeadlineExceeded, InfraFault, SetupError
-from rollforge.models import azure, chat, openai, scripted, vllm
+from rollforge.models import anthropic, azure, chat, openai, scripted, vllm
 from rollforge.models.base import Model, ModelOptions, Request
+from rollforge.models.load import load_model
+from rollforge.records.blocks import INVALID
 from rollforge.records.items import (
     Item,
     Params,
@@ -29,7 +31,10 @@ from rollforge.records.items import (
     user,
 )
 from rollforge.records.task import Task
-from tests.models.server import HANG, Reply, completion, serve
+from rollforge.serve.model_app import model_app
+from rollforge.serve.settings import Settings
+from tests.models.server import HANG, Reply, closing, completion, serve
+from tests.serve.live import serving
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Backend:
     wire: Callable[[Answer], Any] | None = None
     """How its server says an answer; None: it has no server."""
     path: str = "/v1"
+    served: bool = False
+    """Whether it stands behind a service of this package, asked over HTTP."""
 
 
 def as_chat(answer: Answer) -> Any:
@@ -69,13 +76,29 @@ def as_response(answer: Answer) -> Any:
     return {**answered, "output": output, "usage": usage, **(cut if answer.cut else {})}
 
 
+def as_message(answer: Answer) -> Any:
+    content: list[Any] = [{"type": "thinking", "thinking": answer.reasoning, "signature": "s"}] if answer.reasoning else []
+    content += [{"type": "text", "text": answer.text}] if answer.text is not None else []
+    for n, (name, arguments) in enumerate(answer.calls):
+        given = json.loads(arguments) if arguments.startswith("{") else {INVALID: arguments}
+        content.append({"type": "tool_use", "id": f"call_{n}", "name": name, "input": given})
+    stop = "max_tokens" if answer.cut else "tool_use" if answer.calls else "end_turn"
+    usage = {"input_tokens": 11, "output_tokens": 7}
+    return {"id": "msg_1", "type": "message", "role": "assistant", "model": "m"} | {
+        "content": content, "stop_reason": stop, "usage": usage
+    }  # fmt: skip
+
+
 MODELS: dict[str, Backend] = {
+    "anthropic": Backend(lambda options: anthropic.load("m", options), as_message),
     "chat": Backend(lambda options: chat.load("m", options), as_chat),
     "vllm": Backend(lambda options: vllm.load("m", options), as_chat),
     "openai": Backend(lambda options: openai.load("m", options), as_response),
     "azure": Backend(lambda options: azure.load("m", options), as_chat, "/openai/v1"),
+    "url": Backend(lambda options: load_model(options.base_urls[0], replace(options, base_urls=())), as_response, ""),
     "scripted": Backend(lambda options: scripted.load("echo", options)),
 }
+MODELS |= {f"{name}, served": replace(MODELS[name], served=True) for name in ("chat", "vllm", "openai", "scripted")}
 SERVED = [name for name, backend in MODELS.items() if backend.wire]
 
 TOOLS = [
@@ -93,7 +116,8 @@ FORMAT = {"type": "json_schema", "name": "n", "schema": {"type": "object", "prop
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "a-key-of-azure")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @asynccontextmanager
@@ -101,7 +125,8 @@ async def opened(name: str, *answers: Any, **options: Any) -> AsyncIterator[tupl
     """The model, and the bodies of what its server was asked. Answers are `Answer`s, or what the server sends as it is."""
     backend = MODELS[name]
     if backend.wire is None:
-        yield backend.load(ModelOptions(**options)), []
+        async with reached(backend, backend.load(ModelOptions(**options)), options) as model:
+            yield model, []
         return
     wired = [backend.wire(answer) if isinstance(answer, Answer) else answer for answer in answers or (Answer(),)]
     asked: list[Any] = []
@@ -111,11 +136,23 @@ async def opened(name: str, *answers: Any, **options: Any) -> AsyncIterator[tupl
         return wired[min(len(asked), len(wired)) - 1]
 
     async with serve(answer) as server:
-        model: Any = backend.load(ModelOptions(base_urls=(server.root + backend.path,), **options))
-        try:
+        loaded = backend.load(ModelOptions(base_urls=(server.root + backend.path,), **options))
+        async with reached(backend, loaded, options) as model:
             yield model, asked
-        finally:
-            await model.aclose()
+
+
+@asynccontextmanager
+async def reached(backend: Backend, loaded: Any, options: dict[str, Any]) -> AsyncIterator[Any]:
+    """The model itself, or what speaks to the service that it stands behind; closed in the end."""
+    if not backend.served:
+        async with closing(loaded):
+            yield loaded
+        return
+    async with (
+        serving(model_app(loaded, "m", Settings())) as url,
+        closing(load_model(url, ModelOptions(**options))) as model,
+    ):
+        yield model
 
 
 def ask(*items: Item, rollout: str = "r", **params: Any) -> Request:
@@ -200,7 +237,7 @@ async def test_many_at_once_get_an_answer_each(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVED)
 async def test_text_reasoning_and_calls_arrive(name: str) -> None:
-    said = Answer("let me see", (("add", '{"a": 1}'), ("add", "not json")), "why")
+    said = Answer("let me see", (("add", '{"a":1}'), ("add", "not json")), "why")
     async with opened(name, said) as (model, asked):
         response = await model(ask(tools=TOOLS))
     assert (final_text(response), reasoning_text(response)) == ("let me see", "why")
@@ -222,9 +259,14 @@ async def test_the_wanted_format_and_the_sampling_reach_the_server(name: str) ->
     async with opened(name) as (model, asked):
         await model(ask(text={"format": FORMAT}, seed=7, stop=["x"], top_k=4))
     body = asked[0]
+    if name == "anthropic":
+        assert body["output_config"]["format"] == {"type": "json_schema", "schema": FORMAT["schema"]}
+        assert (body["stop_sequences"], body["top_k"], body["model"]) == (["x"], 4, "m")
+        return
     format = body["text"]["format"] if "text" in body else body["response_format"]["json_schema"]
     assert (format["name"], format["schema"]) == (FORMAT["name"], FORMAT["schema"])
-    assert (body["seed"], body["stop"], body["top_k"], body["model"]) == (7, ["x"], 4, "m")
+    assert (body["seed"], body["stop"], body["top_k"]) == (7, ["x"], 4)
+    assert body.get("model") == (None if name == "url" else "m")  # a service knows which it has
 
 
 FAILURES: dict[str, tuple[Reply, type[Exception]]] = {

@@ -99,7 +99,8 @@ async def closing(model: Any) -> AsyncIterator[Any]:
     try:
         yield model
     finally:
-        await model.aclose()
+        if hasattr(model, "aclose"):
+            await model.aclose()
 
 
 def completion(text: str | None = "hi", calls: Any = (), finish: str | None = None, **message: Any) -> dict[str, Any]:

@@ -451,3 +451,9 @@ def test_repeats_of_a_materialised_task_have_one_id() -> None:
     first, second = (task_from_row({"prompt": "2+2?", "_ng_task_index": 3, "_ng_rollout_index": n}) for n in (0, 1))
     assert first.id == second.id
     assert first.index == second.index == 3
+
+
+def test_a_policy_may_fault_before_it_answered() -> None:
+    failure = Failure("open", "PolicyFault", "it cheated")
+    made = Rollout(params={"input": "?"}, response=None, reward=0.0, outcome=Outcome.POLICY_FAULT, task="t", failure=failure)
+    assert rollout_from_row(row_of(made)) == made

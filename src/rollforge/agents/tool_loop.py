@@ -5,28 +5,30 @@ input ──> model ──> message, no call ───────────�
              ├──> function calls ──> session.call, in the order written ──> input
              ├──> reasoning only ──> ask again, at most `max_silent` times in a row
              └──> cut off, too many turns or tokens ──> done, marked incomplete
+
+A session that runs the tools itself (it has `step`) is played by `steps`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from rollforge.agents.episode import answer_items, episode, generated, shortened
+from rollforge.agents.steps import step_loop
 from rollforge.envs.base import Session, ToolCall
 from rollforge.envs.tools import error_text
-from rollforge.errors import InfraFault, RolloutError
+from rollforge.errors import RolloutError
 from rollforge.models.base import Model, Request
 from rollforge.records.items import (
     Item,
     Response,
     Usage,
     add_usage,
-    check_items,
     function_call_output,
     input_items,
     item_type,
-    text_of,
 )
 from rollforge.records.lossless import loads
 from rollforge.records.task import Task
@@ -50,8 +52,11 @@ class ToolLoop:
         Raises what the model and the session raise, with the response so far as `partial`, and `InfraFault` for an answer
         that is none.
         """
+        step = getattr(session, "step", None)
+        if step is not None:
+            return await step_loop(task, model, step, self.max_turns, self.max_total_tokens, self.max_tool_chars)
         prompt = input_items(task.params)
-        declared = {_name(tool) for tool in task.params.get("tools") or [] if tool.get("type") == "function"}
+        declared = {tool_name(tool) for tool in task.params.get("tools") or [] if tool.get("type") == "function"}
         output: list[Item] = []
         usage: Usage | None = None
         last: Response = {}
@@ -59,30 +64,31 @@ class ToolLoop:
         try:
             for _ in range(self.max_turns):
                 answer = await model(Request({**task.params, "input": prompt + output}))
-                new = _items(answer, len(output))
+                new = answer_items(answer, len(output))
                 last = answer
                 output += new
                 usage = add_usage(usage, last.get("usage"))
-                tokens += _generated(last, new)
+                tokens += generated(last, new)
                 if last.get("status") == "incomplete" or last.get("incomplete_details"):
-                    return _episode(last, output, usage, None)
+                    return episode(last, output, usage, None)
                 calls = [item for item in new if item.get("type") == "function_call"]
                 for call in calls:
-                    output.append(await self._run(call, declared, session))
+                    output.append(await self.run_call(call, declared, session))
                 if not calls and any(item_type(item) == "message" for item in new):
-                    return _episode(last, output, usage, None)
+                    return episode(last, output, usage, None)
                 silent = 0 if calls else silent + 1
                 if silent >= self.max_silent:
-                    return _episode(last, output, usage, "no_reply")
+                    return episode(last, output, usage, "no_reply")
                 if tokens >= self.max_total_tokens:
-                    return _episode(last, output, usage, "max_total_tokens")
+                    return episode(last, output, usage, "max_total_tokens")
         except RolloutError as error:
             if output:
-                error.partial = _episode(last, output, usage, "fault")
+                error.partial = episode(last, output, usage, "fault")
             raise
-        return _episode(last, output, usage, "max_turns")
+        return episode(last, output, usage, "max_turns")
 
-    async def _run(self, item: Item, declared: Collection[Any], session: Session) -> Item:
+    async def run_call(self, item: Item, declared: Collection[Any], session: Session, /) -> Item:
+        """The output item of one function call: the tool's text, or what is wrong with the call."""
         name, call_id, arguments = item["name"], item["call_id"], item.get("arguments") or {}
         if name not in declared:
             known = ", ".join(sorted(str(tool) for tool in declared)) or "none"
@@ -96,52 +102,10 @@ class ToolLoop:
             what = f"the arguments of {name} are {type(arguments).__name__}, not an object"
             return function_call_output(call_id, error_text(what))
         text = (await session.call(ToolCall(name, arguments, call_id))).text
-        if len(text) > self.max_tool_chars:
-            text = f"{text[: self.max_tool_chars]}\n[cut: {len(text)} characters, {self.max_tool_chars} shown]"
-        return function_call_output(call_id, text)
+        return function_call_output(call_id, shortened(text, self.max_tool_chars))
 
 
-def _name(tool: Item) -> Any:
+def tool_name(tool: Item) -> Any:
     """Of a tool as the Responses API has it, or nested, as Chat Completions has it."""
     function = tool.get("function")
     return tool.get("name") or (function.get("name") if isinstance(function, dict) else None)
-
-
-def _items(response: Any, before: int) -> list[Item]:
-    """The items of a model's answer, every call with an id. Copies where one had none: the model may keep its own."""
-    if not isinstance(response, dict):
-        raise InfraFault(f"the model returned {type(response).__name__}, not a response")
-    if response.get("status") in ("failed", "cancelled"):
-        raise InfraFault(
-            f"the model's answer has the status {response['status']}: {response.get('error') or 'no reason given'}"
-        )
-    items = response.get("output") or []
-    problem = check_items(items, "output")
-    if problem:
-        raise InfraFault(f"the model's answer cannot be used: {problem}")
-    return [
-        {**item, "call_id": item.get("id") or f"call_{before + position}"}
-        if item.get("type") == "function_call" and not item.get("call_id")
-        else item
-        for position, item in enumerate(items)
-    ]
-
-
-def _generated(response: Response, items: Sequence[Item]) -> int:
-    """Tokens of one answer: as its usage says, else counted, else estimated (four characters each)."""
-    usage = response.get("usage")
-    count = usage.get("output_tokens") if isinstance(usage, dict) else None
-    if isinstance(count, (int, float)):
-        return int(count)
-    counted = sum(len(item.get("generation_token_ids") or ()) for item in items)
-    texts = (
-        text_of(item.get("content")) + text_of(item.get("summary")) + str(item.get("arguments") or "") for item in items
-    )
-    return counted or sum(map(len, texts)) // 4
-
-
-def _episode(last: Response, output: list[Item], usage: Usage | None, reason: str | None) -> Response:
-    response: Response = {**last, "output": output, "usage": usage}
-    if reason is not None:
-        response["status"], response["incomplete_details"] = "incomplete", {"reason": reason}
-    return response

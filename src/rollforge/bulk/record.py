@@ -105,7 +105,8 @@ class Record:
             text = bytes(top.get("reward", b"null"))
             reward = _rewards.get(text)
             self.reward = _reward(text) if reward is None else reward
-            if b'"output"' not in bytes(top.get("response", b"null")) and "output" not in top:
+            silent = b'"output"' not in bytes(top.get("response", b"null")) and "output" not in top
+            if silent and self.outcome is _SCORED:
                 raise self._problem("no response.output and no output")
         else:
             self.reward = None

@@ -17,6 +17,10 @@ def collect(
         None, "--model", "-m", help="Model, as backend[:name]: tiny, chat:NAME, openai:NAME ..."
     ),
     config: Path | None = typer.Option(None, "--config", "-c", help="YAML with any of the settings; options win over it."),
+    agent: str | None = typer.Option(
+        None,
+        help="Instead of the tool loop: 'command:python my_agent.py', an agent service's URL, package.module:name.",
+    ),
     tasks: Path | None = typer.Option(None, help="JSONL file of tasks, instead of the environment's own."),
     repeats: int | None = typer.Option(None, "--repeats", "-k", help="Rollouts per task (default 1)."),
     limit: int | None = typer.Option(None, "--limit", "-n", help="Only the first so many tasks."),
@@ -68,7 +72,7 @@ def collect(
         "concurrency": concurrency,
         "seed": seed,
         "sampling": {"temperature": temperature, "top_p": top_p, "max_output_tokens": max_output_tokens},
-        "agent": {"max_turns": max_turns},
+        "agent": {"use": agent, "max_turns": max_turns},
         "max_attempts": max_attempts,
         "retry_failed": retry_failed or None,
         "min_coverage": min_coverage,
@@ -90,8 +94,9 @@ def collect(
     for key in values:
         if key not in CollectConfig.model_fields:  # before what is missing, which may be what this one was to be
             raise unknown("key", key, CollectConfig.model_fields, f"(in {where})")
+    remote = str(values.get("agent", {}).get("use")).startswith(("http://", "https://"))
     for key, hint in (("env", "name an environment: rollforge env list"), ("model", "give a model: --model tiny")):
-        if not values.get(key):
+        if not (values.get(key) or (remote and (key == "model" or values.get("tasks")))):
             raise UserError(hint)
     collection = Collection(validate(CollectConfig, values, where))
     sys.exit(_run(collection, json))
@@ -182,4 +187,4 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 def _used(values: dict[str, Any]) -> dict[str, Any]:
     """`env: arithmetic` as `env: {use: arithmetic}`, so that options for it can be merged in."""
-    return {k: {"use": v} if k in ("env", "model") and isinstance(v, str) else v for k, v in values.items()}
+    return {k: {"use": v} if k in ("env", "model", "agent") and isinstance(v, str) else v for k, v in values.items()}

@@ -15,8 +15,11 @@ from rollforge.cli.curate import curate
 from rollforge.cli.diff import diff
 from rollforge.cli.env import app as env_app
 from rollforge.cli.export import export
+from rollforge.cli.reverify import reverify
+from rollforge.cli.serve import serve
 from rollforge.cli.show import show
 from rollforge.cli.stats import stats
+from rollforge.cli.test import contract
 from rollforge.errors import RollforgeError, UserError
 
 app = typer.Typer(
@@ -36,6 +39,9 @@ app.command()(advise)
 app.command()(check)
 app.command()(diff)
 app.command()(export)
+app.command()(serve)
+app.command()(reverify)
+app.command("test")(contract)
 app.add_typer(env_app, name="env")
 
 

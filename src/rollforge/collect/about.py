@@ -12,33 +12,36 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from rollforge import __version__
-from rollforge.collect.config import CollectConfig
+from rollforge.collect.config import AgentConfig, CollectConfig
 from rollforge.envs.base import Env
 from rollforge.records.items import Json
 
 
-def identity(config: CollectConfig, env: Env) -> Json:
+def identity(config: CollectConfig, env: Env | None) -> Json:
     """What must be the same for rollouts to belong to one run."""
     digest = getattr(env, "digest", None)
     own = {"digest": digest()} if digest else {}
     # A file may be named from another folder; its content is in the digest.
-    use = re.sub(r".*/(?=[^/]*\.py\b)", "", config.env.use)
+    use = re.sub(r".*/(?=[^/]*\.py\b)", "", config.env.use) if config.env else ""
     return {
-        "env": {"use": use, **(config.env.model_extra or {}), **own},
+        "env": config.env and {"use": use, **(config.env.model_extra or {}), **own},
         "tasks": {"sha256": _sha256(config.tasks)} if config.tasks else None,
-        "model": {"use": config.model.use, "extra_body": config.model.extra_body},
+        "model": config.model and {"use": config.model.use, "extra_body": config.model.extra_body},
         "repeats": config.repeats,
         "limit": config.limit,
         "sampling": config.sampling,
         "seed": config.seed,
-        "agent": config.agent.model_dump(),
+        "agent": _agent(config.agent),
     }
 
 
 def about(config: CollectConfig, env_name: str) -> Json:
     values = config.model_dump(mode="json")
-    values["model"]["base_url"] = [_without_secrets(url) for url in config.model.base_url]
-    values["model"]["headers"] = sorted(config.model.headers)  # names only: values may be secrets
+    if config.model is not None:
+        values["model"]["base_url"] = [without_secrets(url) for url in config.model.base_url]
+        values["model"]["headers"] = sorted(config.model.headers)  # names only: values may be secrets
+    if config.agent.remote:
+        values["agent"]["use"] = without_secrets(config.agent.use)
     return {
         "rollforge": __version__,
         "python": sys.version.split()[0],
@@ -47,6 +50,12 @@ def about(config: CollectConfig, env_name: str) -> Json:
         "env": env_name,
         "config": values,
     }
+
+
+def _agent(agent: AgentConfig) -> Json:
+    if agent.use == "tool_loop":
+        return agent.options  # as runs had it before there were others
+    return {"use": without_secrets(agent.use) if agent.remote else agent.use, **agent.options}
 
 
 def _sha256(path: Path) -> str:
@@ -61,7 +70,7 @@ def _git_commit() -> str | None:
     return None
 
 
-def _without_secrets(url: str) -> str:
+def without_secrets(url: str) -> str:
     """Without user, password and query, where keys have been seen."""
     try:
         parts = urlsplit(url)

@@ -81,9 +81,24 @@ class ModelConfig(Section):
 
 
 class AgentConfig(Section):
+    """Which agent; further keys are options of one that is not the tool loop."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    use: str = "tool_loop"
+    """A name, `command:PROGRAM ...`, `package.module:attr`, or the URL of an agent service."""
     max_turns: int = Field(16, ge=1)
     max_total_tokens: int = Field(131_072, ge=1)
     max_tool_chars: int = Field(65_536, ge=100)
+
+    @property
+    def remote(self) -> bool:
+        """It has an environment and a model of its own."""
+        return self.use.startswith(("http://", "https://"))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the agent is made with: the defaults here are those of the tool loop."""
+        return self.model_dump(exclude={"use"}, exclude_unset=self.use != "tool_loop")
 
 
 class Deadlines(Section):
@@ -117,8 +132,9 @@ class Budget(Section):
 
 
 class CollectConfig(Section):
-    env: Annotated[EnvConfig, BeforeValidator(_use)]
-    model: Annotated[ModelConfig, BeforeValidator(_use)]
+    env: Annotated[EnvConfig | None, BeforeValidator(_use)] = None
+    model: Annotated[ModelConfig | None, BeforeValidator(_use)] = None
+    """Both needed but with an agent service, which has its own: there `env` is where the tasks come from, if anywhere."""
     tasks: Path | None = None
     repeats: int = Field(1, ge=1, le=MAX_REPEATS)
     limit: int | None = Field(None, ge=1)
@@ -138,6 +154,14 @@ class CollectConfig(Section):
     """Attempt again what failed for good before the run was resumed."""
     min_coverage: float = Field(1.0, ge=0, le=1)
     """Share of the plan that must have a reward for the run to count as a success."""
-    agent: AgentConfig = AgentConfig()
+    agent: Annotated[AgentConfig, BeforeValidator(_use)] = AgentConfig()
     deadlines: Deadlines = Deadlines()
     budget: Budget = Budget()
+
+    @model_validator(mode="after")
+    def _complete(self) -> CollectConfig:
+        if self.env is None and (self.tasks is None or not self.agent.remote):
+            raise ValueError("name an environment: rollforge env list")
+        if self.model is None and not self.agent.remote:
+            raise ValueError("give a model: --model tiny")
+        return self

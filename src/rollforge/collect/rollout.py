@@ -7,38 +7,41 @@ import hashlib
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from rollforge.agents.base import Agent
-from rollforge.envs.base import Env, Limits, Session, Tool, ToolCall, ToolOutput, Verdict, verdict
+from rollforge.envs.base import Env, Limits, Session, Step, Stepping, Tool, ToolCall, ToolOutput, Verdict, verdict
 from rollforge.errors import (
     DeadlineExceeded,
     InfraFault,
     JudgeFault,
-    PolicyFault,
     RolloutError,
     UserError,
     VerifierFault,
     stage,
 )
 from rollforge.models.base import Model, Request
-from rollforge.records.items import Item, Json, Response, Usage, add_usage, check_items, input_items, token_drift, user
-from rollforge.records.rollout import Failure, Outcome, Rollout
+from rollforge.models.stream import Delta, Events, stream
+from rollforge.records.items import (
+    Item,
+    Json,
+    Params,
+    Response,
+    Usage,
+    add_usage,
+    check_items,
+    input_items,
+    token_drift,
+    user,
+)
+from rollforge.records.rollout import Failure, Outcome, Rollout, outcome_for
 from rollforge.records.task import Task
 from rollforge.sandbox.deadline import within
 
 T = TypeVar("T")
-
-OUTCOMES: dict[type[RolloutError], Outcome] = {
-    PolicyFault: Outcome.POLICY_FAULT,
-    InfraFault: Outcome.INFRA_FAULT,
-    JudgeFault: Outcome.JUDGE_FAULT,
-    VerifierFault: Outcome.VERIFIER_FAULT,
-    DeadlineExceeded: Outcome.TIMEOUT,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,13 +104,18 @@ class _Attempt:
         self.error: RolloutError | None = None
         """What went wrong while the session was open: closing may fail after it, and says less."""
         self.judging = False
+        self.extra: Json = {}
+        """What an agent has to say of the attempt, for the row's `rollforge` block."""
         self._session: Session
         self._calls = 0
         self._usages: list[Usage | None] = []
         self._items: list[Item] = []
         """The conversation, prompt included, as of the last model call."""
+        self._captured: Response | None = None
         self._drift: int | None = None
         self._own_deadline = getattr(runner.model, "keeps_deadline", False)
+        self.stream = self._stream if self._own_deadline and hasattr(runner.model, "stream") else None
+        """The model as it answers, for an agent whose program wants to watch; None where it only has whole answers."""
         self._own_limits = getattr(runner.env, "limits", None) is not None
 
     async def run(self) -> None:
@@ -116,6 +124,8 @@ class _Attempt:
             async with self.runner.env.open(self.task) if self._own_limits else self._open() as session:
                 self._session = session
                 self.tools, self.observation = session.tools, session.observation
+                if hasattr(session, "step"):
+                    self.step = self._step  # an agent looks for it
                 self.task = replace(self.task, params=self._params())
                 try:
                     with stage("agent", InfraFault):
@@ -141,18 +151,16 @@ class _Attempt:
             with stage("close", VerifierFault):
                 await within(self.runner.limits.tool, "closing the session", closing.__aexit__(*sys.exc_info()))
 
+    def captured(self, params: Params, response: Response | None, extra: Json) -> None:
+        """From an agent whose program talks to the model itself, and may be stopped at any time: what its calls show was
+        asked, and what was answered so far."""
+        self.task = replace(self.task, params=params)
+        self.extra = extra
+        self._captured = response
+
     async def ask(self, request: Request, /) -> Response:
         """The model, for the agent: each call gets its own draw."""
-        number, self._calls = self._calls, self._calls + 1
-        draw = _draw(self.runner.seed, self.task.id, self.task.index, self.index, self.attempt, number)
-        params = {**request.params, "seed": draw} if self.runner.send_seed else request.params
-        request = Request(
-            params=params,  # type: ignore[arg-type]
-            task=self.task,
-            rollout=f"{self.task.index}-{self.index}-{self.attempt}",
-            index=self.index,
-            seed=draw,
-        )
+        request = self._drawn(request)
         started = time.perf_counter()
         try:
             with stage("model", InfraFault):
@@ -161,12 +169,37 @@ class _Attempt:
                     response = await call
                 else:
                     response = await within(self.runner.call_seconds, "the model call", call)
-                _checked(response, "the model")
-                self._usages.append(response.get("usage"))
-                self._items = [*input_items(params), *response["output"]]
-                return response
+                return self._noted(request, response)
         finally:
             self.seconds["model"] += time.perf_counter() - started
+
+    async def _stream(self, request: Request, /) -> Events:
+        request = self._drawn(request)
+        started = time.perf_counter()
+        try:
+            with stage("model", InfraFault):
+                async with aclosing(stream(self.runner.model, request)) as events:
+                    async for event in events:
+                        yield event if isinstance(event, Delta) else self._noted(request, event)
+        finally:
+            self.seconds["model"] += time.perf_counter() - started
+
+    def _drawn(self, request: Request) -> Request:
+        number, self._calls = self._calls, self._calls + 1
+        draw = _draw(self.runner.seed, self.task.id, self.task.index, self.index, self.attempt, number)
+        return Request(
+            params={**request.params, "seed": draw} if self.runner.send_seed else request.params,  # type: ignore[typeddict-unknown-key]
+            task=self.task,
+            rollout=f"{self.task.index}-{self.index}-{self.attempt}",
+            index=self.index,
+            seed=draw,
+        )
+
+    def _noted(self, request: Request, response: Any) -> Response:
+        found = _checked(response, "the model")
+        self._usages.append(found.get("usage"))
+        self._items = [*input_items(request.params), *found["output"]]
+        return found
 
     async def call(self, call: ToolCall, /) -> ToolOutput:
         started = time.perf_counter()
@@ -175,6 +208,17 @@ class _Attempt:
                 if self._own_limits:
                     return await self._session.call(call)
                 return await within(self.runner.limits.tool, f"the tool {call.name}", self._session.call(call))
+        finally:
+            self.seconds["tools"] += time.perf_counter() - started
+
+    async def _step(self, response: Response, /) -> Step:
+        started = time.perf_counter()
+        try:
+            with stage("tools", InfraFault):
+                step = cast("Stepping", self._session).step(response)
+                limits = self.runner.limits
+                # It runs tools and judges.
+                return await (step if self._own_limits else within(limits.tool + limits.verify, "the step", step))
         finally:
             self.seconds["tools"] += time.perf_counter() - started
 
@@ -193,7 +237,7 @@ class _Attempt:
         """What became of it. An error after the verdict is one of closing: noted, and the verdict stands."""
         outcome, reward, failure = Outcome.SCORED, None, None
         fields = self.task.fields
-        extra: Json = {}
+        extra = dict(self.extra)
         response = self.response
         if self.verdict is not None:
             reward = self.verdict.reward
@@ -206,9 +250,9 @@ class _Attempt:
             if error is not None:
                 extra["close_error"] = str(error)
         elif error is not None:
-            outcome = next(OUTCOMES[kind] for kind in type(error).__mro__ if kind in OUTCOMES)
+            outcome = outcome_for(error)
             reward = 0.0 if outcome is Outcome.POLICY_FAULT else None
-            response = response or error.partial or self._so_far()
+            response = response or error.partial or self._captured or self._so_far()
             failure = Failure(error.stage or "rollout", type(error).__name__, str(error), _retryable(error))
         return Rollout(
             params=self.task.params,
@@ -238,14 +282,15 @@ class _Attempt:
 
     def _params(self) -> Any:
         """What the policy is asked: the run's sampling over the row's params, the environment's tools unless the row
-        declares its own, and what the environment shows on opening appended to the last user message (as TRL does)."""
+        declares its own, and what the environment shows on opening appended to the last user message (as TRL does; one
+        that is played by steps shows it as a message, as NeMo Gym does)."""
         params: Json = {**self.task.params, **self.runner.sampling}
         if not params.get("tools") and self.tools:
             params["tools"] = [tool.row() for tool in self.tools]
         if self.observation:
             items = input_items(params)
             last = items[-1] if items else {}
-            if last.get("role") == "user" and isinstance(last.get("content"), str):
+            if last.get("role") == "user" and isinstance(last.get("content"), str) and not hasattr(self, "step"):
                 items[-1] = {**last, "content": last["content"] + self.observation}
             else:
                 items.append(user(self.observation))

@@ -13,25 +13,29 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rollforge.agents.tool_loop import ToolLoop
-from rollforge.collect.about import about, identity
-from rollforge.collect.config import CollectConfig
+from rollforge.agents.base import Agent
+from rollforge.agents.load import load_agent
+from rollforge.agents.remote import RemoteRun
+from rollforge.collect.about import about, identity, without_secrets
+from rollforge.collect.config import CollectConfig, ModelConfig
 from rollforge.collect.plan import count, plan
 from rollforge.collect.rollout import Runner
 from rollforge.collect.run_dir import RunDir
-from rollforge.collect.scheduler import Stop, schedule
+from rollforge.collect.scheduler import RunOne, Stop, schedule
 from rollforge.collect.signals import on_signals
 from rollforge.collect.tally import Tally
 from rollforge.collect.watchdog import Watchdog
 from rollforge.config import validate
 from rollforge.envs.base import Env, Limits
 from rollforge.envs.load import as_env, load_env
-from rollforge.errors import InfraFault, RolloutError, UserError, VerifierFault, stage
+from rollforge.errors import InfraFault, RolloutError, UserError, VerifierFault, stage, unknown
 from rollforge.models.base import Model, ModelOptions
 from rollforge.models.load import load_model
+from rollforge.models.service import token_env
 from rollforge.records.rows import BadLine, read_tasks
 from rollforge.records.task import Task
 
@@ -56,21 +60,19 @@ class Summary:
     """The first task lines that could not be used; `tally.bad_lines` counts them all."""
 
 
-async def collect_rollouts(env: str | Env, model: str | Model, **options: Any) -> Summary:
+async def collect_rollouts(env: str | Env | None = None, model: str | Model | None = None, **options: Any) -> Summary:
     """Collect verified rollouts into a run directory; call again with the same arguments to resume.
 
     Args:
-        env: an environment, or a reference to one (`arithmetic`, `my_env.py:name`).
-        model: a model, or the name of one (`tiny`, `chat:Qwen/Qwen3-8B`).
+        env: an environment, or a reference to one (`arithmetic`, `my_env.py:name`, a URL).
+        model: a model, or the name of one (`tiny`, `chat:Qwen/Qwen3-8B`). Neither is needed if `agent` is the URL of an
+            agent service and `tasks` a file.
         options: the keys of `CollectConfig`: tasks, repeats, limit, sampling, seed, out, concurrency, ...
 
     Raises `UserError` when the request is wrong, `SetupError` when no rollout can succeed.
     """
-    env_name = env if isinstance(env, str) else getattr(env, "name", type(env).__name__)
-    model_name = model if isinstance(model, str) else getattr(model, "name", type(model).__name__)
-    config = validate(
-        CollectConfig, {"env": env_name, "model": model_name, **options}, "the arguments of collect_rollouts()"
-    )
+    named = {"env": _named(env), "model": _named(model), **options}
+    config = validate(CollectConfig, named, "the arguments of collect_rollouts()")
     given = None if isinstance(env, str) else env, None if isinstance(model, str) else model
     return await Collection(config, *given).run()
 
@@ -80,18 +82,35 @@ class Collection:
 
     def __init__(self, config: CollectConfig, env: Any = None, model: Model | None = None) -> None:
         self._config = config
-        self._env = load_env(config.env.use) if env is None else as_env(env, config.env.use)
-        self.env_name: str = getattr(self._env, "name", None) or config.env.use
-        self.title = f"{self.env_name} with {config.model.use}"
-        if hasattr(self._env, "limits"):
-            self._env.limits = Limits(config.deadlines.tool, config.deadlines.verify)
-        self._model = _model(config, self._env) if model is None else model
-        self._to_close = [self._env, *([self._model] if model is None else [])]  # a model is closed by whoever built it
+        self._env: Env | None = None
+        if config.env is not None:
+            self._env = load_env(config.env.use) if env is None else as_env(env, config.env.use)
+        agent_name = without_secrets(config.agent.use) if config.agent.remote else config.agent.use
+        self.env_name: str = getattr(self._env, "name", None) or (config.env.use if config.env else agent_name)
+        model_name = config.model.use if config.model else agent_name
+        self.title = self.env_name if self.env_name == model_name else f"{self.env_name} with {model_name}"
+        limits = Limits(config.deadlines.tool, config.deadlines.verify)
+        if self._env is not None and hasattr(self._env, "limits"):
+            self._env.limits = limits
+        self._run_one: Callable[[int], RunOne]
+        """The engine, from the seed of the run."""
+        self._to_close: list[Any] = [self._env]
+        if config.agent.remote:
+            remote = _remote(config, self.env_name)
+            self._run_one = lambda _: remote
+            self._to_close.append(remote)
+        else:
+            assert self._env is not None
+            assert config.model is not None  # the configuration sees to both
+            made = _model(config, config.model, self._env) if model is None else model
+            agent = _agent(config)
+            self._run_one = partial(_runner, config, self._env, self.env_name, made, agent)
+            self._to_close += [agent, *([made] if model is None else [])]  # a model is closed by whoever built it
         self._tasks()  # a file that is not there or an option nobody knows is told before anything starts
         self._bad: list[BadLine] = []
         self.tally = Tally()
         self.stop = Stop()
-        self.path = config.out or _new_path(f"{_slug(self.env_name)}-{_slug(config.model.use)}-{_now()}")
+        self.path = config.out or _new_path(f"{_slug(self.env_name)}-{_slug(model_name)}-{_now()}")
         self.warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
         """Where warnings go while the run is under way."""
 
@@ -147,7 +166,7 @@ class Collection:
             max_attempts=config.max_attempts,
             afresh=config.retry_failed,
         )
-        run_one = self._runner(run_dir.about["seed"])
+        run_one = self._run_one(run_dir.about["seed"])
         job = asyncio.create_task(
             schedule(
                 planned,
@@ -171,28 +190,12 @@ class Collection:
             raise self.stop.error
         return ended
 
-    def _runner(self, seed: int) -> Runner:
-        config = self._config
-        return Runner(
-            env=self._env,
-            env_name=self.env_name,
-            model=self._model,
-            model_name=config.model.use,
-            agent=ToolLoop(**config.agent.model_dump()),
-            sampling=config.sampling,
-            seed=seed,
-            send_seed=config.seed is not None,
-            limits=Limits(config.deadlines.tool, config.deadlines.verify),
-            call_seconds=config.deadlines.call,
-            rollout_seconds=config.deadlines.rollout,
-        )
-
     def _tasks(self) -> Iterator[Task | BadLine]:
         """The tasks from their beginning, again at every call. What the user's code raises becomes a `UserError`."""
-        source, options = self._config.tasks, self._config.env.model_extra or {}
+        source, options = self._config.tasks, (self._config.env and self._config.env.model_extra) or {}
         if source is not None and source.exists() and not source.is_file() and not source.is_dir():
             raise UserError(f"{source} is not a file that can be read twice, as a plan is; save the tasks in one first")
-        if hasattr(self._env, "tasks"):
+        if self._env is not None and hasattr(self._env, "tasks"):
             with self._reading_tasks():
                 return self._read(self._env.tasks(source, **options))
         if source is None:
@@ -298,18 +301,58 @@ class Collection:
                 self.warn(f"closing {type(thing).__name__}: {error}")
 
 
-def _model(config: CollectConfig, env: Env) -> Model:
+def _named(given: Any) -> str | None:
+    if given is None or isinstance(given, str):
+        return given
+    return str(getattr(given, "name", type(given).__name__))
+
+
+def _runner(config: CollectConfig, env: Env, env_name: str, model: Model, agent: Agent, seed: int) -> Runner:
+    return Runner(
+        env=env,
+        env_name=env_name,
+        model=model,
+        model_name=config.model.use if config.model else "",
+        agent=agent,
+        sampling=config.sampling,
+        seed=seed,
+        send_seed=config.seed is not None,
+        limits=Limits(config.deadlines.tool, config.deadlines.verify),
+        call_seconds=config.deadlines.call,
+        rollout_seconds=config.deadlines.rollout,
+    )
+
+
+def _agent(config: CollectConfig) -> Agent:
+    options = config.agent.options
+    key = config.model.api_key_env if config.model else None
+    if key and config.agent.use.startswith("command:"):
+        # The program has a key of its own; the model's stays here, whatever its variable is called.
+        options["hide_env"] = [*options.get("hide_env", []), key]
+    return load_agent(config.agent.use, options)
+
+
+def _remote(config: CollectConfig, env_name: str) -> RemoteRun:
+    options = config.agent.options
+    token = options.pop("token_env", None) or token_env()
+    if options:
+        raise unknown("option of an agent service", next(iter(options)), ["token_env"], "(it has its own settings)")
+    seconds = config.deadlines.rollout
+    return RemoteRun(config.agent.use, env_name=env_name, token_env=token, seconds=seconds, sampling=config.sampling)
+
+
+def _model(config: CollectConfig, model: ModelConfig, env: Env) -> Model:
     options = ModelOptions(
-        base_urls=tuple(config.model.base_url),
-        api_key_env=config.model.api_key_env,
-        headers=config.model.headers,
-        extra_body=config.model.extra_body,
-        retries=config.model.retries,
+        base_urls=tuple(model.base_url),
+        api_key_env=model.api_key_env,
+        headers=model.headers,
+        extra_body=model.extra_body,
+        retries=model.retries,
         connect_seconds=config.deadlines.connect,
         call_seconds=config.deadlines.call,
         solve=getattr(env, "solve", None),
     )
-    return load_model(config.model.use, options)
+    return load_model(model.use, options)
 
 
 def _new_path(name: str) -> Path:

@@ -80,6 +80,26 @@ class Session(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an environment that runs the tools itself makes of one model call (Gymnasium's step)."""
+
+    observation: str | None = None
+    """Told to the policy as a user message, after the outputs."""
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    outputs: tuple[tuple[str, str], ...] = ()
+    """(call id, output) of the function calls that were run."""
+    info: Json = field(default_factory=dict)
+
+
+class Stepping(Protocol):
+    """A session that is played by steps: `step` takes each model call, and `verify` tells the sum of the rewards."""
+
+    async def step(self, response: Response, /) -> Step: ...
+
+
 class Env(Protocol):
     def open(self, task: Task, /) -> AbstractAsyncContextManager[Session]: ...
 

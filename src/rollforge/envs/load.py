@@ -1,4 +1,4 @@
-"""Environments by reference: `path/to/file.py:name`, `package.module:name`, or a registered name."""
+"""Environments by reference: `path/to/file.py:name`, `package.module:name`, a registered name, or the URL of a service."""
 
 from __future__ import annotations
 
@@ -19,10 +19,16 @@ from rollforge.registry import attribute, resolve
 
 
 def load_env(reference: str) -> Env:
-    """The environment that `reference` names. A class that was not decorated (TRL's, say) is wrapped.
+    """The environment that `reference` names. A class that was not decorated (TRL's, say) is wrapped. One that is served
+    elsewhere is named by its URL; the variable ROLLFORGE_TOKEN may hold the token that it asks for.
 
     Raises `UserError`: no such file, module or name (with the nearest known), a file that does not import, no environment.
     """
+    if reference.startswith(("http://", "https://")):
+        from rollforge.envs.remote import RemoteEnv  # with an HTTP client
+        from rollforge.models.service import as_name, token_env
+
+        return RemoteEnv(as_name(reference), token_env())
     path, _, name = reference.rpartition(":") if ":" in reference else (reference, "", "")
     if path.endswith(".py"):
         return _from_file(Path(path), name)
@@ -73,7 +79,7 @@ def _from_file(path: Path, name: str) -> Env:
         names = sorted(beside.name for beside in path.parent.glob("*.py"))
         near = ", ".join(str(path.parent / name) for name in get_close_matches(path.name, names, n=1) or names[:5])
         raise UserError(f"there is no file {path}" + (f" (beside it: {near})" if near else ""))
-    module = _import(path)
+    module = import_file(path)
     found = environments(module)
     if name:
         if not hasattr(module, name):
@@ -88,7 +94,8 @@ def _from_file(path: Path, name: str) -> Env:
     raise UserError(f"{path} defines {len(found)} environments; say which: " + " or ".join(f"{path}:{n}" for n in found))
 
 
-def _import(path: Path) -> ModuleType:
+def import_file(path: Path) -> ModuleType:
+    """A Python file as a module, imported once. Raises `UserError` saying where it fails."""
     path = path.resolve()
     # Registered under a name of its own, so that two files called env.py do not meet; beside it, its folder's modules.
     name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"

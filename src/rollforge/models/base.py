@@ -38,8 +38,9 @@ class Model(Protocol):
     async def __call__(self, request: Request, /) -> Response: ...
 
 
-Solution = Generator[tuple[str, Mapping[str, Any]], str, str]
-"""A reference policy for one task: yields (tool name, arguments), is sent the tool's output, returns the final reply."""
+Solution = Generator[tuple[str, Mapping[str, Any]] | str, str, str]
+"""A reference policy for one task: yields (tool name, arguments), is sent the tool's output, returns the final reply. In an
+environment that is played by steps it yields what it says, and is sent the observation; what it returns is said too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, get_args
 
 from rollforge.errors import InfraFault, SetupError, UserError
 from rollforge.models.base import Model, ModelOptions, Request
+from rollforge.models.chunks import Chunks
+from rollforge.models.stream import Events
 from rollforge.models.transport import BadRequest, Endpoint, Target, Transport, endpoint, targets
 from rollforge.records.chat import WIRE, Dialect, chat_request, first_choice, response_from_completion
 from rollforge.records.items import Json, Response
@@ -55,7 +58,26 @@ class ChatModel:
         try:
             completion = await self._transport.post(self._to, body, request.rollout)
         except BadRequest as error:
-            return out_of_context(error, body)
+            return self._refused(error, body)
+        return await self._response(completion, body, request)
+
+    async def stream(self, request: Request) -> Events:
+        """As `models.stream` has it; the last one is what the call without streaming would have returned."""
+        body = self._body(request, stream=True, stream_options={"include_usage": True})
+        chunks = Chunks(self._to[0].shown)
+        try:
+            async with aclosing(self._transport.stream(self._to, body, request.rollout)) as events:
+                async for event in events:
+                    for delta in chunks.add(event):
+                        yield delta
+        except BadRequest as error:
+            yield self._refused(error, body)
+            return
+        if not chunks.ended:
+            raise InfraFault(f"{self._to[0].shown} ended its stream without a finish_reason; check: {self._check}")
+        yield await self._response(chunks.completion, body, request)
+
+    async def _response(self, completion: Any, body: Json, request: Request) -> Response:
         try:
             choice, message = first_choice(completion)
         except InfraFault as error:
@@ -69,14 +91,17 @@ class ChatModel:
     async def aclose(self) -> None:
         await self._transport.aclose()
 
-    def _body(self, request: Request) -> Json:
+    def _refused(self, error: BadRequest, body: Json) -> Response:
+        return out_of_context(error, body)
+
+    def _body(self, request: Request, **streaming: Any) -> Json:
         body = chat_request(request.params, self._dialect)
         if self._name:
             body["model"] = self._name
         elif not body.get("model"):
             raise SetupError(f"no model is named: --model chat:NAME; the names it knows: {self._check}")
         # Said aloud: some servers stream unless told not to.
-        body["stream"] = False
+        body |= {"stream": False} | streaming
         if not body.get("store"):
             # For the server's archive of answers. The rest of a task's metadata is nobody's business.
             body.pop("metadata", None)
@@ -132,6 +157,6 @@ def out_of_context(error: BadRequest, body: Mapping[str, Any]) -> Response:
 
 
 CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
-_CONTEXT = re.compile(r"(context|model) (length|window|size)|max_new_tokens|prompt is too long", re.IGNORECASE)
+_CONTEXT = re.compile(r"(context|model) (length|window|size|limit)|max_new_tokens|prompt is too long", re.IGNORECASE)
 _EXCESS = re.compile(r"exceed|longer than|too (long|large)|you requested|contains|must be <=", re.IGNORECASE)
 _SIZE = re.compile(r"(?:context|model) (?:length|size|window)(?: is| of)? \(?(\d+)", re.IGNORECASE)

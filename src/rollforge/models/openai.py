@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, Literal
 
 from rollforge.errors import InfraFault, SetupError
 from rollforge.models.base import Model, ModelOptions, Request
 from rollforge.models.chat import out_of_context
+from rollforge.models.service import TOKEN_ENV
+from rollforge.models.stream import Delta, Events, broken_off
 from rollforge.models.transport import BadRequest, Endpoint, Target, Transport, endpoint, targets
 from rollforge.records.items import TOKEN_FIELDS, Item, Json, Response, check_items
 
@@ -22,13 +26,24 @@ def load(name: str | None, options: ModelOptions) -> Model:
     return ResponsesModel(name, options, where, targets(where.bases, "/responses"))
 
 
+def at(url: str, options: ModelOptions) -> Model:
+    """The service at a URL, with or without /v1, which knows which model it has. Raises `UserError` for what is no URL."""
+    bases = tuple(base.rstrip("/").removesuffix("/v1") + "/v1" for base in (url, *options.base_urls))
+    where = endpoint(replace(options, base_urls=bases), "the model service", "", TOKEN_ENV)
+    return ResponsesModel(None, options, where, targets(where.bases, "/responses"), named=False)
+
+
 class ResponsesModel:
     """One server of the Responses API, with its connections."""
 
     keeps_deadline = True
 
-    def __init__(self, name: str | None, options: ModelOptions, where: Endpoint, to: Sequence[Target]) -> None:
+    def __init__(
+        self, name: str | None, options: ModelOptions, where: Endpoint, to: Sequence[Target], *, named: bool = True
+    ) -> None:
+        """`named`: the server has to be told which model is meant."""
         self._name = name
+        self._named = named
         self._extra = dict(options.extra_body)
         self._to = to
         self._public = where.public
@@ -47,6 +62,31 @@ class ResponsesModel:
             return out_of_context(error, body)
         return response_of(answer, self._to[0].shown)
 
+    async def stream(self, request: Request) -> Events:
+        """As `models.stream` has it."""
+        body, source = self._body(request) | {"stream": True}, self._to[0].shown
+        items: list[Item] = []
+        try:
+            async with aclosing(self._transport.stream(self._to, body, request.rollout)) as events:
+                async for event in events:
+                    kind = event.get("type") if isinstance(event, dict) else None
+                    if kind == "response.failed":
+                        raise broken_off((event.get("response") or {}).get("error"), source)
+                    if kind in _LAST or kind is None:
+                        response = response_of(event if kind is None else event.get("response"), source)
+                        # Some gateways leave out there what they have sent already.
+                        response["output"] = response["output"] or items
+                        yield response
+                        return
+                    delta = _delta(event, source)
+                    if delta is not None:
+                        items += [delta.item] if delta.kind == "item" else []
+                        yield delta
+        except BadRequest as error:
+            yield out_of_context(error, body)
+            return
+        raise InfraFault(f"{source} ended its stream before its response was complete; check: {self._check}")
+
     async def aclose(self) -> None:
         await self._transport.aclose()
 
@@ -54,10 +94,11 @@ class ResponsesModel:
         body: Json = {key: value for key, value in request.params.items() if value is not None}
         if self._name:
             body["model"] = self._name
-        elif not body.get("model"):
+        elif self._named and not body.get("model"):
             raise SetupError(f"no model is named: --model openai:NAME; the names it knows: {self._check}")
         # A job in the background is no answer to this call, and some servers stream unless told not to.
         body.pop("background", None)
+        body.pop("stream_options", None)
         body["stream"] = False
         body["input"] = [_sent(item, public=self._public) for item in body.get("input") or []]
         if self._public:
@@ -65,6 +106,9 @@ class ResponsesModel:
         return body | self._extra
 
     def _drop_unknown(self, body: Json) -> None:
+        if isinstance(body.get("reasoning"), dict):
+            # A Messages client's budget: here there is the effort alone.
+            body["reasoning"] = {key: value for key, value in body["reasoning"].items() if key != "budget_tokens"}
         for key in body.keys() - PARAMETERS:
             del body[key]
             if key not in self._dropped:
@@ -72,6 +116,35 @@ class ResponsesModel:
                 log.warning(
                     "the Responses API of OpenAI has no parameter %s: it is left out (chat:%s has it)", key, self._name
                 )
+
+
+_LAST = ("response.completed", "response.incomplete")
+_PIECES: dict[str, Literal["text", "reasoning", "arguments"]] = {
+    "response.output_text.delta": "text",
+    "response.reasoning_summary_text.delta": "reasoning",
+    "response.reasoning_text.delta": "reasoning",
+    "response.function_call_arguments.delta": "arguments",
+}
+
+
+def _delta(event: Json, source: str) -> Delta | None:
+    """What an event adds; None: nothing that a delta could say. Raises `InfraFault` for an error."""
+    kind, index = event["type"], event.get("output_index")
+    if kind == "error":
+        raise broken_off(event.get("error") or event, source)
+    item = event.get("item")
+    if not isinstance(index, int):
+        return None
+    if kind in _PIECES and isinstance(event.get("delta"), str):
+        return Delta(_PIECES[kind], event["delta"], index, id=str(event.get("item_id") or ""))
+    if not isinstance(item, dict):
+        return None
+    if kind == "response.output_item.done" and check_items([item], "output") is None:
+        return Delta("item", "", index, item=item)
+    if kind == "response.output_item.added" and item.get("type") == "function_call":
+        call, name = str(item.get("call_id") or ""), str(item.get("name") or "")
+        return Delta("call", "", index, call, name, str(item.get("id") or ""))
+    return None
 
 
 def response_of(answer: Any, source: str) -> Response:

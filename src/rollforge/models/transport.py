@@ -6,6 +6,7 @@
                     --> retries left? budget? deadline? --no--> InfraFault
                     --> wait (Retry-After, else backoff with full jitter) --> try the next base URL
 
+`stream` does the same until the first event of the answer has come; from then on nothing is tried again.
 The deadline of a call covers all its tries; running out of it is `DeadlineExceeded`. Nobody waits for anybody else here:
 concurrency is bounded by who calls. Keys appear in no message: whatever text a server sends is searched for them.
 """
@@ -20,11 +21,12 @@ import re
 import resource
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from urllib.request import getproxies, proxy_bypass
 from zlib import crc32
 
@@ -36,12 +38,15 @@ from rollforge import __version__
 from rollforge.errors import DeadlineExceeded, InfraFault, SetupError, UserError
 from rollforge.models.base import ModelOptions
 from rollforge.models.hops import hop
+from rollforge.models.sse import event_data
 from rollforge.records.lossless import dumps
+from rollforge.records.problem import FAULTS
 
 MAX_ANSWER = 64 * 2**20
 """Bytes of one answer's body."""
 BACKOFF = (0.5, 30.0)
 """Seconds: the first retry waits at most the one, no retry waits more than the other (a Retry-After may)."""
+T = TypeVar("T")
 SHOWN = 500
 """Characters of a server's text that a message repeats."""
 
@@ -164,10 +169,38 @@ class Transport:
 
         Raises `SetupError` (no call can succeed), `BadRequest`, `DeadlineExceeded`, `InfraFault`.
         """
+        return await self._repeat(to, rollout, partial(self._try, data=_written(body)))
+
+    async def stream(self, to: Sequence[Target], body: Mapping[str, Any], rollout: str = "") -> AsyncGenerator[Any, None]:
+        """The JSON of each server-sent event of the answer, or of the whole answer where the server does not stream.
+
+        Raises as `post` does. The consumer closes it (`aclosing`): that ends the request.
+        """
+        deadline = asyncio.get_running_loop().time() + self._options.call_seconds
+        first, answer, events = await self._repeat(to, rollout, partial(self._begin, data=_written(body)))
+        name = shown(str(answer.url))
         try:
-            data = dumps(body)
-        except ValueError as error:
-            raise InfraFault(f"the request cannot be written as JSON: {error}") from error
+            yield first
+            while True:
+                # Not around the loop: between two events the consumer does as it likes, in whatever task.
+                async with asyncio.timeout_at(deadline):
+                    event = await anext(events, None)
+                if event is None:
+                    return
+                yield event
+        except TimeoutError:
+            seconds = f"{self._options.call_seconds:g} s (call_seconds)"
+            raise DeadlineExceeded(f"{name} did not end its answer within {seconds}; check: {self._check}") from None
+        except _Failure as error:
+            raise InfraFault(f"{error.message}, in the middle of a stream; check: {self._check}") from None
+        finally:
+            await events.aclose()
+            answer.close()
+
+    async def _repeat(
+        self, to: Sequence[Target], rollout: str, attempt: Callable[[aiohttp.ClientSession, Target], Awaitable[T]]
+    ) -> T:
+        """What `attempt` gives, tried again as long as that makes sense."""
         session = self._session or self._open()
         options = self._options
         deadline = asyncio.get_running_loop().time() + options.call_seconds
@@ -179,7 +212,7 @@ class Transport:
                 tries = 0
                 while True:
                     try:
-                        return await self._try(session, to[(first + tries) % len(to)], data)
+                        return await attempt(session, to[(first + tries) % len(to)])
                     except _Failure as error:
                         failure = error
                     tries += 1
@@ -211,49 +244,85 @@ class Transport:
             async with session.post(to.url, data=data, proxy=to.proxy, headers=hop(), allow_redirects=False) as answer:
                 self._answered = True
                 if 200 <= answer.status < 300:
-                    body = await _read(answer, MAX_ANSWER)
+                    body = await read_body(answer, MAX_ANSWER)
                     value = orjson.loads(body)
                     self._served.add(to.url)
                     return value
-                raise self._refusal(to, answer, await _read(answer, MAX_ANSWER))
+                raise self._refusal(to, answer, await read_body(answer, MAX_ANSWER))
         except orjson.JSONDecodeError:
             raise _Failure(f"{to.shown} answered {answer.status} with what is not JSON: {self._start(body)}") from None
-        except _TooLarge:
+        except TooLarge:
             raise InfraFault(f"{to.shown} answered with more than {MAX_ANSWER >> 20} MiB") from None
-        except aiohttp.ServerTimeoutError:
-            seconds = self._options.connect_seconds
-            raise _Failure(f"no connection to {to.shown} within {seconds:g} s (connect_seconds)") from None
         except (aiohttp.ClientError, OSError) as error:
             # `from None`: a client error holds the request, and the request holds the key.
             raise self._broken(to, error) from None
 
+    async def _begin(
+        self, session: aiohttp.ClientSession, to: Target, data: bytes
+    ) -> tuple[Any, aiohttp.ClientResponse, AsyncGenerator[Any, None]]:
+        """The first event, the open answer, and the events to come."""
+        headers = {**hop(), "Accept": "text/event-stream, application/json"}
+        answer = None
+        try:
+            answer = await session.post(to.url, data=data, proxy=to.proxy, headers=headers, allow_redirects=False)
+            self._answered = True
+            if not 200 <= answer.status < 300:
+                raise self._refusal(to, answer, await read_body(answer, MAX_ANSWER))
+            events = self._events(to, answer)
+            first = await anext(events, None)
+            if first is None:
+                raise _Failure(f"{to.shown} answered with an empty stream")
+            self._served.add(to.url)
+            return first, answer, events
+        except BaseException as error:
+            if answer is not None:
+                answer.close()
+            if isinstance(error, TooLarge):
+                raise InfraFault(f"{to.shown} answered with more than {MAX_ANSWER >> 20} MiB") from None
+            if isinstance(error, (aiohttp.ClientError, OSError)):
+                raise self._broken(to, error) from None
+            raise
+
+    async def _events(self, to: Target, answer: aiohttp.ClientResponse) -> AsyncGenerator[Any, None]:
+        """Raises `_Failure` for what breaks off or cannot be read, `InfraFault` for too much."""
+        data, size = b"", 0
+        try:
+            if answer.content_type != "text/event-stream":
+                data = await read_body(answer, MAX_ANSWER)
+                yield orjson.loads(data)
+                return
+            async for data in event_data(answer.content.iter_any()):
+                size += len(data)
+                if size > MAX_ANSWER:
+                    raise TooLarge
+                if b'"error"' in data:
+                    # Whoever reads it makes a message of it.
+                    data = self._clean(data.decode("utf-8", "replace")).encode()
+                yield orjson.loads(data)
+        except orjson.JSONDecodeError:
+            raise _Failure(f"{to.shown} answered {answer.status} with what is not JSON: {self._start(data)}") from None
+        except (TooLarge, ValueError):
+            raise InfraFault(f"{to.shown} answered with more than {MAX_ANSWER >> 20} MiB") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._broken(to, error) from None
+
     def _broken(self, to: Target, error: Exception) -> Exception:
         """What an exception of the client means."""
-        # Other texts of the client's errors repeat the URL, or what little it has read.
-        told = getattr(error, "os_error", None) or getattr(error, "message", None) or error
-        reason = _short(self._clean(str(told))) or type(error).__name__
-        if isinstance(error, aiohttp.ClientConnectorDNSError):
-            message = f"the host name of {to.shown} cannot be resolved ({reason})"
-            unknown = error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None))
-            return _Failure(message, fatal=unknown and not self._answered)
-        if isinstance(error, aiohttp.ClientSSLError):
-            message = f"{to.shown} does not speak TLS as it should ({reason}); is it https, and whose certificate is it?"
-            return _Failure(message, fatal=not self._answered)
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return _Failure(f"cannot connect to {to.shown} ({reason})")
-        if isinstance(error, aiohttp.ClientPayloadError):
-            return _Failure(f"{to.shown} cut its answer off ({reason})")
-        if isinstance(error, aiohttp.ClientResponseError):
-            return _Failure(f"{to.shown} does not speak HTTP ({reason})")
-        if isinstance(error, aiohttp.ServerDisconnectedError):
-            reason = "before its answer was complete"
-        return _Failure(f"{to.shown} closed the connection ({reason})")
+        if isinstance(error, aiohttp.ServerTimeoutError):
+            seconds = self._options.connect_seconds
+            return _Failure(f"no connection to {to.shown} within {seconds:g} s (connect_seconds)")
+        unknown = isinstance(error, aiohttp.ClientConnectorDNSError) and no_such_host(error)
+        fatal = unknown or isinstance(error, aiohttp.ClientSSLError)
+        return _Failure(broken(error, to.shown, self._clean), fatal=fatal and not self._answered)
 
     def _refusal(self, to: Target, answer: aiohttp.ClientResponse, body: bytes) -> Exception:
         """What a status other than 2xx means."""
         status = answer.status
         text, code = _said(body)
         text = self._clean(text)
+        if code in FAULTS:
+            # A model service of ours, whose own tries are over: what it says is what happened there.
+            return FAULTS[code][0](f"{to.shown} answered {status}: {_short(text)}")
         message = f"{to.shown} answered {status}: {_short(text) or answer.reason or 'nothing'}"
         if status in (402, 429) and (status == 402 or "insufficient_quota" in code):
             return SetupError(f"{message}; the account has nothing left to spend")
@@ -344,6 +413,31 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def broken(error: Exception, where: str, clean: Callable[[str], str]) -> str:
+    """What an exception of the client means, in words. `clean` takes the secrets out."""
+    # Other texts of the client's errors repeat the URL, or what little it has read.
+    told = getattr(error, "os_error", None) or getattr(error, "message", None) or error
+    reason = _short(clean(str(told))) or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the host name of {where} cannot be resolved ({reason})"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return f"{where} does not speak TLS as it should ({reason}); is it https, and whose certificate is it?"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"cannot connect to {where} ({reason})"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return f"{where} cut its answer off ({reason})"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"{where} does not speak HTTP ({reason})"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        reason = "before its answer was complete"
+    return f"{where} closed the connection ({reason})"
+
+
+def no_such_host(error: aiohttp.ClientConnectorDNSError) -> bool:
+    """Whether the name is unknown, and not only its server out of reach."""
+    return error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None))
+
+
 class _Failure(Exception):
     """A try that failed and may be repeated."""
 
@@ -358,14 +452,21 @@ class _Failure(Exception):
         """If it goes on like this, it will for every call."""
 
 
-class _TooLarge(Exception):
+class TooLarge(Exception):
     pass
 
 
-async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
+def _written(body: Mapping[str, Any]) -> bytes:
+    try:
+        return dumps(body)
+    except ValueError as error:
+        raise InfraFault(f"the request cannot be written as JSON: {error}") from error
+
+
+async def read_body(answer: aiohttp.ClientResponse, limit: int) -> bytes:
     """The body, as far as the limit: a length may be missing, and a packed body may unpack to anything."""
     if answer.content_length is not None and answer.content_length > limit:
-        raise _TooLarge
+        raise TooLarge
     if answer.content_length is not None and "Content-Encoding" not in answer.headers:
         return await answer.read()
     parts, size = [], 0
@@ -373,7 +474,7 @@ async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
         parts.append(part)
         size += len(part)
         if size > limit:
-            raise _TooLarge
+            raise TooLarge
     return b"".join(parts)
 
 
@@ -393,7 +494,9 @@ def _said(body: bytes) -> tuple[str, str]:
 
 
 _NO_SUCH_MODEL = re.compile(r"model_not_found|DeploymentNotFound|\b(unknown|invalid|no such) model\b", re.IGNORECASE)
-_NO_MODEL = re.compile(_NO_SUCH_MODEL.pattern + r"|\bmodel\b.{0,200}\bnot (found|exist)", re.IGNORECASE | re.DOTALL)
+_NO_MODEL = re.compile(
+    _NO_SUCH_MODEL.pattern + r"|^not_found_error model:|\bmodel\b.{0,200}\bnot (found|exist)", re.IGNORECASE | re.DOTALL
+)
 """The second for a 404, which says itself that something is not there."""
 
 

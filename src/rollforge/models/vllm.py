@@ -42,13 +42,15 @@ class VllmModel(ChatModel):
         super().__init__(*args, **kwargs)
         self._tokenize = tokenize
 
-    async def __call__(self, request: Request, /) -> Response:
-        try:
-            return await super().__call__(request)
-        except BadRequest as error:
-            if "token_ids" not in error.text:
-                raise
+    async def tokenize(self, body: Json) -> list[int]:
+        """The ids of `prompt`, or of `messages` as the server's template writes them; keys as for its /tokenize."""
+        asked = {key: body[key] for key in ("prompt", *TEMPLATE_KEYS) if body.get(key) is not None}
+        return await self._ids(asked | ({"model": self._name} if self._name else {}), "")
+
+    def _refused(self, error: BadRequest, body: Json) -> Response:
+        if "token_ids" in error.text:
             raise SetupError(f"{self} knows no token ids; to go on without them: chat:{self._name}; {error}") from error
+        return super()._refused(error, body)
 
     async def _tokens(self, completion: Json, body: Json, request: Request) -> Json | None:
         if not body.get("return_token_ids"):
@@ -81,11 +83,14 @@ class VllmModel(ChatModel):
         """What the server's own template and tokenizer make of the conversation: it does not say so with its answer."""
         asked = {key: body[key] for key in TEMPLATE_KEYS if key in body}
         try:
-            answer = await self._transport.post(self._tokenize, asked, rollout)
+            return await self._ids(asked, rollout)
         except SetupError as error:
             raise SetupError(
                 f"{self} reports no token ids of the prompt, and its /tokenize does not help: {error}"
             ) from error
+
+    async def _ids(self, asked: Json, rollout: str) -> list[int]:
+        answer = await self._transport.post(self._tokenize, asked, rollout)
         tokens = answer.get("tokens") if isinstance(answer, dict) else None
         if not isinstance(tokens, list) or not tokens:
             raise InfraFault(f"{self._tokenize[0].shown} answered with no tokens: {answer!r:.200}")

@@ -42,19 +42,25 @@ class TransportError(Exception):
 
 
 def run_rows(
-    rows: Sequence[Json], run: Run, limit: AbstractAsyncContextManager[Any] | None = None, *, backoff: float = 1.0
+    rows: Sequence[Json],
+    run: Run,
+    limit: AbstractAsyncContextManager[Any] | None = None,
+    *,
+    backoff: float = 1.0,
+    ended: Callable[[], None] = lambda: None,
 ) -> Iterator[Awaitable[tuple[Json, Json]]]:
     """As many awaitables as rows; each gives the next `(row, result)` that is there, `row` being the object passed in.
 
-    Called with a running event loop. Nothing is left running when the iterator is dropped. `backoff`: seconds before the
-    second attempt, at most; it doubles with each further one.
+    Called with a running event loop. Nothing is left running when the iterator is dropped before its end. `backoff`: seconds
+    before the second attempt, at most; it doubles with each further one. `ended` is called when no row is under way.
     """
-    batch = _Batch(rows, run, limit or nullcontext(), backoff)
+    batch = _Batch(rows, run, limit or nullcontext(), backoff, ended)
     try:
         for _ in rows:
             yield batch.next()
-    finally:
+    except GeneratorExit:
         batch.cancel()
+        raise
 
 
 def trainable(result: Mapping[str, Any]) -> list[Item]:
@@ -105,7 +111,14 @@ class _Group:
 
 
 class _Batch:
-    def __init__(self, rows: Sequence[Json], run: Run, limit: AbstractAsyncContextManager[Any], backoff: float) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Json],
+        run: Run,
+        limit: AbstractAsyncContextManager[Any],
+        backoff: float,
+        ended: Callable[[], None],
+    ) -> None:
         self._backoff = backoff
         self._run = run
         self._limit = limit
@@ -118,6 +131,10 @@ class _Batch:
         for key in keys:
             self._groups[key].left += 1
         self._tasks = [asyncio.ensure_future(self._one(row, self._groups[key])) for row, key in zip(rows, keys, strict=True)]
+        self._under_way = len(self._tasks)
+        self._told = ended
+        for task in self._tasks:
+            task.add_done_callback(self._done)
 
     async def next(self) -> tuple[Json, Json]:
         found = await self._out.get()
@@ -128,6 +145,11 @@ class _Batch:
     def cancel(self) -> None:
         for task in self._tasks:
             task.cancel()
+
+    def _done(self, _: asyncio.Future[None]) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._told()
 
     async def _one(self, row: Json, group: _Group) -> None:
         try:

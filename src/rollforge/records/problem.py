@@ -75,6 +75,12 @@ def problem_of(error: BaseException) -> Problem | None:
     return None
 
 
+def is_fault(body: Any) -> bool:
+    """Whether an error answer names the fault that it is: of this very call, and not of the way to it."""
+    error = body.get("error") if isinstance(body, dict) else None
+    return isinstance(error, dict) and str(error.get("type")) in FAULTS
+
+
 def raised(status: int, body: Any, where: str) -> RolloutError | SetupError:
     """The exception that an error answer stands for: the fault it names, else what its status says.
 
@@ -82,11 +88,13 @@ def raised(status: int, body: Any, where: str) -> RolloutError | SetupError:
     `InfraFault`, any other status an `InfraFault` too, since a refusal of the request is no verdict on the policy.
     """
     error = body.get("error") if isinstance(body, dict) else None
-    if isinstance(error, dict) and error.get("type") in FAULTS:
+    if isinstance(error, dict) and is_fault(body):
         kind, _ = FAULTS[error["type"]]
         found = kind(str(error.get("message") or ""))
         if isinstance(found, RolloutError):
-            found.stage, found.partial = error.get("stage"), error.get("partial")
+            stage = error.get("stage")
+            found.stage = stage if isinstance(stage, str) else None  # type: ignore[assignment]
+            found.partial = error.get("partial")
         return found
     if isinstance(error, dict):
         text = error.get("message")

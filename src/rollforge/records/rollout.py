@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from rollforge.errors import DeadlineExceeded, InfraFault, JudgeFault, PolicyFault, RolloutError, VerifierFault
 from rollforge.records.items import Json, Params, Response
 
 
@@ -24,6 +25,20 @@ class Outcome(StrEnum):
     @property
     def judged(self) -> bool:
         return self in (Outcome.SCORED, Outcome.POLICY_FAULT)
+
+
+def outcome_for(error: RolloutError) -> Outcome:
+    """What an attempt ends in that ended with this error."""
+    return next(_OUTCOMES[kind] for kind in type(error).__mro__ if kind in _OUTCOMES)
+
+
+_OUTCOMES: dict[type, Outcome] = {
+    PolicyFault: Outcome.POLICY_FAULT,
+    InfraFault: Outcome.INFRA_FAULT,
+    JudgeFault: Outcome.JUDGE_FAULT,
+    VerifierFault: Outcome.VERIFIER_FAULT,
+    DeadlineExceeded: Outcome.TIMEOUT,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,15 +256,16 @@ def reward_of(value: Any) -> float:
 
 
 def _response_problem(response: Any, outcome: Outcome) -> str | None:
+    needed = outcome is Outcome.SCORED  # a policy may fault before its first answer is whole
     if response is None:
-        return "no response.output and no output" if outcome.judged else None
+        return "no response.output and no output" if needed else None
     if not isinstance(response, dict):
         return f"response is {type(response).__name__}, not an object"
     usage, output = response.get("usage"), response.get("output")
     if usage is not None and not isinstance(usage, dict):
         return f"response.usage is {type(usage).__name__}, not an object"
     if output is None:
-        return "response has no output" if outcome.judged else None
+        return "response has no output" if needed else None
     return check_items(output, "output")
 
 

@@ -44,7 +44,10 @@ def _item(item: Item, place: int) -> Item:
     if kind == "message" and item.get("role") == "assistant":
         content = item.get("content")
         parts = [{"type": "output_text", "text": content or ""}] if not isinstance(content, list) else content
-        parts = [{"annotations": [], **part} if part.get("type") == "output_text" else part for part in parts]
+        parts = [
+            {"annotations": [], **part} if isinstance(part, dict) and part.get("type") == "output_text" else part
+            for part in parts
+        ]
         return {"id": f"msg_{place}", "type": "message", "status": "completed", **item, "content": parts}
     if kind == "function_call":
         return {"id": f"fc_{place}", "status": "completed", **item}
@@ -54,14 +57,22 @@ def _item(item: Item, place: int) -> Item:
 
 
 def _usage(usage: Any) -> Any:
-    if not usage:
+    if not usage or not isinstance(usage, dict):
         return None
-    come, gone = usage.get("input_tokens") or 0, usage.get("output_tokens") or 0
+    come, gone, total = (_count(usage.get(f"{what}_tokens")) for what in ("input", "output", "total"))
     return {
         **usage,
         "input_tokens": come,
         "output_tokens": gone,
-        "total_tokens": usage.get("total_tokens") or come + gone,
-        "input_tokens_details": {"cached_tokens": 0, **(usage.get("input_tokens_details") or {})},
-        "output_tokens_details": {"reasoning_tokens": 0, **(usage.get("output_tokens_details") or {})},
+        "total_tokens": total or come + gone,
+        "input_tokens_details": {"cached_tokens": 0, **_object(usage.get("input_tokens_details"))},
+        "output_tokens_details": {"reasoning_tokens": 0, **_object(usage.get("output_tokens_details"))},
     }
+
+
+def _count(value: Any) -> int | float:
+    return value if isinstance(value, (int, float)) else 0
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}

@@ -56,19 +56,21 @@ def make_app(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
     ready: Callable[[], str | None] = lambda: None,
     status: Callable[[], Json] = dict,
-) -> FastAPI:
+    keyed: tuple[str, ...] = (),
+) -> App:
     """The application of one service.
 
+    `keyed` are beginnings of paths whose routes check keys of their own: the token of the service is not asked for there.
     `ready` says why it is not (None: it is); `status` is what `/status` shows beside uptime and requests in flight.
     Raises `UserError` if the variable that should hold the token is not set.
     """
-    app = FastAPI(title=title, description=description, version=__version__, lifespan=lifespan, redoc_url=None)
+    app = App(title=title, description=description, version=__version__, lifespan=lifespan, redoc_url=None)
     # FastAPI's own answers (unknown path, wrong method) take the same shape; the rest is the gate's.
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _http_error)
     gauges = Gauges()
     app.state.gauges = gauges
-    routers = [_common(gauges, ready, status), *routers]
+    routers = [common(gauges, ready, status), *routers]
     for router in routers:
         app.include_router(router)
     direct = {
@@ -77,8 +79,20 @@ def make_app(
         if isinstance(route, APIRoute) and not route.param_convertors
         for method in route.methods or ()
     }
-    app.add_middleware(Gate, settings=settings, gauges=gauges, direct=direct)
+    # Without the outermost layer, which answers what goes wrong with a page of its own: that is for the gate to do.
+    inner: Any = app.build_middleware_stack()
+    app.front = Gate(inner.app, settings, gauges, direct, keyed)
     return app
+
+
+class App(FastAPI):
+    """FastAPI behind the gate: what the gate answers itself does not pass through FastAPI at all."""
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        await self.front(scope, receive, send)
 
 
 class Gauges:
@@ -104,10 +118,18 @@ class Gauges:
 
 
 class Gate:
-    """The one middleware."""
+    """What every HTTP request passes first, and every exception last."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, gauges: Gauges, direct: Mapping[tuple[str, str], Handler]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        gauges: Gauges,
+        direct: Mapping[tuple[str, str], Handler],
+        keyed: tuple[str, ...] = (),
+    ) -> None:
         self.app = app
+        self._keyed = keyed
         self._direct = direct
         self._gauges = gauges
         self._settings = settings
@@ -136,7 +158,8 @@ class Gate:
             await send(message)
 
         try:
-            self._admit(scope["path"], headers)
+            if "rollforge.inside" not in scope:  # called within the process, by what was admitted itself
+                self._admit(scope["path"], headers)
             async with asyncio.timeout(self._settings.request_seconds) as limit:
                 endpoint = self._direct.get((scope["method"], scope["path"]))
                 if endpoint is None:
@@ -145,6 +168,11 @@ class Gate:
                     path = scope["path"]
                     found = await endpoint(Request(scope, self._limited(receive)))
                     await found(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            if status or not gauges.draining:
+                raise
+            # The time for finishing is over: the caller is told instead of cut off.
+            await _send(shut_down(), request_id, scope, receive, send_with_id)
         except Exception as error:
             late = isinstance(error, TimeoutError) and limit.expired()
             problem = (
@@ -165,11 +193,12 @@ class Gate:
             gauges.count(scope["method"], path or getattr(scope.get("route"), "path", UNKNOWN), status, started)
 
     def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> None:
-        if self._token is not None and path not in OPEN and not self._knows(headers):
+        free = path in OPEN or path.startswith(self._keyed)
+        if self._token is not None and not free and not self._knows(headers):
             how = {"WWW-Authenticate": "Bearer"}
             raise Problem(401, "authentication_error", "a bearer token is needed: Authorization: Bearer ...", headers=how)
         if self._gauges.draining and path not in OPEN:
-            raise Problem(503, "shutting_down", "the server is shutting down", headers={"Retry-After": "1"})
+            raise shut_down()
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > self._max:
             raise self._too_large()
@@ -216,6 +245,10 @@ def token_of(settings: Settings) -> bytes | None:
             f"the environment variable {settings.token_env} is not set, and it was named as the one with the token"
         )
     return token.encode()
+
+
+def shut_down() -> Problem:
+    return Problem(503, "shutting_down", "the server is shutting down", headers={"Retry-After": "1"})
 
 
 async def body(request: Request) -> Json:
@@ -272,7 +305,7 @@ ERROR: Json = {
 }
 
 
-def _common(gauges: Gauges, ready: Callable[[], str | None], status: Callable[[], Json]) -> APIRouter:
+def common(gauges: Gauges, ready: Callable[[], str | None], status: Callable[[], Json]) -> APIRouter:
     router = APIRouter(tags=["service"])
 
     @router.get("/", openapi_extra=spec())
@@ -292,6 +325,7 @@ def _common(gauges: Gauges, ready: Callable[[], str | None], status: Callable[[]
         """What is going on."""
         own = {
             "version": __version__,
+            "pid": os.getpid(),
             "uptime_seconds": round(time.time() - gauges.started, 3),
             "in_flight": gauges.number - 1,
         }

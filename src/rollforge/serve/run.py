@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import uvicorn
@@ -21,6 +22,7 @@ from rollforge.errors import UserError
 from rollforge.serve.settings import Settings
 
 BACKLOG = 4096
+Socket = socket.socket
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +34,22 @@ class Service:
     """environment, agent, model or head."""
     app: FastAPI
     socket: socket.socket
+    inner: Socket | None = None
+    """Where other workers of the service pass on what is for this one."""
 
     @property
     def url(self) -> str:
-        host, port = self.socket.getsockname()[:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        return url_of(self.socket)
+
+
+def url_of(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises `UserError` naming the address and why not."""
+    found = None
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, proto)
@@ -48,6 +57,8 @@ def listen(host: str, port: int) -> socket.socket:
         found.bind(address)
         found.listen(BACKLOG)
     except OSError as error:
+        if found is not None:
+            found.close()
         raise UserError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     found.setblocking(False)
     return found
@@ -66,32 +77,67 @@ def exposed(settings: Settings) -> str | None:
 
 
 async def run(services: Sequence[Service], settings: Settings, started: Callable[[], None] = lambda: None) -> str | None:
-    """Serve until a signal; its name, or None if the servers ended by themselves. `started` is called when all accept."""
+    """Serve until a signal; its name, or None if the servers ended by themselves. `started` is called when all accept.
+
+    Raises `KeyboardInterrupt` after a second signal: what was in flight has been cut off.
+    """
     servers = [_Server(_config(service, settings)) for service in services]
     loop = asyncio.get_running_loop()
     stopped: list[str] = []
+    drains: list[asyncio.Task[None]] = []
 
     def stop(number: signal.Signals) -> None:
         stopped.append(number.name)
-        for service, server in zip(services, servers, strict=True):
+        for service in services:
             service.app.state.gauges.draining = True
+        if len(stopped) == 1:
+            drains.append(loop.create_task(drain()))
+            return
+        # What is cut off now is told to those who asked for it; uvicorn would print a traceback for each.
+        logging.getLogger("uvicorn.error").disabled = True
+        for server in servers:
+            server.should_exit = server.force_exit = True
+
+    async def drain() -> None:
+        """The sockets stay open meanwhile: who comes is told, instead of finding nobody."""
+        end = loop.time() + settings.drain_seconds
+        while any(service.app.state.gauges.number for service in services) and loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        for server in servers:
             server.should_exit = True
-            server.force_exit = len(stopped) > 1
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
     try:
         async with asyncio.TaskGroup() as group:
             for service, server in zip(services, servers, strict=True):
-                group.create_task(server.serve([service.socket]))
+                group.create_task(server.serve([service.socket, *([service.inner] if service.inner else [])]))
             while not all(server.started or server.should_exit for server in servers):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)  # uvicorn tells nobody
             if not stopped:
                 started()
     finally:
+        for task in drains:
+            task.cancel()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+    if len(stopped) > 1:
+        raise KeyboardInterrupt
     return stopped[0] if stopped else None
+
+
+async def start(service: Service, settings: Settings) -> Callable[[], Awaitable[None]]:
+    """Serve inside a process that does something else as well and keeps its signals; the function returned ends it."""
+    server = _Server(_config(service, settings))
+    job = asyncio.create_task(server.serve([service.socket]))
+    while not (server.started or job.done()):  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+
+    async def stop() -> None:
+        server.should_exit = True  # not force_exit: that would leave out the end of the lifespan
+        await job
+
+    return stop
 
 
 class _Server(uvicorn.Server):
@@ -113,5 +159,5 @@ def _config(service: Service, settings: Settings) -> uvicorn.Config:
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(settings.drain_seconds) or 1,
+        timeout_graceful_shutdown=1,  # `run` has waited for what is in flight
     )

@@ -16,6 +16,7 @@ from rollforge.models.tiny.chat import ChatFormat
 from rollforge.models.tiny.checkpoint import Checkpoint, read_checkpoint
 from rollforge.models.tiny.engine import Completion, Engine
 from rollforge.models.tiny.sampling import read_sampling
+from rollforge.records.chat import params_from_chat
 from rollforge.records.items import Json, Response
 
 SHIPPED = Path(__file__).parent / "policy"
@@ -76,6 +77,12 @@ class Tiny:
                 "total_tokens": len(prompt) + len(completion.ids),
             },
         }
+
+    async def tokenize(self, body: Json) -> list[int]:
+        """The ids of `prompt`, or of chat `messages` (and `tools`) as the chat template writes them."""
+        if isinstance(body.get("prompt"), str):
+            return self._chat.encode(body["prompt"])
+        return self._chat.prompt_ids(params_from_chat(body))
 
     async def aclose(self) -> None:
         await asyncio.to_thread(self._engine.close)

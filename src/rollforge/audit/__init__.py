@@ -1,0 +1,1 @@
+"""Whether an environment can be trusted: its contract."""

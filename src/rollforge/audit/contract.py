@@ -1,0 +1,392 @@
+"""What every environment owes its users, checked by playing it: no model, nothing of the environment's own is patched.
+
+    tasks ─► probes (nonsense, the reference, each twice) ─► what they must agree in
+          ─► sessions open at the same time ─► the same verdicts as alone
+          ─► the same work again ─► no thread, process, file or task more than before
+
+Each check passes, fails with a remedy, or is skipped with the reason. Time is bounded by the deadlines of the calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+from rollforge.audit.left import Left, left, own_temporary
+from rollforge.audit.play import Ground, Played, say
+from rollforge.audit.schema import tool_problems
+from rollforge.envs.base import Env, Limits, Tool
+from rollforge.errors import RolloutError, UserError, VerifierFault, stage
+from rollforge.models.base import Solution
+from rollforge.models.schema_values import random_value
+from rollforge.records.items import Response, assistant, prompt_text
+from rollforge.records.rollout import Outcome
+from rollforge.records.rows import BadLine, read_tasks
+from rollforge.records.task import Task
+from rollforge.stats.visible import one_line
+
+READ = 2000
+"""Tasks that are looked at; generators may have no end."""
+EQUAL = 1e-9
+SLOW_SECONDS = 5.0
+
+Status = Literal["pass", "fail", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    name: str
+    status: Status
+    says: str
+    """What was found; of a failure, what exactly and where."""
+    remedy: str = ""
+    """Of a failure, what mends it."""
+
+
+async def check_env(
+    env: Env,
+    name: str,
+    *,
+    tasks: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    n: int = 8,
+    success: float = 1.0,
+    limits: Limits | None = None,
+) -> list[Check]:
+    """All checks, in order. `tasks`: a JSONL file instead of the environment's own; `options` go to its task generator; `n`
+    tasks are played. `success`: the reward that the reference solution should get. The environment is left open."""
+    limits = limits or Limits()
+    if hasattr(env, "limits"):
+        env.limits = limits
+    found, reading = _read(env, name, tasks, options or {})
+    checks = [reading]
+    if not found:
+        return [*checks, *(Check(other, "skip", "there is no task to play") for other in _PLAYED)]
+    chosen = [found[place * len(found) // min(n, len(found))] for place in range(min(n, len(found)))]
+    ground = Ground(env, name, limits)
+    first = await ground.play("nonsense", chosen[0], NONSENSE["nonsense"](chosen[0]))
+    if first.problem and not first.opened:
+        # A service that is not there, say: the others would wait for it as long.
+        failed = Check("opening", "fail", f"{_where(chosen[0])}: {first.problem}", "no session opens: nothing can be played")
+        return [*checks, failed, *(Check(other, "skip", "no session opens") for other in _PLAYED)]
+    probes = await _probes(env, ground, chosen)
+    checks += [
+        _tools(probes),
+        _replies(probes),
+        _reference(probes, success),
+        _determinism(probes),
+        _fields(probes),
+        await _isolation(env, ground, chosen, probes),
+        await _clean_up(ground, chosen, probes),
+        await _speed(ground, chosen, limits),
+    ]
+    return checks
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    nonsense: list[Played]
+    reference: list[Played]
+    """Two of each task that has a reference solution."""
+    reference_problem: str
+    """Why there is none, or what it raised."""
+    repeated: list[tuple[Played, Played]]
+    """The same answer, judged twice."""
+
+    def all(self) -> Iterator[Played]:
+        yield from self.nonsense
+        yield from self.reference
+        yield from (second for _, second in self.repeated if second not in self.reference)
+
+
+_PLAYED = ("tools", "replies", "reference", "determinism", "fields", "isolation", "clean-up", "speed")
+
+
+def _read(env: Any, name: str, source: str | Path | None, options: Mapping[str, Any]) -> tuple[list[Task], Check]:
+    def lines() -> Iterator[Task | BadLine]:
+        if hasattr(env, "tasks"):
+            return islice(env.tasks(source, **options), READ)
+        if source is None:
+            raise UserError(f"{name} has no tasks of its own: give some with --tasks FILE.jsonl")
+        return islice(read_tasks(source), READ)
+
+    try:
+        with stage("open", VerifierFault):
+            first, second = list(lines()), list(islice(lines(), READ))
+    except RolloutError as error:
+        return [], Check("tasks", "fail", f"they cannot be read: {error}", "mend the function or file they come from")
+    tasks = [line for line in first if isinstance(line, Task)]
+    bad = [line for line in first if isinstance(line, BadLine)]
+    if bad:
+        says = f"{len(bad)} of {len(first)} cannot be used; the first: {bad[0]}"
+        return tasks, Check("tasks", "fail", says, "mend or remove those rows")
+    if not tasks:
+        return [], Check("tasks", "fail", "there are none", "give some: @env(tasks=...), or --tasks FILE.jsonl")
+    ids: dict[str, int] = {}
+    for place, task in enumerate(tasks):
+        if task.id in ids:
+            says = f"task {place} is task {ids[task.id]} again"
+            return tasks, Check("tasks", "fail", says, "remove the repetition, or give each row a task_id of its own")
+        ids[task.id] = place
+    if [task.id for task in second if isinstance(task, Task)] != list(ids):
+        says = "another reading gave other tasks"
+        return tasks, Check("tasks", "fail", says, "make the function that yields them a function of its parameters")
+    more = " (more were not read)" if len(first) == READ else ""
+    return tasks, Check("tasks", "pass", f"{len(tasks):,}, all different, the same when read again{more}")
+
+
+async def _probes(env: Any, ground: Ground, tasks: Sequence[Task]) -> Probes:
+    nonsense: list[asyncio.Task[Played]] = []
+    reference: list[asyncio.Task[Played]] = []
+    again: list[tuple[asyncio.Task[Played], asyncio.Task[Played]]] = []
+    problem = ""
+    async with asyncio.TaskGroup() as group:
+
+        def start(kind: str, task: Task, solution: Solution | Response) -> asyncio.Task[Played]:
+            return group.create_task(ground.play(kind, task, solution))
+
+        for task in tasks:
+            nonsense += [start(kind, task, made(task)) for kind, made in NONSENSE.items()]
+            again.append((nonsense[-1], start(next(reversed(NONSENSE)), task, list(NONSENSE.values())[-1](task))))
+            first, why = _solution(env, task)
+            second, _ = _solution(env, task)
+            problem = problem or why
+            if first is not None and second is not None:
+                pair = start("the reference", task, first), start("the reference", task, second)
+                reference += pair
+                again.append(pair)
+    return Probes(
+        [task.result() for task in nonsense],
+        [task.result() for task in reference],
+        problem,
+        [(one.result(), other.result()) for one, other in again],
+    )
+
+
+NONSENSE: dict[str, Callable[[Task], Response]] = {
+    "an empty reply": lambda task: {"output": [assistant("")]},
+    "no message": lambda task: {"output": []},
+    "a refusal": lambda task: {"output": [{**assistant(""), "content": [{"type": "refusal", "refusal": "no"}]}]},
+    "the prompt": lambda task: {"output": [assistant(prompt_text(task.params))]},
+    "odd characters": lambda task: {"output": [assistant("\x00\u202e\u2028{}[]<think>\\boxed{\\frac{1}{0}} 𝟘٣½ ��")]},
+    "a very long reply": lambda task: {"output": [assistant("(1+" * 20_000)]},
+    "nonsense": lambda task: {"output": [assistant("harbour seven -1 copper maybe")]},
+}
+"""What a policy may say that is no answer."""
+
+
+def _solution(env: Any, task: Task) -> tuple[Solution | None, str]:
+    solve = getattr(env, "solve", None)
+    if solve is None:
+        return None, "the environment has no reference policy"
+    try:
+        with stage("model", VerifierFault):
+            solution: Solution | None = solve(task)
+    except RolloutError as error:
+        return None, f"solve() failed at {_where(task)}: {error}"
+    return solution, "" if solution is not None else f"no reference solution for {_where(task)}"
+
+
+def _tools(probes: Probes) -> Check:
+    tools: dict[str, Tool] = {}
+    problems: list[str] = []
+    for played in probes.nonsense:
+        for problem in tool_problems(played.tools):
+            if problem not in problems:
+                problems.append(problem)
+        own = {tool.name: tool for tool in played.tools}
+        tools |= own
+        if not played.opened:
+            continue  # a session that did not open has none
+        declared = [row.get("name") for row in played.task.params.get("tools") or [] if row.get("type") == "function"]
+        missing = [str(name) for name in declared if name not in own]
+        if missing:
+            problems.append(f"{_where(played.task)} declares {', '.join(missing)}, which its session does not have")
+    if problems:
+        remedy = "a public method with type hints and a docstring declares itself properly"
+        return Check("tools", "fail", _some(problems), remedy)
+    if not tools:
+        return Check("tools", "pass", "none")
+    return Check("tools", "pass", f"{len(tools)}, with names and JSON Schemas that model servers take: {', '.join(tools)}")
+
+
+def _replies(probes: Probes) -> Check:
+    failed = [played for played in probes.nonsense if played.problem]
+    if failed:
+        where = _some([f"{played.kind}, {_where(played.task)}: {played.problem}" for played in failed])
+        remedy = "a verifier has a verdict on whatever a policy says: nonsense is worth 0, an exception loses the rollout"
+        return Check("replies", "fail", f"{len(failed)} of {len(probes.nonsense)} got no verdict: {where}", remedy)
+    rewards = [played.reward for played in probes.nonsense if played.reward is not None]
+    span = f"{min(rewards):g} to {max(rewards):g}"
+    return Check("replies", "pass", f"{len(rewards)} replies that are no answers got rewards of {span}")
+
+
+def _reference(probes: Probes, success: float) -> Check:
+    reference = probes.reference
+    failed = [f"{_where(played.task)}: {played.problem}" for played in reference if played.problem]
+    if failed or probes.reference_problem.startswith("solve()"):
+        remedy = "the reference solution has to be judged; look at it: rollforge env show"
+        return Check("reference", "fail", _some([*failed, *filter(None, [probes.reference_problem])]), remedy)
+    if not reference:
+        return Check("reference", "skip", f"{probes.reference_problem}; a method solve, or @env(solve=...), gives it one")
+    low = [f"{_where(played.task)}: {played.reward:g}" for played in reference if (played.reward or 0) < success - EQUAL]
+    if low:
+        remedy = f"mend the verifier or solve; if full marks are another number than {success:g}, say so: --success"
+        return Check("reference", "fail", f"below full marks: {_some(low)}", remedy)
+    best = {played.task.id: played.reward or 0.0 for played in reference}
+    above = [
+        f"{played.kind}, {_where(played.task)}: {played.reward:g}"
+        for played in probes.nonsense
+        if played.reward is not None and played.reward > best.get(played.task.id, math.inf) + EQUAL
+    ]
+    if above:
+        return Check("reference", "fail", f"worth less than {_some(above)}", "the verifier rewards what is no answer")
+    for kind in NONSENSE:
+        same = [played for played in probes.nonsense if played.kind == kind and played.task.id in best]
+        if same and all((played.reward or 0.0) >= best[played.task.id] - EQUAL for played in same):
+            says = f"{kind} gets as much on all {len(same)} tasks"
+            return Check("reference", "fail", says, "the verifier does not tell an answer from none")
+    missing = f"; {probes.reference_problem}" if probes.reference_problem else ""
+    return Check("reference", "pass", f"full marks on {len(best)} tasks, and nonsense gets less{missing}")
+
+
+def _determinism(probes: Probes) -> Check:
+    differ = []
+    for one, other in probes.repeated:
+        if one.said == other.said:
+            continue
+        first, second = next((a, b) for a, b in zip(one.said, other.said, strict=True) if a != b)
+        differ.append(f"{one.kind}, {_where(one.task)}: {first!r:.100} and then {second!r:.100}")
+    if differ:
+        remedy = "take all chance from the task: a parameter `seed` of reset or verify is the same for every repeat"
+        return Check("determinism", "fail", _some(differ), remedy)
+    return Check("determinism", "pass", f"{len(probes.repeated)} answers judged twice: the same observation and verdict")
+
+
+def _fields(probes: Probes) -> Check:
+    judged = [played for played in probes.all() if played.outcome is Outcome.SCORED]
+    kinds: dict[str, set[str]] = {}
+    for played in judged:
+        for name, value in played.fields.items():
+            kinds.setdefault(name, set()).add(_kind(value))
+    mixed = [
+        f"{name} is {' and '.join(sorted(kind - {'null'}))}" for name, kind in kinds.items() if len(kind - {"null"}) > 1
+    ]
+    if mixed:
+        return Check("fields", "fail", _some(mixed), "a field of the verdict has one type; null where there is no value")
+    rare = [
+        f"{name} in {count} of {len(judged)}"
+        for name, kind in kinds.items()
+        if "number" in kind and (count := sum(name in played.fields for played in judged)) < len(judged)
+    ]
+    if rare:
+        remedy = "a metric that is only there at times has a mean over other rollouts than the reward: give it always"
+        return Check("fields", "fail", f"metrics that are missing from some verdicts: {_some(rare)}", remedy)
+    return Check("fields", "pass", f"{', '.join(kinds) or 'none'} beside the reward; JSON, of one type each")
+
+
+async def _isolation(env: Any, ground: Ground, tasks: Sequence[Task], probes: Probes) -> Check:
+    """Against the verdict alone; tasks with their neighbours, and each with itself."""
+    unlike = {one.task.id for one, other in probes.repeated if one.said != other.said}
+    steady = [task for task in tasks if task.id not in unlike]
+    if not steady:
+        return Check("isolation", "skip", "no task has the same verdict twice, so nothing can be compared")
+    games = [(one, other) for one, other in zip(steady, [*steady[1:], steady[0]], strict=True) if one is not other]
+    games += [(task, task) for task in steady]
+    alone: dict[str, Played] = {}
+    mixed = []
+    for pair in games:
+        for task in pair:
+            if task.id not in alone:
+                alone[task.id] = await ground.play("alone", task, _acts(env, task, probes))
+                again = await ground.play("alone", task, _acts(env, task, probes))
+                if again.said != alone[task.id].said:
+                    return Check("isolation", "skip", f"the tools of {_where(task)} answer otherwise each time")
+        for played in await ground.together("together", [(task, _acts(env, task, probes)) for task in pair]):
+            if played.said != alone[played.task.id].said and "BrokenBarrier" not in played.problem:
+                what = f"{_where(played.task)} beside {_where(pair[0] if played.task is pair[1] else pair[1])}"
+                mixed.append(f"{what}: {_said(played)}, alone {_said(alone[played.task.id])}")
+    if mixed:
+        remedy = "keep the state of a rollout in the instance (self), not in the class, the module or a file of one name"
+        return Check("isolation", "fail", _some(mixed), remedy)
+    return Check("isolation", "pass", f"{len(games)} pairs of sessions open at once, each with the same verdict as alone")
+
+
+def _acts(env: Any, task: Task, probes: Probes) -> Solution:
+    """The reference; without one, a call of each tool with random arguments."""
+    solution, _ = _solution(env, task)
+    if solution is not None:
+        return solution
+    tools = next((played.tools for played in probes.nonsense if played.task.id == task.id), ())
+    rng = Random(task.id)
+    calls = [(tool.name, random_value(tool.parameters, rng)) for tool in tools for _ in range(2)]
+    return say("seven", [(name, arguments) for name, arguments in calls if isinstance(arguments, dict)])
+
+
+async def _clean_up(ground: Ground, tasks: Sequence[Task], probes: Probes) -> Check:
+    closing = [f"{_where(played.task)}: {played.closing}" for played in probes.all() if played.closing]
+    if closing:
+        return Check("clean-up", "fail", f"closing failed: {_some(closing)}", "mend close()")
+    counts: list[Left] = []
+    sessions = 2 * max(len(tasks), 4)
+    # The first time fills pools and caches; only what grows the second time is left by the sessions.
+    with own_temporary():
+        for _ in range(2):
+            async with asyncio.TaskGroup() as group:
+                for number in range(sessions):
+                    task = tasks[number % len(tasks)]
+                    group.create_task(ground.play("again", task, NONSENSE["nonsense"](task)))
+            counts.append(left())
+    grown = counts[1].beyond(counts[0], max(2, sessions // 2))
+    if grown:
+        remedy = "end what a session starts in its close(), whatever happened before"
+        return Check("clean-up", "fail", f"after {sessions} sessions there are {_some(grown)}", remedy)
+    return Check("clean-up", "pass", f"{sessions} sessions closed: no thread, process, file or task was left")
+
+
+async def _speed(ground: Ground, tasks: Sequence[Task], limits: Limits) -> Check:
+    """One at a time: side by side they wait for each other."""
+    seconds: list[float] = []
+    kinds = ("nonsense", "an empty reply")
+    for task, kind in ((task, kind) for kind in kinds for task in tasks):
+        played = await ground.play(kind, task, NONSENSE[kind](task))
+        if not played.problem:
+            seconds.append(played.verify_seconds)
+        if sum(seconds) > 2 * SLOW_SECONDS:
+            break
+    if not seconds:
+        return Check("speed", "skip", "nothing was judged")
+    seconds.sort()
+    p50, p95 = (seconds[min(len(seconds) - 1, int(share * len(seconds)))] for share in (0.5, 0.95))
+    says = f"a verification takes {p50 * 1000:.3g} ms (median), {p95 * 1000:.3g} ms (95th percentile)"
+    if p50 > min(SLOW_SECONDS, limits.verify):
+        return Check("speed", "fail", says, f"beyond {SLOW_SECONDS:g} s it is the verifier that a collection waits for")
+    return Check("speed", "pass", says)
+
+
+def _where(task: Task) -> str:
+    return f"task {task.index}" if task.index is not None else f"task {task.id}"
+
+
+def _said(played: Played) -> str:
+    return played.problem or f"reward {played.reward:g}" + (f", outputs {played.outputs!r:.120}" if played.outputs else "")
+
+
+def _some(texts: Sequence[str], most: int = 3) -> str:
+    more = f"; and {len(texts) - most} more" if len(texts) > most else ""
+    return "; ".join(one_line(text, 300) for text in texts[:most]) + more
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    with suppress(KeyError):
+        return {bool: "number", int: "number", float: "number", str: "text", list: "list", dict: "object"}[type(value)]
+    return type(value).__name__

@@ -1,0 +1,127 @@
+"""The `ng_*` commands that have to do with files: data sets, rollouts, a new server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rollforge.cli.ng_command import Command, number, say, text
+from rollforge.errors import unknown
+
+if TYPE_CHECKING:
+    from rollforge.nemo.arguments import Arguments
+
+
+def prepare(command: Command, arguments: Arguments) -> int:
+    from rollforge.nemo.config import read_config
+    from rollforge.nemo.data import IN_SCOPE, prepare
+
+    config = command.checked(read_config(arguments, strict=False))
+    values = config.values
+    mode = values.get("mode")
+    if mode not in IN_SCOPE:
+        raise unknown("mode", str(mode), IN_SCOPE, "(+mode=)")
+    output = Path(text(values, "output_dirpath"))
+    done = prepare(config, output, mode, overwrite=bool(values.get("overwrite_metrics_conflicts")), say=print)
+    for line in done.bad:
+        say(f"left out: {line}"[:300])
+    for path in done.conflicts:
+        say(
+            f"{path} describes other data than there are now: what was found is in {path.stem}_conflict.json; delete it, or "
+            "give +overwrite_metrics_conflicts=true"
+        )
+    for type, file in done.files.items():
+        print(f"{type}: {done.rows.get(type, 0)} rows in {file}")
+    return 1 if done.bad or done.conflicts else 0
+
+
+def viewer(command: Command, arguments: Arguments) -> None:
+    from rollforge.cli.show import show
+    from rollforge.cli.stats import stats
+
+    values = command.only(arguments)
+    path = text(values, "jsonl_fpath")
+    say("there is no web viewer yet: statistics and the first rollouts (a report: +html=FILE; all rollouts: rollforge show)")
+    html = Path(text(values, "html")) if values.get("html") else None
+    stats([path], env=None, success=1.0, tasks=None, bad=False, workers=None, json=False, html=html)
+    show(path, task=None, index=None, best=False, worst=False, failures=False, limit=number(values, "limit"), full=False)
+
+
+def profile(command: Command, arguments: Arguments) -> None:
+    from rollforge.nemo.profile import reward_profile, write_jsonl
+    from rollforge.records.lossless import dumps
+
+    values = command.only(arguments)
+    rollouts = Path(text(values, "rollouts_jsonl_fpath"))
+    inputs = Path(
+        values.get("materialized_inputs_jsonl_fpath") or rollouts.with_name(f"{rollouts.stem}_materialized_inputs.jsonl")
+    )
+    tasks, agents = reward_profile(inputs, rollouts, partial=bool(values.get("allow_partial_rollouts")))
+    profile = rollouts.with_name(f"{rollouts.stem}_reward_profiling.jsonl")
+    metrics = rollouts.with_name(f"{rollouts.stem}_agent_metrics.json")
+    write_jsonl(profile, tasks)
+    metrics.write_bytes(dumps(agents))
+    print(f"{len(tasks)} tasks: {profile}\n{len(agents)} agents: {metrics}")
+
+
+def aggregate(command: Command, arguments: Arguments) -> None:
+    from rollforge.nemo.collect import Files
+    from rollforge.nemo.profile import matching, merge_shards, metrics_by_agent
+    from rollforge.records.lossless import dumps
+
+    values = command.only(arguments, more=("config_paths", "head_server"))
+    shards, output = matching(text(values, "input_glob")), Path(text(values, "output_jsonl_fpath"))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    source = shards
+    if values.get("merge_shards", True):
+        print(f"{merge_shards(shards, output)} rollouts of {len(shards)} shards: {output}")
+        source = [output]
+    metrics = Files(output).metrics
+    metrics.write_bytes(dumps(metrics_by_agent(source)) + b"\n")
+    print(f"metrics: {metrics}")
+
+
+def averages(command: Command, arguments: Arguments) -> None:
+    import json
+
+    from rollforge.nemo.profile import averages
+
+    print(json.dumps(averages(Path(text(command.only(arguments), "jsonl_fpath"))), indent=4))
+
+
+def materialize(command: Command, arguments: Arguments) -> int:
+    from rollforge.nemo.profile import write_jsonl
+    from rollforge.nemo.prompt import read_prompt
+    from rollforge.nemo.rows import prompted
+    from rollforge.records.rows import BadLine
+
+    values = command.only(arguments)
+    prompt, output = read_prompt(text(values, "prompt_config")), Path(text(values, "output_jsonl_fpath"))
+    bad: list[BadLine] = []
+    write_jsonl(output, prompted(Path(text(values, "input_jsonl_fpath")), prompt, bad.append))
+    for line in bad:
+        say(f"left out: {line}"[:300])
+    print(f"rows with prompts: {output}")
+    return 1 if bad else 0
+
+
+def init(command: Command, arguments: Arguments) -> None:
+    from rollforge.nemo.scaffold import init_resources_server
+
+    entrypoint = text(command.only(arguments), "entrypoint")
+    for path in init_resources_server(entrypoint):
+        print(path)
+    print(f"next: ng_test +entrypoint={entrypoint}")
+
+
+def test(command: Command, arguments: Arguments) -> int:
+    from rollforge.nemo.test import test_server
+
+    return test_server(Path(text(command.only(arguments), "entrypoint")))
+
+
+def test_all(command: Command, arguments: Arguments) -> int:
+    from rollforge.nemo.test import test_servers
+
+    command.only(arguments)
+    return test_servers()

@@ -1,0 +1,171 @@
+"""`rollforge reverify`: stored rollouts judged again, and what changed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import RenderableType
+
+    from rollforge.collect.reverify import Reverified
+    from rollforge.stats.compare import Comparison, Flip
+
+
+def reverify(
+    run: str = typer.Argument(..., metavar="RUN", help="A run directory or a JSONL file of rollouts, ours or NeMo Gym's."),
+    env: str = typer.Option(..., "--env", "-e", help="Whose verifier: a name, path/to/file.py:name, package.module:name."),
+    out: Path | None = typer.Option(
+        None, "--out", "-o", help="Run directory (default RUN-reverified); resumed if it exists."
+    ),
+    diff: bool = typer.Option(False, "--diff", help="Print what changed: flips, rank correlation, pairs, pass@k."),
+    fail_on_change: bool = typer.Option(False, "--fail-on-change", help="Exit with 1 if any reward changed."),
+    success: float = typer.Option(1.0, help="The reward from which a rollout counts as solved."),
+    examples: int = typer.Option(10, min=0, help="How many of those that rose and of those that fell are listed."),
+    limit: int | None = typer.Option(None, "--limit", "-n", help="Only the first so many rows."),
+    concurrency: int | None = typer.Option(None, help="Verifications in flight (default 64)."),
+    replay: bool = typer.Option(True, help="Make the stored tool calls again, where the environment has tools."),
+    force: bool = typer.Option(False, "--force", help="Take the verdict also where the tools answer otherwise now."),
+    retry_failed: bool = typer.Option(False, "--retry-failed", help="When resuming, judge again what got no verdict."),
+    max_attempts: int | None = typer.Option(None, help="Attempts at what fails for outside reasons (default 3)."),
+    tool_seconds: float | None = typer.Option(None, help="Deadline of a tool call (default 60)."),
+    verify_seconds: float | None = typer.Option(None, help="Deadline of a verification (default 60)."),
+    json: bool = typer.Option(False, "--json", help="Print the result as JSON; progress goes to stderr."),
+) -> None:
+    """Score stored rollouts again, offline, with the same or another version of the verifier. Killed, it goes on.
+
+    Exit status 1: some could not be verified, or (--fail-on-change) some reward changed.
+    """
+    from rollforge.collect.reverify import Reverification, ReverifyConfig, compare
+    from rollforge.config import validate
+
+    options = {
+        "out": out,
+        "limit": limit,
+        "concurrency": concurrency,
+        "max_attempts": max_attempts,
+        "tool_seconds": tool_seconds,
+        "verify_seconds": verify_seconds,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    values = {"run": run, "env": env, "replay": replay, "force": force, "retry_failed": retry_failed, **given}
+    done = _run(Reverification(validate(ReverifyConfig, values, "the options")))
+    found = compare(done.path, success, examples)
+    if json:
+        # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
+        from json import dumps
+
+        print(dumps({**_row(done), **found.row()}, indent=2, allow_nan=False))
+    else:
+        _print(done, found, diff)
+    if done.stopped and done.stopped.startswith("SIG"):
+        sys.exit(130 if done.stopped == "SIGINT" else 143)
+    sys.exit(1 if done.failed or (fail_on_change and found.up + found.down + found.newly_judged) else 0)
+
+
+def _run(work: Any) -> Reverified:
+    import gc
+
+    import uvloop
+
+    from rollforge.cli.progress import progress
+
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)  # rows are trees without cycles
+    with progress(work):
+        done: Reverified = uvloop.run(work.run())
+    return done
+
+
+def _row(done: Reverified) -> dict[str, Any]:
+    return {
+        "run": str(done.path),
+        "verified": done.verified,
+        "failed": done.failed,
+        "bad_lines": done.bad_count,
+        "stopped": done.stopped,
+    }
+
+
+def _print(done: Reverified, found: Comparison, diff: bool) -> None:
+    from rich.console import Group
+
+    from rollforge.stats.terminal import show
+    from rollforge.stats.text import plural
+    from rollforge.stats.visible import one_line
+
+    for line in done.bad_lines:
+        print(f"not used: {one_line(str(line), 300)}", file=sys.stderr)
+    if done.bad_count > len(done.bad_lines):
+        print(f"not used: {done.bad_count - len(done.bad_lines)} more lines", file=sys.stderr)
+    kept = f", {done.kept:,} taken over as they were" if done.kept else ""
+    print(f"{plural(done.verified, 'rollout')} verified again, {done.failed:,} could not be{kept}")
+    print(
+        f"of {plural(found.rollouts, 'rollout')} with a reward before and after: {found.agree:,} agree, {found.up:,} rose "
+        f"({found.to_solved:,} to solved), {found.down:,} fell ({found.from_solved:,} from solved)"
+    )
+    for reason, count in found.reasons[:5]:
+        print(f"  {count:,} not verified: {one_line(reason, 300)}")
+    if diff:
+        show(Group(*_parts(found)))
+    if done.stopped:
+        print(f"stopped: {done.stopped}; the same command with --out {done.path} goes on")
+    print(f"run: {done.path}   look: rollforge stats {done.path}")
+
+
+def _parts(found: Comparison) -> Iterator[RenderableType]:
+    from rollforge.stats.text import interval, number, percent
+
+    ranks = [("Spearman", number(found.spearman)), ("Kendall tau-b", number(found.kendall))]
+    yield from _table("Rank correlation of the rewards", ("", "value"), ranks)
+    means = (("before", found.before), ("after", found.after), ("difference", found.difference))
+    yield from _table("Mean reward", ("", "mean [95%]"), [(name, interval(mean)) for name, mean in means])
+    rows = [(str(row.k), f"{row.tasks:,}", percent(row.before), percent(row.after)) for row in found.pass_at]
+    yield from _table(f"pass@k (reward >= {found.success:g})", ("k", "tasks", "before", "after"), rows)
+    pairs = found.pairs
+    counts = [
+        ("kept", pairs.kept),
+        ("reversed", pairs.reversed),
+        ("lost (now equal)", pairs.lost),
+        ("gained (were equal)", pairs.gained),
+        ("equal before and after", pairs.tied),
+    ]
+    yield from _table("Preference pairs within tasks", ("", "pairs"), [(name, f"{count:,}") for name, count in counts])
+    columns = ("task", "repeat", "reply", "before", "after")
+    yield from _table(f"Rose: {found.up:,}", columns, [_flip(flip) for flip in found.raised], words=3)
+    yield from _table(f"Fell: {found.down:,}", columns, [_flip(flip) for flip in found.lowered], words=3)
+    reasons = [(reason, f"{count:,}") for reason, count in found.reasons[:20]]
+    yield from _table(f"Not verified: {found.unjudged:,}", ("reason", "rollouts"), reasons)
+
+
+def _flip(flip: Flip) -> tuple[str, ...]:
+    from rollforge.stats.text import number
+    from rollforge.stats.visible import one_line
+
+    task = one_line(flip.task, 20) if flip.task_index is None else str(flip.task_index)
+    repeat = "-" if flip.index is None else str(flip.index)
+    return task, repeat, flip.reply or "(empty)", number(flip.before), number(flip.after)
+
+
+def _table(
+    title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], words: int = 1
+) -> Iterator[RenderableType]:
+    if not rows:
+        return
+    from rich import box
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for place, name in enumerate(columns):
+        table.add_column(name, justify="left" if place < words else "right", no_wrap=place >= words, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    yield Text(f"\n{title}", style="bold")
+    yield Padding(table, (0, 0, 0, 2), expand=False)

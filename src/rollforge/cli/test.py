@@ -1,0 +1,89 @@
+"""`rollforge test`: whether an environment keeps its contract."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rollforge.audit.contract import Check
+
+
+def contract(
+    env: str = typer.Argument(..., help="Environment: a name, path/to/file.py:name, package.module:name, or a URL."),
+    tasks: Path | None = typer.Option(None, help="JSONL file of tasks, instead of the environment's own."),
+    n: int = typer.Option(8, "-n", min=1, help="How many tasks are played."),
+    success: float = typer.Option(1.0, help="The reward that the reference solution should get."),
+    set_: list[str] = typer.Option([], "--set", help="An option of its task generator, as in --set level=hard."),
+    suite: bool = typer.Option(True, help="Run its own pytest suite too."),
+    tool_seconds: float = typer.Option(10.0, help="Deadline of a tool call."),
+    verify_seconds: float = typer.Option(30.0, help="Deadline of a verification."),
+    json: bool = typer.Option(False, "--json", help="Print the checks as JSON."),
+) -> None:
+    """Check an environment: tools, tasks, replies of all kinds, its reference solution, determinism, isolation of sessions,
+    clean-up, speed, and its own tests. Exit status 1: a check failed."""
+    from rollforge.audit.suite import run_suite
+    from rollforge.config import merge, parse_set
+    from rollforge.envs.base import Limits
+    from rollforge.envs.load import load_env
+
+    found: Any = load_env(env)
+    options: dict[str, Any] = {}
+    for text in set_:
+        options = merge(options, parse_set(text))
+    limits = Limits(tool_seconds, verify_seconds)
+    checks = _checks(found, env, tasks=tasks, options=options, n=n, success=success, limits=limits)
+    checks += [run_suite(found)] if suite else []
+    failed = sum(check.status == "fail" for check in checks)
+    if json:
+        from dataclasses import asdict
+        from json import dumps  # not orjson: ASCII only, so that nothing in the texts reaches the terminal as it is
+
+        print(dumps({"env": env, "passed": not failed, "checks": [asdict(check) for check in checks]}, indent=2))
+    else:
+        _print(env, checks)
+    sys.exit(1 if failed else 0)
+
+
+def _checks(env: Any, reference: str, **options: Any) -> list[Check]:
+    import uvloop
+
+    from rollforge.audit.contract import check_env
+
+    async def run() -> list[Check]:
+        try:
+            return await check_env(env, getattr(env, "name", None) or reference, **options)
+        finally:
+            if hasattr(env, "aclose"):
+                await env.aclose()
+
+    return uvloop.run(run())
+
+
+def _print(env: str, checks: list[Check]) -> None:
+    from rich.text import Text
+
+    from rollforge.stats.terminal import console
+    from rollforge.stats.visible import visible
+
+    screen = console()
+    styles = {"pass": ("ok", "green"), "fail": ("FAIL", "bold red"), "skip": ("skip", "dim")}
+    for check in checks:
+        word, style = styles[check.status]
+        lines = visible(check.says).split("\n")
+        if not screen.is_terminal:
+            print(f"{word:4}  {check.name:11}  {lines[0]}", *(f"{'':19}{line}" for line in lines[1:]), sep="\n")
+        else:
+            screen.print(Text(f"{word:4}", style=style), Text(f" {check.name:11} {lines[0]}"), soft_wrap=True)
+            for line in lines[1:]:
+                screen.print(Text(f"{'':18}{line}"), soft_wrap=True)
+        if check.remedy:
+            print(f"{'':19}-> {visible(check.remedy)}")
+    failed = [check.name for check in checks if check.status == "fail"]
+    skipped = sum(check.status == "skip" for check in checks)
+    passed = len(checks) - len(failed) - skipped
+    counts = f"{passed} passed, {len(failed)} failed, {skipped} skipped"
+    print(f"{env}: {counts}")

@@ -1,0 +1,400 @@
+"""Stored rollouts judged again: offline, in parallel, by the same verifier, another version of it, or a served one.
+
+source rows ─► a session each ─► its tool calls again, in order ─► verify ─► the row with the new verdict
+                                  └ another output than the stored one: state not reproduced, no verdict
+
+A run directory like any other comes out: resumed by the line a row came from. Rows that have nothing to judge (no answer,
+a fault before there was one) are taken over as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from rollforge import __version__
+from rollforge.collect.about import without_secrets
+from rollforge.collect.config import Budget
+from rollforge.collect.plan import MAX_REPEATS, Done, Planned
+from rollforge.collect.replay import Replay, Stored
+from rollforge.collect.rollout import Runner
+from rollforge.collect.run_dir import FAILURES, ROLLOUTS, RunDir
+from rollforge.collect.scheduler import Stop, schedule
+from rollforge.collect.signals import on_signals
+from rollforge.collect.tally import Tally
+from rollforge.collect.watchdog import Watchdog
+from rollforge.config import Section, validate
+from rollforge.envs.base import Limits
+from rollforge.envs.load import as_env, load_env
+from rollforge.errors import InfraFault, RolloutError, SetupError, UserError, stage
+from rollforge.models.base import Request
+from rollforge.records.items import Json, Response
+from rollforge.records.rollout import Outcome, Rollout
+from rollforge.records.rows import BadLine, read_rollouts
+from rollforge.records.task import Task
+from rollforge.stats.compare import REVERIFIED, Comparing, Comparison
+from rollforge.stats.source import find_run
+
+CLOSE_SECONDS = 10.0
+SHOWN_BAD_LINES = 20
+GYM_FAILURE = ("_ng_failure_class", "_ng_failure_judge_error")
+"""NeMo Gym's marks on a row that was not judged: they would say so of the new verdict too."""
+
+
+class ReverifyConfig(Section):
+    run: str
+    env: str
+    out: Path | None = None
+    """`<run>-reverified` if not given."""
+    concurrency: int = Field(64, ge=1, le=100_000)
+    limit: int | None = Field(None, ge=1)
+    """Rows, from the start."""
+    replay: bool = True
+    """Whether stored tool calls are made again before the verifier is asked. One that only reads replies needs none."""
+    force: bool = False
+    """Take the verdict also where the tools answered otherwise than they did."""
+    max_attempts: int = Field(3, ge=1, le=1000)
+    backoff: float = Field(1.0, ge=0)
+    retry_failed: bool = False
+    """When resuming, judge again what got no verdict."""
+    tool_seconds: float = Field(60, gt=0)
+    verify_seconds: float = Field(60, gt=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reverified:
+    """How it ended; `compare(path)` says what changed."""
+
+    path: Path
+    verified: int
+    """Rows that have a new verdict, earlier sessions included."""
+    failed: int
+    """Rows that could not be judged."""
+    kept: int
+    """Rows taken over as they were."""
+    stopped: str | None
+    bad_lines: list[BadLine]
+    bad_count: int
+
+
+async def reverify(run: str | Path, env: Any, **options: Any) -> Reverified:
+    """Judge the rollouts of `run` (a run directory or a JSONL file) again; call again with the same arguments to resume.
+
+    Args:
+        env: an environment, or a reference to one (`other.py:name`, a URL).
+        options: the keys of `ReverifyConfig`.
+
+    Raises `UserError` when the request is wrong, `SetupError` when no rollout can be judged.
+    """
+    name = env if isinstance(env, str) else getattr(env, "name", type(env).__name__)
+    values = {"run": str(run), "env": name, **options}
+    config = validate(ReverifyConfig, values, "the arguments of reverify()")
+    return await Reverification(config, None if isinstance(env, str) else env).run()
+
+
+def compare(path: Path, success: float = 1.0, examples: int = 10) -> Comparison:
+    """The verdicts of a reverified run against those it had before. Raises `UserError` if it is none."""
+    judged, comparing, seen = Places(), Comparing(success, examples), False
+    for name in (ROLLOUTS, FAILURES):
+        for rollout in read_rollouts(path / name) if (path / name).is_file() else ():
+            place = None if isinstance(rollout, BadLine) else _place(rollout)
+            if isinstance(rollout, BadLine) or place is None or place in judged:
+                continue  # a failure that was mended since, or a row from elsewhere
+            seen = True
+            if name == ROLLOUTS:
+                judged.add(place)
+            comparing.add(rollout)
+    if not seen:
+        raise UserError(f"{path} holds no reverified rollout: rollforge reverify RUN --env ENV --out {path}")
+    return comparing.result()
+
+
+class Reverification:
+    """Ready to run: the source and the environment are there."""
+
+    def __init__(self, config: ReverifyConfig, env: Any = None) -> None:
+        self._config = config
+        self._source = find_run(config.run)
+        self.path = config.out or _beside(Path(config.run))
+        if self.path.resolve() in (Path(config.run).resolve(), *(file.resolve().parent for file in self._source.files)):
+            raise UserError(f"{self.path} is where the rollouts are; give another --out")
+        self._env = load_env(config.env) if env is None else as_env(env, config.env)
+        self._owned = env is None
+        self._shown = without_secrets(config.env) if "://" in config.env else config.env
+        limits = Limits(config.tool_seconds, config.verify_seconds)
+        if hasattr(self._env, "limits"):
+            self._env.limits = limits
+        self._runner = Runner(
+            env=self._env,
+            env_name=self._shown,
+            model=_no_model,
+            model_name="",
+            agent=Replay(config.replay, config.force),
+            limits=limits,
+        )
+        self.title = f"{self._source.name} again by {self._shown}"
+        self.tally = Tally()
+        self.stop = Stop()
+        self.cost = None
+        self.warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
+        self._bad: list[BadLine] = []
+        self._verified = self._failed = self._kept = 0
+
+    async def run(self) -> Reverified:
+        source, tally = self._source, self.tally
+        lines = sum(_count_lines(file) for file in source.files)
+        tally.planned = lines if self._config.limit is None else min(lines, self._config.limit)
+        about = {**self._about(), "planned": source.planned or tally.planned, "seed": None}
+        try:
+            with RunDir(self.path, self._identity(), about) as run_dir:
+                await self._judge(run_dir)
+                if source.planned is None and tally.planned != run_dir.about["planned"]:
+                    run_dir.settle_plan(tally.planned)  # without the lines that are no rollouts
+                with suppress(UserError):  # it can be had from the rollouts again
+                    run_dir.write_metrics({**tally.row(), "verified": self._verified, "failed": self._failed})
+        finally:
+            await self._close()
+        if not tally.done:
+            raise UserError(f"{source.name} has no usable rollout: {self._bad[0] if self._bad else 'it is empty'}")
+        return Reverified(self.path, self._verified, self._failed, self._kept, self.stop.reason, self._bad, tally.bad_lines)
+
+    async def _judge(self, run_dir: RunDir) -> None:
+        done = self._done(run_dir)
+        self.tally.began = time.monotonic()
+        job = asyncio.create_task(
+            schedule(
+                self._plan(run_dir, done),
+                self._run_one,
+                lambda rollout: self._record(run_dir, rollout),
+                tally=self.tally,
+                stop=self.stop,
+                window=self._config.concurrency,
+                budget=Budget(),
+                backoff=self._config.backoff,
+            )
+        )
+        async with self._around(run_dir, job) as ended_at_once:
+            try:
+                await job
+            except asyncio.CancelledError:
+                if not ended_at_once():
+                    raise  # from outside
+        if self.stop.error is not None:
+            raise self.stop.error
+
+    def _plan(self, run_dir: RunDir, done: Places) -> Iterator[Planned]:
+        judged = Done()
+        number = 0
+        for (file, line), rollout in self._source.placed():
+            if number == self._config.limit:
+                return
+            if isinstance(rollout, BadLine):
+                self._note_bad(rollout)
+                continue
+            number += 1
+            place = self._source.files[file].name, line + 1
+            reason = _nothing_to_judge(rollout, judged)
+            if place in done:
+                continue
+            if reason is None:
+                yield Planned(_stored(rollout, place), rollout.index or 0, 1, self._config.max_attempts)
+                continue
+            about = {"file": place[0], "line": place[1], "kept": reason}
+            run_dir.append(replace(rollout, extra={**rollout.extra, REVERIFIED: about}))
+            self._count_before(rollout, kept=True)
+
+    async def _run_one(self, task: Task, index: int, attempt: int) -> Rollout:
+        assert isinstance(task, Stored)
+        found = await self._runner(task, index, attempt)
+        return _with_verdict(task, found, attempt)
+
+    def _record(self, run_dir: RunDir, rollout: Rollout) -> Rollout:
+        """Stores what is final: an attempt that will be made again is nobody's."""
+        again = rollout.failure is not None and rollout.failure.retryable
+        if again and rollout.extra[REVERIFIED]["attempts"] < self._config.max_attempts:
+            return rollout
+        rollout = run_dir.append(rollout)
+        self._verified += rollout.outcome.judged
+        self._failed += not rollout.outcome.judged
+        return rollout
+
+    def _done(self, run_dir: RunDir) -> Places:
+        """The lines that earlier sessions of this reverification dealt with."""
+        done = Places()
+        for name in (ROLLOUTS, FAILURES):
+            for rollout in read_rollouts(run_dir.path / name):
+                place = None if isinstance(rollout, BadLine) else _place(rollout)
+                if isinstance(rollout, BadLine) or place is None:
+                    raise UserError(f"{run_dir.path / name} has rows that no reverification wrote; choose another --out")
+                kept = "kept" in rollout.extra[REVERIFIED]
+                if place not in done and (rollout.outcome.judged or kept or not self._config.retry_failed):
+                    done.add(place)
+                    self._count_before(rollout, kept)
+        return done
+
+    def _count_before(self, rollout: Rollout, kept: bool) -> None:
+        self.tally.count_before(rollout.outcome, rollout.reward, (rollout.response or {}).get("usage"))
+        self._kept += kept
+        self._verified += not kept and rollout.outcome.judged
+        self._failed += not kept and not rollout.outcome.judged
+
+    def _note_bad(self, line: BadLine) -> None:
+        self.tally.bad_lines += 1
+        if self.tally.planned and self._config.limit is None:
+            self.tally.planned -= 1
+        if len(self._bad) < SHOWN_BAD_LINES:
+            self._bad.append(line)
+
+    def _identity(self) -> Json:
+        config = self._config
+        digest = getattr(self._env, "digest", None)
+        own = {"digest": digest()} if digest else {}
+        use = re.sub(r".*/(?=[^/]*\.py\b)", "", self._shown)
+        source = str(Path(config.run).resolve())
+        return {"reverify": source, "env": {"use": use, **own}, "replay": config.replay, "force": config.force}
+
+    def _about(self) -> Json:
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        config = {**self._config.model_dump(mode="json"), "env": self._shown}
+        return {"rollforge": __version__, "created": now, "config": config}
+
+    @asynccontextmanager
+    async def _around(self, run_dir: RunDir, job: asyncio.Task[bool]) -> AsyncIterator[Callable[[], bool]]:
+        """What runs beside the schedule: signals, the sync of the journals, the watchdog. Gives a function that says whether
+        the schedule was ended at once."""
+        signals, cut = 0, False
+
+        def interrupt(name: str) -> None:
+            nonlocal signals, cut
+            signals += 1
+            if signals > 1:
+                cut = True
+                job.cancel()
+            elif not job.done():
+                self.stop(name)
+                self.warn(f"{name}: finishing {self.tally.in_flight} verifications in flight; again to stop at once")
+
+        def synced(sync: asyncio.Task[None]) -> None:
+            nonlocal cut
+            error = None if sync.cancelled() else sync.exception()
+            if isinstance(error, Exception):
+                self.stop("what was judged cannot be stored", error)
+                cut = True
+                job.cancel()
+
+        async with Watchdog(self.warn, self.tally):
+            syncs = [asyncio.create_task(journal.sync_forever()) for journal in run_dir.journals]
+            for sync in syncs:
+                sync.add_done_callback(synced)
+            with on_signals(asyncio.get_running_loop(), interrupt):
+                try:
+                    yield lambda: cut
+                finally:
+                    for sync in syncs:
+                        sync.cancel()
+                    await asyncio.gather(*syncs, return_exceptions=True)
+
+    async def _close(self) -> None:
+        close = getattr(self._env, "aclose", None)
+        if close is None or not self._owned:
+            return
+        try:
+            with stage("close", InfraFault):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await close()
+        except RolloutError as error:
+            self.warn(f"closing {self._shown}: {error}")
+
+
+class Places:
+    """Lines of files, a bit each."""
+
+    def __init__(self) -> None:
+        self._bits: dict[str, bytearray] = {}
+
+    def __contains__(self, place: tuple[str, int]) -> bool:
+        bits = self._bits.get(place[0], b"")
+        return place[1] >> 3 < len(bits) and bool(bits[place[1] >> 3] >> (place[1] & 7) & 1)
+
+    def add(self, place: tuple[str, int]) -> None:
+        bits = self._bits.setdefault(place[0], bytearray())
+        bits.extend(bytes(max(0, (place[1] >> 3) + 1 - len(bits))))
+        bits[place[1] >> 3] |= 1 << (place[1] & 7)
+
+
+def _nothing_to_judge(rollout: Rollout, judged: Done) -> str | None:
+    """Why a row is taken over as it is; None if it is to be judged. Of several attempts the first answer counts: a later one
+    was made because of what the verifier could not read."""
+    task, repeat = rollout.task_index, rollout.index
+    key = (task, repeat) if task is not None and repeat is not None and 0 <= repeat < MAX_REPEATS else None
+    failure = rollout.failure
+    if rollout.outcome is not Outcome.SCORED and (failure is None or failure.stage != "verify"):
+        reason = f"{rollout.outcome} before it came to the verifier"
+    elif rollout.response is None or rollout.response.get("output") is None:
+        reason = "there is no answer to judge"
+    elif key and not rollout.outcome.judged and key in judged:
+        reason = "another attempt at it is judged"
+    else:
+        reason = None
+    if key and (rollout.outcome.judged or reason is None):
+        judged.add(key)
+    return reason
+
+
+def _stored(rollout: Rollout, place: tuple[str, int]) -> Stored:
+    """The task as it was: what a verdict had replaced is put back."""
+    own = rollout.extra.get("task_fields")
+    fields = {**rollout.fields, **(own if isinstance(own, dict) else {})}
+    if not rollout.outcome.judged:
+        fields = {key: value for key, value in fields.items() if key not in (*GYM_FAILURE, "reward")}
+    return Stored(rollout.params, fields, rollout.task, rollout.task_index, rollout=rollout, place=place)
+
+
+def _with_verdict(task: Stored, found: Rollout, attempt: int) -> Rollout:
+    old = task.rollout
+    assert old is not None
+    file, line = task.place
+    about: Json = {"file": file, "line": line, "reward": old.reward, "attempts": attempt}
+    if old.outcome is not Outcome.SCORED:
+        about["outcome"] = str(old.outcome)
+    replaced = {key: value for key, value in old.fields.items() if key in found.fields and found.fields[key] != value}
+    if replaced and found.outcome.judged:
+        about["fields"] = replaced
+    if task.differs:
+        about["forced"] = task.differs[0]
+    dropped = ("task_fields", "close_error", REVERIFIED)
+    extra = {key: value for key, value in old.extra.items() if key not in dropped} | found.extra | {REVERIFIED: about}
+    return replace(old, reward=found.reward, outcome=found.outcome, failure=found.failure, fields=found.fields, extra=extra)
+
+
+def _place(rollout: Rollout) -> tuple[str, int] | None:
+    about = rollout.extra.get(REVERIFIED)
+    place = (about.get("file"), about.get("line")) if isinstance(about, dict) else (None, None)
+    return place if isinstance(place[0], str) and type(place[1]) is int else None  # type: ignore[return-value]
+
+
+def _beside(run: Path) -> Path:
+    name = run.name if run.is_dir() else run.name.removesuffix(".jsonl")
+    return run.with_name(f"{name or run.resolve().name}-reverified")
+
+
+def _count_lines(file: Path) -> int:
+    count, last = 0, b"\n"
+    with open(file, "rb") as handle:
+        while piece := handle.read(1 << 20):
+            count += piece.count(b"\n")
+            last = piece[-1:]
+    return count + (last != b"\n")
+
+
+async def _no_model(request: Request, /) -> Response:
+    raise SetupError("a stored rollout has its answers already: nobody asks a model")

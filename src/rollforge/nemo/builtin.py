@@ -1,0 +1,85 @@
+"""What stands in for NeMo Gym's own folders where they are not: environments and models of this package, and the
+configuration files that name them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from rollforge.records.items import Json
+
+ENVIRONMENTS = {
+    "example_single_tool_call": "weather",
+    "simple_weather": "weather",
+    "example_session_state_mgmt": "counter",
+    "stateful_counter": "counter",
+    "mcqa": "choice",
+    "math_with_judge": "math_answer",
+    "library_judge_math": "math_answer",
+}
+"""Resources server, by its names of today and of before, to the environment here that takes its rows and rewards alike."""
+
+MODELS: dict[str, Json] = {
+    "openai_model": {
+        "openai_base_url": "${policy_base_url}",
+        "openai_api_key": "${policy_api_key}",
+        "openai_model": "${policy_model_name}",
+    },
+    "vllm_model": {
+        "base_url": "${policy_base_url}",
+        "api_key": "${policy_api_key}",
+        "model": "${policy_model_name}",
+        "return_token_id_information": False,
+    },
+    "azure_openai_model": {
+        "openai_base_url": "${policy_base_url}",
+        "openai_api_key": "${policy_api_key}",
+        "openai_model": "${policy_model_name}",
+        "default_query": {"api-version": "???"},
+    },
+    "inference_provider": {
+        "base_url": "${policy_base_url}",
+        "api_key": "${policy_api_key}",
+        "model": "${policy_model_name}",
+    },
+    "litellm_model": {
+        "openai_base_url": "${policy_base_url}",
+        "openai_api_key": "${policy_api_key}",
+        "openai_model": "${policy_model_name}",
+    },
+    "rollforge": {"model": "${oc.select:policy_model_name,tiny}"},
+}
+"""Model servers that run without code of their own. `rollforge` is any model of this package; by default the embedded one,
+which needs no endpoint."""
+
+AGENTS = ("simple_agent", "gymnasium_agent")
+
+_PATH = re.compile(r"(?:.*/)?(resources_servers|responses_api_models)/(\w+)/configs/(\w+)\.yaml$")
+
+
+def built_in(path: str) -> Json | None:
+    """The content of a configuration file of NeMo Gym, by its path; None if it is not one that works without NeMo Gym."""
+    match = _PATH.match(path)
+    if match is None:
+        return None
+    type, folder, name = match.groups()
+    if type == "responses_api_models":
+        training = name == "vllm_model_for_training"
+        if folder not in MODELS or (name != folder and not training):
+            return None
+        more = {"return_token_id_information": True} if training else {}
+        return {"policy_model": {type: {folder: {"entrypoint": "app.py", **MODELS[folder], **more}}}}
+    if folder not in ENVIRONMENTS or name != folder:
+        return None
+    return {
+        folder: {type: {folder: {"entrypoint": "app.py"}}},
+        f"{folder}_simple_agent": {
+            "responses_api_agents": {
+                "simple_agent": {
+                    "entrypoint": "app.py",
+                    "resources_server": {"type": "resources_servers", "name": folder},
+                    "model_server": {"type": "responses_api_models", "name": "policy_model"},
+                }
+            }
+        },
+    }

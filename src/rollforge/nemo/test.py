@@ -1,0 +1,318 @@
+"""`ng_test`: a server's own pytest suite under our `nemo_gym`, then its contract, on its configuration and its example rows.
+
+The suite runs in a process of its own, in the server's directory; the contract in this one, without a socket. What needs
+another server (a judge, say) is skipped and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rollforge.errors import UserError, describe
+from rollforge.nemo import compat_path
+from rollforge.nemo.arguments import Arguments
+from rollforge.nemo.config import Server, read_config
+from rollforge.nemo.servers import TYPES, Servers, entrypoint, load_server, root_of, theirs
+from rollforge.records.items import Json
+from rollforge.records.whole import whole
+
+EXAMPLES = 5
+"""Rows that NeMo Gym asks of `data/example.jsonl`."""
+SECONDS = 120.0
+"""Longest wait for one answer."""
+SUITE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    name: str
+    result: Literal["pass", "fail", "skip"]
+    detail: str = ""
+
+
+def test_servers(root: str | os.PathLike[str] = ".", say: Callable[[str], None] = print) -> int:  # noqa: PT028
+    """Every resources server below `root`: 0 if all pass, else 1. Raises `UserError` if there is none."""
+    found = sorted(file.parent for file in Path(root).glob("resources_servers/*/app.py"))
+    if not found:
+        raise UserError(f"there is no resources_servers/*/app.py below {Path(root).resolve()}")
+    failed = []
+    for directory in found:
+        say(f"\n{directory}")
+        if test_server(directory, say):
+            failed.append(directory.name)
+    say(f"\n{len(found) - len(failed)} of {len(found)} passed" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0
+
+
+def test_server(directory: str | os.PathLike[str], say: Callable[[str], None] = print) -> int:  # noqa: PT028
+    """One server: 0 if nothing fails, else 1. Raises `UserError` if there is no server there."""
+    results = []
+    for check in checks(entrypoint(directory).parent):
+        say(f"{check.result}  {check.name}" + (f": {check.detail}" if check.detail else ""))
+        results.append(check.result)
+    return 1 if "fail" in results else 0
+
+
+# Named like tests, which they are not: pytest would collect them where they are imported.
+test_servers.__test__ = test_server.__test__ = False  # type: ignore[attr-defined]
+
+
+def checks(directory: Path) -> Iterator[Check]:
+    """The suite, then the contract. A server that does not load ends it."""
+    yield _suite(directory)
+    rows, check = _examples(directory)
+    yield check
+    servers, block, check = _configuration(directory)
+    yield check
+    if check.result == "fail":
+        return
+    try:
+        load_server(directory, block, name=directory.name, servers=servers)
+    except UserError as error:
+        yield Check("loads", "fail", str(error))
+        return
+    yield Check("loads", "pass", type(servers.applications[directory.name].state.server).__name__)  # type: ignore[attr-defined]
+    if directory.parent.name == "resources_servers" or directory.parent.name not in TYPES:
+        yield from asyncio.run(_collected(_Contract(servers, directory, block, rows).checks()))
+
+
+def _suite(directory: Path) -> Check:
+    name = "its own tests"
+    if not list(directory.glob("tests/**/test_*.py")):
+        return Check(name, "skip", "there is no tests/test_*.py")
+    if importlib.util.find_spec("pytest") is None:
+        return Check(name, "fail", "pytest is not installed: pip install pytest pytest-asyncio")
+    # Away from whatever configuration of pytest lies above: as where the server was written.
+    options = ["-q", "--no-header", "-c", os.devnull, "--rootdir", str(directory), "-p", "no:cacheprovider"]
+    if importlib.util.find_spec("pytest_asyncio") is not None:
+        options += ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "tests", *options],
+            cwd=directory,
+            env={
+                **os.environ,
+                "PYTHONPATH": _path(directory),
+                "ROLLFORGE_NEMO_ROOT": str(root_of(directory)),
+            },
+            capture_output=True,
+            text=True,
+            timeout=SUITE_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return Check(name, "fail", f"not done after {SUITE_SECONDS:g} s")
+    lines = [line for line in done.stdout.strip().splitlines() if line.strip()] or [done.stderr.strip()[-500:]]
+    if done.returncode == 0:
+        return Check(name, "pass", lines[-1].strip("= "))
+    missing = [line for line in lines if "ModuleNotFoundError" in line]
+    module = missing[0].rpartition("'")[0].rpartition("'")[2] if missing else ""
+    need = f"\n      tests need {module}: pip install {module.partition('.')[0]}" if module else ""
+    return Check(name, "fail", "\n      ".join(["", *lines[-30:]]) + need)
+
+
+def _path(directory: Path) -> str:
+    given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    found = importlib.util.find_spec("nemo_gym")
+    foreign = found is not None and not (found.origin or "").startswith(compat_path())
+    return os.pathsep.join([str(directory), str(root_of(directory)), *given, *([] if foreign else [compat_path()])])
+
+
+def _examples(directory: Path) -> tuple[list[Json], Check]:
+    file, name = directory / "data" / "example.jsonl", "example rows"
+    if not file.is_file():
+        return [], Check(name, "skip", "there is no data/example.jsonl")
+    rows: list[Json] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            return rows, Check(name, "fail", f"{file}:{number} is not JSON: {error}")
+        if not isinstance(row, dict) or not isinstance(row.get("responses_create_params"), dict):
+            return rows, Check(name, "fail", f"{file}:{number} has no responses_create_params")
+        rows.append(row)
+    short = f"{file} has {len(rows)} rows, NeMo Gym wants {EXAMPLES}"
+    return rows, Check(name, "pass" if len(rows) == EXAMPLES else "fail", "" if len(rows) == EXAMPLES else short)
+
+
+def _configuration(directory: Path) -> tuple[Servers, Json, Check]:
+    """The first block in configs/*.yaml that is this server's."""
+    name = "configuration"
+    files = sorted(directory.glob("configs/*.yaml"), key=lambda file: (file.stem != directory.name, file.stem))
+    try:
+        for file in files:
+            config = read_config(Arguments({"config_paths": [str(file)]}), strict=False)
+            for server in config.servers:
+                if _is_of(server, directory):
+                    values = {key: value for key, value in server.block.items() if not _open(value)}
+                    return Servers(config.values), values, Check(name, "pass", f"{file.name}: {server.name}")
+    except UserError as error:
+        return Servers(), {}, Check(name, "fail", str(error))
+    if files:
+        return Servers(), {}, Check(name, "fail", f"no file in {directory / 'configs'} has a server of {directory.name}")
+    return Servers(), {}, Check(name, "skip", "there is no configs/*.yaml")
+
+
+def _is_of(server: Server, directory: Path) -> bool:
+    typed = directory.parent.name in TYPES
+    return server.implementation == directory.name and (not typed or server.type == directory.parent.name)
+
+
+def _open(value: Any) -> bool:
+    """Left for whoever starts it to fill in."""
+    return isinstance(value, str) and (value == "???" or "${" in value)
+
+
+async def _collected(found: AsyncIterator[Check]) -> list[Check]:
+    return [check async for check in found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Contract:
+    """Talks to the server as an agent does."""
+
+    servers: Servers
+    directory: Path
+    block: Json
+    rows: list[Json]
+
+    async def checks(self) -> AsyncIterator[Check]:
+        paths = {getattr(route, "path", None) for route in self.app.routes}
+        steps = "/reset" in paths and "/step" in paths
+        yield await self._named("sessions are kept apart", self._isolation, "/reset" if steps else "/seed_session")
+        yield await self._named("starts on its rows", self._each, "/reset" if steps else "/seed_session")
+        if "/verify" in paths:
+            yield await self._named("judges its rows", self._verify)
+        if "/aggregate_metrics" in paths:
+            yield await self._named("aggregates", self._aggregate)
+
+    @property
+    def app(self) -> Any:
+        return self.servers.applications[self.directory.name]
+
+    async def _named(self, name: str, check: Callable[..., Any], *arguments: Any) -> Check:
+        try:
+            async with asyncio.timeout(SECONDS):
+                found = await check(*arguments)
+        except TimeoutError:
+            return Check(name, "fail", f"no answer after {SECONDS:g} s")
+        except _Failed as error:
+            return Check(name, "fail", str(error))
+        except Exception as error:  # noqa: BLE001 - whatever the server's code does is a finding
+            return Check(name, "fail", describe(error))
+        return Check(name, *found)
+
+    async def _post(self, path: str, row: Json, cookies: Any = None) -> Any:
+        answer = await theirs("_calls").call(self.app, "POST", path, "http://server", json=row, cookies=cookies)
+        if not answer.ok:
+            raise _Failed(f"{path} answered {answer.status}: {(await answer.text())[:300]}")
+        return answer
+
+    async def _isolation(self, path: str) -> tuple[str, str]:
+        if not self.rows:
+            return "skip", "no rows"
+        one, other = [await self._post(path, self.rows[0]) for _ in range(2)]
+        values = [{name: cookie.value for name, cookie in answer.cookies.items()} for answer in (one, other)]
+        if not values[0]:
+            raise _Failed(f"{path} sets no cookie: setup_webserver has to call setup_session_middleware")
+        if values[0] == values[1]:
+            raise _Failed(f"{path} gives two callers the same session")
+        return "pass", ""
+
+    async def _each(self, path: str) -> tuple[str, str]:
+        for number, row in enumerate(self.rows, 1):
+            try:
+                await self._post(path, row)
+            except _Failed as error:
+                raise _Failed(f"row {number}: {error}") from None
+        return ("pass", f"{len(self.rows)}") if self.rows else ("skip", "no rows")
+
+    async def _verify(self) -> tuple[str, str]:
+        """An empty reply to every row has to be judged; stored rollouts, where there are any, are judged again."""
+        judged = 0
+        for number, row in enumerate(self.rows, 1):
+            empty = {"output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": ""}]}]}
+            reward = await self._reward(row, whole(empty, row["responses_create_params"]), number)  # type: ignore[arg-type]
+            if reward is None:
+                return "skip", f"needs {' and '.join(self._others()) or 'a judge'}"
+            judged += 1
+        more = await self._again()
+        return ("pass", f"{judged} empty replies{more}") if judged else ("skip", "no rows")
+
+    async def _reward(self, row: Json, response: Any, number: int) -> float | None:
+        seeded = await self._post("/seed_session", row)
+        try:
+            answer = await (await self._post("/verify", {**row, "response": response}, seeded.cookies)).json()
+        except _Failed as error:
+            if self._others():
+                return None
+            raise _Failed(f"row {number}: {error}") from None
+        if answer.get("_ng_failure_class"):
+            return None
+        reward = answer.get("reward")
+        if isinstance(reward, bool) or not isinstance(reward, (int, float)) or not math.isfinite(reward):
+            raise _Failed(f"row {number}: the reward is {reward!r}, not a finite number")
+        parts = answer.get("reward_components")
+        if isinstance(parts, dict) and not math.isclose(sum(parts.values()), reward, abs_tol=1e-6):
+            raise _Failed(f"row {number}: reward_components sum to {sum(parts.values())}, the reward is {reward}")
+        return float(reward)
+
+    async def _again(self) -> str:
+        """Stored rollouts, judged once more. Another reward is no fault of the contract: the tools are not called again."""
+        file = self.directory / "data" / "example_rollouts.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        # A stored rollout has the verdict's fields too, and lacks those of its task that the server did not declare.
+        tasks = {_asked(row): row for row in self.rows}
+        same = judged = refused = 0
+        for number, line in enumerate(lines, 1):
+            row = json.loads(line) if line.startswith("{") else {}
+            if not isinstance(row.get("response"), dict) or not isinstance(row.get("reward"), (int, float)):
+                continue
+            task = tasks.get(_asked(row), row)
+            try:
+                reward = await self._reward(task, whole(row["response"], task["responses_create_params"]), number)
+            except _Failed:
+                refused += 1  # written by an older version of the server
+                continue
+            judged += 1
+            same += row["reward"] == reward
+        again = f"; {same} of {judged} stored rollouts get their reward again" if judged else ""
+        return again + (f"; it refuses {refused} stored rollouts" if refused else "")
+
+    def _others(self) -> list[str]:
+        return [
+            str(value["name"])
+            for value in self.block.values()
+            if isinstance(value, dict) and value.get("type") in TYPES and "name" in value
+        ]
+
+    async def _aggregate(self) -> tuple[str, str]:
+        rows = [{"reward": reward, "_ng_task_index": task, "_ng_rollout_index": 0} for task, reward in enumerate((0.0, 1.0))]
+        try:
+            answer = await (await self._post("/aggregate_metrics", {"verify_responses": rows})).json()
+        except _Failed as error:
+            return "skip", f"its own metrics want more than a reward ({error})"
+        missing = {"group_level_metrics", "agent_metrics", "key_metrics"} - set(answer)
+        if missing:
+            raise _Failed(f"/aggregate_metrics lacks {', '.join(sorted(missing))}")
+        return "pass", ""
+
+
+def _asked(row: Json) -> str:
+    """What tells tasks apart: the conversation that a row begins with, without what servers add to it."""
+    given = row["responses_create_params"].get("input") or []
+    messages = [given] if isinstance(given, str) else [(item.get("role"), item.get("content")) for item in given]
+    return json.dumps(messages)
+
+
+class _Failed(Exception):
+    """The contract is broken; the message says where."""

@@ -1,0 +1,127 @@
+"""What the routes of an environment take and give: rows, responses, the session's cookie, and their JSON Schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastapi import Request
+
+from rollforge.errors import RolloutError, UserError
+from rollforge.records.items import Json, Response, check_items
+from rollforge.records.problem import Problem, bad_request, problem_of
+from rollforge.records.task import CONTENT_KEYS, Task, task_from_row, task_id
+from rollforge.serve.sessions import COOKIE, Seat, Sessions
+
+
+def task_of(row: Json) -> Task:
+    """The task of a row. A row that asks nothing of a model (`{}`, or only what a session starts from) is one too."""
+    params = row.get("responses_create_params")
+    if params not in (None, {}) or any(row.get(key) is not None for key in CONTENT_KEYS):
+        return task_from_row(row)
+    fields = {key: value for key, value in row.items() if key != "responses_create_params"}
+    return Task({"input": []}, fields, task_id({}, fields))
+
+
+def response_of(row: Json) -> Response:
+    """The row's `response`. Raises `Problem` 422 naming what of it cannot be judged."""
+    response = row.get("response")
+    if not isinstance(response, dict):
+        problem: str | None = "is missing" if response is None else f"is {type(response).__name__}, not an object"
+        problem = f"response {problem}"
+    else:
+        problem = check_items(response.get("output"), "response.output")
+        usage = response.get("usage")
+        if not isinstance(usage, (dict, type(None))):
+            problem = problem or f"response.usage is {type(usage).__name__}, not an object"
+    if problem is not None:
+        raise bad_request(problem, param="response", status=422)
+    return response  # type: ignore[return-value]
+
+
+def needed(sessions: Sessions, request: Request) -> Seat:
+    seat = sessions.find(request)
+    if seat is None:
+        raise bad_request(f"there is no session: POST the task's row to /seed_session, and send its cookie {COOKIE} on")
+    return seat
+
+
+def usable(sessions: Sessions, request: Request) -> Seat | None:
+    """The request's session if it has a usable one: on one machine, a client sends the cookies of other services too."""
+    try:
+        return sessions.find(request)
+    except Problem:
+        return None
+
+
+def cookie_of(seat: Seat) -> dict[str, str]:
+    return {"Set-Cookie": f"{COOKIE}={seat.cookie}; HttpOnly; Path=/; SameSite=Lax"}
+
+
+@contextmanager
+def kept(seat: Seat) -> Iterator[None]:
+    """Errors carry the session's cookie too."""
+    try:
+        yield
+    except (Problem, RolloutError, UserError) as error:
+        problem = problem_of(error)
+        assert problem is not None
+        problem.headers.update(cookie_of(seat))
+        raise problem from error
+
+
+CODES = (400, 401, 410, 413, 422, 502, 503, 504)
+OBJECT: Json = {"type": "object"}
+ROW: Json = {
+    "type": "object",
+    "description": "A task's row: what is asked of the model, and the fields of the verifier.",
+    "properties": {"responses_create_params": {"type": "object"}, "prompt": {"type": ["string", "array"]}},
+}
+VERIFY: Json = {
+    "type": "object",
+    "description": "The task's row and the model's response.",
+    "required": ["response"],
+    "properties": {
+        "responses_create_params": {"type": "object"},
+        "response": {
+            "type": "object",
+            "required": ["output"],
+            "properties": {"output": {"type": "array", "items": {"type": "object"}}},
+        },
+    },
+}
+SEED: Json = {
+    "type": "object",
+    "required": ["tools", "observation"],
+    "properties": {"tools": {"type": "array", "items": OBJECT}, "observation": {"type": ["string", "null"]}},
+}
+VERDICT: Json = {
+    "type": "object",
+    "required": ["responses_create_params", "response", "reward"],
+    "properties": {"responses_create_params": OBJECT, "response": OBJECT, "reward": {"type": "number"}},
+}
+STEP: Json = {
+    "type": "object",
+    "required": ["observation", "reward", "terminated", "truncated", "info"],
+    "properties": {
+        "observation": {"type": ["string", "null"]},
+        "reward": {"type": "number"},
+        "terminated": {"type": "boolean"},
+        "truncated": {"type": "boolean"},
+        "info": OBJECT,
+    },
+}
+ROWS: Json = {
+    "type": "object",
+    "required": ["verify_responses"],
+    "properties": {"verify_responses": {"type": "array", "items": OBJECT}},
+}
+AGGREGATE: Json = {
+    "type": "object",
+    "required": ["group_level_metrics", "agent_metrics", "key_metrics"],
+    "properties": {
+        "group_level_metrics": {"type": "array", "items": OBJECT},
+        "agent_metrics": OBJECT,
+        "key_metrics": OBJECT,
+    },
+}

@@ -1,0 +1,275 @@
+"""Sessions of an environment that outlive a request: one opens them, others use them, the last, or time, ends them.
+
+    open()  --task--> owner: async with env.open(task) as session     one asyncio task enters it and leaves it
+    find()  <--cookie: worker.id.signature
+    Seat.call(), .verify()   in the tasks of the requests, which the seat counts
+    end()   --------> owner: leaves, as soon as nobody uses the session any more
+
+An id is random and signed, so that a cookie can be neither guessed nor made; it says which worker process has the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import re
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, cast
+
+from fastapi import Request
+
+from rollforge.envs.base import Env, Limits, Session, Step, Stepping, Tool, ToolCall, ToolOutput, Verdict, verdict
+from rollforge.errors import InfraFault, VerifierFault, describe, stage
+from rollforge.records.items import Item, Response, Usage
+from rollforge.records.problem import Problem
+from rollforge.records.task import Task
+from rollforge.sandbox.deadline import within
+from rollforge.serve.settings import Settings
+
+log = logging.getLogger(__name__)
+
+COOKIE = "rollforge_session"
+
+
+class Seat:
+    """One session. To an agent it is the session itself, with the deadlines that its environment may not keep."""
+
+    def __init__(self, id: str, cookie: str, task: Task, limits: Limits | None) -> None:
+        self.id = id
+        self.cookie = cookie
+        """Its value: whoever has it has the session."""
+        self.task = task
+        self.tools: Sequence[Tool] = ()
+        self.observation: str | None = None
+        self.output: list[Item] = []
+        """With `usage`: the episode so far, of a client that tells each answer as it comes (`/step`)."""
+        self.usage: Usage | None = None
+        self.told = 0.0
+        """Reward, of the steps so far."""
+        self.over = False
+        self.leave = asyncio.Event()
+        """Over, and nobody uses it: its owner leaves it."""
+        self._limits = limits
+        self._session: Session
+        self._users = 0
+        self._used = time.monotonic()
+
+    def start(self, session: Session) -> None:
+        self._session = session
+        self.tools, self.observation = list(session.tools), session.observation
+
+    async def call(self, call: ToolCall, /) -> ToolOutput:
+        """Run a tool. Raises `Problem` 410 if the session is over, else what the session raises."""
+        with self._in_use(), stage("tools", InfraFault):
+            running = self._session.call(call)
+            return _checked(await (within(self._limits.tool, f"the tool {call.name}", running) if self._limits else running))
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether it is played by steps."""
+        return hasattr(self._session, "step")
+
+    async def take_step(self, response: Response, /) -> Step:
+        """Of a session that is played by steps. Not called `step`: an agent looks for that, and other sessions have none."""
+        with self._in_use(), stage("tools", InfraFault):
+            step = cast("Stepping", self._session).step(response)
+            limits = self._limits
+            return await (within(limits.tool + limits.verify, "the step", step) if limits else step)
+
+    async def verify(self, response: Response, /) -> Verdict:
+        """Judge the attempt: once, since whatever comes of it, the session is over then."""
+        with self._in_use(), stage("verify", VerifierFault):
+            self.over = True
+            judging = self._session.verify(response)
+            return verdict(await (within(self._limits.verify, "verify", judging) if self._limits else judging))
+
+    def end(self) -> None:
+        """No further use; closed as soon as what is under way has finished."""
+        self.over = True
+        self._settle()
+
+    def idle(self, now: float) -> float:
+        """Seconds since its last use; 0 while it is in use."""
+        return 0.0 if self._users else now - self._used
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        if self.over:
+            raise session_over()
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            self._used = time.monotonic()
+            self._settle()
+
+    def _settle(self) -> None:
+        if self.over and not self._users:
+            self.leave.set()
+
+
+class Sessions:
+    """The open sessions of one environment: at most `max_sessions`, each closed after `session_seconds` without use."""
+
+    def __init__(self, env: Env, settings: Settings, *, secret: bytes | None = None, worker: int = 0) -> None:
+        self._env = env
+        self._limits = None if getattr(env, "limits", None) is not None else Limits()
+        self._settings = settings
+        self._secret = secret or secrets.token_bytes(32)
+        self._worker = worker
+        self._seats: dict[str, Seat] = {}
+        self._owners: dict[str, asyncio.Task[None]] = {}
+        self.expired = 0
+        """How many ended because nobody used them."""
+
+    def __len__(self) -> int:
+        """Those being opened and being closed included."""
+        return len(self._seats)
+
+    async def open(self, task: Task) -> Seat:
+        """A session for the task. Raises what opening raises, and `Problem` 503 when there are too many."""
+        while len(self._seats) >= self._settings.max_sessions:
+            self.expire()
+            leaving = [self._owners[id] for id, seat in self._seats.items() if seat.leave.is_set()]
+            if not leaving:
+                what = f"{self._settings.max_sessions} sessions are open (max_sessions); close one or come back later"
+                raise Problem(503, "too_many_sessions", what, headers={"Retry-After": "1"})
+            await asyncio.wait(leaving, return_when=asyncio.FIRST_COMPLETED)
+        id = secrets.token_hex(16)
+        seat = Seat(id, self._cookie(id), task, self._limits)
+        opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._seats[id] = seat
+        owner = self._owners[id] = asyncio.create_task(self._own(seat, opened), name=f"session {id[:8]}")
+        try:
+            await opened
+        except asyncio.CancelledError:
+            owner.cancel()
+            raise
+        return seat
+
+    def find(self, request: Request) -> Seat | None:
+        """The session that the request's cookie names; None without a cookie.
+
+        Raises `Problem`: 401 for a cookie that is not from here, 410 for one whose session is over.
+        """
+        cookie = request.cookies.get(COOKIE)
+        if cookie is None:
+            return None
+        found = _COOKIE.fullmatch(cookie)
+        seat = self._seats.get(found[2]) if found else None
+        genuine = seat.cookie if seat else found and self._cookie(found[2])
+        if not genuine or not hmac.compare_digest(genuine.encode(), cookie.encode()):
+            raise Problem(401, "authentication_error", f"the cookie {COOKIE} is not from this service: seed a session here")
+        if seat is not None and seat.idle(time.monotonic()) > self._settings.session_seconds:
+            self.expire()
+        if seat is None or seat.over:
+            raise session_over()
+        return seat
+
+    async def close(self, seat: Seat) -> None:
+        """End a session and wait until it is closed. What goes wrong in closing is logged, not raised."""
+        seat.end()
+        owner = self._owners.get(seat.id)
+        if owner is not None:
+            await asyncio.wait({owner})
+
+    def expire(self) -> None:
+        """End the sessions that nobody used for too long."""
+        now = time.monotonic()
+        for seat in self._seats.values():
+            if not seat.over and seat.idle(now) > self._settings.session_seconds:
+                self.expired += 1
+                seat.end()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """While inside, sessions expire by themselves; all are closed on the way out."""
+        sweeper = asyncio.create_task(self._sweep(), name="expire sessions")
+        try:
+            yield
+        finally:
+            sweeper.cancel()
+            await asyncio.wait({sweeper})
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close them all; those that need longer than `drain_seconds` are cancelled."""
+        for seat in self._seats.values():
+            seat.end()
+        owners = set(self._owners.values())
+        if owners:
+            _, late = await asyncio.wait(owners, timeout=max(1.0, self._settings.drain_seconds))
+            for owner in late:
+                owner.cancel()
+            if late:
+                await asyncio.wait(late, timeout=_LAST_SECONDS)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(min(self._settings.session_seconds / 2, _SWEEP_SECONDS))
+            self.expire()
+
+    async def _own(self, seat: Seat, opened: asyncio.Future[None]) -> None:
+        """The life of a session. Whoever waits for `opened` is told why there is none; what comes later is logged."""
+        try:
+            with stage("open", VerifierFault):
+                async with self._opened(seat.task) as session:
+                    seat.start(session)
+                    if not opened.done():
+                        opened.set_result(None)
+                        await seat.leave.wait()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, somebody is told
+            seat.over = True
+            if not opened.done():
+                cancelled = isinstance(error, asyncio.CancelledError)
+                opened.set_exception(VerifierFault("opening the session was cancelled") if cancelled else error)
+            elif isinstance(error, Exception):
+                log.warning("a session ended badly: %s", describe(error))
+        finally:
+            del self._seats[seat.id], self._owners[seat.id]
+
+    @asynccontextmanager
+    async def _opened(self, task: Task) -> AsyncIterator[Session]:
+        """The environment's own; closing has a deadline if the environment keeps none."""
+        if self._limits is None:
+            async with self._env.open(task) as session:
+                yield session
+            return
+        closing = AsyncExitStack()
+        session = await closing.enter_async_context(self._env.open(task))
+        try:
+            yield session
+        finally:
+            await within(self._limits.tool, "closing the session", closing.__aexit__(*sys.exc_info()))
+
+    def _cookie(self, id: str) -> str:
+        signed = f"{self._worker}.{id}"
+        return f"{signed}.{hmac.digest(self._secret, signed.encode(), 'sha256').hex()}"
+
+
+def worker_of(cookie: str) -> int | None:
+    """The worker that a session's cookie names; None if it is none. Says nothing of whether the cookie is genuine."""
+    found = _COOKIE.fullmatch(cookie)
+    return int(found[1]) if found else None
+
+
+def session_over() -> Problem:
+    return Problem(410, "session_over", "the session is over: judged, closed, or not used for too long; seed another")
+
+
+def _checked(output: Any) -> ToolOutput:
+    """Environments can return anything, and what follows relies on the text."""
+    if not isinstance(getattr(output, "text", None), str):
+        raise VerifierFault(f"the tool gave {type(output).__name__}, not a ToolOutput with a text")
+    return output  # type: ignore[no-any-return]
+
+
+_COOKIE = re.compile(r"([0-9]{1,6})\.([0-9a-f]{32})\.([0-9a-f]{64})")
+_SWEEP_SECONDS = 30.0
+_LAST_SECONDS = 5.0

@@ -1,0 +1,335 @@
+"""The contract's checks: an environment that keeps it passes, and each way to break it is found."""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rollforge as rf
+from rollforge.audit.contract import Check, check_env
+from rollforge.audit.schema import schema_problems, tool_problems
+from rollforge.envs.base import Limits, Tool
+from rollforge.envs.load import load_env
+from rollforge.registry import BUILT_IN
+from rollforge.serve.env_app import env_app
+from rollforge.serve.settings import Settings
+from tests.collect.parts import Script
+from tests.conformance.served import served
+
+ROWS = [{"prompt": f"Bring it to {goal}.", "goal": goal} for goal in (3, 5, 8)]
+LEFT: list[Any] = []
+
+
+async def checked(env: Any, **options: Any) -> dict[str, Check]:
+    try:
+        checks = await check_env(env, getattr(env, "name", "script"), **{"n": 3, "limits": Limits(5, 5), **options})
+    finally:
+        if hasattr(env, "aclose"):
+            await env.aclose()
+    return {check.name: check for check in checks}
+
+
+def failing(checks: dict[str, Check]) -> dict[str, Check]:
+    return {name: check for name, check in checks.items() if check.status == "fail"}
+
+
+class Count:
+    """Bring a counter to a goal."""
+
+    def reset(self) -> str:
+        self.count = 0
+        return "It is 0."
+
+    def add(self, by: int) -> int:
+        """Add to it."""
+        self.count += by
+        return self.count
+
+    def verify(self, reply: str, goal: int) -> dict[str, Any]:
+        return {"reward": float(self.count == goal), "distance": abs(self.count - goal)}
+
+    def solve(self, goal: int) -> Any:
+        yield "add", {"by": goal - 1}
+        yield "add", {"by": 1}
+        return "done"
+
+
+@pytest.mark.parametrize("name", BUILT_IN["env"])
+async def test_built_in_environments_keep_it(name: str) -> None:
+    checks = await checked(load_env(name))
+    assert {check.status for check in checks.values()} == {"pass"}, checks
+
+
+async def test_an_environment_with_tools_keeps_it() -> None:
+    checks = await checked(rf.env(Count, tasks=ROWS))
+    assert failing(checks) == {}
+    assert list(checks) == [
+        "tasks",
+        "tools",
+        "replies",
+        "reference",
+        "determinism",
+        "fields",
+        "isolation",
+        "clean-up",
+        "speed",
+    ]
+    assert "distance" in checks["fields"].says
+
+
+# One way to break it after the other.
+
+
+class SharedState(Count):
+    count = 0
+
+    def reset(self) -> str:
+        type(self).count = 0
+        return "It is 0."
+
+    def add(self, by: int) -> int:
+        """Add to it."""
+        type(self).count += by
+        return self.count
+
+
+class NotSolved(Count):
+    def solve(self, goal: int) -> Any:
+        yield "add", {"by": goal - 1}
+        return "done"
+
+
+class BrokenSolution(Count):
+    def solve(self, goal: int) -> Any:
+        raise LookupError("no way")
+
+
+class RewardsAnything(Count):
+    def verify(self, reply: str, goal: int) -> float:  # type: ignore[override]
+        return 1.0
+
+
+class RewardsTheWrong(Count):
+    def verify(self, reply: str, goal: int) -> float:  # type: ignore[override]
+        return 2.0 if "harbour" in reply else 1.0
+
+
+class FailsOnNothing(Count):
+    def verify(self, reply: str, goal: int) -> float:  # type: ignore[override]
+        return float(reply.split()[0] == "done")
+
+
+class NotANumber(Count):
+    def verify(self, reply: str, goal: int) -> float:  # type: ignore[override]
+        return 1.0 if reply == "done" else float("nan")
+
+
+class ByChance(Count):
+    def verify(self, reply: str, goal: int) -> dict[str, Any]:
+        return {"reward": float(self.count == goal), "luck": random.random()}
+
+
+class OtherStart(Count):
+    def reset(self) -> str:
+        super().reset()
+        return f"It is {random.random()}."
+
+
+class NowAndThen(Count):
+    def verify(self, reply: str, goal: int) -> dict[str, Any]:
+        return {"reward": float(self.count == goal), **({"length": len(reply)} if reply else {})}
+
+
+class TwoTypes(Count):
+    def verify(self, reply: str, goal: int) -> dict[str, Any]:
+        return {"reward": float(self.count == goal), "said": reply or 0}
+
+
+class LeavesThreads(Count):
+    def reset(self) -> str:
+        LEFT.append(event := threading.Event())
+        threading.Thread(target=event.wait, name="left-behind", daemon=True).start()
+        return super().reset()
+
+
+class LeavesFiles(Count):
+    def reset(self) -> str:
+        Path(tempfile.mkdtemp()).joinpath("state").write_text("0")
+        return super().reset()
+
+
+class LeavesOpen(Count):
+    def reset(self) -> str:
+        LEFT.append(open("/dev/null"))
+        return super().reset()
+
+
+class CannotClose(Count):
+    def close(self) -> None:
+        raise OSError("busy")
+
+
+class Hangs(Count):
+    def verify(self, reply: str, goal: int) -> float:  # type: ignore[override]
+        time.sleep(0 if reply else 60)
+        return float(reply == "done")
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Any:
+    yield
+    while LEFT:
+        one = LEFT.pop()
+        one.set() if isinstance(one, threading.Event) else one.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "says"),
+    [
+        (SharedState, "isolation", "beside task"),
+        (NotSolved, "reference", "below full marks: task 0: 0"),
+        (BrokenSolution, "reference", "solve() failed at task 0: LookupError: no way"),
+        (RewardsAnything, "reference", "an empty reply gets as much on all 3 tasks"),
+        (RewardsTheWrong, "reference", "nonsense, task 0: 2"),
+        (FailsOnNothing, "replies", "an empty reply, task 0: verifier_fault in verify: IndexError"),
+        (NotANumber, "replies", "not finite"),
+        (ByChance, "determinism", "'luck'"),
+        (OtherStart, "determinism", "It is 0."),
+        (NowAndThen, "fields", "length in"),
+        (TwoTypes, "fields", "said is number and text"),
+        (LeavesThreads, "clean-up", "threads more, 'left-behind' among them"),
+        (LeavesFiles, "clean-up", "files more in the working folder or the temporary one"),
+        (LeavesOpen, "clean-up", "open files more"),
+        (CannotClose, "clean-up", "closing failed: task 0: OSError: busy"),
+    ],
+)
+async def test_what_breaks_it_is_found(target: type, name: str, says: str) -> None:
+    checks = await checked(rf.env(target, tasks=ROWS, inline=True))
+    failed = failing(checks)
+    assert name in failed, checks
+    assert says in failed[name].says
+    assert failed[name].remedy
+
+
+async def test_a_verifier_that_hangs_is_cut_off() -> None:
+    checks = await checked(rf.env(Hangs, tasks=ROWS[:1]), n=1, limits=Limits(1, 0.2))
+    assert "timeout in verify" in failing(checks)["replies"].says
+
+
+def double() -> Any:
+    return [ROWS[0], ROWS[1], ROWS[0]]
+
+
+def unsteady() -> Any:
+    return [{"prompt": f"{random.random()}", "goal": 1}]
+
+
+def breaks_off() -> Any:
+    yield ROWS[0]
+    raise OSError("gone")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "says"),
+    [
+        (double, "task 2 is task 0 again"),
+        (unsteady, "another reading gave other tasks"),
+        (breaks_off, "OSError: gone"),
+        ([], "there are none"),
+        ([*ROWS, {"goal": 1}], "1 of 4 cannot be used"),
+        ("nowhere.jsonl", "nowhere.jsonl"),
+    ],
+)
+async def test_tasks(tasks: Any, says: str) -> None:
+    checks = await checked(rf.env(Count, tasks=tasks, inline=True))
+    assert says in failing(checks)["tasks"].says
+
+
+async def test_without_a_reference_its_check_is_skipped_and_sessions_are_still_compared() -> None:
+    class Plain(Count):
+        solve = None  # type: ignore[assignment]
+
+    class PlainShared(SharedState):
+        solve = None  # type: ignore[assignment]
+
+    checks = await checked(rf.env(Plain, tasks=ROWS, inline=True))
+    assert checks["reference"].status == "skip"
+    assert failing(checks) == {}
+    assert "isolation" in failing(await checked(rf.env(PlainShared, tasks=ROWS, inline=True)))
+
+
+async def test_an_environment_by_hand_with_tasks_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    script = Script(
+        tools=[Tool("look", "Look."), Tool("look", "Again."), Tool("no good", "", {"type": "object"}), Tool("run", "x")]
+    )
+    checks = await checked(script, tasks=file)
+    failed = failing(checks)
+    assert list(failed) == ["tools"]
+    for part in ("'look' is declared twice", "'no good': model servers take names", "'no good' has no description"):
+        assert part in failed["tools"].says
+    assert script.opened == script.closed > 0
+    assert "no tasks of its own" in failing(await checked(script))["tasks"].says
+
+
+async def test_a_session_that_does_not_open_is_told(tmp_path: Path) -> None:
+    async def opening() -> None:
+        raise OSError("no room")
+
+    file = tmp_path / "tasks.jsonl"
+    file.write_text('{"prompt": "a"}\n')
+    checks = await checked(Script(opening=opening), tasks=file)
+    assert "verifier_fault in open: OSError: no room" in failing(checks)["opening"].says
+    assert {check.status for name, check in checks.items() if name not in ("tasks", "opening")} == {"skip"}
+
+
+@pytest.mark.parametrize(("target", "expected"), [(Count, []), (SharedState, ["isolation"]), (NotANumber, ["replies"])])
+async def test_an_environment_behind_http(tmp_path: Path, target: type, expected: list[str]) -> None:
+    class Served(target):  # type: ignore[misc, valid-type]
+        solve = None
+
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    local = rf.env(Served, inline=True)
+    async with served(env_app(local, "count", Settings())) as url:
+        checks = await checked(load_env(url), tasks=file)
+    assert list(failing(checks)) == expected, checks
+    assert checks["reference"].status == "skip"
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        ({"type": "object", "properties": {"a": {"type": "int"}}}, "parameters.a has the type 'int'"),
+        ({"type": "object", "properties": {"a": {}}, "required": ["b"]}, "requires 'b'"),
+        ({"type": "object", "properties": []}, "properties is list"),
+        ({"type": "object", "required": "a"}, "required is no list"),
+        ({"type": "object", "properties": {"a": {"$ref": "#/$defs/B"}}, "$defs": {}}, "leads nowhere"),
+        ({"type": "object", "properties": {"a": {"$ref": "http://x/y"}}}, "leads nowhere"),
+        ({"type": "object", "properties": {"a": {"enum": []}}}, "enum is no list"),
+        ({"type": "object", "properties": {"a": {"anyOf": []}}}, "a.anyOf is NoneType"),
+        ({"type": "object", "properties": {"a": {"type": ["string", "nil"]}}}, "'nil'"),
+        ({"type": "object", "properties": {"a": {"type": "array", "items": 3}}}, "a.items is int"),
+    ],
+)
+def test_schemas(schema: Any, problem: str) -> None:
+    assert any(problem in found for found in schema_problems(schema)), list(schema_problems(schema))
+
+
+def test_schemas_of_real_tools_are_fine() -> None:
+    tree = {
+        "type": "object",
+        "properties": {"next": {"$ref": "#/$defs/T"}},
+        "$defs": {"T": {"anyOf": [{"$ref": "#/$defs/T"}, True]}},
+    }
+    assert list(schema_problems(tree)) == []
+    for name in BUILT_IN["env"]:
+        assert list(tool_problems(load_env(name).tools)) == []  # type: ignore[attr-defined]

@@ -1,0 +1,125 @@
+"""`rollforge reverify` as a person meets it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.collect.parts import rows
+from tests.stats.made import made, write
+
+ROLLFORGE = str(Path(sys.executable).parent / "rollforge")
+
+VERIFIERS = """
+import pathlib, time
+import rollforge as rf
+
+@rf.env(inline=True)
+def strict(reply: str) -> float:
+    return float(reply == "4")
+
+@rf.env(inline=True)
+def lenient(reply: str) -> float:
+    return float("4" in reply)
+
+@rf.env
+def slow(reply: str) -> float:
+    pathlib.Path(f"begun-{reply}").touch()
+    time.sleep(0.2)
+    return 1.0
+
+@rf.env(inline=True)
+def broken(reply: str) -> float:
+    raise ValueError("no \\x1b[31mbox")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "verifiers.py").write_text(VERIFIERS)
+    write(
+        tmp_path / "run/rollouts.jsonl",
+        [made(1.0, 0, reply="4"), made(0.0, 1, reply="it is 4\x1b[2J"), made(0.0, 2, reply="5")],
+    )
+    return tmp_path
+
+
+def reverify(folder: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([ROLLFORGE, "reverify", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_the_same_verifier_changes_nothing(folder: Path) -> None:
+    said = reverify(folder, "run", "--env", "verifiers.py:strict", "--fail-on-change").stdout
+    assert "3 rollouts verified again, 0 could not be" in said
+    assert "3 agree, 0 rose" in said
+    assert "run-reverified" in said
+    assert len(rows(folder / "run-reverified/rollouts.jsonl")) == 3
+
+
+def test_another_one_says_who_flipped(folder: Path) -> None:
+    arguments = ["run", "--env", "verifiers.py:lenient", "--out", "new", "--diff", "--fail-on-change"]
+    said = reverify(folder, *arguments, status=1).stdout
+    for part in ("1 rose (1 to solved)", "Spearman", "Kendall", "pass@k", "Rose: 1", "it is 4\\x1b[2J", "Preference pairs"):
+        assert part in said
+    assert "\x1b" not in said
+    # Finished: asked again it only prints.
+    assert reverify(folder, *arguments[:-1]).stdout == said
+
+
+def test_as_json(folder: Path) -> None:
+    found: Any = json.loads(reverify(folder, "run", "--env", "verifiers.py:lenient", "--json").stdout)
+    assert (found["verified"], found["failed"], found["up"], found["stopped"]) == (3, 0, 1, None)
+    assert found["pairs"]["total"] == 0
+    assert found["raised"][0]["before"] == 0.0
+
+
+def test_what_cannot_be_verified_fails_the_command(folder: Path) -> None:
+    done = reverify(folder, "run", "--env", "verifiers.py:broken", status=1)
+    assert "3 could not be" in done.stdout
+    assert "3 not verified: verifier_fault in verify: ValueError: no" in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing", "--env", "verifiers.py:strict"], "there is no nothing"),
+        (["run", "--env", "verifiers.py:strikt"], "did you mean strict"),
+        (["run", "--env", "verifiers.py:strict", "--out", "run"], "where the rollouts are"),
+        (["run", "--env", "verifiers.py:strict", "--concurrency", "0"], "concurrency"),
+        (["run"], "--env"),
+    ],
+)
+def test_wrong_requests(folder: Path, arguments: list[str], message: str) -> None:
+    done = reverify(folder, *arguments, status=2)
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_ended_in_the_middle_it_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "verifiers.py").write_text(VERIFIERS)
+    write(tmp_path / "run/rollouts.jsonl", [made(0.0, task, reply=str(task)) for task in range(12)])
+    command = [ROLLFORGE, "reverify", "run", "--env", "verifiers.py:slow", "--out", "new", "--concurrency", "2"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + 60
+        while not (tmp_path / "begun-3").exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.005)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == (130 if number is signal.SIGINT else -9)
+    before = (tmp_path / "new/rollouts.jsonl").read_bytes()
+    assert 2 <= before.count(b"\n") < 12
+    found = json.loads(reverify(tmp_path, *command[2:], "--json").stdout)
+    assert (found["verified"], found["up"]) == (12, 12)
+    after = rows(tmp_path / "new/rollouts.jsonl")
+    assert sorted(row["_ng_task_index"] for row in after) == list(range(12))

@@ -1,0 +1,98 @@
+"""`rollforge test` as a person meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROLLFORGE = str(Path(sys.executable).parent / "rollforge")
+
+GOOD = """
+import rollforge as rf
+
+ROWS = [{"prompt": "2+2?", "answer": "4"}, {"prompt": "2+3?", "answer": "5"}]
+
+@rf.env(tasks=ROWS, solve=lambda answer: answer, inline=True)
+def good(reply: str, answer: str) -> float:
+    return float(reply == answer)
+
+@rf.env(tasks=[{"prompt": "2+2?", "answer": "4"}], solve=lambda answer: answer, inline=True)
+def bad(reply: str, answer: str) -> float:
+    return float(reply[0] == "\\x1b[31m")
+"""
+
+
+def check(folder: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([ROLLFORGE, "test", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(GOOD)
+    return tmp_path
+
+
+def test_an_environment_that_keeps_its_contract(folder: Path) -> None:
+    said = check(folder, "mine.py:good").stdout
+    assert "ok    reference" in said
+    assert "skip  tests" in said
+    assert said.splitlines()[-1] == "mine.py:good: 9 passed, 0 failed, 1 skipped"
+
+
+def test_one_that_does_not(folder: Path) -> None:
+    done = check(folder, "mine.py:bad", status=1)
+    assert "FAIL  replies" in done.stdout
+    assert "IndexError" in done.stdout
+    assert "-> a verifier has a verdict on whatever a policy says" in done.stdout
+    found = json.loads(check(folder, "mine.py:bad", "--json", status=1).stdout)
+    assert found["passed"] is False
+    by_name = {one["name"]: one for one in found["checks"]}
+    assert by_name["replies"]["status"] == "fail"
+    assert by_name["tools"] == {"name": "tools", "status": "pass", "says": "none", "remedy": ""}
+
+
+def test_its_own_suite_is_run_and_nobody_elses(folder: Path) -> None:
+    (folder / "test_other.py").write_text("def test_not_run(): assert False\n")
+    (folder / "tests").mkdir()
+    (folder / "tests/test_mine.py").write_text("def test_it(): assert True\n")
+    assert "ok    tests        test_mine.py: 1 passed" in check(folder, "mine.py:good").stdout
+    (folder / "test_mine_more.py").write_text("def test_it(): assert 1 + 1 == 3, '\\x1b[2J'\n")
+    said = check(folder, "mine.py:good", status=1).stdout
+    assert "FAIL  tests" in said
+    assert "1 + 1" in said
+    assert "\x1b" not in said
+    assert check(folder, "mine.py:good", "--no-suite").returncode == 0
+
+
+def test_the_suite_of_a_package(tmp_path: Path) -> None:
+    package = tmp_path / "pack"
+    package.mkdir()
+    (package / "__init__.py").write_text(GOOD)
+    (package / "test_anything.py").write_text("def test_it(): assert True\n")
+    assert "test_anything.py: 1 passed" in check(tmp_path, "pack:good").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.py"], "there is no file"),
+        (["mine.py:goood"], "did you mean good"),
+        (["mine.py:good", "--set", "x"], "key=value"),
+    ],
+)
+def test_wrong_requests(folder: Path, arguments: list[str], message: str) -> None:
+    assert message in check(folder, *arguments, status=2).stderr
+
+
+def test_options_and_tasks_from_a_file(folder: Path) -> None:
+    (folder / "rows.jsonl").write_text('{"prompt": "1+1?", "answer": "2"}\n')
+    assert "tasks        1, all different" in check(folder, "mine.py:good", "--tasks", "rows.jsonl").stdout
+    assert "tasks        50, all different" in check(folder, "arithmetic", "--set", "n=50", "-n", "2").stdout
+    assert "FAIL  tasks" in check(folder, "arithmetic", "--set", "level=impossible", status=1).stdout

@@ -1,0 +1,389 @@
+"""Server code in the shape of NeMo Gym's, in our process: loaded, called as a trainer and as an agent would, tested."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+import rollforge.nemo.test as ng_test
+from rollforge.envs.base import ToolCall
+from rollforge.envs.remote import RemoteEnv
+from rollforge.errors import JudgeFault, UserError
+from rollforge.nemo import compat_path
+from rollforge.nemo.servers import Servers, load_server, theirs
+from rollforge.records.items import Json, Response
+from rollforge.records.task import Task, task_from_row
+from rollforge.serve.model_app import model_app
+from rollforge.serve.settings import Settings
+
+from ..serve.live import serving
+
+HERE = Path(__file__).parent / "servers"
+RESOURCES = HERE / "resources_servers"
+SAMPLES = sorted(path.parent.name for path in RESOURCES.glob("*/app.py"))
+
+
+def example(name: str, **more: Any) -> Json:
+    line = (RESOURCES / name / "data" / "example.jsonl").read_text().splitlines()[0]
+    return {**json.loads(line), **more}
+
+
+def task(name: str, *tools: str, **more: Any) -> Task:
+    """The first example, with tools that take anything."""
+    row = example(name, **more)
+    row["responses_create_params"]["tools"] = [{"type": "function", "name": tool, "parameters": {}} for tool in tools]
+    return task_from_row(row)
+
+
+def said(text: str) -> Response:
+    return {"output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}]}
+
+
+def called(name: str, **arguments: Any) -> Any:
+    return {"type": "function_call", "call_id": "c1", "name": name, "arguments": json.dumps(arguments)}
+
+
+async def post(app: Any, path: str, row: Json, **more: Any) -> Any:
+    return await theirs("_calls").call(app, "POST", path, "http://here", json=row, **more)
+
+
+def write(directory: Path, app: str, **files: str) -> Path:
+    directory.mkdir(parents=True)
+    (directory / "app.py").write_text(app)
+    for name, text in files.items():
+        (directory / name.replace("_txt", ".txt")).write_text(text)
+    return directory
+
+
+SERVER = """
+from nemo_gym.base_resources_server import *
+from nemo_gym.base_resources_server import BaseVerifyRequest, BaseVerifyResponse, SimpleResourcesServer
+
+class Server(SimpleResourcesServer):
+    async def verify(self, body: BaseVerifyRequest) -> BaseVerifyResponse:
+        return BaseVerifyResponse(**body.model_dump(), reward=REWARD)
+"""
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_sample_passes(name: str) -> None:
+    lines: list[str] = []
+    assert ng_test.test_server(RESOURCES / name, lines.append) == 0
+    assert "pass  sessions are kept apart" in lines
+
+
+async def test_a_tool_server_is_an_environment() -> None:
+    async with serving(load_server(RESOURCES / "weather_tool", {"degrees": 31}, name="weather")) as url:
+        env = RemoteEnv(url)
+        async with env.open(task("weather_tool", "get_weather")) as session:
+            output = await session.call(ToolCall("get_weather", {"city": "Oslo"}))
+            assert json.loads(output.text) == {"city": "Oslo", "degrees": 31}
+            failed = await session.call(ToolCall("get_weather", {"city": "Atlantis"}))
+            assert "Atlantis has no weather" in failed.text  # the model sees what went wrong
+            assert (await session.verify({"output": [called("get_weather", city="Oslo")]})).reward == 1.0
+        await env.aclose()
+
+
+async def test_sessions_do_not_see_each_other() -> None:
+    async with serving(load_server(RESOURCES / "counter", {})) as url:
+        env = RemoteEnv(url)
+        rows = [task("counter", "increment", initial_count=start, expected_count=start + 5) for start in (1, 100)]
+        async with env.open(rows[0]) as one, env.open(rows[1]) as other:
+            await one.call(ToolCall("increment", {"count": 5}))
+            assert (await other.verify(said(""))).reward == 0.0
+            assert (await one.verify(said(""))).reward == 1.0
+        await env.aclose()
+
+
+async def test_a_forged_cookie_is_a_new_session() -> None:
+    app = load_server(RESOURCES / "counter", {}, name="counter")
+    seeded = await post(app, "/seed_session", example("counter", initial_count=7))
+    [(cookie, found)] = seeded.cookies.items()
+    value, _, signature = found.value.rpartition(".")
+    assert (await (await post(app, "/get", {}, cookies=seeded.cookies)).json()) == {"count": 7}
+    for forged in (f"{value}.{signature[::-1]}", f"{value[:-4]}AAAA.{signature}", value, "", "é", "a.b.c", f".{signature}"):
+        answer = await post(app, "/get", {}, headers={"Cookie": f"{cookie}={forged}".encode().decode("latin-1")})
+        assert (answer.status, await answer.json()) == (200, {"count": 0})
+
+
+async def test_instances_have_their_own_configuration_and_state() -> None:
+    servers = Servers()
+    apps = [load_server(RESOURCES / "weather_tool", {"degrees": n}, name=f"w{n}", servers=servers) for n in (1, 2)]
+    answers = [await (await post(app, "/get_weather", {"city": "Rome"})).json() for app in apps]
+    assert [answer["degrees"] for answer in answers] == [1, 2]
+
+
+async def test_modules_of_one_name_do_not_meet(tmp_path: Path) -> None:
+    """Two servers with a `utils` of their own, and two roots with a server of one name."""
+    for name, tool in (("planner", "plan_add"), ("workplace", "mail_add"), ("planner", "plan_add")):
+        app = load_server(RESOURCES / name, {})
+        cookies = (await post(app, "/seed_session", example(name))).cookies
+        answer = await (await post(app, f"/{tool}", {"text": "a"}, cookies=cookies)).json()
+        assert answer["output"].startswith("1 ")
+    assert "utils" not in sys.modules
+    rewards = []
+    for root in ("one", "two"):
+        directory = write(
+            tmp_path / root / "resources_servers" / "twin", SERVER.replace("REWARD", str(len(root) + len(rewards)))
+        )
+        app = load_server(directory, {})
+        answer = await post(app, "/verify", {**example("letters"), "response": WHOLE})
+        rewards.append((await answer.json())["reward"])
+    assert rewards == [3.0, 4.0]
+
+
+WHOLE = {
+    "id": "r",
+    "created_at": 0,
+    "model": "m",
+    "object": "response",
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+    **said("\\boxed{A}"),
+}
+WHOLE["output"][0]["id"] = "m1"  # type: ignore[index]
+
+
+def judged(**more: Any) -> Json:
+    judge = {"type": "responses_api_models", "name": "judge"}
+    return {"judge_model_server": judge, "judge_responses_create_params": {"input": []}, **more}
+
+
+async def test_a_judge_in_the_same_process_needs_no_socket() -> None:
+    servers = Servers()
+    load_server(HERE / "responses_api_models" / "parrot_model", {"text": "yes"}, name="judge", servers=servers)
+    app = load_server(RESOURCES / "judged", judged(), servers=servers)
+    answer = await (await post(app, "/verify", {**example("judged"), "response": WHOLE})).json()
+    assert (answer["reward"], answer["judged"]) == (1.0, "yes")
+
+
+async def test_a_judge_elsewhere_is_called_over_http_and_its_failure_is_no_reward() -> None:
+    parrot = load_server(HERE / "responses_api_models" / "parrot_model", {"text": "no"}, name="judge")
+    async with serving(parrot) as url:
+        host, port = url.removeprefix("http://").split(":")
+        at = {"judge": {"responses_api_models": {"parrot_model": {"host": host, "port": int(port)}}}}
+        async with serving(load_server(RESOURCES / "judged", judged(), servers=Servers(at))) as served:
+            env = RemoteEnv(served)
+            async with env.open(task("judged")) as session:
+                assert (await session.verify(said("Rome"))).reward == 0.0
+            await env.aclose()
+    async with serving(load_server(RESOURCES / "judged", judged(), servers=Servers())) as served:
+        env = RemoteEnv(served)
+        async with env.open(task("judged")) as session:
+            with pytest.raises(JudgeFault, match="judge"):
+                await session.verify(said("Rome"))
+        await env.aclose()
+
+
+async def test_own_routes_middleware_and_components() -> None:
+    app = load_server(RESOURCES / "multireward", {})
+    response = {**WHOLE, "output": [called("search"), called("look")]}
+    answer = await post(app, "/verify", {**example("multireward"), "response": response})
+    row = await answer.json()
+    assert (row["reward"], row["reward_components"]) == (0.5, {"named": 0.5, "alone": 0.0})
+    assert float(answer.headers["X-Seconds"]) > 0
+    listed = await theirs("_calls").call(app, "GET", "/objectives", "http://here")
+    assert await listed.json() == ["named", "alone"]
+
+
+async def test_own_metrics_and_reverify_mode() -> None:
+    app = load_server(RESOURCES / "letters", {})
+    rows = [
+        {"reward": reward, "extracted_answer": answer, "subject": "art", "_ng_task_index": at, "_ng_rollout_index": run}
+        for at, run, reward, answer in ((0, 0, 1.0, "A"), (0, 1, 0.0, "B"), (1, 0, 0.0, None), (1, 1, 0.0, "B"))
+    ]
+    found = await (await post(app, "/aggregate_metrics", {"verify_responses": rows})).json()
+    assert found["key_metrics"] == {"pass@2/accuracy": 50.0}
+    assert found["agent_metrics"]["pass@1[avg-of-2]/no_answer"] == 25.0
+    assert found["agent_metrics"]["art/majority@1/accuracy"] == 50.0
+    assert found["agent_metrics"]["mean/reward"] == 0.25
+    assert [group["attempts"] for group in found["group_level_metrics"]] == [2, 2]
+    mode = await theirs("_calls").call(app, "GET", "/reverify_mode", "http://here")
+    assert await mode.json() == "stateless"
+
+
+async def test_a_server_that_is_played_step_by_step() -> None:
+    async with serving(load_server(RESOURCES / "guess", {})) as url:
+        env = RemoteEnv(url)
+        async with env.open(task("guess", secret=13)) as session:
+            step: Any = session.step  # type: ignore[attr-defined]
+            hinted = await step({"output": [called("hint")]})
+            assert json.loads(hinted.outputs[0][1]) == {"hint": 1}
+            assert not (await step(said("7"))).terminated
+            last = await step(said("13"))
+            assert (last.terminated, last.reward) == (True, 1.0)
+        await env.aclose()
+
+
+async def test_their_agent_their_environment_our_model() -> None:
+    """A whole rollout in one process: the agent reaches itself, the environment and the model without a socket."""
+    asked: list[Any] = []
+
+    async def model(request: Any, /) -> Any:
+        asked.append(request.params["input"])
+        return {"output": [called("increment", count=3)]} if len(asked) == 1 else said("Done.")
+
+    servers = Servers()
+    servers.applications["policy"] = model_app(model, "policy", Settings())
+    load_server(RESOURCES / "counter", {}, name="counter", servers=servers)
+    block = {
+        "resources_server": {"type": "resources_servers", "name": "counter"},
+        "model_server": {"type": "responses_api_models", "name": "policy"},
+    }
+    agent = load_server(HERE / "responses_api_agents" / "patient_agent", block, name="patient", servers=servers)
+    answer = await post(agent, "/run", example("counter", initial_count=2, expected_count=5))
+    row = await answer.json()
+    assert (answer.status, row["reward"]) == (200, 1.0)
+    assert [item["type"] for item in row["response"]["output"]] == ["function_call", "function_call_output", "message"]
+    assert len(asked) == 2
+
+
+async def test_a_model_server_speaks_all_three_dialects() -> None:
+    app = load_server(HERE / "responses_api_models" / "parrot_model", {"text": "Hello."}, name="parrot")
+    messages = [{"role": "user", "content": "Hi"}]
+    given = await (await post(app, "/v1/responses", {"input": "Hi"})).json()
+    assert given["output"][0]["content"][0]["text"] == "Hello."
+    chat = await (await post(app, "/v1/chat/completions", {"messages": messages})).json()
+    assert chat["choices"][0]["message"]["content"] == "Hello."
+    anthropic = await (await post(app, "/v1/messages", {"model": "p", "max_tokens": 5, "messages": messages})).json()
+    assert anthropic["content"][0]["text"] == "Hello."
+    streamed = await (await post(app, "/v1/responses", {"input": "Hi", "stream": True})).text()
+    assert "event: response.completed" in streamed
+    assert (await post(app, "/v1/responses", {"input": 7})).status == 422
+
+
+async def test_the_gate_is_in_front_of_others_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVER_TOKEN", "open sesame")
+    settings = Settings(token_env="SERVER_TOKEN", max_body_mb=0.001)
+    servers = Servers()
+    app = load_server(RESOURCES / "counter", {}, name="counter", servers=servers, settings=settings)
+    async with serving(app) as url, aiohttp.ClientSession() as client:
+        async with client.post(f"{url}/seed_session", json=example("counter")) as answer:
+            assert answer.status == 401
+        headers = {"Authorization": "Bearer open sesame"}
+        async with client.post(f"{url}/seed_session", json=example("counter"), headers=headers) as answer:
+            assert answer.status == 200
+            assert answer.headers["X-Request-Id"]
+        async with client.post(f"{url}/seed_session", data=b"x" * 2000, headers=headers) as answer:
+            assert answer.status == 413
+        async with client.get(f"{url}/health") as answer:
+            assert (await answer.json()) == {"status": "ok"}
+    inside = await servers.client().post(server_name="counter", url_path="/seed_session", json=example("counter"))
+    assert inside.status == 200
+
+
+async def test_an_unusable_body_is_refused_not_a_crash() -> None:
+    app = load_server(RESOURCES / "letters", {})
+    for row in (
+        {},
+        {"response": None},
+        {**example("letters"), "response": {"output": "x"}},
+        {"responses_create_params": []},
+    ):
+        assert (await post(app, "/verify", row)).status == 422
+    half = {**WHOLE, "output": [{**said("x")["output"][0], "id": "m", "prompt_token_ids": [1]}]}
+    answer = await post(app, "/verify", {**example("letters"), "response": half})
+    assert answer.status == 422
+    assert "generation_token_ids" in await answer.text()
+
+
+async def test_token_ids_and_unknown_fields_come_through() -> None:
+    app = load_server(RESOURCES / "letters", {})
+    tokens = {"prompt_token_ids": [1], "generation_token_ids": [2], "generation_log_probs": [-0.5]}
+    item = {**WHOLE["output"][0], **tokens, "future": {"field": 1}}  # type: ignore[index]
+    other = {"type": "web_search_call", "id": "ws", "status": "completed", "action": {"query": "q"}}
+    row = {**example("letters"), "response": {**WHOLE, "output": [other, item], "more": True}}
+    found = await (await post(app, "/verify", row)).json()
+    assert found["response"]["more"] is True
+    assert found["response"]["output"][0] == other
+    assert {key: found["response"]["output"][1][key] for key in (*tokens, "future")} == {**tokens, "future": {"field": 1}}
+    assert found["subject"] == "art"  # the server's own class keeps what it does not know
+
+
+@pytest.mark.parametrize(
+    ("app", "files", "message"),
+    [
+        ("import not_there_at_all", {"requirements_txt": "-e nemo-gym[dev] @ ../../\nnot-there-at-all==1.2\n"}, "1.2'"),
+        ("import not_there_at_all", {}, "pip install 'not_there_at_all'"),
+        ("import nemo_gym.sandbox", {}, "does not provide"),
+        ("x = 1", {}, "defines no server"),
+        ("1 / 0", {}, "ZeroDivisionError"),
+        (SERVER + "    def setup_webserver(self): raise OSError('no disk')\n", {}, "no disk"),
+        (SERVER + "    config: int\n", {}, "is not a class of configuration"),
+    ],
+)
+def test_a_server_that_does_not_load_says_why(tmp_path: Path, app: str, files: dict[str, str], message: str) -> None:
+    directory = write(tmp_path / "resources_servers" / "broken", app.replace("REWARD", "1"), **files)
+    with pytest.raises(UserError, match=message):
+        load_server(directory, {})
+
+
+def test_a_configuration_that_does_not_fit_names_the_field_and_no_value() -> None:
+    with pytest.raises(UserError, match="judge_model_server: Field required") as raised:
+        load_server(RESOURCES / "judged", {"judge_prompt_fpath": ["secret"]}, name="j")
+    assert "secret" not in str(raised.value)
+    with pytest.raises(UserError, match="there is no"):
+        load_server(RESOURCES / "nowhere", {})
+
+
+@pytest.mark.parametrize(
+    ("reward", "rows", "finding"),
+    [
+        ("float('nan')", 5, "not a finite number"),
+        ("1 / 0", 5, "ZeroDivisionError"),
+        ("1.0", 4, "has 4 rows"),
+    ],
+)
+def test_findings(tmp_path: Path, reward: str, rows: int, finding: str) -> None:
+    directory = write(tmp_path / "resources_servers" / f"bad{rows}", SERVER.replace("REWARD", reward))
+    (directory / "data").mkdir()
+    (directory / "data" / "example.jsonl").write_text((json.dumps(example("letters")) + "\n") * rows)
+    lines: list[str] = []
+    assert ng_test.test_servers(tmp_path, lines.append) == 1
+    assert any(line.startswith("fail") and finding in line for line in lines), lines
+    assert "0 of 1 passed" in lines[-1]
+
+
+def test_its_own_failing_suite_is_shown(tmp_path: Path) -> None:
+    directory = write(tmp_path / "resources_servers" / "doubtful", SERVER.replace("REWARD", "1.0"))
+    (directory / "tests").mkdir()
+    (directory / "tests" / "test_app.py").write_text("from app import Server\ndef test(): assert Server is None\n")
+    lines: list[str] = []
+    assert ng_test.test_server(directory, lines.append) == 1
+    assert "assert Server is None" in lines[0]
+    with pytest.raises(UserError, match="resources_servers"):
+        ng_test.test_servers(tmp_path / "empty")
+
+
+PROBE = """
+import sys
+sys.path.insert(0, {place!r})
+import rollforge.nemo
+rollforge.nemo.activate(ours={ours})
+import nemo_gym
+print(nemo_gym.__file__)
+"""
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_an_installed_nemo_gym_wins_unless_told(tmp_path: Path, ours: bool) -> None:
+    (tmp_path / "nemo_gym").mkdir()
+    (tmp_path / "nemo_gym" / "__init__.py").write_text("")
+    code = PROBE.format(place=str(tmp_path), ours=ours)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=os.sep)
+    assert done.stdout.startswith(compat_path() if ours else str(tmp_path))
+    assert ("NeMo Gym is installed" in done.stderr) is not ours
+
+
+def test_it_is_only_there_when_asked_for() -> None:
+    code = "import rollforge, rollforge.nemo; import nemo_gym"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=os.sep)
+    assert "No module named 'nemo_gym'" in done.stderr
