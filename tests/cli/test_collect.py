@@ -176,7 +176,10 @@ def test_yaml_and_options_alike(tmp_path: Path) -> None:
         (["arithmetic", "-m", "scriptd:perfect"], "unknown model 'scriptd'; did you mean scripted?"),
         (["arithmetic", "-m", "scripted:prefect"], "unknown scripted policy 'prefect'; did you mean perfect?"),
         (["arithmetic", "-m", "tiny", "--set", "repeat=3"], "unknown key 'repeat'; did you mean repeats?"),
-        (["arithmetic", "-m", "tiny", "--set", "agent.turns=3"], "unknown option of the agent tool_loop 'turns'; did you mean max_turns?"),
+        (
+            ["arithmetic", "-m", "tiny", "--set", "agent.turns=3"],
+            "unknown option of the agent tool_loop 'turns'; did you mean max_turns?",
+        ),
         (["arithmetic", "-m", "tiny", "--set", "env.levle=hard"], "unknown task option 'levle'; did you mean level?"),
         (["arithmetic", "-m", "tiny", "--set", "repeats"], "'repeats' is not of the form key=value"),
         (["arithmetic", "-m", "tiny", "--concurrency", "0"], "concurrency: Input should be greater than or equal to 1"),

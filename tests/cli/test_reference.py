@@ -22,6 +22,8 @@ VERBS = (
     ["curate"],
     ["reverify"],
     ["test"],
+    ["audit"],
+    ["validate"],
     ["serve"],
     ["env", "list"],
     ["env", "show"],

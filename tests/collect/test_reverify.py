@@ -292,6 +292,28 @@ async def test_what_cannot_be_judged_is_a_failure_not_a_zero(
     assert (tries.count("odd"), row["rollforge"]["reverified"]["attempts"]) == (1 + retried, 1 + retried)
 
 
+async def test_rows_that_lost_their_fields_are_joined_with_their_tasks(tmp_path: Path) -> None:
+    prompts = [{"input": [{"role": "user", "content": [{"type": "input_text", "text": text}]}]} for text in "abc"]
+    stored = [made(params=params, reward=0.0, output=[assistant("4")], fields={"answer": "gone"}) for params in prompts]
+    source = written(tmp_path / "a", *stored)
+    (tmp_path / "tasks.jsonl").write_text('{"prompt": "a", "answer": "4"}\n{"prompt": "b", "answer": "5"}\n')
+
+    @rf.env(inline=True)
+    def judged(reply: str, answer: str) -> float:
+        return float(reply == answer)
+
+    done = await again(source, judged, tmp_path / "b", tasks=tmp_path / "tasks.jsonl")
+    assert (done.verified, done.kept) == (2, 1)
+    assert sorted((row["answer"], row["reward"]) for row in rows(tmp_path / "b" / "rollouts.jsonl")) == [
+        ("4", 1.0),
+        ("5", 0.0),
+        ("gone", 0.0),
+    ]
+    (tmp_path / "tasks.jsonl").write_text('{"prompt": "a", "answer": "4"}\n{"prompt": "a", "answer": "5"}\n')
+    with pytest.raises(UserError, match="two tasks with the prompt 'a'"):
+        await again(source, judged, tmp_path / "c", tasks=tmp_path / "tasks.jsonl")
+
+
 async def test_a_service_that_is_down_ends_it(tmp_path: Path) -> None:
     def down(reply: str) -> float:
         raise InfraFault("connection refused")

@@ -19,7 +19,7 @@ import rollforge as rf
 from rollforge.envs.base import Env, Session, Tool, ToolCall, ToolOutput, Verdict, verdict
 from rollforge.envs.remote import RemoteEnv
 from rollforge.errors import InfraFault, RolloutError
-from rollforge.records.items import Response, assistant, final_text, user
+from rollforge.records.items import Response, assistant, final_text, function_call, function_call_output, user
 from rollforge.records.rows import BadLine
 from rollforge.records.task import Task, task_from_row
 from rollforge.registry import BUILT_IN
@@ -130,6 +130,8 @@ def local(make: Callable[[], Any], solution: Any = ()) -> Form:
 def built_in(name: str) -> Form:
     @asynccontextmanager
     async def made() -> AsyncIterator[Any]:
+        if name == "reasoning_gym":
+            pytest.importorskip("reasoning_gym")
         env: Any = rf.load_env(name)
         try:
             yield env
@@ -203,10 +205,28 @@ async def solve(env: Any, task: Task, session: Session, form: Form) -> Response:
     try:
         step = next(course)
         while True:
-            output.append(await session.call(ToolCall(*step)))
-            step = course.send(output[-1].text)
+            if isinstance(step, str):
+                step = course.send(await said(session, step))
+                continue
+            name, arguments = step
+            made = function_call(name, json.dumps(dict(arguments)), f"call_{len(output)}")
+            stepped = hasattr(session, "step")
+            found = await said(session, step) if stepped else (await session.call(ToolCall(name, arguments))).text
+            output += [made, function_call_output(made["call_id"], found)]
+            step = course.send(found)
     except StopIteration as end:
-        return {"output": [assistant(end.value)]}
+        if hasattr(session, "step") and end.value:
+            await said(session, end.value)
+        return {"output": [*output, assistant(end.value)]}
+
+
+async def said(session: Any, action: Any) -> str:
+    """What a step gives: of a tool call (name and arguments) its output, of words the observation."""
+    if isinstance(action, str):
+        return (await session.step({"output": [assistant(action)]})).observation or ""
+    call = function_call(action[0], json.dumps(action[1]), "call_0")
+    [(_, text)] = (await session.step({"output": [call]})).outputs
+    return text  # type: ignore[no-any-return]
 
 
 async def test_a_session_shows_its_tools(form: Form) -> None:

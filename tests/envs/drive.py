@@ -40,6 +40,18 @@ async def solved(env: PythonEnv, task: Task) -> Verdict:
         try:
             call = next(solution)
             while True:
-                call = solution.send((await session.call(ToolCall(*call))).text)
+                answer = said(session, call) if isinstance(call, str) else _called(session, call)
+                call = solution.send(await answer)
         except StopIteration as end:
+            if hasattr(session, "step") and end.value:
+                await said(session, end.value)
             return await session.verify({"output": [assistant(end.value)]})
+
+
+async def said(session: Any, action: str) -> str:
+    """The observation, where steps are taken."""
+    return (await session.step({"output": [assistant(action)]})).observation or ""
+
+
+async def _called(session: Any, call: Call) -> str:
+    return str((await session.call(ToolCall(*call))).text)

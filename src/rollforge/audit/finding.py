@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rollforge.audit.known import Call
 from rollforge.audit.play import Played
 from rollforge.records.items import prompt_text
 from rollforge.records.task import Task
@@ -25,7 +26,7 @@ class Shown:
     task: str
     prompt: str
     calls: list[Any]
-    """[name, arguments] of each."""
+    """[name, arguments] of each; [what was said] for steps."""
     outputs: list[str]
     reply: str
     reward: float | None
@@ -33,6 +34,10 @@ class Shown:
     problem: str = ""
     row: Mapping[str, Any] = field(default_factory=dict)
     """What of the task's row was replaced."""
+
+    @property
+    def ended(self) -> str:
+        return self.problem or ("no reward" if self.reward is None else f"reward {self.reward:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ RULES: dict[str, Rule] = {
     "shell": Rule("the form of an answer is worth nothing without one", "gate the reward for the form by correctness"),
     "override": Rule(
         "text that speaks to the grader is worth nothing",
-        "judge by the answer alone; wrap what a judge reads in marks that the reply cannot know, and parse its verdict strictly",
+        "judge by the answer alone; put a random mark around what a judge reads, and parse its verdict strictly",
     ),
     "forged": Rule(
         "a forged result is worth nothing",
@@ -90,7 +95,9 @@ RULES: dict[str, Rule] = {
     ),
     "padding": Rule("length earns nothing", "take length out of the reward, or bound its part and gate it by correctness"),
     "calls": Rule("tool calls earn nothing by their number", "reward what the calls achieve: the final state"),
-    "executed": Rule("a reply is never executed", "parse it (json.loads, verify.math); run programs in the sandbox: verify.code"),
+    "executed": Rule(
+        "a reply is never executed", "parse it (json.loads, verify.math); run programs in the sandbox: verify.code"
+    ),
     "pattern": Rule("the expected answer is text, not a regular expression", "re.escape() it, or compare with =="),
     "gold-empty": Rule(
         "a row without an answer gives no marks", "raise VerifierFault where the row lacks its answer: nobody can be right"
@@ -118,7 +125,9 @@ RULES: dict[str, Rule] = {
     "leak-host": Rule(
         "tools do not reach the host", "check paths and commands, or run them in the sandbox (rollforge.sandbox.jail)"
     ),
-    "tools": Rule("tools survive nonsense arguments", "an error text is an answer; nothing a policy sends may end the session"),
+    "tools": Rule(
+        "tools survive nonsense arguments", "an error text is an answer; nothing a policy sends may end the session"
+    ),
     "tasks": Rule("tasks can be read, are different, and stay the same", "mend the function or file they come from"),
     "contract": Rule("the environment keeps its contract", "rollforge test says more"),
 }
@@ -139,13 +148,11 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
     return list(kept.values())
 
 
-def shown(
-    played: Played, reply: str, calls: Iterable[tuple[str, Mapping[str, Any]]] = (), row: Mapping[str, Any] | None = None
-) -> Shown:
+def shown(played: Played, reply: str, calls: Iterable[Call] = (), row: Mapping[str, Any] | None = None) -> Shown:
     return Shown(
         task=where(played.task),
         prompt=_cut(prompt_text(played.task.params)),
-        calls=[[name, dict(arguments)] for name, arguments in calls][:20],
+        calls=[[call] if isinstance(call, str) else [call[0], dict(call[1])] for call in calls][:20],
         outputs=[_cut(output) for output in played.outputs[:20]],
         reply=_cut(reply),
         reward=played.reward,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -13,7 +13,8 @@ from rollforge.models.base import Solution
 from rollforge.records.task import Task
 from rollforge.verify.answer import answer_line, boxed
 
-Call = tuple[str, Mapping[str, Any]]
+Call = tuple[str, Mapping[str, Any]] | str
+"""A tool call; in an environment that is played by steps, what is said before the last step."""
 
 _GOLD_NAME = re.compile(
     r"(^|_)(gold|golds|answer|answers|expected|truth|target|targets|label|labels|solution|solutions|correct|reference)(_|$)|^expected|^gold",
@@ -42,13 +43,17 @@ class Known:
     full: float
     low: float
     """The reward of what is no answer."""
+    counts: bool = True
+    """The reply does; else only what was done with tools."""
     own: bool = True
     """From the environment's reference policy, not put together from the row."""
 
     def say(self, answer: str) -> str:
         """The reference reply with another answer."""
+        if not self.core:
+            return answer
         head, found, tail = self.reply.rpartition(self.core)
-        return f"{head}{answer}{tail}" if found and self.core else answer
+        return f"{head}{answer}{tail}" if found else answer
 
     def share(self, reward: float) -> float:
         """Of the way from nothing to full marks."""
@@ -81,18 +86,23 @@ class Known:
 
 def known_of(task: Task, reply: str, calls: Sequence[Call], *, own: bool = True) -> Known:
     """Rewards are filled in once they are known."""
-    named = {name: value for name, value in task.fields.items() if _GOLD_NAME.search(name) and not _NOT_GOLD.search(name)}
+    named = {name: value for name, value in task.fields.items() if is_gold(name)}
     core = _core(reply, named)
     gold: dict[str, Any] = {}
     for name, value in task.fields.items():
-        same = any(_same(text, core) or _same(text, reply) for text in _texts(value))
-        if same and not _NOT_GOLD.search(name):
-            gold[name] = value
-        elif name in named and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        same = any(_same(text, core) or _same(text, reply) for text in _texts(value)) or _is_json(core, value)
+        if (same and not _NOT_GOLD.search(name)) or (
+            name in named and isinstance(value, (str, int, float)) and not isinstance(value, bool)
+        ):
             gold[name] = value
     held = [text for value in gold.values() for text in _texts(value)]
-    closed = any(_same(text, core) for text in held)
-    return Known(task, reply, tuple(calls), core, gold, closed, 1.0, 0.0, own)
+    closed = any(_same(text, core) for text in held) or any(_is_json(core, value) for value in gold.values())
+    return Known(task, reply, tuple(calls), core, gold, closed, 1.0, 0.0, own=own)
+
+
+def is_gold(name: str) -> bool:
+    """Whether a field of that name holds the answer."""
+    return bool(_GOLD_NAME.search(name)) and not _NOT_GOLD.search(name)
 
 
 def with_rewards(known: Known, full: float, low: float) -> Known:
@@ -100,27 +110,29 @@ def with_rewards(known: Known, full: float, low: float) -> Known:
 
 
 def recorded(solution: Solution, into: list[Call], said: list[str]) -> Solution:
-    """The solution, its calls and its reply noted down."""
+    """The solution, its calls (or steps) and its reply noted down."""
     sent: str | None = None
     while True:
         try:
-            step = solution.send(sent)  # type: ignore[arg-type] # None to begin with
+            call = solution.send(sent)  # type: ignore[arg-type] # None to begin with
         except StopIteration as ended:
-            said.append(str(ended.value))
+            said.append(str(ended.value or ""))
             return said[-1]
-        if isinstance(step, str):  # an action, where steps are taken
-            said.append(step)
-            sent = yield step
-            continue
-        name, arguments = step
-        into.append((name, dict(arguments)))
-        sent = yield name, arguments
+        into.append(call)
+        sent = yield call
+
+
+def replay(reply: str, calls: Iterable[Call]) -> Solution:
+    """A solution that makes these calls or steps, whatever is answered."""
+    for call in calls:  # noqa: UP028 - the output is sent in, which an iterator does not take
+        yield call
+    return reply
 
 
 def guesses(task: Task) -> Iterator[str]:
     """Replies that may be right, for an environment without a reference policy."""
     for name, value in task.fields.items():
-        if _GOLD_NAME.search(name) and not _NOT_GOLD.search(name):
+        if is_gold(name):
             for text in list(_texts(value))[:2]:
                 yield from (
                     text,
@@ -185,9 +197,8 @@ def _core(reply: str, named: Mapping[str, Any]) -> str:
             # The answer as the row writes it, if it stands in the reply on its own.
             at = reply.rfind(text) if text.strip() else -1
             around = f"{reply[at - 1 : at]}{reply[at + len(text) : at + len(text) + 1]}" if at >= 0 else "x"
-            if not any(character.isalnum() for character in around) and (
-                not isinstance(value, list) or len(texts) == 1 or text not in texts
-            ):
+            alone = not any(character.isalnum() for character in around)
+            if alone and (not isinstance(value, list) or len(texts) == 1 or text not in texts):
                 return text
     tagged = _TAGGED.findall(reply)
     return (tagged[-1].strip() if tagged else None) or boxed(reply) or answer_line(reply) or reply.strip()
@@ -202,8 +213,16 @@ def _texts(value: Any) -> Iterator[str]:
         yield ", ".join(map(str, value))
         yield from map(str, value)
         yield json.dumps(value)
-    elif isinstance(value, (dict, list)):
-        yield json.dumps(value)
+
+
+def _is_json(text: str, value: Any) -> bool:
+    """Whether the text is this object or list, as JSON."""
+    if not isinstance(value, (dict, list)) or not value or text[:1] not in ("{", "["):
+        return False
+    try:
+        return bool(json.loads(text) == value)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _same(a: str, b: str) -> bool:

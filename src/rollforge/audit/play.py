@@ -136,6 +136,11 @@ class Ground:
         async with self._at_once:
             return await self._played(kind, task, Player(solution))
 
+    async def meet(self, kind: str, task: Task, player: Player) -> Played:
+        """An attempt by a player that looks around when the session is open and before it is judged."""
+        async with self._at_once:
+            return await self._played(kind, task, player)
+
     async def together(self, kind: str, games: Iterable[tuple[Task, Solution]]) -> list[Played]:
         """Attempts whose sessions are all open before any of them acts, and until all have acted."""
         games = list(games)

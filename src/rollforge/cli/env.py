@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from rollforge.errors import UserError
+
+if TYPE_CHECKING:
+    from rollforge.envs.base import Tool
+    from rollforge.records.rollout import Rollout
+    from rollforge.records.task import Task
 
 app = typer.Typer(no_args_is_help=True, help="List, make and look at environments.")
 
@@ -47,6 +52,7 @@ def show(
 ) -> None:
     """Its tools, a task, and the reference policy's transcript with the reward it gets."""
     import asyncio
+    from dataclasses import replace
     from itertools import islice
 
     from rollforge.cli.show import print_transcript
@@ -60,9 +66,8 @@ def show(
         options = merge(options, parse_set(text))
     print(f"{getattr(found, 'name', env)}: {getattr(found, 'description', '') or 'no description'}\n")
     print("tools:" if found.tools else "tools: none")
-    for tool in found.tools:
-        names = ", ".join(f"{name}: {_type(schema)}" for name, schema in tool.parameters["properties"].items())
-        print(f"  {tool.name}({names})  {_first_line(tool.description)}")
+    for signature, about in signatures(found.tools):
+        print(f"  {signature}  {about}")
     lines = found.tasks(tasks, **options)
     task = next(islice((line for line in lines if not isinstance(line, BadLine)), index, None), None)
     if task is None:
@@ -70,9 +75,9 @@ def show(
     print(f"\ntask {index} ({task.id}):")
     for name, value in task.fields.items():
         print(f"  {name}: {_json(value)[:200]}")
-    rollout = asyncio.run(_reference(found, task))
+    rollout = asyncio.run(reference(found, task))
     print()
-    print_transcript(rollout, "the reference policy")
+    print_transcript(replace(rollout, fields=verdict_fields(rollout, task)), "the reference policy")
     if not rollout.outcome.judged:
         sys.exit(1)
 
@@ -96,7 +101,15 @@ def new(
     print(f"try it:      rollforge collect {path} --model scripted:perfect")
 
 
-async def _reference(env: Any, task: Any) -> Any:
+def signatures(tools: Sequence[Tool]) -> Iterator[tuple[str, str]]:
+    """`name(parameter: type)` and what it does, in a line."""
+    for tool in tools:
+        names = ", ".join(f"{name}: {_type(schema)}" for name, schema in tool.parameters.get("properties", {}).items())
+        yield f"{tool.name}({names})", _first_line(tool.description)
+
+
+async def reference(env: Any, task: Task) -> Rollout:
+    """The rollout of its reference policy. The environment is closed after it."""
     from rollforge.agents.tool_loop import ToolLoop
     from rollforge.collect.rollout import Runner
     from rollforge.models.base import ModelOptions
@@ -108,6 +121,13 @@ async def _reference(env: Any, task: Any) -> Any:
         return await runner(task, 0)
     finally:
         await env.aclose()
+
+
+def verdict_fields(rollout: Rollout, task: Task) -> dict[str, Any]:
+    """What the verifier returned beside the reward, its parts first, without the fields of the row."""
+    replaced = rollout.extra.get("task_fields", {})
+    fields = {name: value for name, value in rollout.fields.items() if name not in task.fields or name in replaced}
+    return {"reward_components": fields.pop("reward_components", None), **fields}
 
 
 def _type(schema: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import typer
 
 from rollforge.cli.advise import advise
+from rollforge.cli.audit import audit
 from rollforge.cli.check import check
 from rollforge.cli.collect import collect
 from rollforge.cli.curate import curate
@@ -20,6 +21,7 @@ from rollforge.cli.serve import serve
 from rollforge.cli.show import show
 from rollforge.cli.stats import stats
 from rollforge.cli.test import contract
+from rollforge.cli.validate import validate
 from rollforge.errors import RollforgeError, UserError
 
 app = typer.Typer(
@@ -42,6 +44,8 @@ app.command()(export)
 app.command()(serve)
 app.command()(reverify)
 app.command("test")(contract)
+app.command()(audit)
+app.command()(validate)
 app.add_typer(env_app, name="env")
 
 

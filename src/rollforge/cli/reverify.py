@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def reverify(
     run: str = typer.Argument(..., metavar="RUN", help="A run directory or a JSONL file of rollouts, ours or NeMo Gym's."),
     env: str = typer.Option(..., "--env", "-e", help="Whose verifier: a name, path/to/file.py:name, package.module:name."),
+    tasks: Path | None = typer.Option(None, help="The tasks they are of (JSONL), if the rows lack what the verifier needs."),
     out: Path | None = typer.Option(
         None, "--out", "-o", help="Run directory (default RUN-reverified); resumed if it exists."
     ),
@@ -45,6 +46,7 @@ def reverify(
     from rollforge.config import validate
 
     options = {
+        "tasks": tasks,
         "out": out,
         "limit": limit,
         "concurrency": concurrency,

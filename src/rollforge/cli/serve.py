@@ -50,6 +50,10 @@ def serve(
     set_: list[str] = typer.Option(
         [], "--set", help="Any other setting, as in --set model.retries=2 or envs.math.port=8001."
     ),
+    stdio: bool = typer.Option(
+        False, "--stdio", help="One session of the environment over MCP on stdin and stdout, for clients that start it."
+    ),
+    task: int = typer.Option(0, min=0, help="With --stdio: the number of the environment's task."),
     json: bool = typer.Option(False, "--json", help="Print one JSON object per service."),
 ) -> None:
     """Serve an environment, an agent (environment and model), a model, or a YAML of named ones, until Ctrl-C."""
@@ -85,6 +89,8 @@ def serve(
     values = _given(settings)
     for text in set_:
         values = merge(values, parse_set(text))
+    if stdio:
+        return _stdio(target, task, _given({**settings, **sections, "port": port, "env": None}))
     if target is not None and target.endswith((".yaml", ".yml")):
         stray = next(iter(_given({**sections, "port": port})), None)
         if stray:
@@ -106,6 +112,21 @@ def serve(
         processes=processes,
         started=lambda placed: _print(placed, json),
     )
+
+
+def _stdio(target: str | None, task: int, others: dict[str, Any]) -> None:
+    import asyncio
+
+    from rollforge.envs.load import load_env
+    from rollforge.serve.mcp import own_stdout, serve_stdio
+
+    if target is None or target.endswith((".yaml", ".yml")):
+        raise UserError("--stdio serves one environment: name it (rollforge env list)")
+    if others:
+        raise UserError(f"--stdio takes the environment and --task, nothing of {next(iter(others))}")
+    out = own_stdout()
+    env = load_env(target)
+    asyncio.run(serve_stdio(env, str(getattr(env, "name", target)), out, task))
 
 
 def _print(placed: Sequence[Any], as_json: bool) -> None:

@@ -10,10 +10,11 @@ a fault before there was one) are taken over as they are.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,9 +38,9 @@ from rollforge.envs.base import Limits
 from rollforge.envs.load import as_env, load_env
 from rollforge.errors import InfraFault, RolloutError, SetupError, UserError, stage
 from rollforge.models.base import Request
-from rollforge.records.items import Json, Response
+from rollforge.records.items import Json, Response, input_items, item_type, prompt_text, text_of
 from rollforge.records.rollout import Outcome, Rollout
-from rollforge.records.rows import BadLine, read_rollouts
+from rollforge.records.rows import BadLine, read_rollouts, read_tasks
 from rollforge.records.task import Task
 from rollforge.stats.compare import REVERIFIED, Comparing, Comparison
 from rollforge.stats.source import find_run
@@ -53,6 +54,8 @@ GYM_FAILURE = ("_ng_failure_class", "_ng_failure_judge_error")
 class ReverifyConfig(Section):
     run: str
     env: str
+    tasks: Path | None = None
+    """The tasks that the rollouts are of, joined by their prompts: their fields are what the verifier gets then."""
     out: Path | None = None
     """`<run>-reverified` if not given."""
     concurrency: int = Field(64, ge=1, le=100_000)
@@ -129,6 +132,7 @@ class Reverification:
             raise UserError(f"{self.path} is where the rollouts are; give another --out")
         self._env = load_env(config.env) if env is None else as_env(env, config.env)
         self._owned = env is None
+        self._tasks = None if config.tasks is None else _by_prompt(config.tasks)
         self._shown = without_secrets(config.env) if "://" in config.env else config.env
         limits = Limits(config.tool_seconds, config.verify_seconds)
         if hasattr(self._env, "limits"):
@@ -205,8 +209,10 @@ class Reverification:
             reason = _nothing_to_judge(rollout, judged)
             if place in done:
                 continue
+            if reason is None and self._tasks is not None and _prompt(rollout.params) not in self._tasks:
+                reason = "its prompt is in no task"
             if reason is None:
-                yield Planned(_stored(rollout, place), rollout.index or 0, 1, self._config.max_attempts)
+                yield Planned(_stored(rollout, place, self._tasks), rollout.index or 0, 1, self._config.max_attempts)
                 continue
             about = {"file": place[0], "line": place[1], "kept": reason}
             run_dir.append(replace(rollout, extra={**rollout.extra, REVERIFIED: about}))
@@ -260,7 +266,8 @@ class Reverification:
         own = {"digest": digest()} if digest else {}
         use = re.sub(r".*/(?=[^/]*\.py\b)", "", self._shown)
         source = str(Path(config.run).resolve())
-        return {"reverify": source, "env": {"use": use, **own}, "replay": config.replay, "force": config.force}
+        tasks = {} if config.tasks is None else {"tasks": hashlib.sha256(config.tasks.read_bytes()).hexdigest()[:16]}
+        return {"reverify": source, "env": {"use": use, **own}, "replay": config.replay, "force": config.force, **tasks}
 
     def _about(self) -> Json:
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -350,8 +357,31 @@ def _nothing_to_judge(rollout: Rollout, judged: Done) -> str | None:
     return reason
 
 
-def _stored(rollout: Rollout, place: tuple[str, int]) -> Stored:
-    """The task as it was: what a verdict had replaced is put back."""
+def _by_prompt(path: Path) -> dict[bytes, Json]:
+    """The fields of the tasks of a file. Raises `UserError`: no tasks, or two of one prompt that differ."""
+    found: dict[bytes, Json] = {}
+    for task in read_tasks(path):
+        if isinstance(task, BadLine):
+            continue
+        prompt = _prompt(task.params)
+        if found.setdefault(prompt, task.fields) != task.fields:
+            raise UserError(f"{path} has two tasks with the prompt {prompt_text(task.params)[:80]!r}: which one was it?")
+    if not found:
+        raise UserError(f"{path} has no task")
+    return found
+
+
+def _prompt(params: Mapping[str, Any]) -> bytes:
+    """Of what the policy was asked, however it is written."""
+    said = [(item.get("role") or item_type(item), text_of(item.get("content"))) for item in input_items(params)]
+    return hashlib.blake2b(repr(said).encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def _stored(rollout: Rollout, place: tuple[str, int], tasks: Mapping[bytes, Json] | None) -> Stored:
+    """The task as it was: its own fields, if they are known; else what a verdict had replaced is put back."""
+    if tasks is not None:
+        fields = tasks[_prompt(rollout.params)]
+        return Stored(rollout.params, fields, rollout.task, rollout.task_index, rollout=rollout, place=place)
     own = rollout.extra.get("task_fields")
     fields = {**rollout.fields, **(own if isinstance(own, dict) else {})}
     if not rollout.outcome.judged:

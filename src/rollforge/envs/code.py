@@ -14,17 +14,22 @@ from rollforge.envs.bind import signature
 from rollforge.envs.tools import FunctionTool, function_tool
 from rollforge.errors import UserError
 
-RESERVED = {"reset", "verify", "get_reward", "close", "solve", "seed_session", "aggregate_metrics"}
+RESERVED = {"reset", "step", "verify", "get_reward", "close", "solve", "seed_session", "aggregate_metrics"}
 """Names that cannot be tools: they mean something to an environment or to the wire."""
 
 
 class Code:
-    """A user's verifier function, or class with tools, state and a verifier. Raises `UserError` for what cannot be one."""
+    """A user's verifier function, or class with tools, state and a verifier, or one that is played by steps.
+
+    Raises `UserError` for what cannot be one.
+    """
 
     def __init__(self, target: Any) -> None:
         self.target = target
         self.is_class = inspect.isclass(target)
         self.functions: dict[str, FunctionTool] = {}
+        self.action = ""
+        """The parameter of `step` that is told what the policy said; "" for what is not played by steps."""
         self._verify = ""
         if not self.is_class:
             if not inspect.isfunction(inspect.unwrap(target)):
@@ -33,13 +38,23 @@ class Code:
             return
         _check_class(target)
         self._verify = next((name for name in ("verify", "get_reward") if self.has(name)), "")
-        if not self._verify:
-            raise UserError(f"the class {target.__name__} has neither verify(self, ...) nor get_reward(self)")
-        self.functions = _tools(target)
+        if self.has("step"):
+            self.action = _action(target)
+        elif not self._verify:
+            raise UserError(
+                f"the class {target.__name__} has neither verify(self, ...) nor get_reward(self), nor step(self, action)"
+            )
+        else:
+            self.functions = _tools(target)
         for name in ("reset", "solve", self._verify):
             found = member(target, name)
             if found is not None:
                 signature(*found)
+
+    @property
+    def judges(self) -> bool:
+        """Whether there is a verifier; a class that is played by steps may do without one."""
+        return not self.is_class or bool(self._verify)
 
     def has(self, name: str) -> bool:
         """Whether the class has a method of that name."""
@@ -85,6 +100,16 @@ def _check_class(target: type) -> None:
     if needed:
         what = f"{target.__name__}() needs {', '.join(sorted(needed))}, but an environment's class is made without arguments"
         raise UserError(f"{what}; what depends on the task is given to reset()")
+
+
+def _action(target: type) -> str:
+    found = member(target, "step")
+    names = signature(*found)[0] if found else []
+    if not names:
+        raise UserError(
+            f"{target.__name__}.step() has no parameter: write step(self, action), which is told what the policy said"
+        )
+    return names[0]
 
 
 def _tools(target: type) -> dict[str, FunctionTool]:

@@ -3,7 +3,8 @@
 A function is a verifier. A class has tools (its public methods with a docstring), state (its attributes), optionally
 `reset`, `close` and `solve`, and `verify` or, as in TRL, `get_reward`. Parameters are filled by name: `reply` and
 `response` are what the policy said; others come from the fields of the task's row; `prompt`, `task` and `seed` from the
-task unless its row has fields of that name. Sync and async functions both work.
+task unless its row has fields of that name. Sync and async functions both work. A class with `step(self, action)` is
+played by steps, as Gymnasium's are (`steps`).
 
 Where the code runs: async functions on the event loop; sync tools in a thread of their session; sync verifiers in worker
 processes that are killed when they overrun. `inline=True` runs it all on the event loop: for fast and trusted code.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from rollforge.envs.base import Limits, Session
 from rollforge.envs.bind import bind
 from rollforge.envs.code import Code
 from rollforge.envs.session import PythonSession
+from rollforge.envs.steps import SteppingSession
 from rollforge.envs.tasks import Tasks, TaskSource
 from rollforge.errors import UserError, describe
 from rollforge.models.base import Solution
@@ -56,7 +58,8 @@ def env(
         system: a system message for tasks that bring none.
         prompt: a template for rows without a prompt, filled from the row: `"What is {a} + {b}?"`.
         solve: the reference policy (a class may have a method `solve` instead): a function of the row that returns the
-            reply, or a generator that yields `(tool, arguments)`, is sent the tool's output, and returns the reply.
+            reply, or a generator that yields `(tool, arguments)`, is sent the tool's output, and returns the reply; where
+            steps are taken, it yields what the policy says and is sent the observation.
     """
 
     def made(of: Any) -> PythonEnv:
@@ -112,6 +115,11 @@ class PythonEnv:
         return f"<env {self.name} from {self.file or self.target.__module__}>"
 
     @property
+    def stepwise(self) -> bool:
+        """Whether it is played by steps: its sessions have `step`."""
+        return bool(self.code.action)
+
+    @property
     def file(self) -> Path | None:
         module = sys.modules.get(self.target.__module__)
         path = getattr(module, "__file__", None)
@@ -120,7 +128,7 @@ class PythonEnv:
     @asynccontextmanager
     async def open(self, task: Task, /) -> AsyncIterator[Session]:
         lane = None if self.inline else self._threads.lane()
-        session = PythonSession(self.code, task, self.limits, lane, self._workers)
+        session = (SteppingSession if self.stepwise else PythonSession)(self.code, task, self.limits, lane, self._workers)
         try:
             await session.start()
             yield session
@@ -152,6 +160,8 @@ class PythonEnv:
                 return None
             solve = self.target().solve
         result: Any = solve(**bind(solve, task))
+        if isinstance(result, (list, tuple)):
+            return _in_turn(result)
         is_reply = result is not None and not inspect.isgenerator(result)
         return _just(str(result)) if is_reply else result
 
@@ -163,6 +173,12 @@ class PythonEnv:
         files = sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]
         files += sorted((Path(__file__).parents[1] / "verify").glob("*.py"))
         return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+
+
+def _in_turn(actions: Sequence[Any]) -> Solution:
+    for action in actions:
+        yield str(action)
+    return ""
 
 
 def _just(reply: str) -> Solution:

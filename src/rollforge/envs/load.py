@@ -14,13 +14,15 @@ from typing import Any
 
 from rollforge.envs.base import Env
 from rollforge.envs.decorate import PythonEnv
+from rollforge.envs.gymnasium import gymnasium_env, is_gymnasium
 from rollforge.errors import UserError, describe, unknown
 from rollforge.registry import attribute, resolve
 
 
 def load_env(reference: str) -> Env:
     """The environment that `reference` names. A class that was not decorated (TRL's, say) is wrapped. One that is served
-    elsewhere is named by its URL; the variable ROLLFORGE_TOKEN may hold the token that it asks for.
+    elsewhere is named by its URL; the variable ROLLFORGE_TOKEN may hold the token that it asks for. `gymnasium:ID` is one
+    that Gymnasium knows.
 
     Raises `UserError`: no such file, module or name (with the nearest known), a file that does not import, no environment.
     """
@@ -29,6 +31,8 @@ def load_env(reference: str) -> Env:
         from rollforge.models.service import as_name, token_env
 
         return RemoteEnv(as_name(reference), token_env())
+    if reference.startswith("gymnasium:"):
+        return gymnasium_env(reference.removeprefix("gymnasium:"))
     path, _, name = reference.rpartition(":") if ":" in reference else (reference, "", "")
     if path.endswith(".py"):
         return _from_file(Path(path), name)
@@ -45,7 +49,9 @@ def load_env(reference: str) -> Env:
 def as_env(found: Any, reference: str) -> Env:
     """`found` if it is an environment; one made of it if it is a class that can be one. Raises `UserError`."""
     if inspect.isclass(found):
-        if hasattr(found, "verify") or hasattr(found, "get_reward"):
+        if is_gymnasium(found):
+            return gymnasium_env(found)
+        if any(hasattr(found, name) for name in ("verify", "get_reward", "step")):
             return PythonEnv(found)
         found = _made(found, reference) if hasattr(found, "open") else found
     if callable(getattr(found, "open", None)) and not inspect.isclass(found) and not inspect.ismodule(found):

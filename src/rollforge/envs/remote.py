@@ -13,6 +13,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -71,13 +72,7 @@ class RemoteEnv:
         if self._style == "steps":
             return StepSession(link, await link.post("/reset", seconds=self.limits.tool, replay=True))
         seed = await link.seed(known=self._style is not None)
-        if seed is not None and seed.get("steps") is True and isinstance(seed.get("tools"), list):
-            self._style = "steps"  # one of ours
-        elif seed is not None and (self._style == "tools" or isinstance(seed.get("tools"), list)):
-            self._style = "tools"
-            return ToolSession(link, seed)
-        # NeMo Gym's gymnasium servers have a /seed_session too, which does nothing.
-        elif seed is not None and not await self._has_steps():
+        if seed is not None and await self._has_tools(seed):
             self._style = "tools"
             return ToolSession(link, seed)
         answer = await link.post("/reset", seconds=self.limits.tool, replay=True, missing=seed is None)
@@ -85,6 +80,13 @@ class RemoteEnv:
             raise SetupError(f"{self.name} is no environment: it has neither /seed_session nor /reset")
         self._style = "steps"
         return StepSession(link, answer)
+
+    async def _has_tools(self, seed: Json) -> bool:
+        """`seed`: what `/seed_session` answered. Ours says what it is; NeMo Gym's gymnasium servers have that path too,
+        where it does nothing."""
+        if isinstance(seed.get("tools"), list):
+            return seed.get("steps") is not True
+        return self._style == "tools" or not await self._has_steps()
 
     async def _has_steps(self) -> bool:
         answer = await self._service.call("GET", "/openapi.json", seconds=self.limits.tool, replay=True, refuse=False)
@@ -129,15 +131,19 @@ class StepSession:
         self.tools = _tools(link.task.params.get("tools")) or _tools(info.get("tools"))  # ours tells them
         link.closes = info.get("supports_explicit_close") is True
         self._idempotent = info.get("supports_step_idempotency") is True
-        link.ours = isinstance(info.get("tools"), list)
+        link.ours = info.get("steps") is True
         self._verdict: Verdict | None = None
         self._steps: list[Step] = []
 
     async def call(self, call: ToolCall, /) -> ToolOutput:
+        if self._link.ours:
+            return ToolOutput(error_text("there are no tools here"), error=True)
         raise VerifierFault(f"{call.name}: this environment runs the tools itself, in its steps: the agent must take steps")
 
     async def step(self, response: Response, /) -> Step:
         """What the environment makes of one model call. Raises `VerifierFault` for an answer that is no step."""
+        if self._verdict is not None:
+            return replace(self._steps[-1], observation=None, reward=0.0, outputs=())
         key = {"_ng_step_request_id": uuid.uuid4().hex} if self._idempotent else {}
         sent = {"response": whole(response, self._link.task.params), **key}
         limits = self._link.limits

@@ -46,14 +46,7 @@ class PythonSession:
             self._instance = await self._run(self._code.target, {}, "__init__", self._limits.tool)
             if self._code.has("reset"):
                 reset = self._instance.reset
-                seen = await self._run(reset, bind(reset, self._task), "reset", self._limits.tool)
-                if isinstance(seen, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in seen):
-                    seen = text_of(seen)  # content parts, as TRL's environments may return
-                if not isinstance(seen, (str, type(None))):
-                    raise VerifierFault(
-                        f"reset() returned {type(seen).__name__}; it returns what the policy is shown, or None"
-                    )
-                self.observation = seen or None
+                self.observation = self._shown(await self._run(reset, bind(reset, self._task), "reset", self._limits.tool))
 
     async def call(self, call: ToolCall, /) -> ToolOutput:
         function = self._code.functions.get(call.name)
@@ -96,6 +89,14 @@ class PythonSession:
         finally:
             if self._lane is not None:
                 self._lane.release()
+
+    def _shown(self, seen: Any) -> str | None:
+        """Of what reset() returned, what the policy is shown."""
+        if isinstance(seen, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in seen):
+            seen = text_of(seen)  # content parts, as TRL's environments may return
+        if not isinstance(seen, (str, type(None))):
+            raise VerifierFault(f"reset() returned {type(seen).__name__}; it returns what the policy is shown, or None")
+        return seen or None
 
     async def _run(self, function: Callable[..., Any], arguments: dict[str, Any], what: str, seconds: float) -> Any:
         # One call at a time: parallel ones, sync and async, would meet in the state of one instance.

@@ -86,7 +86,7 @@ def perfect(request: Request, solve: Solve) -> list[Part]:
         solution = solve(task) if solve else None
         if solution is not None:
             with closing(solution):
-                return [_step(solution, _tool_outputs(request, task))]
+                return [_step(solution, _tool_outputs(request, task), _observations(request, task))]
     for field in ANSWER_FIELDS:
         if field in task.fields:
             value = task.fields[field]
@@ -212,15 +212,20 @@ def _number(kind: str, argument: str) -> float:
     return number
 
 
-def _step(solution: Solution, outputs: list[str]) -> Part:
+def _step(solution: Solution, outputs: list[str], observations: list[str]) -> Part:
+    left, seen = iter(outputs), iter(observations)
     try:
         step = next(solution)
-        for output in outputs:
-            step = solution.send(output)
+        while (answer := next(seen if isinstance(step, str) else left, None)) is not None:
+            step = solution.send(answer)
     except StopIteration as done:
         return "Done." if done.value is None else str(done.value)
+    if isinstance(step, str):
+        return step
     if not (isinstance(step, tuple) and len(step) == 2 and isinstance(step[0], str) and isinstance(step[1], Mapping)):
-        raise VerifierFault(f"solve yielded {step!r}; it yields (tool name, arguments) and returns the reply")
+        raise VerifierFault(
+            f"solve yielded {step!r}; it yields (tool name, arguments), or what it says, and returns the reply"
+        )
     return step[0], json.dumps(dict(step[1]), ensure_ascii=False)
 
 
@@ -231,6 +236,12 @@ def _tool_outputs(request: Request, task: Task) -> list[str]:
         return [text_of(item.get("output")) for item in items if item.get("type") == "function_call_output"]
 
     return texts(input_items(request.params))[len(texts(input_items(task.params))) :]
+
+
+def _observations(request: Request, task: Task) -> list[str]:
+    """What an environment that is played by steps said since the prompt."""
+    since = input_items(request.params)[len(input_items(task.params)) :]
+    return [text_of(item.get("content")) for item in since if item.get("role") == "user"]
 
 
 def _tools(request: Request) -> list[Json]:

@@ -9,15 +9,38 @@ import re
 from rollforge.records.items import Json
 
 ENVIRONMENTS = {
-    "example_single_tool_call": "weather",
-    "simple_weather": "weather",
+    "arc_agi": "arc",
+    "bird_sql": "sql",
+    "blackjack": "blackjack",
+    "calendar": "calendar",
+    "citation_if": "citations",
+    "code_gen": "coding",
+    "comp_coding": "coding",
+    "example_multi_step": "multi_step",
+    "multineedle": "multi_step",
     "example_session_state_mgmt": "counter",
     "stateful_counter": "counter",
-    "mcqa": "choice",
+    "example_single_tool_call": "weather",
+    "simple_weather": "weather",
+    "example_tool_call_multireward": "multi_reward",
+    "grl_sokoban": "sokoban",
+    "hotpotqa_qa": "qa_f1",
+    "instruction_following": "instruction_following",
+    "math_advanced_calculations": "calculators",
+    "multiverse_math_hard": "calculators",
+    "math_with_code": "python_math",
+    "python_math_exec": "python_math",
     "math_with_judge": "math_answer",
     "library_judge_math": "math_answer",
+    "mcqa": "choice",
+    "string_match": "string_match",
+    "structured_outputs": "structured_outputs",
+    "workplace_assistant": "workplace",
+    "workbench": "workplace",
+    "xlam_fc": "function_calling",
 }
-"""Resources server, by its names of today and of before, to the environment here that takes its rows and rewards alike."""
+"""Resources server, by its names of today and of before, to the environment here that takes its rows. Where the rewards
+differ, the README of the environment says how."""
 
 MODELS: dict[str, Json] = {
     "openai_model": {

@@ -105,7 +105,11 @@ class _Group:
     """The rows of one prompt."""
 
     left: int = 0
-    judged: list[Json] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    """With `parts`, of what was judged. No results are kept: whoever has one may take it apart."""
+    parts: list[dict[str, float]] = field(default_factory=list)
+    tokens: Item | None = None
+    """An item with tokens to train on, of one of them."""
     failed: list[tuple[Json, Json | RolloutError]] = field(default_factory=list)
     """Rows with their failure, or with a result that has no tokens to train on."""
 
@@ -161,8 +165,10 @@ class _Batch:
             group.failed.append((row, InfraFault(short(error))))
         else:
             result = mended(result)
-            if trainable(result):
-                group.judged.append(result)
+            if items := trainable(result):
+                group.rewards.append(result["reward"])
+                group.parts += [dict(result["reward_components"])] if result.get("reward_components") else []
+                group.tokens = group.tokens or dict(items[0])
                 self._out.put_nowait((row, result))
             else:
                 group.failed.append((row, result))
@@ -176,10 +182,10 @@ class _Batch:
         """Hand over what failed in the groups that have ended. A donor of tokens and reward is found in the group, else in
         the batch once all of it is there; without any the failures stand as they are."""
         last = not self._left
-        others = [group for group in self._groups.values() if group.judged]
-        for group in [group for group in self._ended if group.judged or last]:
+        others = [group for group in self._groups.values() if group.tokens]
+        for group in [group for group in self._ended if group.tokens or last]:
             self._ended.remove(group)
-            donor = group if group.judged else (others[0] if others else None)
+            donor = group if group.tokens else (others[0] if others else None)
             for row, failure in group.failed:
                 self._out.put_nowait(_without_verdict(row, failure, donor))
 
@@ -211,21 +217,19 @@ def _without_verdict(row: Json, failure: Json | RolloutError, donor: _Group | No
         return TransportError(reason) if isinstance(failure, RolloutError) else (row, result)
     log.warning("a rollout is masked: %s", reason)
     if not trainable(result):
-        tokens = trainable(donor.judged[0])[0]
-        response = {**result["response"], "output": [*(result["response"].get("output") or []), tokens]}
-        result = {**result, "response": response}
+        output = [*(result["response"].get("output") or []), dict(donor.tokens or {})]
+        result = {**result, "response": {**result["response"], "output": output}}
     if isinstance(failure, RolloutError):
-        result |= {"reward": fmean(one["reward"] for one in donor.judged), **_components(donor)}
+        result |= {"reward": fmean(donor.rewards), **_components(donor.parts)}
     return row, masked(result, reason)
 
 
-def _components(donor: _Group) -> Json:
+def _components(parts: Sequence[Mapping[str, float]]) -> Json:
     """The mean of the reward's parts, which trainers that weigh them want of every sample."""
-    parts = [one["reward_components"] for one in donor.judged if one.get("reward_components")]
     names = {name for part in parts for name in part}
     if not names:
         return {}
-    return {"reward_components": {name: fmean(one.get(name, 0.0) for one in parts) for name in sorted(names)}}
+    return {"reward_components": {name: fmean(part.get(name, 0.0) for part in parts) for name in sorted(names)}}
 
 
 def _checked(result: Any, row: Json) -> Json:

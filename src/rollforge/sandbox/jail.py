@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import marshal
 import os
 import socket
 import subprocess
@@ -22,10 +23,12 @@ import sys
 import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from rollforge.errors import InfraFault, SetupError
+from rollforge.sandbox.deadline import queued
 from rollforge.sandbox.processes import descendants, kill_tree
 
 Level = Literal["namespaces", "landlock", "none"]
@@ -114,7 +117,7 @@ class Jail:
         self._numbers = set(range(self._size))
         self._slots: asyncio.Semaphore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        weakref.finalize(self, _end, self._all)
+        weakref.finalize(self, _end, self._all, os.getpid())
 
     async def run(self, program: Program, allowance: Allowance | None = None) -> Ended:
         """Run it to its end, or to that of its time. However it ends, that is a result.
@@ -123,8 +126,12 @@ class Jail:
         be no cell.
         """
         allowance = allowance or Allowance()
-        async with self._slot():
-            cell = await self._take()
+        slot = self._slot()
+        async with queued():
+            await slot.acquire()
+        try:
+            async with queued():
+                cell = await self._take()
             finished = False
             try:
                 ended = await cell.run(program, allowance)
@@ -135,6 +142,13 @@ class Jail:
                     self._idle.append(cell)
                 else:
                     self._drop(cell)
+        finally:
+            slot.release()
+
+    def release(self) -> None:
+        """End the cells in which nothing runs; the others stay, for whoever shares this pool."""
+        while self._idle:
+            self._drop(self._idle.pop())
 
     def close(self) -> None:
         """End all cells with what runs in them; the next `run` makes new ones."""
@@ -169,6 +183,38 @@ class Jail:
         self._all.discard(cell)
         self._numbers.add(cell.number)
         cell.end()
+
+
+@cache
+def inner(name: str) -> str:
+    """A script of `sandbox/inside`, ready to be run in a cell: compiled, since its interpreter is this one."""
+    source = (CELL.parent / f"{name}.py").read_text(encoding="utf-8")
+    packed = marshal.dumps(compile(source, f"{name}.py", "exec", dont_inherit=True)).hex()
+    return f"import marshal\nexec(marshal.loads(bytes.fromhex({packed!r})))"
+
+
+def shared(folders: tuple[str, ...] = ()) -> Jail:
+    """The pool of this process, one per set of `folders`, sized to the cores: environments beside each other do not
+    multiply what runs at once. `release_shared` gives back what idles."""
+    key = os.getpid(), folders  # a fork needs cells of its own
+    if key not in _SHARED:
+        _SHARED[key] = Jail(folders=folders)
+    return _SHARED[key]
+
+
+def allow_weaker() -> None:
+    """From now on, for this process and those it starts: run programs with what isolation there is."""
+    os.environ[ALLOW] = "1"
+
+
+def release_shared() -> None:
+    """Give back what idles in all pools of this process."""
+    for (owner, _), jail in _SHARED.items():
+        if owner == os.getpid():
+            jail.release()
+
+
+_SHARED: dict[tuple[int, tuple[str, ...]], Jail] = {}
 
 
 class _Cell:
@@ -277,6 +323,7 @@ def _memory(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _end(cells: set[_Cell]) -> None:
-    for cell in cells:
-        cell.end()
+def _end(cells: set[_Cell], owner: int) -> None:
+    if os.getpid() == owner:  # a fork that exits has no business with the cells of its parent
+        for cell in cells:
+            cell.end()

@@ -2,6 +2,7 @@
 
     /seed_session row -> cookie   /<tool> arguments -> text   /verify row + response -> row + reward
     /reset row -> cookie          /step the last response -> tool outputs, in the end the reward        /close
+    /mcp the tools over the Model Context Protocol
 
 Agents of NeMo Gym go on with the cookies of the last answer only, so every answer of a session repeats its cookie.
 """
@@ -36,6 +37,7 @@ from rollforge.serve.env_wire import (
     task_of,
     usable,
 )
+from rollforge.serve.mcp import add_mcp, mcp_of
 from rollforge.serve.sessions import Seat, Sessions
 from rollforge.serve.settings import Settings
 
@@ -95,8 +97,9 @@ def env_routes(env: Env, name: str, sessions: Sessions) -> APIRouter:
     async def seed_session(request: Request) -> Response:
         """Open a session for a task's row. The cookie of the answer goes with every further call."""
         seat = await opened(request)
-        shown = {"tools": [tool.row() for tool in seat.tools], "observation": seat.observation}
+        shown: Json = {"tools": [tool.row() for tool in seat.tools], "observation": seat.observation}
         shown |= {"steps": True} if seat.stepwise else {}
+        shown |= {"mcp": mcp_of(name, seat)} if seat.tools or seat.stepwise else {}
         return answer(shown, headers=cookie_of(seat))
 
     @router.post("/verify", tags=["session"], openapi_extra=spec(VERIFY, VERDICT, CODES))
@@ -132,5 +135,6 @@ def env_routes(env: Env, name: str, sessions: Sessions) -> APIRouter:
         return answer("stateless" if stateless else "unsupported")
 
     add_steps(router, sessions, opened)
+    add_mcp(router, sessions, env, name)
     add_tools(router, sessions, known)
     return router

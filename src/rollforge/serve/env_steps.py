@@ -26,7 +26,8 @@ def add_steps(router: APIRouter, sessions: Sessions, opened: Callable[[Request],
     async def reset(request: Request) -> Response:
         """Open a session for a task's row, gymnasium style."""
         seat = await opened(request)
-        info = {"supports_explicit_close": True, "tools": [tool.row() for tool in seat.tools]}
+        info: Json = {"supports_explicit_close": True, "tools": [tool.row() for tool in seat.tools]}
+        info |= {"steps": True} if seat.stepwise else {}
         return answer({"observation": seat.observation, "info": info}, headers=cookie_of(seat))
 
     @router.post("/step", tags=["gymnasium"], openapi_extra=spec(VERIFY, STEP, CODES))
@@ -35,7 +36,7 @@ def add_steps(router: APIRouter, sessions: Sessions, opened: Callable[[Request],
         environment takes steps, take one."""
         seat = needed(sessions, request)
         with kept(seat):
-            take = _played if seat.stepwise else _stepped
+            take = played if seat.stepwise else _stepped
             return answer(await take(seat, response_of(await body(request))), headers=cookie_of(seat))
 
     @router.post("/close", tags=["gymnasium"], openapi_extra=spec({"type": "object"}, OBJECT, CODES))
@@ -57,7 +58,7 @@ async def _stepped(seat: Seat, response: ModelResponse) -> Json:
     cut = response.get("status") == "incomplete" or bool(response.get("incomplete_details"))
     outputs = []
     for item in () if cut else calls:
-        output = await LOOP.run_call(item, _declared(seat), seat)
+        output = await LOOP.run_call(item, declared(seat), seat)
         seat.output.append(output)
         outputs.append({"call_id": output["call_id"], "output": output["output"]})
     over = cut or (not calls and any(item_type(item) == "message" for item in items))
@@ -69,7 +70,7 @@ async def _stepped(seat: Seat, response: ModelResponse) -> Json:
     return {"observation": None, "reward": reward, "terminated": over, "truncated": False, "info": info}
 
 
-async def _played(seat: Seat, response: ModelResponse) -> Json:
+async def played(seat: Seat, response: ModelResponse) -> Json:
     seat.output += (items := answer_items(response, len(seat.output)))
     seat.usage = add_usage(seat.usage, response.get("usage"))
     step = await seat.take_step({**response, "output": items})
@@ -90,7 +91,7 @@ async def _played(seat: Seat, response: ModelResponse) -> Json:
 LOOP = ToolLoop()
 
 
-def _declared(seat: Seat) -> Collection[str]:
+def declared(seat: Seat) -> Collection[str]:
     """What the policy was told of: the row's own tools, of those that there are."""
     there = [tool.name for tool in seat.tools]
     wanted = [tool_name(tool) for tool in seat.task.params.get("tools") or []]

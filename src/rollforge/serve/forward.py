@@ -25,7 +25,7 @@ from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.problem import Problem
 from rollforge.serve.app import Gauges, shut_down
-from rollforge.serve.sessions import COOKIE, worker_of
+from rollforge.serve.sessions import COOKIE, MCP_SESSION, MCP_TOKEN, worker_of
 
 ASK_SECONDS = 5.0
 
@@ -208,13 +208,16 @@ def _owner(scope: Scope) -> int | None:
     found = _ROLLOUT.match(scope["path"])
     if found:
         return int(found[1])
+    owner = None
     for name, value in _decoded(scope):
+        if name in _NAMED:
+            return worker_of(value)
         if name == "cookie":
             for pair in value.split(";"):
                 key, _, cookie = pair.strip().partition("=")
                 if key == COOKIE:
-                    return worker_of(cookie.strip('"'))
-    return None
+                    owner = worker_of(cookie.strip('"'))
+    return owner
 
 
 def _decoded(scope: Scope) -> list[tuple[str, str]]:
@@ -247,6 +250,7 @@ def _family(line: str, heads: Mapping[str, Any]) -> str:
 
 _ENDS = ("_bucket", "_count", "_sum", "")
 _SUMMED = ("/metrics", "/status")
+_NAMED = (MCP_SESSION.lower(), MCP_TOKEN.lower())
 _ROLLOUT = re.compile(r"/rollouts/(\d{1,4})\.")
 _HOP_BYTES = (
     *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer"),

@@ -34,6 +34,10 @@ from rollforge.serve.settings import Settings
 log = logging.getLogger(__name__)
 
 COOKIE = "rollforge_session"
+MCP_TOKEN = "X-NeMo-Gym-Session-Token"
+"""The header with its value that clients of MCP join a seeded session by, as NeMo Gym's do."""
+MCP_SESSION = "Mcp-Session-Id"
+"""The header with the value of a session that a client of MCP opened itself."""
 
 
 class Seat:
@@ -159,8 +163,10 @@ class Sessions:
         Raises `Problem`: 401 for a cookie that is not from here, 410 for one whose session is over.
         """
         cookie = request.cookies.get(COOKIE)
-        if cookie is None:
-            return None
+        return None if cookie is None else self.named(cookie)
+
+    def named(self, cookie: str) -> Seat:
+        """The session of that cookie. Raises as `find` does."""
         found = _COOKIE.fullmatch(cookie)
         seat = self._seats.get(found[2]) if found else None
         genuine = seat.cookie if seat else found and self._cookie(found[2])

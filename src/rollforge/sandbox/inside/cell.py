@@ -58,8 +58,9 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     _send(connection, {"level": level, "landlock": kernel.landlock_version()})
-    while (message := _receive(connection)) is not None:
-        _send(connection, _run(json.loads(message), level))
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the host is gone
+        while (message := _receive(connection)) is not None:
+            _send(connection, _run(json.loads(message), level))
 
 
 def _lock_in(options: Job) -> str:
@@ -328,10 +329,9 @@ def _python(code: str) -> int:
         error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # without this function
         sys.excepthook(type(error), error, error.__traceback__)
         status = 1
-    with contextlib.suppress(Exception):
-        import threading
-
-        threading._shutdown()  # type: ignore[attr-defined]
+    if threading := sys.modules.get("threading"):
+        with contextlib.suppress(Exception):
+            threading._shutdown()
     for written in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             written.flush()

@@ -1,0 +1,137 @@
+"""What a look at rewards keeps of each rollout: a few numbers and hashes, never texts. Rows stream by."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+import numpy as np
+
+from rollforge.records.items import final_text, reasoning_text, tool_calls
+from rollforge.records.lossless import dumps
+from rollforge.records.rollout import Outcome, Rollout
+from rollforge.records.rows import BadLine
+from rollforge.stats.estimate import Numbers
+
+MOST_FIELDS = 64
+EXAMPLES = 3
+SPEAKS = re.compile(
+    r"note to the grader|award full marks|\[\[[AB](?:=B)?\]\]|ignore (?:all )?(?:previous|prior) instructions|"
+    r"(?:verdict|judg(?:e)?ment|final grade|score)\s*:\s*(?:correct|1\.0|10)|as the (?:grader|judge)|system override|"
+    r"sys\.exit\(0\)|os\._exit|all tests passed",
+    re.IGNORECASE,
+)
+FORMS = {
+    "a box": re.compile(r"\\boxed\s*\{"),
+    "an Answer: line": re.compile(r"\banswer\s*(?::|is\b)", re.IGNORECASE),
+    "answer tags": re.compile(r"<answer>"),
+    "thinking tags": re.compile(r"<think>"),
+    "a code fence": re.compile(r"```"),
+    "Markdown": re.compile(r"^(?:#{1,6} |[-*] |\d+\. )|\*\*", re.MULTILINE),
+    "a JSON object": re.compile(r"^\s*\{"),
+}
+
+
+@dataclass(slots=True)
+class Columns:
+    """One entry per judged rollout in each."""
+
+    names: dict[str, int] = field(default_factory=dict)
+    """Ids of tasks, numbered."""
+    task: array[int] = field(default_factory=lambda: array("q"))
+    reward: array[float] = field(default_factory=lambda: array("d"))
+    numbers: dict[str, array[float]] = field(default_factory=dict)
+    """Measures and the verdict's own numbers; NaN where there is none."""
+    answered: array[int] = field(default_factory=lambda: array("q"))
+    """A hash of the reply and the calls; 0: nothing was said."""
+    said: array[int] = field(default_factory=lambda: array("q"))
+    """A hash of the extracted answer, or of the reply; 0 for none."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    speaks: list[str] = field(default_factory=list)
+    """Places of well-paid replies that speak to the grader."""
+    speaking: int = 0
+    bad: int = 0
+    rows: int = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.reward)
+
+    @property
+    def rewards(self) -> Numbers:
+        return np.array(self.reward, dtype=np.float64)
+
+    def column(self, name: str) -> Numbers:
+        return np.array(self.numbers[name], dtype=np.float64)
+
+    @property
+    def groups(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return np.array(self.task, dtype=np.int64)
+
+
+def read(rollouts: Iterable[Rollout | BadLine], success: float) -> Columns:
+    found = Columns()
+    for row in rollouts:
+        found.rows += 1
+        if isinstance(row, BadLine):
+            found.bad += 1
+            continue
+        found.outcomes[row.outcome] += 1
+        if row.reward is not None:
+            _add(found, row, success)
+    for values in found.numbers.values():
+        _fill(values, found.size)
+    return found
+
+
+def _add(found: Columns, row: Rollout, success: float) -> None:
+    text, calls = final_text(row.response), tool_calls(row.response)
+    at = found.size
+    found.task.append(found.names.setdefault(row.task, len(found.names)))
+    found.reward.append(row.reward or 0.0)
+    made = [(call.get("name"), call.get("arguments")) for call in calls]
+    found.answered.append(_mark([text.strip(), made]) if text.strip() or made else 0)
+    answer = row.fields.get("extracted_answer", text.strip()[-200:])
+    found.said.append(_mark(answer) if answer not in (None, "") else 0)
+    _put(found, at, "length", float(len(text)))
+    _put(found, at, "reasoning length", float(len(reasoning_text(row.response))))
+    _put(found, at, "tool calls", float(len(calls)))
+    status = (row.response or {}).get("status")
+    _put(found, at, "cut short", float(status == "incomplete" or bool((row.response or {}).get("incomplete_details"))))
+    for form, pattern in FORMS.items():
+        _put(found, at, f"form: {form}", float(pattern.search(text[:20_000]) is not None))
+    for key, value in row.fields.items():
+        if isinstance(value, (int, float)) and not key.startswith("_") and row.outcome is Outcome.SCORED:
+            _put(found, at, f"field: {key}", float(value))
+    parts = row.fields.get("reward_components")
+    for key, value in (parts if isinstance(parts, dict) else {}).items():
+        if isinstance(value, (int, float)):
+            _put(found, at, f"part: {key}", float(value))
+    if (row.reward or 0.0) >= success and SPEAKS.search(text[-5_000:]):
+        found.speaking += 1
+        if len(found.speaks) < EXAMPLES:
+            found.speaks.append(f"task {row.task_index if row.task_index is not None else row.task}, repeat {row.index}")
+
+
+def _put(found: Columns, at: int, name: str, value: float) -> None:
+    values = found.numbers.get(name)
+    if values is None:
+        if len(found.numbers) >= MOST_FIELDS:
+            return
+        values = found.numbers[name] = array("d")
+    _fill(values, at)
+    values.append(value)
+
+
+def _fill(values: array[float], size: int) -> None:
+    if len(values) < size:
+        values.extend([float("nan")] * (size - len(values)))
+
+
+def _mark(value: object) -> int:
+    """The same in every process: two runs are compared by it."""
+    return int.from_bytes(blake2b(dumps(value), digest_size=8).digest(), "big", signed=True) or 1

@@ -1,0 +1,303 @@
+"""Where the answer may be seen before it is given (prompt, tools, files), and what tools do with senseless arguments."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from rollforge.audit.finding import Finding, Severity, brief, found, shown, where
+from rollforge.audit.known import Known, as_number, replay
+from rollforge.audit.left import own_temporary
+from rollforge.audit.play import Ground, Played, Player, say
+from rollforge.envs.base import Tool
+from rollforge.models.schema_values import random_value
+from rollforge.records.items import input_items, text_of
+from rollforge.records.rollout import Outcome
+
+SECRET = "ROLLFORGE_AUDIT_SECRET"
+MATERIAL = 400
+"""Characters from which a prompt is material to read an answer from."""
+FILE_BYTES = 1_000_000
+_LABEL = r"(?:answer|solution|expected|gold|ground.?truth|correct(?:\s+(?:option|choice|answer))?|reward if)"
+
+
+async def look(env: Any, ground: Ground, known: Sequence[Known]) -> AsyncIterator[Finding]:
+    first: list[Played] = []
+    for one in known:
+        first.append(await ground.play("a look", one.task, say("")))
+    for finding in _prompts(known, first):
+        yield finding
+    async for finding in _tools(ground, known, first):
+        yield finding
+    async for finding in _files(ground, known):
+        yield finding
+
+
+def _prompts(known: Sequence[Known], played: Sequence[Played]) -> Iterator[Finding]:
+    """Labelled as the answer in half of the tasks: a leak. There without a label: perhaps meant to be found."""
+    told, there, counted = [], [], 0
+    for one, seen in zip(known, played, strict=True):
+        texts = answers(one)
+        if not texts:
+            continue
+        counted += 1
+        asked = _asked(one, seen)
+        if any(_labelled(asked, text) for text in texts) or _in_metadata(one):
+            told.append((one, seen))
+        elif any(_distinctive(text) and _stands(asked, text) for text in texts):
+            there.append((one, seen, len(asked)))
+    if told and 2 * len(told) >= counted:
+        says = f"the prompt gives the answer away, labelled as such, in {len(told)} of {counted} tasks"
+        yield found("leak-prompt", "error", says, [shown(told[0][1], told[0][0].core)])
+    elif counted > 1 and len(there) == counted:
+        short = sum(size for *_, size in there) / len(there) < MATERIAL
+        says = f"the answer stands in the prompt of all {counted} tasks; fine only if it is to be found there"
+        yield found("leak-prompt", "warning" if short else "note", says, [shown(there[0][1], there[0][0].core)])
+
+
+def answers(known: Known) -> list[str]:
+    """The answer as text, in the forms in which it may leak."""
+    values = [
+        str(value) for value in known.gold.values() if isinstance(value, (str, int, float)) and not isinstance(value, bool)
+    ]
+    texts = [*values, known.core] if known.closed else values
+    return [text for text in dict.fromkeys(texts) if text.strip() and len(text) <= 2000]
+
+
+def _asked(known: Known, played: Played) -> str:
+    """Everything the policy is told."""
+    params: Mapping[str, Any] = known.task.params
+    texts = [text_of(item.get("content")) for item in input_items(params)]
+    texts += [str(params.get("instructions") or ""), played.observation or ""]
+    texts += [f"{tool.name} {tool.description} {tool.parameters}" for tool in played.tools]
+    texts += [str(tool) for tool in params.get("tools") or []]
+    return "\n".join(texts)
+
+
+def _in_metadata(known: Known) -> bool:
+    rest = {key: value for key, value in known.task.params.items() if key not in ("input", "instructions", "tools")}
+    return any(_field(str(rest), name, value) for name, value in known.gold.items())
+
+
+def _labelled(asked: str, text: str) -> bool:
+    escaped = re.escape(text.strip())
+    if re.search(rf"\b{_LABEL}s?\b(?:\W{{0,4}}(?:is|are))?\W{{0,6}}{escaped}(?!\w)", asked, re.IGNORECASE):
+        return True
+    aside = rf"<!--[^>]{{0,80}}{escaped}|[\[(]\s*(?:[\w .]{{0,20}}[:=]\s*)?{escaped}\s*[\])]|(?:#|=>)\s*{escaped}\s*$"
+    return len(text.strip()) > 2 and bool(re.search(aside, asked, re.IGNORECASE | re.MULTILINE))
+
+
+def _distinctive(text: str) -> bool:
+    return len(text.strip()) >= 4
+
+
+def _stands(asked: str, text: str) -> bool:
+    return bool(re.search(rf"(?<!\w){re.escape(text.strip())}(?!\w)", asked, re.IGNORECASE))
+
+
+def _field(text: str, name: str, value: Any) -> bool:
+    """The row's field with its value, as a dump of the row shows it."""
+    return bool(re.search(rf"\b{re.escape(name)}\b\W{{1,4}}{re.escape(str(value))}(?!\w)", text))
+
+
+Call = tuple[str, Mapping[str, Any]]
+
+
+@dataclass(slots=True)
+class _Calls:
+    """One attempt with calls that make no sense."""
+
+    known: Known
+    calls: list[Call]
+    played: Played
+
+
+async def _tools(ground: Ground, known: Sequence[Known], first: Sequence[Played]) -> AsyncIterator[Finding]:
+    if not any(played.tools for played in first):
+        return
+    os.environ[SECRET] = secret = f"secret-{Random(os.getpid()).getrandbits(64):x}"
+    tried: list[_Calls] = []
+    try:
+        for one, seen in zip(known, first, strict=True):
+            for tool in seen.tools:
+                for calls in _nonsense(tool, Random(one.task.id)):
+                    played = await ground.play("nonsense calls", one.task, say("harbour copper maybe lantern", calls))
+                    tried.append(_Calls(one, calls, played))
+    finally:
+        del os.environ[SECRET]
+    for finding in (_ended(tried), _given(tried, first), _reached(tried, secret), _paid(tried)):
+        if finding is not None:
+            yield finding
+
+
+def _nonsense(tool: Tool, rng: Random) -> Iterator[list[Call]]:
+    """Each list is one session's."""
+    properties: Mapping[str, Any] = tool.parameters.get("properties") or {}
+    value = random_value(tool.parameters, rng)
+    plain: dict[str, Any] = value if isinstance(value, dict) else {}
+    texts = [name for name, part in properties.items() if isinstance(part, dict) and part.get("type", "string") == "string"]
+    yield [(tool.name, {}), (tool.name, plain), (tool.name, {**plain, "no_such_argument": 1})]
+    odd: tuple[Any, ...] = (None, True, [], {}, -1, 0, 10**30, 1e308, "", "\x00", "x" * 200_000, [[[[]]]], {"a": {"b": []}})
+    yield [(tool.name, dict.fromkeys(properties, one)) for one in odd]
+    if not texts:
+        return
+    hostile = (
+        "../../../../etc/passwd",
+        "/etc/passwd",
+        "; cat /etc/passwd",
+        "' OR '1'='1",
+        "$(id)",
+        "/proc/self/environ",
+        "~/.ssh/id_rsa",
+    )
+    yield [(tool.name, {**plain, **dict.fromkeys(texts, one)}) for one in hostile]
+    yield [(tool.name, {**plain, **dict.fromkeys(texts, one)}) for one in _CODE]
+    files = [name for name in texts if re.search(r"path|file|name", name, re.IGNORECASE)]
+    if files and len(texts) > 1:
+        others = [name for name in texts if name not in files]
+        yield [
+            (tool.name, {**plain, **dict.fromkeys(files, file), **dict.fromkeys(others, '{"reward": 1.0, "passed": true}')})
+            for file in ("result.json", "results.json", "reward.json", "reward.txt", "score.txt", "answer.txt")
+        ]
+
+
+_CODE = (
+    "import os; print(dict(os.environ)); print(open('/etc/passwd').read())",
+    "env; cat /etc/passwd",
+    "__import__('os').popen('env; cat /etc/passwd').read()",
+    "SELECT name FROM sqlite_master",
+)
+
+
+def _ended(tried: Sequence[_Calls]) -> Finding | None:
+    bad = [one for one in tried if one.played.problem]
+    if not bad:
+        return None
+    one = bad[0]
+    rule = "endless" if one.played.outcome is Outcome.TIMEOUT else "tools"
+    name = one.calls[0][0]
+    why = brief(one.played.problem, 200)
+    says = f"nonsense arguments of {name} end the session: {why} ({len(bad)} of {len(tried)} attempts)"
+    return found(rule, "error", says, [shown(one.played, "", one.calls)])
+
+
+def _given(tried: Sequence[_Calls], first: Sequence[Played]) -> Finding | None:
+    """By a tool that the reference does not need: its output is the answer, or names the row's field with its value."""
+    grave: dict[tuple[str, str], _Calls] = {}
+    light: dict[tuple[str, str], _Calls] = {}
+    for one in tried:
+        known, texts = one.known, answers(one.known)
+        needed = {call[0] for call in known.calls if not isinstance(call, str)}
+        for (name, arguments), output in zip(one.calls, one.played.outputs, strict=False):
+            named = any(_field(output, field, value) for field, value in known.gold.items())
+            plain = any(_is(output, text) for text in texts)
+            labelled = any(_distinctive(text) and _labelled(output, text) for text in texts)
+            if any(text in str(arguments) for text in texts):
+                continue  # it says back what it was told
+            if (named or plain or labelled) and name not in needed:
+                grave.setdefault((name, known.task.id), one)
+            elif named and name in needed and any(_distinctive(text) for text in texts):
+                light.setdefault((name, known.task.id), one)
+    for leaks, severity in ((grave, "error"), (light, "warning")):
+        for tool in dict.fromkeys(name for name, _ in leaks):
+            tasks = [one for (name, _), one in leaks.items() if name == tool]
+            if 2 * len(tasks) >= len(first):
+                says = f"the tool {tool} tells the row's answer to whoever calls it, in {len(tasks)} of {len(first)} tasks"
+                weight: Severity = "error" if severity == "error" else "warning"
+                return found("leak-tool", weight, says, [shown(tasks[0].played, "", tasks[0].calls)])
+    return None
+
+
+def _is(output: str, text: str) -> bool:
+    plain = output.strip().strip('"').strip()
+    if plain == text.strip():
+        return True
+    one, other = as_number(plain), as_number(text)
+    return one is not None and one == other
+
+
+def _reached(tried: Sequence[_Calls], secret: str) -> Finding | None:
+    for one in tried:
+        for (name, arguments), output in zip(one.calls, one.played.outputs, strict=False):
+            what = (
+                "the environment variables of the host"
+                if secret in output
+                else "/etc/passwd of the host"
+                if "root:" in output and ":/" in output and "/bin/" in output
+                else ""
+            )
+            if what:
+                says = f"the tool {name} shows {what}"
+                return found("leak-host", "error", says, [shown(one.played, "", [(name, arguments)])])
+    return None
+
+
+def _paid(tried: Sequence[_Calls]) -> Finding | None:
+    """Nonsense calls and a nonsense reply that get full marks, on more than half of the tasks that were tried with them."""
+    paid: dict[str, _Calls] = {}
+    for one in tried:
+        reward = one.played.reward
+        if reward is not None and one.known.full > one.known.low and one.known.share(reward) >= 0.99:
+            paid.setdefault(one.known.task.id, one)
+    tasks = {one.known.task.id for one in tried}
+    if 2 * len(paid) <= len(tasks):
+        return None
+    one = next(iter(paid.values()))
+    on = f"{one.played.reward:g} on {len(paid)} of {len(tasks)} tasks"
+    says = f"nonsense calls of {one.calls[0][0]} and a nonsense reply get {on}"
+    return found("calls", "error", says, [shown(one.played, "harbour copper maybe lantern", one.calls)])
+
+
+async def _files(ground: Ground, known: Sequence[Known]) -> AsyncIterator[Finding]:
+    """What a session writes where a tool or a program may read it."""
+    for one in known[:3]:
+        texts = answers(one)
+        if not texts:
+            continue
+        hits: list[tuple[str, str]] = []
+        with own_temporary():
+            before = _listed()
+
+            async def peek(before: dict[Path, float] = before, hits: list[tuple[str, str]] = hits, one: Known = one) -> None:
+                hits += _holding(one, {path for path, at in _listed().items() if before.get(path) != at})
+
+            played = await ground.meet("a look at files", one.task, Player(replay(one.reply, one.calls), peek))
+        if hits:
+            path, text = hits[0]
+            says = f"while a session of {where(one.task)} is open, the file {path} holds the answer: {brief(text, 60)}"
+            readers = any(re.search(r"read|open|cat|exec|run|python|shell|bash|file", tool.name) for tool in played.tools)
+            yield found("leak-file", "error" if readers else "warning", says, [shown(played, one.reply, one.calls)])
+            return
+
+
+def _listed() -> dict[Path, float]:
+    """Files of the working and the temporary folder, two floors deep."""
+    listed: dict[Path, float] = {}
+    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+        for path in [*folder.glob("*"), *folder.glob("*/*")][:5000]:
+            try:
+                if path.is_file():
+                    listed[path] = path.stat().st_mtime
+            except OSError:  # it went away
+                continue
+    return listed
+
+
+def _holding(known: Known, paths: set[Path]) -> Iterator[tuple[str, str]]:
+    for path in sorted(paths):
+        try:
+            content = path.read_bytes()[:FILE_BYTES].decode(errors="replace")
+        except OSError:  # it went away
+            continue
+        named = any(_field(content, name, value) for name, value in known.gold.items())
+        texts = answers(known)
+        if named or any(
+            content.strip() == text.strip() or (_distinctive(text) and _stands(content, text)) for text in texts
+        ):
+            yield str(path), content

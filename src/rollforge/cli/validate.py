@@ -1,0 +1,70 @@
+"""`rollforge validate`: whether the rewards of collected rollouts can be trusted."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rollforge.audit.validate import Mark
+
+
+def validate(
+    run: str = typer.Argument(..., metavar="RUN", help="A run directory, or a JSONL file of rollouts (NeMo Gym's too)."),
+    against: str | None = typer.Option(None, metavar="RUN", help="An earlier run of the same tasks: what drifted since?"),
+    label: str | None = typer.Option(None, metavar="FIELD", help="A number in the rows that says which ones are good."),
+    compare: str | None = typer.Option(None, metavar="A,B", help="Two numbers that should agree: a judge's and a rule's."),
+    success: float = typer.Option(1.0, help="Full marks."),
+    strict: bool = typer.Option(False, help="Warnings fail too."),
+    json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
+) -> None:
+    """Look at the rewards of a run: do they tell good from bad, or follow length, form, tool calls, one part, chance? Exit
+    status 1: there is an error."""
+    from rollforge.audit.columns import read
+    from rollforge.audit.validate import drift
+    from rollforge.audit.validate import validate as look
+    from rollforge.errors import UserError
+    from rollforge.stats.source import find_run
+
+    pair = None
+    if compare is not None:
+        first, comma, second = (part.strip() for part in compare.partition(","))
+        if not (first and comma and second):
+            raise UserError(f"--compare {compare!r} names two fields, as in --compare judge_reward,library_reward")
+        pair = first, second
+    rows = read(find_run(run).rollouts(), success)
+    marks = look(rows, success=success, label=label, compare=pair)
+    if against is not None:
+        marks += drift(read(find_run(against).rollouts(), success), rows)
+    bad = [mark for mark in marks if mark.level == "error" or (strict and mark.level == "warning")]
+    if json:
+        from dataclasses import asdict
+        from json import dumps  # not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is
+
+        counts = {"rollouts": rows.rows, "judged": rows.size, "tasks": len(rows.names), "unusable": rows.bad}
+        print(dumps({"run": run, **counts, "passed": not bad, "checks": [asdict(mark) for mark in marks]}, indent=2))
+    else:
+        _print(run, marks)
+        print(f"{run}: {rows.size:,} rewards of {len(rows.names):,} tasks; {len(bad)} to mend")
+    sys.exit(1 if bad else 0)
+
+
+def _print(run: str, marks: list[Mark]) -> None:
+    from rich.text import Text
+
+    from rollforge.stats.terminal import console
+    from rollforge.stats.visible import visible
+
+    screen = console()
+    styles = {"error": "bold red", "warning": "yellow", "ok": "green"}
+    for mark in marks:
+        if screen.is_terminal:
+            screen.print(
+                Text(f"{mark.level:7}", style=styles.get(mark.level, "dim")), Text(visible(mark.says)), soft_wrap=True
+            )
+        else:
+            print(f"{mark.level:7}  {visible(mark.says)}")
+        if mark.do:
+            print(f"{'':9}-> {visible(mark.do)}")

@@ -1,0 +1,270 @@
+"""Verifiers that an audit must leave alone: strict and lenient, for texts, numbers, lists, programs, states, tool calls."""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import rollforge as rf
+from rollforge.verify import choice as choices
+from rollforge.verify import math as maths
+from rollforge.verify.answer import answer_line, boxed, last_number
+from tests.audit.broken import CAPITALS, DECIMALS, LETTERS, LISTS, NAMES, SQUARES, SUMS, WORDS
+
+SOUND: dict[str, Any] = {}
+
+
+def sound(tasks: Any, **options: Any) -> Callable[[Any], Any]:
+    def add(target: Any) -> Any:
+        made = rf.env(tasks=tasks, **{"solve": lambda answer: answer, "inline": True, **options})(target)
+        SOUND[target.__name__] = made
+        return made
+
+    return add
+
+
+def as_float(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"-?\d{1,15}(\.\d{1,15})?", text, re.ASCII) else None
+
+
+@sound(CAPITALS)
+def exact(reply: str, answer: str) -> float:
+    return float(bool(answer.strip()) and reply.strip() == answer)
+
+
+@sound(CAPITALS)
+def whatever_the_case(reply: str, answer: str) -> float:
+    return float(reply.strip().casefold() == answer.casefold())
+
+
+@sound(NAMES)
+def identifiers(reply: str, answer: str) -> float:
+    return float(reply.strip() == answer)
+
+
+@sound(SUMS)
+def whole_numbers(reply: str, answer: str) -> float:
+    said, expected = as_float(reply.strip()), as_float(answer)
+    if expected is None:
+        raise rf.VerifierFault(f"{answer!r} is no number")
+    return float(said is not None and said == expected)
+
+
+@sound(DECIMALS)
+def decimals(reply: str, answer: str) -> float:
+    said = as_float(reply.strip())
+    return float(said is not None and abs(said - float(answer)) <= 1e-6 * max(1.0, abs(float(answer))))
+
+
+@sound(SUMS, solve=lambda answer: f"We add them up, 1 by 1. The result is {answer}.")
+def last_of_the_numbers(reply: str, answer: str) -> float:
+    said = last_number(reply)
+    return float(said is not None and said.replace(",", "") == answer)
+
+
+@sound(SUMS, solve=lambda answer: f"So \\boxed{{{answer}}}")
+def in_a_box(reply: str, answer: str) -> dict[str, float]:
+    said = boxed(reply)
+    right = said is not None and said == answer
+    return {"correctness": 0.9 * right, "form": 0.1 * (said is not None)}
+
+
+@sound(CAPITALS, solve=lambda answer: f"I know this one.\nAnswer: {answer}")
+def on_a_line(reply: str, answer: str) -> float:
+    said = answer_line(reply)
+    return float(said is not None and said.strip(" .").casefold() == answer.casefold())
+
+
+@sound(CAPITALS, solve=lambda answer: f"<think>\nEasy.\n</think>\n<answer>\n{answer}\n</answer>")
+def in_tags(reply: str, answer: str) -> float:
+    said = reply.rpartition("<answer>")[2].partition("</answer>")[0].strip() if reply.rstrip().endswith("</answer>") else ""
+    return float(said == answer)
+
+
+@sound(LETTERS, solve=lambda answer: f"Answer: {answer}")
+def letters(reply: str, answer: str) -> dict[str, Any]:
+    return choices.choice(reply, answer, [{letter: letter * 5} for letter in "ABCD"], "lenient_answer_colon", None)
+
+
+@sound(LETTERS, solve=lambda answer: f"\\boxed{{{answer}}}")
+def letters_in_a_box(reply: str, answer: str) -> dict[str, Any]:
+    return choices.choice(reply, answer, [{letter: letter * 5} for letter in "ABCD"], "strict_single_letter_boxed", None)
+
+
+@sound(DECIMALS, solve=lambda answer: f"It is \\boxed{{{answer}}}.", inline=False)
+def mathematics(reply: str, answer: str) -> dict[str, Any]:
+    return maths.math_answer(reply, answer)
+
+
+@sound(LISTS)
+def lists(reply: str, answer: str) -> float:
+    return float([part.strip() for part in reply.split(",")] == [part.strip() for part in answer.split(",")])
+
+
+@sound(LISTS)
+def multisets(reply: str, answer: str) -> float:
+    return float(Counter(part.strip() for part in reply.split(",")) == Counter(part.strip() for part in answer.split(",")))
+
+
+@sound(
+    [
+        {"prompt": f"Which primes lie below {n}?", "primes": primes}
+        for n, primes in ((8, [2, 3, 5, 7]), (14, [2, 3, 5, 7, 11, 13]))
+    ],
+    solve=lambda primes: ", ".join(map(str, primes)),
+)
+def sets_of_numbers(reply: str, primes: list[int]) -> float:
+    return float(
+        re.fullmatch(r"[\d,\s]{1,1000}", reply.strip(), re.ASCII) is not None
+        and {int(n) for n in re.findall(r"\d{1,9}", reply)} == set(primes)
+    )
+
+
+def normal(text: str) -> list[str]:
+    kept = "".join(c for c in text.lower() if c not in string.punctuation)
+    return [word for word in kept.split() if word not in ("a", "an", "the")]
+
+
+@sound(WORDS)
+def f1(reply: str, answer: str) -> float:
+    said, expected = normal(reply), normal(answer)
+    common = sum((Counter(said) & Counter(expected)).values())
+    return 2 * common / (len(said) + len(expected)) if common else 0.0
+
+
+@sound(
+    [
+        {"prompt": f'Give {n} as JSON: {{"n": ..., "even": ...}}', "expected": {"n": n, "even": n % 2 == 0}}
+        for n in (3, 8, 11)
+    ],
+    solve=lambda expected: json.dumps(expected),
+)
+def objects(reply: str, expected: dict[str, Any]) -> float:
+    try:
+        return float(json.loads(reply[:10_000]) == expected)
+    except (ValueError, RecursionError):
+        return 0.0
+
+
+@sound(
+    [
+        {"prompt": f"Write a word that begins with {c!r} and has {n} letters.", "pattern": f"{c}[a-z]{{{n - 1}}}"}
+        for c, n in (("q", 5), ("b", 3), ("z", 5))
+    ],
+    solve=lambda pattern: {"q": "quick", "b": "bad", "z": "zebra"}[pattern[0]],
+)
+def patterns(reply: str, pattern: str) -> float:
+    return float(re.fullmatch(pattern, reply.strip()) is not None)
+
+
+@sound(
+    [
+        {"prompt": f"Write about {what} in at least {n} words, without a comma.", "at_least": n, "word": what}
+        for what, n in (("rain", 12), ("bread", 20))
+    ],
+    solve=lambda word, at_least: f"{word} and " * at_least,
+)
+def instructions(reply: str, word: str, at_least: int) -> float:
+    return float(len(reply.split()) >= at_least and "," not in reply and word in reply.split())
+
+
+@sound([{"prompt": f"Bring the counter to {goal}.", "goal": goal} for goal in (3, 5, 8)], solve=None)
+class states:
+    """A counter."""
+
+    def reset(self) -> None:
+        self.count = 0
+
+    def add(self, by: int) -> int:
+        """Add to it."""
+        self.count += by
+        return self.count
+
+    def verify(self, goal: int) -> float:
+        return float(self.count == goal)
+
+    def solve(self, goal: int) -> Any:
+        yield "add", {"by": goal}
+        return "done"
+
+
+@sound(
+    [
+        {
+            "prompt": f"How many books does {who} have? Look it up.",
+            "who": who,
+            "books": {"ann": 31, "bob": 74, "eve": 52},
+            "answer": n,
+        }
+        for who, n in (("ann", 31), ("bob", 74), ("eve", 52))
+    ],
+    solve=None,
+)
+class lookups:
+    """A library."""
+
+    def reset(self, books: dict[str, int]) -> None:
+        self.books = books
+        self.asked: list[str] = []
+
+    def count_books(self, who: str) -> int:
+        """How many books somebody has."""
+        self.asked.append(who)
+        return self.books[who]
+
+    def verify(self, reply: str, who: str, answer: int) -> dict[str, float]:
+        right = re.fullmatch(r"\d{1,6}", reply.strip(), re.ASCII) is not None and int(reply) == answer
+        return {"asked": 0.3 * (who in self.asked), "right": 0.7 * (right and who in self.asked)}
+
+    def solve(self, who: str) -> Any:
+        return (yield "count_books", {"who": who})
+
+
+@sound(
+    [
+        {
+            "prompt": f"Book a table for {n} at {hour}:00.",
+            "expected": [{"name": "book", "arguments": {"people": n, "hour": hour}}],
+        }
+        for n, hour in ((2, 19), (5, 12))
+    ],
+    solve=None,
+)
+class calls:
+    """A restaurant."""
+
+    def book(self, people: int, hour: int) -> str:
+        """Book a table."""
+        return "booked"
+
+    def verify(self, response: dict[str, Any], expected: list[dict[str, Any]]) -> float:
+        made = []
+        for item in response["output"]:
+            if item.get("type") == "function_call":
+                made.append({"name": item["name"], "arguments": json.loads(item["arguments"])})
+        return float(made == expected)
+
+    def solve(self, expected: list[dict[str, Any]]) -> Any:
+        for call in expected:
+            yield call["name"], call["arguments"]
+        return "Done."
+
+
+@sound(SUMS)
+def plus_and_minus_one(reply: str, answer: str) -> float:
+    return 1.0 if reply.strip() == answer else -1.0
+
+
+@sound([{"prompt": f"What is {a} squared?", "answer": a * a} for a in (12, 7, 31)], solve=lambda answer: str(answer))
+def integers_in_rows(reply: str, answer: int) -> float:
+    said = as_float(reply.strip())
+    return float(said is not None and said == answer)
+
+
+@sound(SQUARES)
+def short_is_better(reply: str, answer: str) -> float:
+    return float(reply.strip() == answer) * max(0.5, 1 - max(0, len(reply) - 20) / 1000)
