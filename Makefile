@@ -77,7 +77,7 @@ $(VENV)/dev: pyproject.toml | $(VENV)/bin/python
 # The exact version is a CPU build; any other would bring several GB of CUDA libraries along.
 $(VENV)/extras: $(VENV)/dev
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
-	$(BIN)/python -m pip install --quiet --editable '.[train,math,mcp]'
+	$(BIN)/python -m pip install --quiet --editable '.[train,math,mcp,sql,reasoning-gym]'
 	@touch $@
 
 # Without their dependencies, which want CUDA; what their data set classes and reward managers import follows, in verl's

@@ -4,9 +4,9 @@
     python benchmarks/environments.py --only sql,coding --seconds 600
 
 Each environment has a process of its own. Its reference policy plays through `collect`'s own runner and tool loop: first
-1,000 sessions that are all open before the first of them goes on, then more, 100 at a time. Memory is that of the process and
-of the workers and sandboxes below it, taken while no session is open. Verifiers that run programs are slow: `--seconds` ends
-an environment's turn early, and the table says how many sessions there were.
+1,000 sessions that are all open before the first of them goes on, then more, 100 at a time. Memory is that of the process
+and of the workers and sandboxes below it, taken while no session is open. Verifiers that run programs are slow: `--seconds`
+ends an environment's turn early, and the table says how many sessions there were.
 
 Exit status: 1 when an environment misses a bar (a session without full marks; memory that grows by more than 10 MB
 from a quarter of the sessions to the end), 2 when something failed and there is no figure.
@@ -118,8 +118,15 @@ async def measured(name: str, at_once: int, sessions: int, seconds: float) -> di
         await env.aclose()
     quarter = next(mb for played, mb in looks if played >= tally.played / 4)
     return {
-        **{"seconds": took, "peak": peak, "sessions": tally.played, "before": before, "quarter": quarter},
-        **{"end": looks[-1][1], "each": each, "failed": tally.failed, "first": tally.first},
+        "seconds": took,
+        "peak": peak,
+        "sessions": tally.played,
+        "before": before,
+        "quarter": quarter,
+        "end": looks[-1][1],
+        "each": each,
+        "failed": tally.failed,
+        "first": tally.first,
     }
 
 

@@ -38,7 +38,7 @@ def server(kind: str) -> Iterator[str]:
     process = subprocess.Popen([sys.executable, str(SERVER), str(port), kind])
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
+        for _ in range(1200):
             try:
                 with urllib.request.urlopen(f"{url}/health") as found:
                     assert found.status == 200
@@ -46,6 +46,8 @@ def server(kind: str) -> Iterator[str]:
             except OSError:
                 assert process.poll() is None
                 time.sleep(0.1)
+        else:
+            raise TimeoutError(f"{SERVER.name} did not come up")
         yield url
     finally:
         process.terminate()

@@ -224,7 +224,7 @@ async def test_tools_need_a_session() -> None:
     ("path", "status"),
     [
         *(("/", 404), ("//", 404), ("/../x", 404), ("/%2e%2e%2fadd", 404), ("/add%2f", 404), ("/_run", 404)),
-        *(("/__init__", 404), ("/reset%00", 404), ("/v1/responses", 404), ("/run", 404), ("/mcp", 404), ("/health", 405)),
+        *(("/__init__", 404), ("/reset%00", 404), ("/v1/responses", 404), ("/run", 404), ("/health", 405)),
         *(("/docs", 405), ("/add%0d%0aX-Injected:%201", 404), (f"/{'a' * 5000}", 404), ("/%ff%fe", 404)),
     ],
 )
@@ -255,7 +255,7 @@ def counting() -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize("name", ["step", "run", "status", "health", "metrics", "docs", "ready"])
+@pytest.mark.parametrize("name", ["run", "status", "health", "metrics", "docs", "ready"])
 async def test_a_tool_cannot_be_called_like_a_path(name: str) -> None:
     def tool(self: Any) -> str:
         """Do it."""
@@ -282,6 +282,28 @@ async def test_an_environment_by_hand_has_the_tools_of_its_sessions() -> None:
         lacking = await client().post("/seed_session", {"prompt": "?"}, 422)
         assert (lacking["type"], lacking["stage"]) == ("verifier_fault", "open")
         assert "KeyError: 'start'" in lacking["message"]
+
+
+async def test_a_session_that_nobody_waits_for_is_closed() -> None:
+    closed = asyncio.Event()
+
+    class Slow:
+        @asynccontextmanager
+        async def open(self, task: Any, /) -> AsyncIterator[Any]:
+            try:
+                await asyncio.sleep(0.3)
+                async with LowLevel().open(task) as session:
+                    yield session
+            finally:
+                closed.set()
+
+    async with serving(env_app(Slow(), "slow", Settings())) as url, aiohttp.ClientSession() as http:
+        row = {"prompt": "?", "start": 1, "goal": 1}
+        with pytest.raises(TimeoutError):
+            await http.post(f"{url}/seed_session", json=row, timeout=aiohttp.ClientTimeout(total=0.1))
+        await asyncio.wait_for(closed.wait(), 10)
+        async with http.get(f"{url}/status") as answer:
+            assert (await answer.json())["sessions"]["open"] == 0
 
 
 async def test_session_tools_cannot_be_called_like_a_path_either() -> None:

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import tempfile
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 from rollforge.audit import leaks, steady
@@ -92,9 +95,9 @@ async def audit_env(
             return Audit(name, len(chosen), 0, ranked(findings), [])
         ground = Ground(env, name, limits)
         known = [await _known(env, ground, task, success) for task in chosen]
-        with tempfile.TemporaryDirectory(prefix="rollforge-audit-") as folder:
-            hits = await _attack(ground, known, Path(folder) / "canary", wind)
-            executed = [hit for hit in hits if hit.attack.rule == "executed" and _exists(Path(folder) / "canary")]
+        with _canary() as canary:
+            hits = await _attack(ground, known, canary, wind)
+            executed = [hit for hit in hits if hit.attack.rule == "executed" and _exists(canary)]
         findings += list(_judge(hits, success, limits.verify))
         if executed:
             says = "code in a reply was run by the verifier, outside of any sandbox: it wrote a file"
@@ -234,6 +237,17 @@ async def _attack(ground: Ground, known: Sequence[Known], canary: Path, wind: Ca
             if attack.rule != "executed" and not any(word in attack.text for word in deadly):
                 group.create_task(strike(one, attack))
     return await _timed(ground, hits, wind)
+
+
+@contextmanager
+def _canary() -> Iterator[Path]:
+    """A file that is not there yet. Its name has no digits, which would be answers."""
+    name = "".join(secrets.choice(ascii_lowercase) for _ in range(12))
+    file = Path(tempfile.gettempdir()) / f"rollforge-canary-{name}"
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _exists(file: Path) -> bool:

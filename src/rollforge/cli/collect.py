@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from rollforge.cli.options import ALLOW_UNSANDBOXED
 from rollforge.errors import RollforgeError, UserError, unknown
 
 
@@ -50,19 +51,14 @@ def collect(
     set_: list[str] = typer.Option(
         [], "--set", help="Any other setting, as in --set sampling.top_k=20 --set env.level=hard."
     ),
-    allow_unsandboxed: bool = typer.Option(
-        False, "--allow-unsandboxed", help="Run programs also where this machine isolates them less than promised."
-    ),
+    allow_unsandboxed: bool = ALLOW_UNSANDBOXED,
     json: bool = typer.Option(False, "--json", help="Print the result as JSON; progress goes to stderr."),
 ) -> None:
     """Collect verified rollouts of a model in an environment. Killed or interrupted, the same command goes on."""
     from rollforge.collect.config import CollectConfig
     from rollforge.collect.run import Collection
     from rollforge.config import merge, parse_set, read_yaml, validate
-    from rollforge.sandbox.jail import allow_weaker
 
-    if allow_unsandboxed:
-        allow_weaker()
     options = {
         "env": {"use": env},
         "model": {

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rollforge.cli.tables import table
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from rich.console import RenderableType
 
@@ -65,7 +67,7 @@ def _parts(found: Difference) -> Iterator[RenderableType]:
         )
     if found.same:
         yield Text("the same rows", style="green")
-    yield from _table(
+    yield from table(
         "Rows and prompts",
         ("", "only A", "both", "only B"),
         [
@@ -75,10 +77,10 @@ def _parts(found: Difference) -> Iterator[RenderableType]:
     )
     changed = (("answer", found.other_answer), ("response", found.other_response), ("reward", found.other_reward))
     rows = [(f"another {name}", f"{count:,}") for name, count in changed if count]
-    yield from _table("Prompts in both, with", ("", "prompts"), rows)
+    yield from table("Prompts in both, with", ("", "prompts"), rows)
     places = [(kind, visible(place)) for kind, found_at in found.examples.items() for place in found_at]
-    yield from _table("Where", ("", "file:line"), places, words=2)
-    yield from _table(
+    yield from table("Where", ("", "file:line"), places, words=2)
+    yield from table(
         "Fields",
         ("field", "rows of A", "rows of B"),
         [(visible(k), f"{x:,}", f"{y:,}") for k, (x, y) in found.fields().items()],
@@ -86,13 +88,13 @@ def _parts(found: Difference) -> Iterator[RenderableType]:
     columns = ("", "rows A", "rows B", "reward A", "reward B", "bytes A", "bytes B")
     envs = [(one_line(name, 30) or "(none)", *_shapes(x, y)) for name, x, y in found.envs()]
     total = [("all", *_shapes(a.all, b.all))]
-    yield from _table("Distribution (means)", columns, total + (envs[:20] if len(envs) > 1 else []))
+    yield from table("Distribution (means)", columns, total + (envs[:20] if len(envs) > 1 else []))
     moved = (("rewards", shift(a.all.rewards, b.all.rewards)), ("lengths", shift(a.all.lengths, b.all.lengths)))
     if not found.same:
         text = ", ".join(f"{name} {value:.0%}" for name, value in moved if value is not None)
         yield Text(f"  moved between the two: {text or '-'}", style="dim")
     shown = [(name, one_line(str(x), 40), one_line(str(y), 40)) for name, (x, y) in found.parameters().items()]
-    yield from _table("Made with", ("parameter", "A", "B"), shown[:40], words=3)
+    yield from table("Made with", ("parameter", "A", "B"), shown[:40], words=3)
 
 
 def _shapes(a: Shape, b: Shape) -> tuple[str, ...]:
@@ -102,22 +104,3 @@ def _shapes(a: Shape, b: Shape) -> tuple[str, ...]:
         for name, how in (("rows", ","), ("mean_reward", ".3f"), ("mean_bytes", ",.0f"))
         for side in (x, y)
     )
-
-
-def _table(
-    title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], words: int = 1
-) -> Iterator[RenderableType]:
-    if not rows:
-        return
-    from rich import box
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for place, name in enumerate(columns):
-        table.add_column(name, justify="left" if place < words else "right", no_wrap=place >= words, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    yield Text(f"\n{title}", style="bold")
-    yield Padding(table, (0, 0, 0, 2), expand=False)

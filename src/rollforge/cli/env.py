@@ -65,8 +65,9 @@ def show(
     for text in set_:
         options = merge(options, parse_set(text))
     print(f"{getattr(found, 'name', env)}: {getattr(found, 'description', '') or 'no description'}\n")
-    print("tools:" if found.tools else "tools: none")
-    for signature, about in signatures(found.tools):
+    tools = getattr(found, "tools", None) or ()  # of some environments only an open session knows them
+    print("tools:" if tools else "tools: none")
+    for signature, about in signatures(tools):
         print(f"  {signature}  {about}")
     lines = found.tasks(tasks, **options)
     task = next(islice((line for line in lines if not isinstance(line, BadLine)), index, None), None)

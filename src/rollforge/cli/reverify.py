@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rollforge.cli.options import ALLOW_UNSANDBOXED
+from rollforge.cli.tables import table
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from rich.console import RenderableType
 
@@ -36,6 +39,7 @@ def reverify(
     max_attempts: int | None = typer.Option(None, help="Attempts at what fails for outside reasons (default 3)."),
     tool_seconds: float | None = typer.Option(None, help="Deadline of a tool call (default 60)."),
     verify_seconds: float | None = typer.Option(None, help="Deadline of a verification (default 60)."),
+    allow_unsandboxed: bool = ALLOW_UNSANDBOXED,
     json: bool = typer.Option(False, "--json", help="Print the result as JSON; progress goes to stderr."),
 ) -> None:
     """Score stored rollouts again, offline, with the same or another version of the verifier. Killed, it goes on.
@@ -124,11 +128,11 @@ def _parts(found: Comparison) -> Iterator[RenderableType]:
     from rollforge.stats.text import interval, number, percent
 
     ranks = [("Spearman", number(found.spearman)), ("Kendall tau-b", number(found.kendall))]
-    yield from _table("Rank correlation of the rewards", ("", "value"), ranks)
+    yield from table("Rank correlation of the rewards", ("", "value"), ranks)
     means = (("before", found.before), ("after", found.after), ("difference", found.difference))
-    yield from _table("Mean reward", ("", "mean [95%]"), [(name, interval(mean)) for name, mean in means])
+    yield from table("Mean reward", ("", "mean [95%]"), [(name, interval(mean)) for name, mean in means])
     rows = [(str(row.k), f"{row.tasks:,}", percent(row.before), percent(row.after)) for row in found.pass_at]
-    yield from _table(f"pass@k (reward >= {found.success:g})", ("k", "tasks", "before", "after"), rows)
+    yield from table(f"pass@k (reward >= {found.success:g})", ("k", "tasks", "before", "after"), rows)
     pairs = found.pairs
     counts = [
         ("kept", pairs.kept),
@@ -137,12 +141,12 @@ def _parts(found: Comparison) -> Iterator[RenderableType]:
         ("gained (were equal)", pairs.gained),
         ("equal before and after", pairs.tied),
     ]
-    yield from _table("Preference pairs within tasks", ("", "pairs"), [(name, f"{count:,}") for name, count in counts])
+    yield from table("Preference pairs within tasks", ("", "pairs"), [(name, f"{count:,}") for name, count in counts])
     columns = ("task", "repeat", "reply", "before", "after")
-    yield from _table(f"Rose: {found.up:,}", columns, [_flip(flip) for flip in found.raised], words=3)
-    yield from _table(f"Fell: {found.down:,}", columns, [_flip(flip) for flip in found.lowered], words=3)
+    yield from table(f"Rose: {found.up:,}", columns, [_flip(flip) for flip in found.raised], words=3)
+    yield from table(f"Fell: {found.down:,}", columns, [_flip(flip) for flip in found.lowered], words=3)
     reasons = [(reason, f"{count:,}") for reason, count in found.reasons[:20]]
-    yield from _table(f"Not verified: {found.unjudged:,}", ("reason", "rollouts"), reasons)
+    yield from table(f"Not verified: {found.unjudged:,}", ("reason", "rollouts"), reasons)
 
 
 def _flip(flip: Flip) -> tuple[str, ...]:
@@ -152,22 +156,3 @@ def _flip(flip: Flip) -> tuple[str, ...]:
     task = one_line(flip.task, 20) if flip.task_index is None else str(flip.task_index)
     repeat = "-" if flip.index is None else str(flip.index)
     return task, repeat, flip.reply or "(empty)", number(flip.before), number(flip.after)
-
-
-def _table(
-    title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], words: int = 1
-) -> Iterator[RenderableType]:
-    if not rows:
-        return
-    from rich import box
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for place, name in enumerate(columns):
-        table.add_column(name, justify="left" if place < words else "right", no_wrap=place >= words, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    yield Text(f"\n{title}", style="bold")
-    yield Padding(table, (0, 0, 0, 2), expand=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from rollforge.cli.options import ALLOW_UNSANDBOXED
 from rollforge.errors import UserError
 
 PORT = 8000
@@ -54,6 +55,7 @@ def serve(
         False, "--stdio", help="One session of the environment over MCP on stdin and stdout, for clients that start it."
     ),
     task: int = typer.Option(0, min=0, help="With --stdio: the number of the environment's task."),
+    allow_unsandboxed: bool = ALLOW_UNSANDBOXED,
     json: bool = typer.Option(False, "--json", help="Print one JSON object per service."),
 ) -> None:
     """Serve an environment, an agent (environment and model), a model, or a YAML of named ones, until Ctrl-C."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rollforge.cli.options import ALLOW_UNSANDBOXED
+
 if TYPE_CHECKING:
     from rollforge.audit.contract import Check
 
@@ -21,6 +23,7 @@ def contract(
     suite: bool = typer.Option(True, help="Run its own pytest suite too."),
     tool_seconds: float = typer.Option(10.0, help="Deadline of a tool call."),
     verify_seconds: float = typer.Option(30.0, help="Deadline of a verification."),
+    allow_unsandboxed: bool = ALLOW_UNSANDBOXED,
     json: bool = typer.Option(False, "--json", help="Print the checks as JSON."),
 ) -> None:
     """Check an environment: tools, tasks, replies of all kinds, its reference solution, determinism, isolation of sessions,

@@ -37,6 +37,7 @@ from rollforge.serve.env_wire import (
     task_of,
     usable,
 )
+from rollforge.serve.gone import while_connected
 from rollforge.serve.mcp import add_mcp, mcp_of
 from rollforge.serve.sessions import Seat, Sessions
 from rollforge.serve.settings import Settings
@@ -85,7 +86,8 @@ def env_routes(env: Env, name: str, sessions: Sessions) -> APIRouter:
         old = usable(sessions, request)
         if old is not None:
             await sessions.close(old)
-        seat = await sessions.open(task)
+        # A session whose cookie nobody is there to take would stay until it expires.
+        seat = await while_connected(request.receive, sessions.open(task))
         try:
             check_names(name, seat.tools)
         except UserError:

@@ -56,6 +56,20 @@ class Value:
             return self.top == other.top
         return _product(self.top, other.bottom) == _product(other.top, self.bottom)
 
+    def ratio(self, other: Value) -> Fraction | None:
+        """The rational number that this is times the other; None if it is no multiple."""
+        if self.bottom != other.bottom or not other.top or self.top.keys() != other.top.keys():
+            return None
+        ratios = {coefficient / other.top[monomial] for monomial, coefficient in self.top.items()}
+        return ratios.pop() if len(ratios) == 1 else None
+
+    @property
+    def symbols(self) -> set[str]:
+        """Variables, and constants such as π."""
+        return {
+            base for part in (self.top, self.bottom) for monomial in part for base, _ in monomial if isinstance(base, str)
+        }
+
     def __neg__(self) -> Value:
         return Value({monomial: -c for monomial, c in self.top.items()}, self.bottom)
 
@@ -103,6 +117,25 @@ def power(base: Value, exponent: Value) -> Value:
     if e.denominator != 1:
         return power(root(base, e.denominator), number(e.numerator))
     return _whole_power(base, int(e)) if e >= 0 else _whole_power(number(1) / base, -int(e))
+
+
+def absolute(value: Value) -> Value:
+    """Of a number, the number; else a symbol that is the same for both signs."""
+    if (known := value.rational) is not None:
+        return number(abs(known))
+    return symbol(f"|{min(str(value), str(-value))}|")
+
+
+def logarithm(value: Value) -> Value:
+    """The natural one, of a positive rational number by its primes, so that ln 36 is 2 ln 6."""
+    known = value.rational
+    if known is None or known <= 0:
+        return number(1) if value == symbol("e") else symbol(f"ln({value})")
+    total = number(0)
+    for part, sign in ((known.numerator, 1), (known.denominator, -1)):
+        for prime, count in _factors(part).items():
+            total = total + number(sign * count) * symbol(f"ln({prime})")
+    return total
 
 
 def root(value: Value, degree: int) -> Value:

@@ -1,8 +1,9 @@
 r"""Reading a short mathematical answer, in plain text or LaTeX, as what it says: a quantity, or a group of such.
 
 Numbers with separators, decimals, percent, mixed numbers, `\frac`, `\sqrt[n]`, `\pi`, `^`, `!`, `\binom`, implicit products,
-variables, `\pm`; sets, tuples, intervals and their unions, lists with commas, "and" or "or"; a name before (`x =`) and a
-unit after. Everything else is `Unreadable`. Nothing is evaluated but arithmetic on `exact.Value`, which is bounded.
+variables, `\pm`; sets, tuples, intervals and their unions, matrices, equations, inequalities (`x > 3` is an interval),
+lists with commas, "and" or "or"; a name before (`x =`) and a unit after. Everything else is `Unreadable`. Nothing is
+evaluated but arithmetic on `exact.Value`, which is bounded.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from math import comb, factorial
 from typing import TypeAlias
 
-from rollforge.verify.exact import Unreadable, Value, number, power, root, symbol
+from rollforge.verify.exact import Unreadable, Value, absolute, approximate, logarithm, number, power, root, symbol
 from rollforge.verify.notation import CLOSE, CURRENCIES, FUNCTIONS, OPEN, WORDS, Token, split_unit, tidy, tokenize
 
 MAX_CHARACTERS = 400
@@ -38,8 +40,11 @@ class Quantity:
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
     kind: str
-    """The brackets as written, "{}" for a set; "" for a bare list, "∪" for a union."""
+    """The brackets as written, "{}" for a set; "" for a bare list, "∪" for a union, "matrix" and its "row"s; "=", "≠", "<"
+    or "≤" for what the one item is to zero."""
     items: tuple[Form, ...]
+    name: str = ""
+    """Of the variable, for an interval that was written as an inequality."""
 
 
 Form: TypeAlias = Quantity | Group
@@ -61,7 +66,8 @@ def _form(tokens: Sequence[Token], depth: int) -> Form:
         raise Unreadable("nested too deeply")
     parts = _split(tokens, lambda t: t.text in (",", ";") or (t.kind in ("word", "text") and t.text in ("and", "or")))
     if len(parts) > 1:
-        return _group("", [part for part in parts if part], depth)
+        listed = _group("", [part for part in parts if part], depth)
+        return listed if any(t.text == "or" for t in tokens) else _both(listed)
     unions = _split(tokens, lambda t: t.text == "\\cup")
     if len(unions) > 1:
         return _group("∪", unions, depth)
@@ -70,12 +76,20 @@ def _form(tokens: Sequence[Token], depth: int) -> Form:
     if len(approximations) > 1:
         exact, other = approximations[:2]
         tokens = other if not exact or _name_length(exact) == len(exact) else exact
+    if [t.text for t in tokens[:5]] == ["\\mathbb", "{", "R", "}", "\\setminus"]:
+        return _without(_form(tokens[5:], depth + 1))
+    if any(t.text in _COMPARED for t in tokens):
+        return _inequality(tokens)
     name, tokens = _named(tokens)
+    if tokens and tokens[-1].text == "\\endmatrix":
+        return _matrix(tokens, depth)
     if len(tokens) == 1 and tokens[0].text in ("\\emptyset", "\\varnothing"):
         return Group("{}", ())
     if _enclosed(tokens):
         kind = (tokens[0].text + tokens[-1].text).replace("\\", "")
         inner = tokens[1:-1]
+        if kind in ("()", "[]") and inner and inner[0].text == "\\matrix" and _enclosed(inner):
+            return _matrix(inner, depth)
         items = _split(inner, lambda t: t.text in (",", ";"))
         if (kind in ("{}", "[]") and tokens[0].text != "{") or len(items) > 1:
             return _group(kind, items if inner else [], depth)
@@ -89,6 +103,109 @@ def _group(kind: str, parts: Sequence[Sequence[Token]], depth: int) -> Group:
     if len(parts) > MAX_ITEMS or not all(parts):
         raise Unreadable("an empty or a very long list")
     return Group(kind, tuple(_form(part, depth + 1) for part in parts))
+
+
+_COMPARED = {"<": "<", ">": ">", "\\le": "≤", "\\ge": "≥", "\\ne": "≠"}
+_TURNED = {">": "<", "≥": "≤"}
+
+
+def _inequality(tokens: Sequence[Token]) -> Group:
+    """An interval where a variable stands alone between constants, else how an expression compares with zero."""
+    signs = [_COMPARED[t.text] for t in tokens if t.text in _COMPARED]
+    sides = _split(tokens, lambda t: t.text in _COMPARED)
+    if len(sides) != len(signs) + 1:
+        raise Unreadable("an inequality in brackets")
+    values = [_evaluate(side) for side in sides]
+    if all(sign in _TURNED for sign in signs):
+        signs, sides, values = [_TURNED[sign] for sign in reversed(signs)], sides[::-1], values[::-1]
+    if signs != ["≠"] and not set(signs) <= {"<", "≤"}:
+        raise Unreadable("inequalities of several directions")
+    names = [i for i, side in enumerate(sides) if side and _name_length(side) == len(side) and _lone(values[i])]
+    if len(names) == 1 and signs != ["≠"] and (len(sides) == 2 or (len(sides) == 3 and names == [1])):
+        if not any(value.symbols - _CONSTANT for i, value in enumerate(values) if i != names[0]):
+            return _interval(names[0], values, signs)
+    if len(signs) != 1:
+        raise Unreadable("a chain of inequalities")
+    return Group(signs[0], (Quantity(values[0] - values[1]),))
+
+
+def _both(listed: Group) -> Group:
+    """`x > 1 and x < 5` is `1 < x < 5`."""
+    if len(listed.items) != 2:
+        return listed
+    for up, down in (listed.items, listed.items[::-1]):
+        if not (isinstance(up, Group) and isinstance(down, Group) and up.name and up.name == down.name):
+            return listed
+        bounds = (up.items[0], down.items[1])
+        low, high = (approximate(bound.value) if isinstance(bound, Quantity) else None for bound in bounds)
+        # The other bounds are infinite: they have no approximation.
+        if low is not None and high is not None and low < high and _is_ray(up) and _is_ray(down):
+            return Group(up.kind[0] + down.kind[1], bounds, up.name)
+    return listed
+
+
+def _is_ray(interval: Group) -> bool:
+    return any(isinstance(bound, Quantity) and "∞" in bound.value.symbols for bound in interval.items)
+
+
+def _without(points: Form) -> Group:
+    """The real numbers but for some."""
+    values = [item.value for item in points.items if isinstance(item, Quantity)] if isinstance(points, Group) else []
+    places = [(approximate(value), value) for value in values]
+    if not isinstance(points, Group) or points.kind != "{}" or len(values) != len(points.items) or not values:
+        raise Unreadable("the real numbers without something else than points")
+    if any(place is None for place, _ in places):
+        raise Unreadable("a point that is no number")
+    infinity = symbol("∞")
+    bounds = [-infinity, *(value for _, value in sorted(places, key=lambda pair: pair[0] or 0)), infinity]
+    return Group("∪", tuple(Group("()", (Quantity(low), Quantity(high))) for low, high in pairwise(bounds)))
+
+
+_CONSTANT = {"π", "e", "∞"}
+
+
+def _lone(value: Value) -> bool:
+    return bool(value.symbols) and not value.symbols & _CONSTANT
+
+
+def _interval(variable: int, values: Sequence[Value], signs: Sequence[str]) -> Group:
+    infinity = symbol("∞")
+    low, high = (-infinity, infinity) if len(values) == 2 else (values[0], values[2])
+    kind = ["(", ")"]
+    if variable > 0:
+        low, kind[0] = values[variable - 1], "[" if signs[variable - 1] == "≤" else "("
+    if variable < len(signs):
+        high, kind[1] = values[variable + 1], "]" if signs[variable] == "≤" else ")"
+    [name] = values[variable].symbols
+    return Group("".join(kind), (Quantity(low), Quantity(high)), name)
+
+
+def _matrix(tokens: Sequence[Token], depth: int) -> Group:
+    """What stands before it, if anything, is a factor of each entry."""
+    start = next((i for i, t in enumerate(tokens) if t.text == "\\matrix"), 0)
+    if not _enclosed(tokens[start:]):
+        raise Unreadable("an expression of matrices")
+    before = tokens[:start][:-1] if start and tokens[start - 1].text == "*" else tokens[:start]
+    if [t.text for t in before] == ["-"]:
+        factor = number(-1)
+    else:
+        factor = _evaluate(before) if before else number(1)
+    rows = _split(tokens[start + 1 : -1], lambda t: t.text == ";")
+    if len(rows) > 1 and not rows[-1]:
+        rows.pop()
+    if len(rows) > MAX_ITEMS:
+        raise Unreadable("a large matrix")
+    entries = [[_entry(cell, factor, depth) for cell in _split(row, lambda t: t.text == "&")] for row in rows]
+    if len({len(row) for row in entries}) != 1 or len(entries[0]) > MAX_ITEMS:
+        raise Unreadable("rows of several lengths")
+    return Group("matrix", tuple(Group("row", tuple(row)) for row in entries))
+
+
+def _entry(tokens: Sequence[Token], factor: Value, depth: int) -> Form:
+    form = _form(tokens, depth + 1)
+    if not isinstance(form, Quantity):
+        raise Unreadable("a matrix of something else than numbers")
+    return form if factor == number(1) else Quantity(form.value * factor, form.name, form.unit, form.percent)
 
 
 def _split(tokens: Sequence[Token], at: Callable[[Token], bool]) -> list[Sequence[Token]]:
@@ -128,6 +245,12 @@ def _name_length(tokens: Sequence[Token]) -> int:
 
 
 def _named(tokens: Sequence[Token]) -> tuple[str, Sequence[Token]]:
+    if tokens and tokens[0].text == "(":
+        close = next((i for i, t in enumerate(tokens) if t.text == ")"), 0)
+        # (x, y) = (1, 2)
+        variables = all(t.text == "," or (t.kind == "word" and len(t.text) == 1) for t in tokens[1:close])
+        if close > 2 and variables and len(tokens) > close + 1 and tokens[close + 1].text in ("=", "\\in"):
+            return "", tokens[close + 2 :]
     length = _name_length(tokens)
     if not length or len(tokens) <= length or tokens[length].text not in ("=", "\\in"):
         return "", tokens
@@ -136,11 +259,15 @@ def _named(tokens: Sequence[Token]) -> tuple[str, Sequence[Token]]:
     return (name if len(tokens[0].text) == 1 or tokens[0].kind == "command" else ""), tokens[length + 1 :]
 
 
-def _quantity(tokens: Sequence[Token], name: str) -> Quantity:
+def _quantity(tokens: Sequence[Token], name: str) -> Form:
     sides = _split(tokens, lambda t: t.text == "=")
     quantities = [_side(side) for side in sides]
     last = quantities[-1]
     if any(q.value != last.value for q in quantities):
+        difference = quantities[0].value - last.value
+        plain = not any(q.unit or q.percent for q in quantities)
+        if len(sides) == 2 and not name and plain and difference.symbols - _CONSTANT:
+            return Group("=", (Quantity(difference),))
         raise Unreadable("an equation")
     return Quantity(last.value, name, last.unit, last.percent, last.decimal)
 
@@ -251,6 +378,10 @@ class _Cursor:
             value = self.expression()
             self._expect({"(": ")", "{": "}", "[": "]"}[token.text])
             return value
+        if token.text == "|":
+            value = self.expression()
+            self._expect("|")
+            return absolute(value)
         if token.kind != "command":
             raise Unreadable(f"{token.text!r}")
         return self._command(token.text[1:])
@@ -332,10 +463,10 @@ class _Cursor:
     def _function(self, name: str) -> Value:
         """Known only as what it is applied to: equal where that is equal."""
         exponent = None
-        base = ""
+        base = None
         if self.peek() == "_":
             self._next()
-            base = f"_{self._argument(whole=True)}"
+            base = self._argument(whole=True)
         if self.peek() == "^":
             self._next()
             exponent = self._argument(whole=True)
@@ -345,7 +476,7 @@ class _Cursor:
             argument = self._power()
             while self._starts_atom() and self._tokens[self._at].kind == "word":
                 argument = argument * self._power()
-        value = symbol(f"{name}{base}({argument})")
+        value = _applied(name, base, argument)
         return value if exponent is None else power(value, exponent)
 
     def _argument(self, whole: bool = False) -> Value:
@@ -370,6 +501,18 @@ class _Cursor:
     def _expect(self, text: str) -> None:
         if self._next().text != text:
             raise Unreadable(f"no {text!r}")
+
+
+def _applied(name: str, base: Value | None, argument: Value) -> Value:
+    if name == "ln" and base is None:
+        return logarithm(argument)
+    known = argument.rational
+    if name == "log" and base is not None and base.rational not in (None, 0, 1) and known is not None and known > 0:
+        # A whole number where it is one: the ratio of sums over primes.
+        exponent = logarithm(argument).ratio(logarithm(base)) if known != 1 else Fraction(0)
+        if exponent is not None:
+            return number(exponent)
+    return symbol(f"{name}{'' if base is None else f'_{base}'}({argument})")
 
 
 def _literal(text: str) -> Value:

@@ -1,25 +1,23 @@
 r"""Grading a mathematical answer: where it stands in the reply, and whether it equals the expected one.
 
-Exact: `1/2`, `0.5`, `50%` and `\frac{1}{2}` are equal, `0.33` is not `1/3`. What `expression` cannot read (a matrix, a word,
-an inequality) must agree as text; of an expected answer like that, math-verify has the say where the `math` extra is there.
+Exact: `1/2`, `0.5`, `50%` and `\frac{1}{2}` are equal, `0.33` is not `1/3`. What `expression` cannot read (a word, a
+determinant) must agree as text; of an expected answer like that, math-verify has the say where the `math` extra is there.
 """
 
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Sequence
 from decimal import Decimal
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Literal
 
 from rollforge.errors import VerifierFault
 from rollforge.verify.answer import after_thinking, answer_line, boxed, has_box, last_number
-from rollforge.verify.exact import Unreadable, Value, approximate, number
+from rollforge.verify.exact import Unreadable, Value, approximate, number, symbol
 from rollforge.verify.expression import Form, Group, Quantity, read
+from rollforge.verify.intervals import spans
 from rollforge.verify.notation import UPRIGHT, tidy
+from rollforge.verify.second_opinion import second_opinion
 
 Found = Literal["box", "hashes", "answer", "number"]
 Compared = Literal["exact", "text", "math_verify"]
@@ -75,7 +73,7 @@ def equivalent(given: str, expected: str) -> tuple[bool, Compared]:
         if _same_text(given, expected):
             return True, "text"
     # It finds a right answer in much that is none ("4 = 5", "evil" for "live"): not asked where the expected one is plain.
-    opinion = _second_opinion(given, expected) if gold is None and not expected.isalpha() else None
+    opinion = second_opinion(given, expected) if gold is None and not expected.isalpha() else None
     return (False, "text") if opinion is None else (opinion, "math_verify")
 
 
@@ -116,13 +114,28 @@ def _plain(text: str) -> str:
 def _same(given: Form, expected: Form) -> bool:
     if isinstance(given, Quantity) and isinstance(expected, Quantity):
         return _same_quantity(given, expected)
+    if isinstance(given, Group) and isinstance(expected, Group) and "matrix" in (given.kind, expected.kind):
+        return _same_matrix(given, expected)
+    if isinstance(expected, Group) and expected.kind in _RELATIONS:
+        return _same_relation(given, expected)
     if isinstance(given, Quantity):
         given = Group("{}", (given,))
     if isinstance(expected, Quantity):
         expected = Group("{}", (expected,))
-    if len(given.items) != len(expected.items):
+    if given.name and expected.name and given.name != expected.name:
         return False
     kinds = {given.kind, expected.kind}
+    if kinds == {"{}"} and len(given.items) > 1 and len(expected.items) > 1:
+        # Saying an element of a set twice says nothing else.
+        return _covers(given.items, expected.items) and _covers(expected.items, given.items)
+    if "∪" in kinds:
+        # "x < 1 or x > 2" is a union; a list of pairs is not.
+        listed = [item for form in (given, expected) if not form.kind for item in form.items]
+        left, right = spans(given), spans(expected)
+        if left is not None and right is not None:
+            return all(isinstance(item, Group) and item.name for item in listed) and left == right
+    if len(given.items) != len(expected.items):
+        return False
     if len(given.items) == 1 and kinds <= {"{}", "[]", ""}:
         return _same(given.items[0], expected.items[0])
     if kinds <= {"{}", ""} or kinds == {"∪"}:
@@ -131,6 +144,51 @@ def _same(given: Form, expected: Form) -> bool:
     if len(kinds) > 1 and not ("" in kinds and kinds & {"()", "[]"}):
         return False
     return all(map(_same, given.items, expected.items))
+
+
+_RELATIONS = ("=", "≠", "<", "≤")
+
+
+def _same_relation(given: Form, expected: Group) -> bool:
+    """Up to a factor. An expected equation may be answered by one solved for a variable, not the other way round: `2x = 10`
+    is the question, `x = 5` the answer."""
+    [wanted] = expected.items
+    assert isinstance(wanted, Quantity)
+    if isinstance(given, Quantity):
+        if expected.kind != "=" or not given.name or given.unit or given.percent:
+            return False
+        return (symbol(given.name) - given.value).ratio(wanted.value) is not None
+    if given.kind != expected.kind:
+        return False
+    [item] = given.items
+    ratio = item.value.ratio(wanted.value) if isinstance(item, Quantity) else None
+    return ratio is not None and (ratio > 0 or expected.kind in ("=", "≠"))
+
+
+def _same_matrix(given: Group, expected: Group) -> bool:
+    """Entry by entry. A list of lists is a matrix, and a plain tuple or list a row or a column."""
+    left, right = _rows(given), _rows(expected)
+    if left is None or right is None:
+        matrix, other = (right, given) if left is None else (left, expected)
+        if matrix is None or other.kind not in ("()", "[]", "") or (len(matrix) > 1 and len(matrix[0]) > 1):
+            return False
+        flat = [entry for row in matrix for entry in row]
+        pair = (other.items, flat) if left is None else (flat, other.items)
+        return len(flat) == len(other.items) and all(map(_same, *pair))
+    if [len(row) for row in left] != [len(row) for row in right]:
+        return False
+    return all(all(map(_same, *rows)) for rows in zip(left, right, strict=True))
+
+
+def _rows(group: Group) -> list[tuple[Form, ...]] | None:
+    kinds = {item.kind if isinstance(item, Group) else "" for item in group.items}
+    if group.kind == "matrix" or (group.kind == "[]" and kinds == {"[]"}):
+        return [item.items for item in group.items if isinstance(item, Group)]
+    return None
+
+
+def _covers(items: Sequence[Form], others: Sequence[Form]) -> bool:
+    return all(any(_same(item, other) for item in items) for other in others)
 
 
 def _same_set(given: Sequence[Form], expected: Sequence[Form]) -> bool:
@@ -193,20 +251,3 @@ def _endless(value: Value) -> bool:
         return True
     exact = approximate(value)
     return exact is not None and len(exact.normalize().as_tuple().digits) > LONG_DIGITS
-
-
-@cache
-def _math_verify() -> Any:
-    return import_module("math_verify") if find_spec("math_verify") else None
-
-
-def _second_opinion(given: str, expected: str) -> bool | None:
-    """What math-verify says; None if it is not installed, or cannot be stopped here.
-
-    Its time limits are signals, which only a main thread receives: that of a verifier's worker process is one.
-    """
-    library = _math_verify()
-    if library is None or len(given) > 200 or threading.current_thread() is not threading.main_thread():
-        return None
-    gold, answer = (library.parse(f"\\boxed{{{text}}}") for text in (expected, given))
-    return bool(gold and answer and library.verify(gold, answer))

@@ -29,7 +29,9 @@ def tidy(text: str) -> str:
     if not _LATEX_SIGNS.isdisjoint(text):
         for pattern, replacement in _LATEX:
             text = pattern.sub(replacement, text)
-    return text.replace("**", "^").rstrip(" .,;:")
+    for written, command in (("**", "^"), ("<=", "\\le "), (">=", "\\ge "), ("!=", "\\ne ")):
+        text = text.replace(written, command)
+    return text.rstrip(" .,;:")
 
 
 _LATEX_SIGNS = frozenset("\\${~")
@@ -38,12 +40,16 @@ _DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SIGNS = str.maketrans(
     {"−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", "⁄": "/", "√": "\\sqrt ", "π": "\\pi ", "∞": "\\infty "}
     | {"∪": "\\cup ", "≈": "\\approx ", "±": "\\pm ", "∅": "\\emptyset ", "°": "\\degree ", "∈": "\\in "}
+    | {"≤": "\\le ", "≥": "\\ge ", "⩽": "\\le ", "⩾": "\\ge ", "≠": "\\ne "}
     | {"½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "€": "\\euro ", "£": "\\pound "}
 )
 UPRIGHT = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|emph|operatorname)\s*"
 _LATEX = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        # A determinant (vmatrix) is no matrix: it stays unreadable.
+        (r"\\begin\s*\{(?:[pbB]|small)?(?:matrix|array)\}(?:\s*\{[clr| ]*\})?", r"\\matrix "),
+        (r"\\end\s*\{(?:[pbB]|small)?(?:matrix|array)\}", r"\\endmatrix "),
         (r"\\\\", " ; "),
         (r"\\\$", r"\\dollar "),
         (r"\$|\\[()]|\\[\[\]]", " "),
@@ -53,6 +59,12 @@ _LATEX = [
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\(?:cdot|times|ast)(?![A-Za-z])", "*"),
         (r"\\div(?![A-Za-z])", "/"),
+        (r"\\leq(?:slant)?(?![A-Za-z])", r"\\le "),
+        (r"\\geq(?:slant)?(?![A-Za-z])", r"\\ge "),
+        (r"\\neq(?![A-Za-z])", r"\\ne "),
+        (r"\\lt(?![A-Za-z])", "<"),
+        (r"\\gt(?![A-Za-z])", ">"),
+        (r"\\[lr]?vert(?![A-Za-z])", "|"),
         (r"\\%", "%"),
         (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))", r"\\degree "),
         # What is set upright without being a word is meant as it stands: \mathbf{5}, \text{B}.
@@ -64,11 +76,11 @@ _TOKEN = re.compile(
     r"|(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)"
     r"|(?P<command>\\[A-Za-z]+|\\[{}])"
     r"|(?P<word>[A-Za-z]+)"
-    r"|(?P<mark>[-+*/^_=(){}\[\],;!%<>|:'])"
+    r"|(?P<mark>[-+*/^_=(){}\[\],;!%<>|:'&])"
     r"|(?P<space>\s+)"
 )
 _SEPARATED = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]{1,3}(?: [0-9]{3})+(?![0-9])(?:\.[0-9]+)?")
-OPEN, CLOSE = {"(", "[", "{", "\\{"}, {")", "]", "}", "\\}"}
+OPEN, CLOSE = {"(", "[", "{", "\\{", "\\matrix"}, {")", "]", "}", "\\}", "\\endmatrix"}
 
 
 def tokenize(text: str, separators: bool) -> list[Token]:
@@ -77,7 +89,9 @@ def tokenize(text: str, separators: bool) -> list[Token]:
     spaced = False
     while at < len(text):
         # Between brackets a comma separates items, so 1,234 is one number only outside of them.
-        long = _SEPARATED.match(text, at) if separators and depth == 0 and text[at].isdigit() else None
+        # A subscript is one token: log_2 512.
+        grouped = separators and depth == 0 and text[at].isdigit() and not (tokens and tokens[-1].text == "_")
+        long = _SEPARATED.match(text, at) if grouped else None
         if long:
             tokens.append(Token("number", long[0].replace(",", "").replace(" ", ""), spaced))
             at, spaced = long.end(), False

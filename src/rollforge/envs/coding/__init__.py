@@ -15,8 +15,8 @@ from rollforge.errors import VerifierFault
 from rollforge.verify.code import TOLERANCE, CodeLimits, code
 
 
-def solve(solution: str | None = None) -> str | None:
-    return solution and f"```python\n{solution}\n```"
+def solve(program: str | None = None) -> str | None:
+    return program and f"```python\n{program}\n```"
 
 
 @jailed(name="coding", tasks=tasks, solve=solve)

@@ -23,7 +23,7 @@ def tasks(
     level: str | Sequence[str] | None = None,
     kind: str | Sequence[str] | None = None,
 ) -> Iterator[Json]:
-    """Rows `{prompt, verifier_metadata, solution, kind, level}`. Kinds: numbers, text, lists. Each problem is asked for as a
+    """Rows `{prompt, verifier_metadata, program, kind, level}`. Kinds: numbers, text, lists. Each problem is asked for as a
     whole program or as a function."""
     return generate("coding", {kind: _maker(kind) for kind in PROBLEMS}, n=n, seed=seed, split=split, level=level, kind=kind)
 
@@ -64,7 +64,7 @@ def _row(rng: Random, problem: Problem, whole: bool) -> tuple[str, Json]:
         unit_tests["fn_name"] = problem.name
     end = "Put the final code in one block that begins with ```python and ends with ```."
     prompt = f"{statement}\n\n{ask}\n\n{''.join(examples)}\n{end}"
-    return f"{statement} {whole}", {"prompt": prompt, "verifier_metadata": {"unit_tests": unit_tests}, "solution": source}
+    return f"{statement} {whole}", {"prompt": prompt, "verifier_metadata": {"unit_tests": unit_tests}, "program": source}
 
 
 _READ = {"int": "int(input())", "ints": "list(map(int, input().split()))", "str": "input()"}
