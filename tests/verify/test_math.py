@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollforge.errors import VerifierFault
 from rollforge.verify.math import equivalent, math_answer
+from rollforge.verify.second_opinion import second_opinion
 
 EQUAL = {
     "numbers": [
@@ -98,6 +101,42 @@ EQUAL = {
     ],
     "plus-minus": [("\\pm 2", "-2, 2"), ("1 \\pm \\sqrt{2}", "1+\\sqrt2, 1-\\sqrt2")],
     "named lists": [("y=4, x=3", "x=3, y=4"), ("100,200", "100, 200")],
+    "inequalities": [
+        ("x>3", "(3,\\infty)"),
+        ("[3,\\infty)", "x \\geq 3"),
+        ("1 < x \\leqslant 5", "(1, 5]"),
+        ("5>x>1", "1<x<5"),
+        ("x > 1 \\text{ and } x < 5", "1<x<5"),
+        ("x<1 \\text{ or } x>2", "(-\\infty,1)\\cup(2,\\infty)"),
+        ("y > x+1", "y - x > 1"),
+        ("x \\ne 3", "x≠3"),
+        ("x <= 2", "x ≤ 2"),
+    ],
+    "sets of numbers": [
+        ("(0,1]\\cup(1,3)", "(0,3)"),
+        ("(-\\infty,2)\\cup(2,\\infty)", "\\mathbb{R}\\setminus\\{2\\}"),
+        ("[1,2]\\cup\\{0\\}", "\\{0\\}\\cup[1,2]"),
+        ("\\{1,2,1\\}", "\\{2,1\\}"),
+    ],
+    "matrices": [
+        ("\\begin{pmatrix}0.5&1\\\\2&3\\end{pmatrix}", "\\begin{bmatrix} \\frac12 & 1 \\\\ 2 & 3 \\end{bmatrix}"),
+        ("A = \\left(\\begin{array}{cc}1&2\\\\3&4\\end{array}\\right)", "[[1,2],[3,4]]"),
+        ("\\frac12\\begin{pmatrix}2\\\\4\\end{pmatrix}", "(1,2)"),
+        ("-\\begin{pmatrix}2&4\\end{pmatrix}", "\\begin{pmatrix}-2&-4\\end{pmatrix}"),
+    ],
+    "equations": [
+        ("y=3x+2", "3x-y+2=0"),
+        ("2x+4y=2", "x+2y=1"),
+        ("x^2+y^2-9=0", "y^2+x^2=9"),
+        ("(x,y)=(1,2)", "(1,2)"),
+    ],
+    "logarithms and powers": [
+        ("\\log_2 512", "9"),
+        ("\\ln 36", "2\\ln 6"),
+        ("2^{x+1}", "2\\cdot 2^x"),
+        ("|x-1|", "|1-x|"),
+        ("|-5|", "5"),
+    ],
     "intervals": [("[0,\\infty)", "[0, ∞)"), ("(-\\infty,1)\\cup(2,\\infty)", "(2,∞)∪(-∞,1)"), ("x \\in [1,2]", "[1,2]")],
     "words": [("\\text{Yes}", "yes"), ("\\text{C}", "(C)"), ("**north-east**", "North-East")],
     "unreadable but the same": [
@@ -149,6 +188,34 @@ DIFFERENT = {
     ],
     "negations and talk": [("not 5", "5"), ("5 not 6", "5"), ("5 is wrong", "5"), ("\\text{the answer is }5", "5")],
     "look-alikes": [("а", "a"), ("٤٢", "42"), ("l", "1"), ("О", "0"), ("5\u200b1", "51")],
+    "inequalities": [
+        ("x>3", "x<3"),
+        ("x>3", "x\\ge 3"),
+        ("x>3", "y>3"),
+        ("x>3", "3"),
+        ("2x>6", "x>3"),  # the question again
+        ("y>x", "y<x"),
+        ("x\\ne 3", "x=3"),
+        ("(0,1)\\cup(1,3)", "(0,3)"),
+        ("(0,1),(2,3)", "(0,1)\\cup(2,3)"),
+        ("x>1 \\text{ or } x<5", "1<x<5"),
+        ("x>5, x<1", "1<x<5"),
+    ],
+    "matrices": [
+        ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{pmatrix}1&3\\\\2&4\\end{pmatrix}"),
+        ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{pmatrix}1&2\\end{pmatrix}"),
+        ("\\begin{vmatrix}1&2\\\\3&4\\end{vmatrix}", "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}"),
+        ("\\{1,2\\}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}"),
+        ("\\begin{pmatrix}5\\end{pmatrix}", "5"),
+        ("5", "\\begin{pmatrix}5\\\\5\\end{pmatrix}"),
+    ],
+    "equations": [
+        ("3x-y+2=0", "y=3x+2"),  # not solved for y
+        ("2x=10", "x=5"),
+        ("2x=10", "5"),
+        ("x^2-y^2=9", "x^2+y^2=9"),
+        ("x+y=1", "x+y=2"),
+    ],
     "words": [("Yes", "No"), ("evil", "live"), ("act", "cat")],
     "mixed": [("1 1/2", "11/2"), ("1 3/2", "5/2"), ("1\\frac{1}{2}", "1/2")],
     "undefined": [("2/0", "0"), ("0^0", "1"), ("\\frac{1}{2", "1/2"), ("1/", "1")],
@@ -283,7 +350,16 @@ def test_without_an_expected_answer_there_is_no_reward(expected: str) -> None:
 @pytest.mark.extras
 def test_math_verify_has_the_say_about_expected_answers_that_are_not_read() -> None:
     pytest.importorskip("math_verify")
-    assert equivalent("x>2", "2<x") == (True, "math_verify")
-    assert equivalent("x>3", "2<x") == (False, "math_verify")
+    assert equivalent("4", "\\lfloor 4.5\\rfloor") == (True, "math_verify")
+    assert equivalent("5", "\\lfloor 4.5\\rfloor") == (False, "math_verify")
     # It calls these equal.
     assert equivalent("4=5", "5") == equivalent("evil", "live") == (False, "text")
+
+
+@pytest.mark.extras
+def test_math_verify_is_asked_from_any_thread_and_killed_when_it_takes_too_long() -> None:
+    pytest.importorskip("math_verify")
+    assert second_opinion("9^{9^{9^{9^{9}}}}", "\\lfloor 9^{9^{9^9}}\\rfloor", seconds=0.2) is None
+    with ThreadPoolExecutor(4) as threads:
+        asked = [threads.submit(equivalent, text, "\\lfloor 4.5\\rfloor") for text in ("4", "5", "4", "3")]
+        assert [each.result() for each in asked] == [(text == "4", "math_verify") for text in ("4", "5", "4", "3")]

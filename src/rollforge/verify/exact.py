@@ -109,7 +109,7 @@ def power(base: Value, exponent: Value) -> Value:
     """For a rational exponent with a small denominator; other powers are symbols."""
     e = exponent.rational
     if e is None:
-        return symbol(f"({base})^({exponent})")
+        return _symbolic_power(base, exponent)
     if not base.top:
         if e <= 0:
             raise Unreadable("zero to a power that is not positive")
@@ -117,6 +117,18 @@ def power(base: Value, exponent: Value) -> Value:
     if e.denominator != 1:
         return power(root(base, e.denominator), number(e.numerator))
     return _whole_power(base, int(e)) if e >= 0 else _whole_power(number(1) / base, -int(e))
+
+
+def _symbolic_power(base: Value, exponent: Value) -> Value:
+    """By the terms of the exponent, so that 2^(x+1) is 2 times 2^x and e^(2x) the square of e^x."""
+    terms = exponent.top
+    if exponent.bottom != _ONE or len(terms) > 8 or any(c.denominator != 1 or abs(c) > 64 for c in terms.values()):
+        return symbol(f"({base})^({exponent})")
+    product = number(1)
+    for monomial, coefficient in terms.items():
+        factor = symbol(f"({base})^({Value({monomial: Fraction(1)}, _ONE)})") if monomial else base
+        product = product * power(factor, number(coefficient))
+    return product
 
 
 def absolute(value: Value) -> Value:

@@ -121,9 +121,9 @@ def _inequality(tokens: Sequence[Token]) -> Group:
     if signs != ["≠"] and not set(signs) <= {"<", "≤"}:
         raise Unreadable("inequalities of several directions")
     names = [i for i, side in enumerate(sides) if side and _name_length(side) == len(side) and _lone(values[i])]
-    if len(names) == 1 and signs != ["≠"] and (len(sides) == 2 or (len(sides) == 3 and names == [1])):
-        if not any(value.symbols - _CONSTANT for i, value in enumerate(values) if i != names[0]):
-            return _interval(names[0], values, signs)
+    constant = not any(value.symbols - _CONSTANT for i, value in enumerate(values) if i not in names)
+    if len(names) == 1 and constant and signs != ["≠"] and (len(sides) == 2 or (len(sides) == 3 and names == [1])):
+        return _interval(names[0], values, signs)
     if len(signs) != 1:
         raise Unreadable("a chain of inequalities")
     return Group(signs[0], (Quantity(values[0] - values[1]),))

@@ -23,11 +23,11 @@ START_SECONDS = 60.0
 MAX_CHARACTERS = 200
 
 
-def second_opinion(given: str, expected: str) -> bool | None:
+def second_opinion(given: str, expected: str, seconds: float = SECONDS) -> bool | None:
     """Whether math-verify calls them equal; None if it is not installed, took too long or failed."""
     if not _installed() or len(given) > MAX_CHARACTERS or len(expected) > MAX_CHARACTERS:
         return None
-    return _here().ask(given, expected)
+    return _here().ask(given, expected, seconds)
 
 
 class _Asked:
@@ -38,7 +38,7 @@ class _Asked:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, given: str, expected: str) -> bool | None:
+    def ask(self, given: str, expected: str, seconds: float) -> bool | None:
         with self._lock:
             answer = None
             try:
@@ -49,7 +49,7 @@ class _Asked:
                 assert self._process.stdin is not None
                 self._process.stdin.write(json.dumps([given, expected]).encode() + b"\n")
                 self._process.stdin.flush()
-                answer = _line(self._process, SECONDS)
+                answer = _line(self._process, seconds)
             except OSError:  # it ended, or there can be no process
                 pass
             finally:
