@@ -135,7 +135,7 @@ async def serve_here(
     async with built(loaded, here, placed, share) as services:
         # What requests are made of are trees without cycles: the default thresholds make the collector walk them.
         gc.freeze()
-        gc.set_threshold(100_000, 50, 50)
+        gc.set_threshold(20_000, 10, 10)  # seldom, but a service lives long: what refers to itself must go some day
         return await run(services, loaded.config, started)
 
 
