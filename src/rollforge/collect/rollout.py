@@ -114,9 +114,21 @@ class _Attempt:
         self._captured: Response | None = None
         self._drift: int | None = None
         self._own_deadline = getattr(runner.model, "keeps_deadline", False)
-        self.stream = self._stream if self._own_deadline and hasattr(runner.model, "stream") else None
-        """The model as it answers, for an agent whose program wants to watch; None where it only has whole answers."""
         self._own_limits = getattr(runner.env, "limits", None) is not None
+
+    # Properties: a method kept in an attribute would be a circle, and wait for the garbage collector with the whole rollout.
+
+    @property
+    def stream(self) -> Any:
+        """The model as it answers, for an agent whose program wants to watch; None where it only has whole answers."""
+        return self._stream if self._own_deadline and hasattr(self.runner.model, "stream") else None
+
+    @property
+    def step(self) -> Any:
+        """Only there, for an agent that looks, if the session is played by steps."""
+        if not hasattr(self._session, "step"):
+            raise AttributeError("this session is not played by steps")
+        return self._step
 
     async def run(self) -> None:
         # The outer stage is for opening and for closing: all between has an inner one, which speaks first.
@@ -124,8 +136,6 @@ class _Attempt:
             async with self.runner.env.open(self.task) if self._own_limits else self._open() as session:
                 self._session = session
                 self.tools, self.observation = session.tools, session.observation
-                if hasattr(session, "step"):
-                    self.step = self._step  # an agent looks for it
                 self.task = replace(self.task, params=self._params())
                 try:
                     with stage("agent", InfraFault):
