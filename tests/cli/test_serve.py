@@ -201,7 +201,7 @@ async def test_a_killed_server_leaves_its_port(bank: Path) -> None:
     ("arguments", "message"),
     [
         ((), "name what to serve"),
-        (("nope",), "unknown environment 'nope'; known: arithmetic"),
+        (("zzz",), "unknown environment 'zzz'; known: arc, arithmetic"),
         (("--model", "nope", *FREE), "unknown model 'nope'; did you mean openai"),
         (("missing.yaml",), "cannot read missing.yaml"),
         (("bank.py", "--temperature", "1"), "sampling is of an agent"),
