@@ -90,7 +90,7 @@ def test_the_bare_client_prints_what_it_cost():
         ("memory", ["--rollouts", "40", "--concurrency", "20"], ["peak memory"]),
         (
             "tail",
-            ["--rollouts", "400", "--concurrency", "40", "--scale", "0.05"],
+            ["--rollouts", "800", "--concurrency", "40", "--scale", "0.1"],
             ["share of the ideal throughput", "rollouts without a reward: 0"],
         ),
         ("growth", ["--rollouts", "80", "--concurrency", "10"], ["memory of ten times as many"]),

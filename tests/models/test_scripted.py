@@ -113,13 +113,13 @@ def crash(task):
 
 
 def nonsense(task):
-    yield "add"
+    yield 7
 
 
 async def test_a_broken_reference_policy_is_the_environments_fault():
     for broken, since, message in [
         (crash, [function_call_output("c", "3")], "KeyError: 'price'"),
-        (nonsense, [], r"solve yielded 'add'; it yields \(tool name, arguments\)"),
+        (nonsense, [], r"solve yielded 7; it yields \(tool name, arguments\)"),
     ]:
         with pytest.raises(VerifierFault, match=message):
             await load("perfect", ModelOptions(solve=broken))(request(since=since))

@@ -14,8 +14,14 @@ from rollforge.errors import DeadlineExceeded
 from rollforge.sandbox.threads import Threads
 
 
+OTHERS: set[threading.Thread] = set()
+"""Idle threads of environments that other tests have used."""
+
+
 @pytest.fixture
 def threads():
+    OTHERS.clear()
+    OTHERS.update(alive())
     made = Threads()
     yield made
     made.close()
@@ -23,7 +29,7 @@ def threads():
 
 
 def alive() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "rollforge-tool"]
+    return [thread for thread in threading.enumerate() if thread.name == "rollforge-tool" and thread not in OTHERS]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
