@@ -13,7 +13,6 @@ import pytest
 from rollforge.errors import DeadlineExceeded
 from rollforge.sandbox.threads import Threads
 
-
 OTHERS: set[threading.Thread] = set()
 """Idle threads of environments that other tests have used."""
 
