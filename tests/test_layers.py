@@ -22,8 +22,9 @@ FLOORS = (
     ("envs",),
     ("agents",),
     ("collect", "curate", "export"),
-    ("serve", "scale", "audit", "train", "view"),
-    ("nemo",),
+    ("serve", "scale", "audit", "evaluate", "view"),
+    ("train",),
+    ("nemo", "loop"),
     ("cli",),
 )
 """A part may import from those above its line here; parts of one line do not know each other."""

@@ -18,8 +18,8 @@ from rollforge.envs.arithmetic import arithmetic
 from rollforge.envs.arithmetic.tasks import tasks
 from rollforge.errors import DeadlineExceeded, InfraFault, SetupError, UserError
 from rollforge.models.base import ModelOptions, Request
+from rollforge.models.chat_format import ChatFormat, read_tool_calls
 from rollforge.models.tiny import SHIPPED, Tiny, load
-from rollforge.models.tiny.chat import ChatFormat, read_tool_calls
 from rollforge.models.tiny.checkpoint import read_checkpoint
 from rollforge.records.items import (
     Item,

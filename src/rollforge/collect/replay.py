@@ -12,8 +12,8 @@ from typing import Any
 from rollforge.agents.episode import shortened
 from rollforge.agents.tool_loop import tool_name
 from rollforge.envs.base import Session, ToolCall
-from rollforge.errors import VerifierFault
-from rollforge.models.base import Model
+from rollforge.errors import SetupError, VerifierFault
+from rollforge.models.base import Model, Request
 from rollforge.records.items import Item, Response, model_calls, text_of
 from rollforge.records.lossless import loads
 from rollforge.records.rollout import Rollout
@@ -28,6 +28,11 @@ class Stored(Task):
     place: tuple[str, int] = ("", 0)
     differs: list[str] = field(default_factory=list)
     """In what the replay left the stored conversation, if it was let."""
+
+
+async def no_model(request: Request, /) -> Response:
+    """The model beside a `Replay`."""
+    raise SetupError("a stored rollout has its answers already: nobody asks a model")
 
 
 class Replay:

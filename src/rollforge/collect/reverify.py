@@ -26,7 +26,7 @@ from rollforge import __version__
 from rollforge.collect.about import without_secrets
 from rollforge.collect.config import Budget
 from rollforge.collect.plan import MAX_REPEATS, Done, Planned
-from rollforge.collect.replay import Replay, Stored
+from rollforge.collect.replay import Replay, Stored, no_model
 from rollforge.collect.rollout import Runner
 from rollforge.collect.run_dir import FAILURES, ROLLOUTS, RunDir
 from rollforge.collect.scheduler import Stop, schedule
@@ -36,9 +36,8 @@ from rollforge.collect.watchdog import Watchdog
 from rollforge.config import Section, validate
 from rollforge.envs.base import Limits
 from rollforge.envs.load import as_env, load_env
-from rollforge.errors import InfraFault, RolloutError, SetupError, UserError, stage
-from rollforge.models.base import Request
-from rollforge.records.items import Json, Response, input_items, item_type, prompt_text, text_of
+from rollforge.errors import InfraFault, RolloutError, UserError, stage
+from rollforge.records.items import Json, input_items, item_type, prompt_text, text_of
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import BadLine, read_rollouts, read_tasks
 from rollforge.records.task import Task
@@ -140,7 +139,7 @@ class Reverification:
         self._runner = Runner(
             env=self._env,
             env_name=self._shown,
-            model=_no_model,
+            model=no_model,
             model_name="",
             agent=Replay(config.replay, config.force),
             limits=limits,
@@ -424,7 +423,3 @@ def _count_lines(file: Path) -> int:
             count += piece.count(b"\n")
             last = piece[-1:]
     return count + (last != b"\n")
-
-
-async def _no_model(request: Request, /) -> Response:
-    raise SetupError("a stored rollout has its answers already: nobody asks a model")

@@ -16,6 +16,7 @@ import safetensors
 from tokenizers import Tokenizer
 
 from rollforge.errors import UserError
+from rollforge.models.chat_format import ChatFormat
 from rollforge.models.tiny.llama import Array, Config, Layer, Linear, Llama
 
 
@@ -31,6 +32,14 @@ class Checkpoint:
     """Tokens that end an answer."""
     defaults: dict[str, Any]
     """`generation_config.json`: what holds where a request says nothing (temperature, top_p, top_k, max_new_tokens)."""
+
+    def chat(self) -> ChatFormat:
+        return ChatFormat(self.template, self.tokenizer, self.special_tokens, self.eos_ids, self.model.config.vocab)
+
+    def model_of(self, weights: Mapping[str, Array]) -> Llama:
+        """The same model with other weights, by the names of the checkpoint's tensors. Raises `UserError` if one is missing
+        or of another shape."""
+        return _model(self.model.config, weights, self.name)
 
 
 def read_checkpoint(directory: Path) -> Checkpoint:

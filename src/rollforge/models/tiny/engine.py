@@ -18,7 +18,6 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -26,23 +25,14 @@ from tokenizers import Tokenizer
 from rollforge.errors import DeadlineExceeded, InfraFault, SetupError
 from rollforge.models.tiny.blas import use_one_thread
 from rollforge.models.tiny.llama import Array, Cache, Config, Ids, Llama
-from rollforge.models.tiny.sampling import Sampling, draw
+from rollforge.models.tiny.sampling import draw
+from rollforge.models.tokens import Completion, Sampling
 
 CHUNK = 256
 """Prompt tokens of a sequence that are taken in at once; bounds the memory of a long prompt."""
 
 PREFILL = 4096
 """Prompt tokens, padding included, of all sequences that join together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    ids: list[int]
-    """With the token that ended it."""
-    log_probs: list[float]
-    text: str
-    """Without the ending token or stop text."""
-    finish: Literal["stop", "length"]
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +64,7 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    async def generate(self, prompt: Sequence[int], sampling: Sampling, *, seed: int, seconds: float) -> Completion:
+    async def generate(self, prompt: Sequence[int], sampling: Sampling, /, *, seed: int, seconds: float) -> Completion:
         """Raises `DeadlineExceeded` after `seconds`, `SetupError` if the engine is closed. A prompt that leaves no room in
         the context gets an empty completion with finish "length", as from a server."""
         room = self._model.config.context - len(prompt)
@@ -95,6 +85,12 @@ class Engine:
                 return await asyncio.wrap_future(sequence.future)
         except TimeoutError:
             raise DeadlineExceeded(f"tiny gave no answer within {seconds:g} s (call_seconds)") from None
+
+    def replace(self, model: Llama) -> None:
+        """Go on with other weights of the same shapes: what is known of prompts was computed with the old ones. Only
+        while no call is under way."""
+        self._model = model
+        self._known = _KnownPrefixes(model.config)
 
     def close(self) -> None:
         """End the thread; calls that still wait get a `SetupError`."""

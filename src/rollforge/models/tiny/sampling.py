@@ -2,61 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from rollforge.errors import SetupError
 from rollforge.models.tiny.llama import Array
-
-UNSUPPORTED = {"frequency_penalty": 0, "logit_bias": {}, "presence_penalty": 0, "repetition_penalty": 1, "top_logprobs": 0}
-"""Parameters that would change an answer and are not implemented, with the value that means nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    temperature: float = 1.0
-    """0 takes the likeliest token."""
-    top_p: float = 1.0
-    top_k: int = 0
-    """0: all tokens."""
-    min_p: float = 0.0
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-
-    @property
-    def filtered(self) -> bool:
-        return self.top_p < 1.0 or self.top_k > 0 or self.min_p > 0.0
-
-
-def read_sampling(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> Sampling:
-    """What the request says, then the checkpoint's `generation_config.json`. Raises `SetupError` for an impossible value."""
-    for name, neutral in UNSUPPORTED.items():
-        if params.get(name) not in (None, neutral):
-            raise SetupError(f"tiny does not know the sampling parameter {name} (here {params[name]!r}); leave it out")
-
-    def number(name: str, fallback: float, low: float, high: float = float("inf")) -> float:
-        value = params.get(name)
-        value = defaults.get(name) if value is None else value
-        value = fallback if value is None else value
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            limits = f"from {low:g} to {high:g}" if high < float("inf") else f"of at least {low:g}"
-            raise SetupError(f"{name} is {value!r}, not a number {limits}")
-        return value
-
-    stop = params.get("stop") or ()
-    asked = params.get("max_output_tokens")
-    limit = number("max_output_tokens", 0, 1) if asked is not None else defaults.get("max_new_tokens")
-    return Sampling(
-        temperature=number("temperature", 1.0, 0.0),
-        top_p=number("top_p", 1.0, 0.0, 1.0),
-        top_k=max(0, int(number("top_k", 0, -1))),
-        min_p=number("min_p", 0.0, 0.0, 1.0),
-        max_tokens=None if limit is None else int(limit),
-        stop=(stop,) if isinstance(stop, str) else tuple(str(text) for text in stop if text),
-    )
+from rollforge.models.tokens import Sampling
 
 
 def draw(logits: Array, settings: Sequence[Sampling], uniforms: Array) -> tuple[list[int], list[float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any, NoReturn
@@ -45,6 +45,23 @@ class ChatFormat:
             self._template = _environment().from_string(template)
         except TemplateError as error:
             raise UserError(f"the chat template is broken: {error}") from error
+
+    @classmethod
+    def of(cls, tokenizer: Any, eos_ids: Iterable[int] = ()) -> ChatFormat:
+        """That of a tokenizer of transformers (a fast one). `eos_ids`: further ends of an answer (generation_config).
+
+        Raises `UserError` if it has no chat template or is a slow one.
+        """
+        fast, template = getattr(tokenizer, "backend_tokenizer", None), tokenizer.chat_template
+        if isinstance(template, dict):  # several by name
+            template = template.get("tool_use") or template.get("default")
+        if not isinstance(fast, Tokenizer):
+            raise UserError(f"{type(tokenizer).__name__} is a slow tokenizer: rollforge needs a fast one (tokenizer.json)")
+        if not isinstance(template, str):
+            raise UserError(f"the tokenizer {tokenizer.name_or_path!r} has no chat template")
+        special = {role: text for role, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
+        eos = {*eos_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
+        return cls(template, fast, special, frozenset(eos), len(tokenizer))
 
     def prompt_ids(self, params: Params) -> list[int]:
         """The token ids of the conversation so far and the opening of an answer.

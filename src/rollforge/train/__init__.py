@@ -1,0 +1,1 @@
+"""Training on what was collected, live and offline; an environment inside other people's trainers (`adapters`)."""
