@@ -15,7 +15,7 @@ import itertools
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -201,13 +201,10 @@ class Service:
     async def _try(self, method: str, to: Target, data: bytes | None, headers: Mapping[str, str]) -> Answer | _Lost:
         session = self._session or self._open()
         try:
-            async with session.request(
-                method, to.url, data=data, proxy=to.proxy, headers=headers, allow_redirects=False
-            ) as answer:
-                self._answered = True
-                body = await read_body(answer, MAX_ANSWER)
-                cookies = {name: morsel.coded_value for name, morsel in answer.cookies.items()}
-                return Answer(answer.status, body, to.shown, cookies, answer.headers)
+            answer = await session.request(method, to.url, data=data, proxy=to.proxy, headers=headers, allow_redirects=False)
+            self._answered = True
+            body = await read_body(answer, MAX_ANSWER)
+            return Answer(answer.status, body, to.shown, _cookies(answer.headers.getall("Set-Cookie", ())), answer.headers)
         except TooLarge:
             raise InfraFault(f"{to.shown} answered with more than {MAX_ANSWER >> 20} MiB") from None
         except aiohttp.ServerTimeoutError:
@@ -267,6 +264,12 @@ def as_name(url: str) -> str:
     if shown(url) != url.partition("?")[0]:
         raise UserError(f"{shown(url)}: a user or password in the URL would be stored with the run; export {TOKEN_ENV}=...")
     return url
+
+
+def _cookies(headers: Sequence[str]) -> dict[str, str]:
+    """Those of `Set-Cookie`, as they came (RFC 6265, 5.2); aiohttp parses their attributes as well."""
+    pairs = (header.partition(";")[0].partition("=") for header in headers)
+    return {name.strip(): value.strip() for name, _, value in pairs if name}
 
 
 def _again(answer: Answer, replay: bool) -> bool:

@@ -241,14 +241,14 @@ class Transport:
 
     async def _try(self, session: aiohttp.ClientSession, to: Target, data: bytes) -> Any:
         try:
-            async with session.post(to.url, data=data, proxy=to.proxy, headers=hop(), allow_redirects=False) as answer:
-                self._answered = True
-                if 200 <= answer.status < 300:
-                    body = await read_body(answer, MAX_ANSWER)
-                    value = orjson.loads(body)
-                    self._served.add(to.url)
-                    return value
-                raise self._refusal(to, answer, await read_body(answer, MAX_ANSWER))
+            answer = await session.post(to.url, data=data, proxy=to.proxy, headers=hop(), allow_redirects=False)
+            self._answered = True
+            body = await read_body(answer, MAX_ANSWER)
+            if 200 <= answer.status < 300:
+                value = orjson.loads(body)
+                self._served.add(to.url)
+                return value
+            raise self._refusal(to, answer, body)
         except orjson.JSONDecodeError:
             raise _Failure(f"{to.shown} answered {answer.status} with what is not JSON: {self._start(body)}") from None
         except TooLarge:
@@ -464,18 +464,26 @@ def _written(body: Mapping[str, Any]) -> bytes:
 
 
 async def read_body(answer: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body, as far as the limit: a length may be missing, and a packed body may unpack to anything."""
-    if answer.content_length is not None and answer.content_length > limit:
-        raise TooLarge
-    if answer.content_length is not None and "Content-Encoding" not in answer.headers:
-        return await answer.read()
-    parts, size = [], 0
-    async for part in answer.content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > limit:
+    """The body, as far as the limit: a length may be missing, and a packed body may unpack to anything.
+
+    Read to its end, the answer has given its connection back; whatever goes wrong before closes it.
+    """
+    try:
+        length = answer.content_length
+        if length is not None and length > limit:
             raise TooLarge
-    return b"".join(parts)
+        if length is not None and "Content-Encoding" not in answer.headers:
+            return await answer.read()
+        parts, size = [], 0
+        async for part in answer.content.iter_any():
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                raise TooLarge
+        return b"".join(parts)
+    except BaseException:
+        answer.close()
+        raise
 
 
 def _said(body: bytes) -> tuple[str, str]:

@@ -9,7 +9,7 @@ item that Chat Completions cannot express raises `UserError`. Shapes: the OpenAI
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -188,10 +188,9 @@ _OUTPUT_KEYS = frozenset(("type", "id", "call_id", "output", "status"))
 _TEXTS = frozenset(("output_text", "input_text", "text"))
 
 
-def others(given: Mapping[str, Any], known: Iterable[str]) -> Json:
+def others(given: Mapping[str, Any], known: Container[str]) -> Json:
     """What `given` has beside the known keys, without nulls."""
-    unknown = given.keys() - known
-    return {key: given[key] for key in given if key in unknown and given[key] is not None} if unknown else {}
+    return {key: value for key, value in given.items() if key not in known and value is not None}
 
 
 def _kind(part: Any) -> str:

@@ -20,7 +20,7 @@ ECHOED = ("instructions", "max_output_tokens", "metadata", "reasoning", "tempera
 def whole(response: Response, params: Mapping[str, Any]) -> Response:
     """A copy of `response`, completed from the request it answers (OpenAI API reference, "The response object")."""
     found: Json = {
-        "id": f"resp_{unique()}",
+        "id": response.get("id") or f"resp_{unique()}",
         "object": "response",
         "created_at": time.time(),
         "model": str(params.get("model") or ""),

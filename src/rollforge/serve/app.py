@@ -27,6 +27,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rollforge import __version__
@@ -167,7 +168,9 @@ class Gate:
                 else:
                     path = scope["path"]
                     found = await endpoint(Request(scope, self._limited(receive)))
-                    await found(scope, receive, send_with_id)
+                    found.raw_headers.append((b"x-request-id", request_id.encode()))
+                    status = found.status_code
+                    await found(scope, receive, send)
         except asyncio.CancelledError:
             if status or not gauges.draining:
                 raise
@@ -253,7 +256,7 @@ def shut_down() -> Problem:
 
 async def body(request: Request) -> Json:
     """The JSON object of a request; an empty body is an empty object. Raises `Problem` 400 for anything else."""
-    raw = await request.body()
+    raw = await _received(request)
     if not raw:
         return {}
     try:
@@ -339,6 +342,18 @@ def common(gauges: Gauges, ready: Callable[[], str | None], status: Callable[[],
         return Response(generate_latest(gauges.registry), media_type=CONTENT_TYPE_LATEST)
 
     return router
+
+
+async def _received(request: Request) -> bytes:
+    # Starlette's own goes through two generators, whatever there is to read.
+    parts, more = [], True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -57,13 +57,13 @@ def _read(convert: Any, body: Json, where: str) -> Json:
 
 
 def _checked(params: Json) -> Params:
-    for name in _REFUSED:
-        if params.get(name):
+    for name, value in params.items():
+        if value and name in _REFUSED:
             raise bad_request(f"{name} is not supported: send the whole conversation, and tools as `tools`", param=name)
     params = {key: value for key, value in params.items() if key not in _DELIVERY and value is not None}
-    for name, (types, words) in _TYPES.items():
-        value = params.get(name)
-        if value is not None and (not isinstance(value, types) or isinstance(value, bool)):
+    for name, value in params.items():
+        types, words = _TYPES.get(name, ((), ""))
+        if types and (not isinstance(value, types) or isinstance(value, bool)):
             raise bad_request(f"{name} is {value!r:.100}, not {words}", param=name)
     if params.get("store"):
         del params["store"]  # nothing is; that nothing shall be is passed on
@@ -81,14 +81,14 @@ def _checked(params: Json) -> Params:
 
 def _check_values(params: Mapping[str, Any]) -> None:
     for name, low, high in (("temperature", 0, 100), ("top_p", 0, 1), ("max_output_tokens", 1, 2**40)):
-        if not low <= params.get(name, low) <= high:
+        if name in params and not low <= params[name] <= high:
             raise bad_request(f"{name} is {params[name]!r:.100}, not from {low} to {high}", param=name)
     for name in ("seed", "top_k", "top_logprobs"):
-        if abs(params.get(name, 0)) >= 2**63:
+        if name in params and abs(params[name]) >= 2**63:
             raise bad_request(f"{name} has more than 64 bits", param=name)
-    if not all(isinstance(text, str) for text in params.get("stop", ())):
+    if "stop" in params and not all(isinstance(text, str) for text in params["stop"]):
         raise bad_request("stop has something that is no text", param="stop")
-    if not all(isinstance(name, str) for name in params.get("include", ())):
+    if "include" in params and not all(isinstance(name, str) for name in params["include"]):
         raise bad_request("include has something that is no text", param="include")
     for place, tool in enumerate(params.get("tools", ())):
         function = tool.get("function", tool) if isinstance(tool, dict) else None
@@ -104,7 +104,7 @@ def _check_values(params: Mapping[str, Any]) -> None:
 
 def _wrong(item: Json) -> str | None:
     """What of an item is not of its type."""
-    for field in TOKEN_FIELDS:
+    for field in TOKEN_FIELDS if not item.keys().isdisjoint(TOKEN_FIELDS) else ():
         numbers = item.get(field) or []
         if not isinstance(numbers, list) or not all(type(n) in (int, float) for n in numbers):
             return f".{field} is no list of numbers"

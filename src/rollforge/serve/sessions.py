@@ -162,8 +162,10 @@ class Sessions:
 
         Raises `Problem`: 401 for a cookie that is not from here, 410 for one whose session is over.
         """
-        cookie = request.cookies.get(COOKIE)
-        return None if cookie is None else self.named(cookie)
+        # Not `request.cookies`, which parses and unquotes all there are.
+        sent = (value for name, value in request.scope["headers"] if name == b"cookie")
+        found = [cookie for value in sent for cookie in _SENT.findall(value.decode("latin-1"))]
+        return self.named(found[-1].strip()) if found else None
 
     def named(self, cookie: str) -> Seat:
         """The session of that cookie. Raises as `find` does."""
@@ -276,6 +278,7 @@ def _checked(output: Any) -> ToolOutput:
     return output  # type: ignore[no-any-return]
 
 
+_SENT = re.compile(rf"(?:^|;)\s*{COOKIE}\s*=([^;]*)")
 _COOKIE = re.compile(r"([0-9]{1,6})\.([0-9a-f]{32})\.([0-9a-f]{64})")
 _SWEEP_SECONDS = 30.0
 _LAST_SECONDS = 5.0
