@@ -47,7 +47,7 @@ class RunDir:
                 _refuse_foreign(path)
                 lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
                 opened.callback(os.close, lock)
-                _take(lock, path)
+                take_lock(lock, path)
                 self.about = self._settle(identity, about)
             except OSError as error:
                 raise UserError(f"cannot use {path} as a run directory: {error.strerror or error}") from error
@@ -108,10 +108,10 @@ class RunDir:
     def settle_plan(self, planned: int | None) -> None:
         """The length of the plan, if it was not known when the run began."""
         self.about = {**self.about, "planned": planned}
-        _write_json(self.path / RUN, self.about)
+        write_json(self.path / RUN, self.about)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        _write_json(self.path / METRICS, metrics)
+        write_json(self.path / METRICS, metrics)
 
     def _settle(self, identity: Json, about: Json) -> Json:
         file = self.path / RUN
@@ -119,7 +119,7 @@ class RunDir:
         now = json.loads(_text(identity))
         if not file.exists():
             stored = {**about, "identity": now}
-            _write_json(file, stored)
+            write_json(file, stored)
             return stored
         try:
             stored = json.loads(file.read_bytes())
@@ -128,9 +128,8 @@ class RunDir:
         except (ValueError, KeyError, TypeError) as error:
             what = f"{file} is not as a collection left it ({error!r})"
             raise UserError(f"{what}: restore it, or choose another --out") from error
-        differences = list(_differences(before, now))
-        if differences:
-            listed = "\n".join(f"  {line}" for line in differences)
+        listed = "\n".join(f"  {line}" for line in differences(before, now))
+        if listed:
             raise UserError(
                 f"{self.path} was collected with another configuration:\n{listed}\n"
                 "Give the same one to go on, or another --out."
@@ -150,22 +149,23 @@ def _refuse_foreign(path: Path) -> None:
         raise UserError(f"{path} is not empty and no run directory: it has no {RUN}, but {listed}; choose another --out")
 
 
-def _take(lock: int, path: Path) -> None:
+def take_lock(lock: int, path: Path, by: str = "collection") -> None:
     """The kernel lets go of it when the process ends, however it ends."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(lock, 100, 0).decode(errors="replace").strip()
         who = f" (process {holder})" if holder else ""
-        raise UserError(f"{path} is being written by another collection{who}") from None
+        raise UserError(f"{path} is being written by another {by}{who}") from None
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
 
-def _differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
+def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Of two identities, a line for each key: `a.b: 1 there, 2 now`."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
-            yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+            yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
     elif before != now:
         meaning = f" ({MEANING[path]})" if path in MEANING else ""
         yield f"{path}{meaning}: {_short(before)} there, {_short(now)} now"
@@ -212,7 +212,7 @@ def _key(row: Json) -> Key:
     return task, repeat
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Atomically: a reader sees the old file or the new one."""
     temporary = _temporary(path)
     try:

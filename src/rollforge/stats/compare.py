@@ -169,7 +169,7 @@ class Comparing:
             before=clustered_mean(before, tasks),
             after=clustered_mean(after, tasks),
             difference=clustered_mean(change, tasks),
-            pass_at=_pass_at(solved_before, solved_after, tasks),
+            pass_at=pass_at(solved_before, solved_after, tasks),
             success=self._success,
             newly_judged=self._newly,
             unjudged=self._unjudged,
@@ -270,7 +270,8 @@ def _inversions(values: Groups) -> int:
     return total
 
 
-def _pass_at(before: Any, after: Any, tasks: Groups) -> list[PassAt]:
+def pass_at(before: Any, after: Any, tasks: Groups) -> list[PassAt]:
+    """For k = 1, 2, 4, ...: of which attempts at which task (numbered from 0) succeeded, before and after."""
     counts = np.bincount(tasks)
     sides = [np.bincount(tasks, solved).astype(int) for solved in (before, after)]
     found, k = [], 1

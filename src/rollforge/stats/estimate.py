@@ -31,12 +31,13 @@ class Mean:
     note: str
 
 
-def clustered_mean(values: Numbers, groups: Groups) -> Mean:
+def clustered_mean(values: Numbers, groups: Groups, *, cut: bool = True) -> Mean:
     """The mean, and an interval that holds when values of one group depend on each other.
 
     Standard error: cluster-robust, sqrt(G / (G - 1) * sum over groups of (sum of residuals)^2) / N; with one value per
     group that is s / sqrt(N). Interval: Student's t with G - 1 degrees of freedom, cut at 0 and 1 when all values lie
-    there. Source: Liang and Zeger 1986; Miller 2024 (arXiv 2411.00640), section 2.2, for evaluations.
+    there (not with `cut=False`: differences may fall below). Source: Liang and Zeger 1986; Miller 2024 (arXiv 2411.00640),
+    section 2.2, for evaluations.
     """
     n, count = len(values), len(np.unique(groups))
     if not n:
@@ -52,7 +53,7 @@ def clustered_mean(values: Numbers, groups: Groups) -> Mean:
         return Mean(mean, None, None, 0.0, count, "no interval: all tasks have the same mean")
     half = t_quantile(0.5 + LEVEL / 2, count - 1) * stderr
     low, high = mean - half, mean + half
-    if values.min() >= 0 and values.max() <= 1:
+    if cut and values.min() >= 0 and values.max() <= 1:
         low, high = max(low, 0.0), min(high, 1.0)
     return Mean(mean, low, high, stderr, count, f"95% interval over {count} tasks (cluster-robust)")
 

@@ -1,0 +1,206 @@
+"""One streaming pass over rollouts for evaluation: a few numbers of each are kept, and its place, to fetch it again."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollforge.errors import UserError
+from rollforge.evaluate.modes import calls_mark, failure_mode
+from rollforge.records.items import Json, input_items
+from rollforge.records.lossless import dumps
+from rollforge.records.rollout import Rollout
+from rollforge.stats.estimate import Groups, Numbers
+from rollforge.stats.source import ROLLOUTS, Place, Source, find_run
+
+RESULT = "eval.json"
+FIELDS = (
+    *("level", "difficulty", "kind", "category", "task_name", "task_type", "operation", "subject"),
+    *("domain", "topic", "language", "source_dataset", "data_source"),
+)
+"""Of a task: looked at as categories where nobody says which."""
+MOST_VALUES = 20
+"""A field with more values is no category, unless it was asked for."""
+MOST_CODES = 500
+MOST_MODES = 200
+OTHERS = "(others)"
+UNNAMED = "(unnamed)"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Rollouts in columns, one entry for each task and repeat: its verdict, or its last failure if it has none."""
+
+    sources: tuple[Source, ...]
+    envs: list[str]
+    env: Groups
+    task: Groups
+    """64-bit hashes of task ids."""
+    prompt: Groups
+    """The same of the prompts, for rows whose tasks were named in another way."""
+    repeat: Groups
+    reward: Numbers
+    """NaN: none."""
+    mode: Groups
+    """Index into `modes`; 0 is success."""
+    modes: list[str]
+    calls: Groups
+    """Marks of the tool calls; 0 is none."""
+    place: Groups
+    """Three columns: source, file, line."""
+    categories: dict[str, tuple[Groups, list[str]]]
+    """Of each field a code per rollout and the names of the codes; -1 is none."""
+    labels: dict[tuple[int, int], tuple[str, int | None]]
+    """(env, task) -> id, index."""
+    repeated: int
+    """Rows of a task and repeat that had a verdict already: left out."""
+    bad: int
+    """Lines that could not be used."""
+
+    @property
+    def judged(self) -> NDArray[np.bool_]:
+        return ~np.isnan(self.reward)
+
+    @property
+    def planned(self) -> int:
+        """Rollouts asked for, or, where no run says, all that ended."""
+        ended = np.bincount(self.place[:, 0], minlength=len(self.sources)).tolist()
+        return sum(max(source.planned or 0, count) for source, count in zip(self.sources, ended, strict=True))
+
+    def where(self, position: int) -> tuple[Source, Place]:
+        source, file, line = self.place[position].tolist()
+        return self.sources[source], (file, line)
+
+
+def find_runs(place: str | Path) -> tuple[Source, ...]:
+    """A run directory, a file of rollouts, or a directory of run directories: those of one model of an evaluation.
+
+    Raises `UserError` if nothing is there, and for an evaluation of several models, naming them.
+    """
+    path = Path(place)
+    runs = sorted(file.parent for file in path.glob(f"*/{ROLLOUTS}")) if path.is_dir() else []
+    if runs and not (path / ROLLOUTS).is_file():
+        return tuple(map(find_run, runs))
+    models = sorted({file.parent.parent for file in path.glob(f"*/*/{ROLLOUTS}")}) if (path / RESULT).is_file() else []
+    if len(models) > 1:
+        raise UserError(f"{place} is an evaluation of several models; name one: {', '.join(map(str, models))}")
+    return find_runs(models[0]) if models else (find_run(path),)
+
+
+def read_attempts(sources: Sequence[Source], success: float, by: Iterable[str] = ()) -> Attempts:
+    """`by`: the fields of a task that are categories (`a.b` for a field inside another). Raises `UserError` if a file cannot
+    be read, or no rollout is there."""
+    asked = tuple(by)
+    reading = _Reading(success, asked or FIELDS)
+    for number, source in enumerate(sources):
+        for (file, line), row in source.placed():
+            if isinstance(row, Rollout):
+                reading.add(row, (number, file, line))
+            else:
+                reading.bad += 1
+    if not reading.size:
+        raise UserError(f"no usable rollout in {', '.join(source.name for source in sources)}")
+    return reading.done(tuple(sources), MOST_VALUES if not asked else None)
+
+
+_COLUMNS = ("env", "task", "prompt", "repeat", "mode", "calls", "source", "file", "line")
+
+
+class _Reading:
+    def __init__(self, success: float, fields: Sequence[str]) -> None:
+        self.size = self.bad = self.repeated = 0
+        self._success = success
+        self._rewards = array("d")
+        self._columns = {name: array("q") for name in (*_COLUMNS, *fields)}
+        self._fields = fields
+        self._codes: dict[str, dict[str, int]] = {name: {} for name in fields}
+        self._envs: dict[str, int] = {}
+        self._modes = {"": 0}
+        self._places: dict[int, int] = {}
+        """The position of each task and repeat."""
+        self._labels: dict[tuple[int, int], tuple[str, int | None]] = {}
+        self._unnumbered: dict[tuple[int, int], int] = {}
+
+    def add(self, rollout: Rollout, place: tuple[int, int, int]) -> None:
+        env = self._envs.setdefault(rollout.env or UNNAMED, len(self._envs))
+        task = hash(rollout.task)
+        repeat = rollout.index
+        if repeat is None:  # every row is a rollout of its own
+            repeat = self._unnumbered[env, task] = self._unnumbered.get((env, task), -1) + 1
+        at = self._places.setdefault(hash((env, task, repeat)), self.size)
+        if at < self.size and self._rewards[at] == self._rewards[at]:
+            self.repeated += rollout.reward is not None
+            return
+        self._labels.setdefault((env, task), (rollout.task, rollout.task_index))
+        mode = failure_mode(rollout, self._success)
+        fields = _task_fields(rollout)
+        params = [input_items(rollout.params), rollout.params.get("instructions")]
+        values = {
+            "env": env,
+            "task": task,
+            "prompt": hash(dumps(params, sort_keys=True)),
+            "repeat": repeat,
+            "mode": self._modes.setdefault(_capped(mode, self._modes, MOST_MODES), len(self._modes)),
+            "calls": calls_mark(rollout),
+            **dict(zip(("source", "file", "line"), place, strict=True)),
+            **{name: self._code(name, fields) for name in self._fields},
+        }
+        reward = nan if rollout.reward is None else rollout.reward
+        if at == self.size:
+            self.size += 1
+            self._rewards.append(reward)
+            for name, value in values.items():
+                self._columns[name].append(value)
+        else:
+            self._rewards[at] = reward
+            for name, value in values.items():
+                self._columns[name][at] = value
+
+    def done(self, sources: tuple[Source, ...], most: int | None) -> Attempts:
+        columns = {name: np.array(column, np.int64) for name, column in self._columns.items()}
+        categories = {
+            name: (columns[name], list(codes))
+            for name, codes in self._codes.items()
+            if codes and (most is None or 1 < len(codes) <= most * len(self._envs))
+        }
+        return Attempts(
+            sources=sources,
+            envs=list(self._envs),
+            reward=np.array(self._rewards),
+            modes=list(self._modes),
+            place=np.stack([columns[name] for name in ("source", "file", "line")], axis=1),
+            categories=categories,
+            labels=self._labels,
+            repeated=self.repeated,
+            bad=self.bad,
+            **{name: columns[name] for name in ("env", "task", "prompt", "repeat", "mode", "calls")},
+        )
+
+    def _code(self, name: str, fields: Json) -> int:
+        value: Any = fields.get(name)
+        if value is None and "." in name:
+            value = fields
+            for key in name.split("."):
+                value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, (str, int, float)) or value == "":
+            return -1
+        codes = self._codes[name]
+        return codes.setdefault(_capped(str(value), codes, MOST_CODES), len(codes))
+
+
+def _capped(name: str, known: Mapping[str, int], most: int) -> str:
+    """Names come from data: they must not fill the memory."""
+    return name if name in known or len(known) < most else OTHERS
+
+
+def _task_fields(rollout: Rollout) -> Json:
+    """Those of the task, also where the verdict has one of the same name."""
+    before = rollout.extra.get("task_fields")
+    return {**rollout.fields, **before} if isinstance(before, dict) else rollout.fields
