@@ -58,6 +58,7 @@ BUILT_IN: dict[Kind, dict[str, str]] = {
         "replay": "rollforge.models.replay:load",
         "scripted": "rollforge.models.scripted:load",
         "tiny": "rollforge.models.tiny:load",
+        "transformers": "rollforge.models.transformers:load",
         "vllm": "rollforge.models.vllm:load",
     },
 }

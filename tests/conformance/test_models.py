@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from rollforge.errors import DeadlineExceeded, InfraFault, SetupError
-from rollforge.models import anthropic, azure, chat, openai, scripted, vllm
+from rollforge.models import anthropic, azure, chat, openai, scripted, transformers, vllm
 from rollforge.models.base import Model, ModelOptions, Request
 from rollforge.models.load import load_model
+from rollforge.models.tiny import SHIPPED
 from rollforge.records.blocks import INVALID
 from rollforge.records.items import (
     Item,
@@ -98,8 +99,11 @@ MODELS: dict[str, Backend] = {
     "url": Backend(lambda options: load_model(options.base_urls[0], replace(options, base_urls=())), as_response, ""),
     "scripted": Backend(lambda options: scripted.load("echo", options)),
 }
+MODELS["transformers"] = Backend(lambda options: transformers.load(str(SHIPPED), options))
 MODELS |= {f"{name}, served": replace(MODELS[name], served=True) for name in ("chat", "vllm", "openai", "scripted")}
 SERVED = [name for name, backend in MODELS.items() if backend.wire]
+NEEDS = {"transformers": (pytest.mark.extras, pytest.mark.filterwarnings("default"))}
+ALL = [pytest.param(name, marks=NEEDS.get(name, ())) for name in MODELS]
 
 TOOLS = [
     {
@@ -124,6 +128,9 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 async def opened(name: str, *answers: Any, **options: Any) -> AsyncIterator[tuple[Model, list[Any]]]:
     """The model, and the bodies of what its server was asked. Answers are `Answer`s, or what the server sends as it is."""
     backend = MODELS[name]
+    if name in NEEDS:
+        pytest.importorskip("torch")
+        pytest.importorskip("transformers")
     if backend.wire is None:
         async with reached(backend, backend.load(ModelOptions(**options)), options) as model:
             yield model, []
@@ -185,7 +192,7 @@ def check(response: Response) -> None:
         assert min(usage["input_tokens"], usage["output_tokens"]) >= 0
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 async def test_the_answer_is_a_complete_response(name: str) -> None:
     async with opened(name) as (model, _):
         response = await model(ask())
@@ -194,7 +201,7 @@ async def test_the_answer_is_a_complete_response(name: str) -> None:
     assert isinstance(response["model"], str)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 async def test_the_request_is_left_as_it_was(name: str) -> None:
     request = ask(tools=TOOLS, text={"format": FORMAT}, temperature=1.0)
     before = deepcopy(request)
@@ -203,7 +210,7 @@ async def test_the_request_is_left_as_it_was(name: str) -> None:
     assert request == before
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 async def test_a_conversation_goes_on_with_what_the_model_said(name: str) -> None:
     items: list[Item] = [user("2+2?")]
     async with opened(name, Answer(None, (("add", '{"a": 2, "b": 2}'),)), Answer("4")) as (model, _):
@@ -218,7 +225,7 @@ async def test_a_conversation_goes_on_with_what_the_model_said(name: str) -> Non
     assert items[-1]["type"] == "message"
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 async def test_parameters_of_every_kind_are_accepted(name: str) -> None:
     everything = {"seed": 1, "stop": ["\n"], "top_k": 3, "temperature": 0.7, "top_p": 0.9, "max_output_tokens": 50}
     nothing = {"tools": [], "tool_choice": "auto", "parallel_tool_calls": None, "metadata": None, "reasoning": None}
@@ -227,7 +234,7 @@ async def test_parameters_of_every_kind_are_accepted(name: str) -> None:
             check(await model(ask(**params)))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 async def test_many_at_once_get_an_answer_each(name: str) -> None:
     async with opened(name) as (model, _):
         responses = await asyncio.gather(*(model(ask(user(f"{n}"), rollout=f"{n}")) for n in range(50)))

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, nodes
@@ -22,10 +22,13 @@ from tokenizers import Tokenizer
 from rollforge.errors import SetupError, UserError
 from rollforge.records.chat import TEMPLATE, chat_request
 from rollforge.records.items import Item, Json, Params, assistant, function_call, input_items
+from rollforge.records.lossless import dumps, loads
 from rollforge.records.messages import assistant_kind, split_think
 
 REMEMBERED = 10_000
 """Prompts of which is remembered what text they were made of (two hashes each)."""
+RENDERED = 256
+"""Conversations whose text is kept."""
 
 
 class ChatFormat:
@@ -39,6 +42,7 @@ class ChatFormat:
         self._eos = {id: tokenizer.id_to_token(id) or "" for id in eos_ids}
         self._vocab = vocab
         self._made_of: dict[int, int] = {}
+        self._rendered = lru_cache(RENDERED)(self._render)
         added = tokenizer.get_added_tokens_decoder().values()
         self._unsaid = re.compile("|".join(re.escape(token.content) for token in added if token.special) or r"(?!)")
         try:
@@ -47,8 +51,9 @@ class ChatFormat:
             raise UserError(f"the chat template is broken: {error}") from error
 
     @classmethod
-    def of(cls, tokenizer: Any, eos_ids: Iterable[int] = ()) -> ChatFormat:
+    def of(cls, tokenizer: Any, eos_ids: Iterable[int] = (), **variables: Any) -> ChatFormat:
         """That of a tokenizer of transformers (a fast one). `eos_ids`: further ends of an answer (generation_config).
+        `variables`: what the template is told beside the conversation (`enable_thinking=False`).
 
         Raises `UserError` if it has no chat template or is a slow one.
         """
@@ -61,7 +66,7 @@ class ChatFormat:
             raise UserError(f"the tokenizer {tokenizer.name_or_path!r} has no chat template")
         special = {role: text for role, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
         eos = {*eos_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
-        return cls(template, fast, special, frozenset(eos), len(tokenizer))
+        return cls(template, fast, special | variables, frozenset(eos), len(tokenizer))
 
     def prompt_ids(self, params: Params) -> list[int]:
         """The token ids of the conversation so far and the opening of an answer.
@@ -103,6 +108,11 @@ class ChatFormat:
         body = chat_request({**params, "input": list(items)}, TEMPLATE)
         tools = None if params.get("tool_choice") == "none" else body.get("tools")
         chat = [_with_objects(message) for message in body["messages"]]
+        # Repeats of a task begin alike, and a later turn renders its earlier ones again.
+        return self._rendered(dumps([chat, tools, generation]))
+
+    def _render(self, conversation: bytes) -> str:
+        chat, tools, generation = loads(conversation)
         context = {"messages": chat, "tools": tools, "documents": None, "add_generation_prompt": generation}
         try:
             return self._template.render(**self._special_tokens, **context)

@@ -28,9 +28,10 @@ def load(name: str | None, options: ModelOptions) -> Model:
 class Tiny(TokenModel):
     """The model: owns an engine, and its thread from the first call until `aclose()`."""
 
-    def __init__(self, checkpoint: Checkpoint, name: str, seconds: float) -> None:
+    def __init__(self, checkpoint: Checkpoint, name: str, seconds: float, *, rows: int = 64) -> None:
+        """`rows`: sequences that are generated side by side, at most."""
         self._checkpoint = checkpoint
-        self._engine = Engine(checkpoint.model, checkpoint.tokenizer, checkpoint.eos_ids)
+        self._engine = Engine(checkpoint.model, checkpoint.tokenizer, checkpoint.eos_ids, rows=rows)
         super().__init__(name, checkpoint.chat(), self._engine.generate, defaults=checkpoint.defaults, seconds=seconds)
 
     def load_weights(self, weights: Mapping[str, Array]) -> None:

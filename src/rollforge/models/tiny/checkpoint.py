@@ -42,8 +42,8 @@ class Checkpoint:
         return _model(self.model.config, weights, self.name)
 
 
-def read_checkpoint(directory: Path) -> Checkpoint:
-    """Raises `UserError` saying what the directory lacks, or what in it this engine does not know."""
+def read_checkpoint(directory: Path, dtype: type[np.floating[Any]] = np.float64) -> Checkpoint:
+    """Raises `UserError` saying what the directory lacks, or what of it this engine does not know."""
     if not directory.is_dir():
         wanted = "a directory with config.json, model.safetensors, tokenizer.json and a chat template"
         raise UserError(f"there is no directory {str(directory)!r}; `tiny:DIR` takes {wanted}")
@@ -62,7 +62,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         raise UserError(f"{directory} names no eos token: no answer would end (eos_token_id in generation_config.json)")
     return Checkpoint(
         name=directory.resolve().name,
-        model=_model(config, _weights(directory), str(directory)),
+        model=_model(config, _weights(directory, dtype), str(directory)),
         tokenizer=tokenizer,
         template=_template(directory, tokenizer_config),
         special_tokens=special,
@@ -153,8 +153,8 @@ def _ids(value: Any) -> set[int]:
 WIDEN = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 
 
-def _weights(directory: Path) -> dict[str, Array]:
-    """Every tensor as float64, from one file or from the shards that an index lists."""
+def _weights(directory: Path, dtype: type[np.floating[Any]]) -> dict[str, Array]:
+    """Every tensor in that type, from one file or from the shards that an index lists."""
     index = directory / "model.safetensors.index.json"
     files: Iterable[str] = ["model.safetensors"]
     if index.exists() and not (directory / "model.safetensors").exists():
@@ -167,11 +167,11 @@ def _weights(directory: Path) -> dict[str, Array]:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
         except safetensors.SafetensorError as error:
             raise UserError(f"{path} is no safetensors file: {error}") from error
-        weights |= {name: _widened(tensor, f"{path}: {name}") for name, tensor in tensors}
+        weights |= {name: _widened(tensor, dtype, f"{path}: {name}") for name, tensor in tensors}
     return weights
 
 
-def _widened(tensor: Mapping[str, Any], where: str) -> Array:
+def _widened(tensor: Mapping[str, Any], wanted: type[np.floating[Any]], where: str) -> Array:
     dtype, data = tensor["dtype"], tensor["data"]
     if dtype == "BF16":  # the upper half of a float32, which numpy has no type for
         flat = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
@@ -179,7 +179,7 @@ def _widened(tensor: Mapping[str, Any], where: str) -> Array:
         flat = np.frombuffer(data, WIDEN[dtype])
     else:
         raise UserError(f"{where} is of type {dtype}; tiny reads {', '.join(WIDEN)} and BF16 (no quantised weights)")
-    return flat.astype(np.float64).reshape(tensor["shape"])
+    return flat.astype(wanted).reshape(tensor["shape"])
 
 
 def _model(config: Config, weights: Mapping[str, Array], where: str) -> Llama:
@@ -196,7 +196,7 @@ def _model(config: Config, weights: Mapping[str, Array], where: str) -> Llama:
     def linear(prefix: str, sizes: Mapping[str, int], width: int) -> Linear:
         """Several projections of the same input as one matrix, and their biases if there are any."""
         matrices = [take(f"{prefix}.{name}.weight", size, width) for name, size in sizes.items()]
-        biases = [weights.get(f"{prefix}.{name}.bias", np.zeros(size)) for name, size in sizes.items()]
+        biases = [weights.get(f"{prefix}.{name}.bias", np.zeros(size, matrices[0].dtype)) for name, size in sizes.items()]
         biased = any(f"{prefix}.{name}.bias" in weights for name in sizes)
         return np.ascontiguousarray(np.concatenate(matrices).T), np.concatenate(biases) if biased else None
 

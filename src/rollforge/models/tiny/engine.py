@@ -24,12 +24,9 @@ from tokenizers import Tokenizer
 
 from rollforge.errors import DeadlineExceeded, InfraFault, SetupError
 from rollforge.models.tiny.blas import use_one_thread
-from rollforge.models.tiny.llama import Array, Cache, Config, Ids, Llama
+from rollforge.models.tiny.llama import CHUNK, Array, Cache, Ids, Llama
 from rollforge.models.tiny.sampling import draw
 from rollforge.models.tokens import Completion, Sampling
-
-CHUNK = 256
-"""Prompt tokens of a sequence that are taken in at once; bounds the memory of a long prompt."""
 
 PREFILL = 4096
 """Prompt tokens, padding included, of all sequences that join together."""
@@ -53,11 +50,12 @@ class Engine:
     """Owns the worker thread and its cache; `close()` ends both."""
 
     def __init__(self, model: Llama, tokenizer: Tokenizer, eos: frozenset[int], *, rows: int = 64) -> None:
+        """`rows`: sequences that are stepped side by side, at most."""
         self._model = model
         self._tokenizer = tokenizer
         self._eos = eos
         self._rows = rows
-        self._known = _KnownPrefixes(model.config)
+        self._known = _KnownPrefixes(model)
         self._waiting: deque[_Sequence] = deque()
         self._active: list[_Sequence] = []
         self._wake = threading.Condition()
@@ -87,10 +85,10 @@ class Engine:
             raise DeadlineExceeded(f"tiny gave no answer within {seconds:g} s (call_seconds)") from None
 
     def replace(self, model: Llama) -> None:
-        """Go on with other weights of the same shapes: what is known of prompts was computed with the old ones. Only
-        while no call is under way."""
+        """Go on with other weights of the same shapes and type: what is known of prompts was computed with the old ones.
+        Only while no call is under way."""
         self._model = model
-        self._known = _KnownPrefixes(model.config)
+        self._known = _KnownPrefixes(model)
 
     def close(self) -> None:
         """End the thread; calls that still wait get a `SetupError`."""
@@ -102,7 +100,7 @@ class Engine:
 
     def _work(self) -> None:
         use_one_thread()
-        cache = Cache(self._model.config)
+        cache = Cache(self._model)
         while True:
             with self._wake:
                 while not (self._waiting or self._active or self._closed):
@@ -154,7 +152,7 @@ class Engine:
         cache.reserve(len(self._active), max(len(s.prompt) for s in joining) + 1)
         for sequence in joining:
             self._known.load(cache, sequence.row, sequence.prompt, sequence.cached)
-        logits = np.zeros((len(joining), self._model.config.vocab))
+        logits: Array = np.zeros((len(joining), self._model.config.vocab))
         left = [i for i, _ in enumerate(joining)]
         while left:
             parts = [joining[i].prompt[joining[i].cached :][:CHUNK] for i in left]
@@ -245,9 +243,10 @@ class _KnownPrefixes:
     BYTES = 64 * 2**20
     """At most so much is kept: the longest unused goes first."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, model: Llama) -> None:
+        config, size = model.config, model.embedding.dtype.itemsize
         self._blocks: OrderedDict[bytes, tuple[Array, Array]] = OrderedDict()
-        self._most = self.BYTES // (2 * 8 * self.BLOCK * config.layers * config.kv_heads * config.head_dim)
+        self._most = self.BYTES // (2 * size * self.BLOCK * config.layers * config.kv_heads * config.head_dim)
 
     def look_up(self, ids: list[int]) -> tuple[int, bytes | None]:
         """How many leading tokens are known (never the last one: its logits are wanted), and the first unknown block."""

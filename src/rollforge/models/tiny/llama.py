@@ -1,22 +1,28 @@
 """The Llama architecture in numpy: a step of many sequences at once over a shared key-value cache.
 
-Everything is float64. Matrix products of different shapes differ in their last bits, so a sequence's numbers depend,
-by about 1e-15, on what happens to run beside it; in float32 that would change a sampled token now and then, in float64 it
-does not. That is what makes a run reproducible at any concurrency.
+It computes in the type of its weights, float64 if nobody says otherwise. Matrix products of different shapes differ in their
+last bits, so a sequence's numbers depend, by about 1e-15, on what happens to run beside it; in float32 that would change a
+sampled token now and then, in float64 it does not. That is what makes a run reproducible at any concurrency. A training,
+whose weights are float32 and change at every step, samples in float32: twice as fast.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from math import sqrt
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[np.float64]
+Array: TypeAlias = NDArray[np.floating[Any]]
 Ids: TypeAlias = NDArray[np.int64]
 Linear: TypeAlias = tuple[Array, Array | None]
 """A matrix (inputs x outputs) and its bias."""
+
+CHUNK = 256
+"""Tokens of a sequence that are taken in at once; bounds the memory of a long one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +53,10 @@ class Layer:
 class Cache:
     """Keys and values of sequences, `[layer, row, kv head, position, dim]`; grows as needed and never shrinks."""
 
-    def __init__(self, config: Config) -> None:
-        self.keys = np.zeros((config.layers, 0, config.kv_heads, 0, config.head_dim))
-        self.values = self.keys
+    def __init__(self, model: Llama) -> None:
+        config = model.config
+        self.keys: Array = np.zeros((config.layers, 0, config.kv_heads, 0, config.head_dim), model.embedding.dtype)
+        self.values: Array = self.keys
 
     def reserve(self, rows: int, length: int) -> None:
         """Make room for so many sequences of such a length."""
@@ -59,7 +66,7 @@ class Cache:
         rows = max(have_rows, -(-rows // 8) * 8)
         # By half at least, so that growing costs no more than the work it is for.
         length = have if length <= have else -(-max(length, have * 3 // 2) // 64) * 64
-        keys, values = np.zeros((layers, rows, heads, length, dim)), np.zeros((layers, rows, heads, length, dim))
+        keys, values = (np.zeros((layers, rows, heads, length, dim), self.keys.dtype) for _ in range(2))
         keys[:, :have_rows, :, :have] = self.keys
         values[:, :have_rows, :, :have] = self.values
         self.keys, self.values = keys, values
@@ -80,7 +87,25 @@ class Llama:
     def step(self, cache: Cache, rows: Ids | slice, tokens: Ids, starts: Ids, counts: Ids) -> Array:
         """Take `tokens` [n, length] of the sequences in `rows` at positions `starts`... into the cache; `counts` of them are
         real, the rest is padding. Returns the logits [n, vocab] after the last real one of each."""
-        n, length = tokens.shape
+        x = self._states(cache, rows, tokens, starts)
+        last = x[np.arange(len(x)), counts - 1]
+        return self._normed(last, self.norm) @ self.head
+
+    def log_probs(self, tokens: Sequence[int]) -> list[float]:
+        """Of each token but the first, given those before it: what a trainer's forward pass computes."""
+        cache, found = Cache(self), []
+        cache.reserve(1, len(tokens))
+        for start in range(0, len(tokens) - 1, CHUNK):
+            inside, told = tokens[start : start + CHUNK], tokens[start + 1 : start + CHUNK + 1]
+            x = self._states(cache, slice(0, 1), np.array([inside]), np.array([start]))[0, : len(told)]
+            logits = self._normed(x, self.norm) @ self.head
+            logits -= logits.max(-1, keepdims=True)
+            found += (logits[np.arange(len(told)), told] - np.log(np.exp(logits).sum(-1))).tolist()
+        return found
+
+    def _states(self, cache: Cache, rows: Ids | slice, tokens: Ids, starts: Ids) -> Array:
+        """What the last layer gives at each of `tokens`, [n, length, hidden]."""
+        length = tokens.shape[1]
         end = int((starts + length).max())
         cache.reserve(0, end)
         positions = starts[:, None] + np.arange(length)
@@ -93,8 +118,7 @@ class Llama:
                 layer, number, self._normed(x, layer.before_attention), cache, rows, starts, rotation, hidden
             )
             x = x + self._mlp(layer, self._normed(x, layer.before_mlp))
-        last = x[np.arange(n), counts - 1]
-        return self._normed(last, self.norm) @ self.head
+        return x
 
     def _attention(
         self,
@@ -121,7 +145,7 @@ class Llama:
         keys, values = cache.keys[number][rows][:, :, :end], cache.values[number][rows][:, :, :end]
         # Query heads of a group read the same keys: they are rows of one product.
         queries = turned[:, : c.heads].reshape(n, c.kv_heads, -1, c.head_dim)
-        scores = (queries @ keys.swapaxes(-1, -2) / np.sqrt(c.head_dim)).reshape(n, c.kv_heads, -1, length, end)
+        scores = (queries @ keys.swapaxes(-1, -2) / sqrt(c.head_dim)).reshape(n, c.kv_heads, -1, length, end)
         np.putmask(scores, np.broadcast_to(hidden[:, None, None], scores.shape), -np.inf)
         scores -= scores.max(-1, keepdims=True)
         np.exp(scores, out=scores)
@@ -144,7 +168,7 @@ class Llama:
     def _rotation(self, positions: Ids) -> tuple[Array, Array]:
         half = np.arange(0, self.config.head_dim, 2) / self.config.head_dim
         angles = positions[:, None, :, None] * self.config.theta**-half
-        return np.cos(angles), np.sin(angles)
+        return np.cos(angles).astype(self.embedding.dtype), np.sin(angles).astype(self.embedding.dtype)
 
 
 def _linear(x: Array, weights: Linear) -> Array:
