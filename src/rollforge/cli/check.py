@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 def check(
     files: list[Path] = typer.Argument(
-        None, metavar="FILE", help="JSON Lines or Parquet, ours or anybody's; or a folder that an export wrote."
+        None, metavar="FILE", help="JSON Lines or Parquet, ours or anybody's; a folder that an export wrote; a run."
     ),
     target: str | None = typer.Option(
-        None, "--for", metavar="FRAMEWORK:KIND", help="nemo-rl:sft, trl:dpo, ... (default: guessed from the fields)."
+        None, "--for", metavar="FRAMEWORK:KIND", help="nemo-rl:sft, trl:dpo, ... (default: guessed); for a run: on-policy."
     ),
     config: list[Path] = typer.Option([], metavar="FILE", help="Also check the framework's configuration."),
     loader: bool = typer.Option(True, help="Run the framework's own loader, if it is installed."),
@@ -26,8 +26,14 @@ def check(
     json: bool = typer.Option(False, "--json", help="Print what was found as JSON."),
     error: str | None = typer.Option(None, metavar="TEXT", help="Explain a trainer's error message."),
     log: Path | None = typer.Option(None, metavar="FILE", help="Explain the failures in a trainer's log."),
+    model: str | None = typer.Option(
+        None, help="on-policy: compare with this checkpoint: tiny, tiny:DIR, a Hugging Face directory or name."
+    ),
+    tolerance: float = typer.Option(1e-3, min=0, help="on-policy: how far its log probabilities may differ."),
+    max_drift: float = typer.Option(0.0, min=0, max=1, help="on-policy: the share of flawed rollouts that is let pass."),
 ) -> None:
-    """Check data files and configurations, line by line, as the framework's loader would; explain its errors."""
+    """Check data files and configurations, line by line, as the framework's loader would; explain its errors; or check the
+    tokens of a run."""
     from rollforge.errors import UserError
 
     if error is not None or log is not None:
@@ -36,6 +42,14 @@ def check(
         raise typer.Exit(0 if _explain(error, log, json) else 1)
     if not files:
         raise UserError("which file? rollforge check train.jsonl --for nemo-rl:grpo")
+    if target == "on-policy":
+        from rollforge.cli.on_policy import check_on_policy
+
+        if config:
+            raise UserError("--config is for exported files, not for --for on-policy")
+        return check_on_policy(files, model, tolerance, max_drift, json)
+    if model is not None:
+        raise UserError("--model is for --for on-policy")
     results = _check(files, target, config, loader, workers)
     if json:
         # Not orjson: ASCII only, so that nothing in a file's text reaches the terminal as it is.
@@ -91,7 +105,8 @@ def _exports(folder: Path, target: str | None) -> list[tuple[Path, Target, str]]
                 break
     if not found:
         raise UserError(
-            f"{folder} is no folder of an export (they are called nemo-rl-sft, trl-dpo, ...): say --for FRAMEWORK:KIND"
+            f"{folder} is no folder of an export (they are called nemo-rl-sft, trl-dpo, ...): say --for FRAMEWORK:KIND; "
+            "for a run: --for on-policy"
         )
     return found
 

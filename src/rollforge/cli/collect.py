@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from rollforge.cli.options import ALLOW_UNSANDBOXED
+from rollforge.cli.options import ALLOW_UNSANDBOXED, given, header_of
 from rollforge.errors import RollforgeError, UserError, unknown
 
 
@@ -65,7 +65,7 @@ def collect(
             "use": model,
             "base_url": base_url or None,
             "api_key_env": api_key_env,
-            "headers": dict(map(_header, header)) or None,
+            "headers": dict(map(header_of, header)) or None,
         },
         "tasks": tasks,
         "repeats": repeats,
@@ -89,7 +89,7 @@ def collect(
         },
     }
     values = _used(read_yaml(config) if config else {})
-    values = merge(values, _given(options))
+    values = merge(values, given(options))
     for text in set_:
         values = merge(values, _used(parse_set(text)))
     where = str(config or "the options")
@@ -172,19 +172,6 @@ def _again(path: Path, tally: Any) -> str:
     failed = tally.done > tally.judged
     goes_on = f"the same command with --out {path} goes on"
     return goes_on + (" (with --retry-failed it attempts again what failed for good)" if failed else "")
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise UserError("--header is written 'Name: value'")  # the text is not shown: it may be a secret
-    return name.strip(), value.strip()
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """Only what was said, at any depth."""
-    nested = {key: _given(value) if isinstance(value, dict) else value for key, value in options.items()}
-    return {key: value for key, value in nested.items() if value is not None and value != {}}
 
 
 def _used(values: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from rollforge.cli.options import ALLOW_UNSANDBOXED
+from rollforge.cli.options import ALLOW_UNSANDBOXED, given, header_of
 from rollforge.errors import UserError
 
 PORT = 8000
@@ -81,20 +81,20 @@ def serve(
             "use": model,
             "base_url": base_url or None,
             "api_key_env": api_key_env,
-            "headers": dict(map(_header, header)) or None,
+            "headers": dict(map(header_of, header)) or None,
         },
         "agent": {"use": agent, "max_turns": max_turns},
         "sampling": {"temperature": temperature, "top_p": top_p, "max_output_tokens": max_output_tokens},
         "seed": seed,
         "deadlines": {"call": call_seconds, "tool": tool_seconds, "verify": verify_seconds, "rollout": rollout_seconds},
     }
-    values = _given(settings)
+    values = given(settings)
     for text in set_:
         values = merge(values, parse_set(text))
     if stdio:
-        return _stdio(target, task, _given({**settings, **sections, "port": port, "env": None}))
+        return _stdio(target, task, given({**settings, **sections, "port": port, "env": None}))
     if target is not None and target.endswith((".yaml", ".yml")):
-        stray = next(iter(_given({**sections, "port": port})), None)
+        stray = next(iter(given({**sections, "port": port})), None)
         if stray:
             raise UserError(f"what the options say of {stray} belongs into {target}, beside the name it is of (or --set)")
         loaded = load_config(Path(target), values)
@@ -102,7 +102,7 @@ def serve(
         stray = "--only" if only else "--processes" if processes else None
         if stray:
             raise UserError(f"{stray} is for the named services of a YAML file")
-        one = merge(_given({**sections, "env": {"use": target}}), values)
+        one = merge(given({**sections, "env": {"use": target}}), values)
         loaded = single(one, PORT if port is None else port)
     warning = exposed(loaded.config)
     if warning:
@@ -139,16 +139,3 @@ def _print(placed: Sequence[Any], as_json: bool) -> None:
             print(dumps({"kind": place.kind, "name": place.name, "url": place.url, "docs": f"{place.url}/docs"}), flush=True)
         else:
             print(f"{place.kind:<11} {place.name:<24} {place.url}   docs: {place.url}/docs", flush=True)
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise UserError("--header is written 'Name: value'")  # the text is not shown: it may be a secret
-    return name.strip(), value.strip()
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """Only what was said, at any depth."""
-    nested = {key: _given(value) if isinstance(value, dict) else value for key, value in options.items()}
-    return {key: value for key, value in nested.items() if value is not None and value != {}}

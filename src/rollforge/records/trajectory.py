@@ -54,7 +54,7 @@ def trajectory(output: Sequence[Item]) -> Trajectory | Flaw:
             if any(_said(item) for item in items):
                 return Flaw("missing", number, f"model call {number + 1} has no token ids")
             continue
-        given, chosen = last["prompt_token_ids"], last.get("generation_log_probs") or []
+        given, chosen = last["prompt_token_ids"], _ids(last, "generation_log_probs")
         if len(chosen) != len(generated):
             return Flaw(
                 "unequal", number, f"model call {number + 1}: {len(generated)} tokens, {len(chosen)} log probabilities"

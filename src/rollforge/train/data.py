@@ -1,0 +1,134 @@
+"""What a training learns from: exported TRL rows, or runs that are exported for it first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from rollforge.errors import UserError
+from rollforge.export.card import funnel
+from rollforge.export.run import export_rollouts
+from rollforge.records.items import Json
+from rollforge.records.task import Task, task_from_row
+from rollforge.train.config import TrainConfig
+
+COLUMNS = {"sft": "messages", "dpo": "chosen", "grpo": "prompt"}
+"""By which a file of rows is told from one of rollouts."""
+ALSO = {"sft": "prompt"}
+"""`trl:sft-prompt-completion` has that instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    files: list[Path]
+    """JSONL of TRL's rows, to be read by `datasets`."""
+    sources: list[Json]
+    """What it was made from: paths and digests."""
+    env: str | None
+    """Where the rollouts are from, if they are of one run and it says so."""
+
+
+def prepare(config: TrainConfig, out: Path) -> Data:
+    """The files to learn from. Runs are exported into `out`, where they are found again.
+
+    Raises `UserError` for what is neither, and if nothing in it can be learned from.
+    """
+    files: list[Path] = []
+    runs: list[Path] = []
+    for path in config.data:
+        found = _exported(path, config.method)
+        if found is None:
+            runs.append(path)
+        else:
+            files.append(found)
+    sources = [{"path": str(file), "made_from": _read(file.parent / "manifest.json").get("inputs")} for file in files]
+    if runs:
+        made = out / f"trl-{config.method}"
+        if not (made / "train.jsonl").exists():
+            options: Json = {"min_reward": config.min_reward} if config.method == "sft" else {}
+            done = export_rollouts(runs, [f"trl:{config.method}"], out, validation=0.0, overwrite=True, **options)
+            if not (made / "train.jsonl").exists():
+                counts = "; ".join(f"{text.strip(' -')} {count}" for text, count in funnel(done.targets[0], done))
+                raise UserError(f"nothing in {', '.join(map(str, runs))} can be learned from: {counts}")
+        files.append(made / "train.jsonl")
+        sources += [{"path": str(run)} for run in runs]
+        sources[-1] |= {"made_from": _read(made / "manifest.json").get("inputs")}
+    for file in files:
+        if not file.stat().st_size:
+            raise UserError(f"{file} is empty: there is nothing to learn from")
+    return Data(files, sources, _env(runs))
+
+
+def read_rows(files: list[Path]) -> Iterator[Json]:
+    """Raises `UserError` with the place of a line that is no row."""
+    for file in files:
+        with open(file, "rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = orjson.loads(line)
+                except orjson.JSONDecodeError as error:
+                    raise UserError(f"{file}:{number}: not JSON: {error}") from error
+                if not isinstance(row, dict):
+                    raise UserError(f"{file}:{number}: {type(row).__name__}, not a row")
+                yield row
+
+
+def tasks_of(files: list[Path]) -> list[Task]:
+    """The tasks of `trl:grpo` rows, each once: their prompts, and the fields of the verifier."""
+    found: dict[str, Task] = {}
+    for row in read_rows(files):
+        fields, tools = _object(row.get("fields")), _object(row.get("tools"))
+        own = {} if "answer" in fields or not row.get("ground_truth") else {"answer": row["ground_truth"]}
+        named = {"task_id": row["task"]} if row.get("task") else {}
+        more = {"tools": tools} if isinstance(tools, list) else {}
+        task = task_from_row({"prompt": row.get("prompt"), **own, **fields, **more, **named}, len(found))
+        found.setdefault(task.id, task)
+    return list(found.values())
+
+
+def _exported(path: Path, method: str) -> Path | None:
+    """The file of rows at `path`; None if it holds rollouts."""
+    if path.is_dir():
+        beside = path / f"trl-{method}"
+        folder = beside if beside.is_dir() else path
+        manifest = _read(folder / "manifest.json")
+        if "target" not in manifest:
+            return None
+        name = f"{manifest['target']}:{manifest.get('kind')}"
+        if manifest["target"] != "trl" or not str(manifest.get("kind")).startswith(method):
+            raise UserError(f"{folder} was exported as {name}; {method} learns from trl:{method}")
+        return folder / "train.jsonl"
+    if not path.exists():
+        raise UserError(f"there is no {path}: name a run directory, a file of rollouts, or an exported data set")
+    first = next(read_rows([path]), {})
+    if "responses_create_params" in first or "response" in first or "output" in first:
+        return None
+    if COLUMNS[method] in first or ALSO.get(method) in first:
+        return path
+    raise UserError(f"{path} has the columns {', '.join(first) or 'none'}; {method} learns from rows of trl:{method}")
+
+
+def _env(runs: list[Path]) -> str | None:
+    names = {_read(run / "run.json").get("config", {}).get("env", {}).get("use") for run in runs}
+    return names.pop() if len(names) == 1 else None
+
+
+def _read(path: Path) -> Json:
+    try:
+        value = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _object(value: Any) -> Any:
+    try:
+        return orjson.loads(value) if isinstance(value, str) else value or {}
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"a column holds {value!r:.80}, which is not JSON: {error}") from error
