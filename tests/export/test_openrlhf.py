@@ -62,12 +62,12 @@ def test_tools_stand_in_the_system_turn() -> None:
     assert system.startswith("Be brief.\n\n# Tools")
 
 
-def test_a_label_is_the_answer_or_the_answer_and_the_task() -> None:
-    plain, live = (row["label"] for row in rows("grpo"))
-    assert plain == "42"
-    found = json.loads(live)
-    assert found["expected_answer"] is None
-    assert found["task"]["responses_create_params"]["tools"][0]["name"] == "weather"
+def test_a_label_is_the_answer_and_the_task() -> None:
+    plain, live = (json.loads(row["label"]) for row in rows("grpo"))
+    assert plain["expected_answer"] == "42"
+    assert plain["task"]["responses_create_params"]["input"] == [{"role": "user", "content": "6 times 7?"}]
+    assert live["expected_answer"] is None
+    assert live["task"]["responses_create_params"]["tools"][0]["name"] == "weather"
 
 
 @pytest.mark.parametrize(

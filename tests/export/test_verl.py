@@ -64,7 +64,7 @@ def test_all_prompt_rows_have_the_same_keys_and_types() -> None:
     assert shape(first) == shape(second)
     assert (first["agent_name"], second["agent_name"]) == ("single_turn_agent", "tool_agent")
     assert second["extra_info"]["tool_selection"] == ["weather"]
-    assert first["extra_info"]["tools_kwargs"]["_row"]["create_kwargs"]["row"] == ""
+    assert "tools" not in json.loads(first["extra_info"]["tools_kwargs"]["_row"]["create_kwargs"]["row"])
     task = json.loads(second["extra_info"]["tools_kwargs"]["_row"]["create_kwargs"]["row"])
     assert task["difficulty"] == "easy"
     assert task["responses_create_params"]["tools"][0]["name"] == "weather"
@@ -79,7 +79,7 @@ BROKEN = [
     ("grpo", {"prompt": "6 * 7?"}, "not a list of messages"),
     ("grpo", {"data_source": None}, "data_source is missing"),
     ("grpo", {"reward_model": {"style": "rule"}}, "ground_truth is missing"),
-    ("grpo", {"reward_model": {"style": "rule", "ground_truth": ""}}, "ground_truth is empty"),
+    ("grpo", {"reward_model": {"style": "rule", "ground_truth": ""}, "extra_info": {}}, "ground_truth is empty"),
     ("grpo", {"prompt": [{"role": "user"}]}, r"prompt\[0\] has no content"),
     ("grpo", {"extra_info": {"tools_kwargs": {"f": None}}}, "filled in by Arrow"),
     ("grpo", {"extra_info": {"tool_selection": ["f"]}, "agent_name": "single_turn_agent"}, "calls no tools"),

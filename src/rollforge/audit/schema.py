@@ -13,7 +13,7 @@ TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 RESERVED = frozenset(
     (
         *("seed_session", "verify", "aggregate_metrics", "reverify_mode", "reset", "step", "close", "health", "ready"),
-        *("status", "metrics", "docs", "openapi.json", "mcp", "v1", "run"),
+        *("get_reward", "status", "metrics", "docs", "openapi.json", "mcp", "v1", "run"),
     )
 )
 """Paths of a service: a tool of that name could not be served."""

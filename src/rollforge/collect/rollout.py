@@ -34,6 +34,7 @@ from rollforge.records.items import (
     add_usage,
     check_items,
     input_items,
+    text_of,
     token_drift,
     user,
 )
@@ -300,7 +301,9 @@ class _Attempt:
         if self.observation:
             items = input_items(params)
             last = items[-1] if items else {}
-            if last.get("role") == "user" and isinstance(last.get("content"), str) and not hasattr(self, "step"):
+            if last.get("role") == "user" and text_of(last.get("content")).endswith(self.observation):
+                pass  # the row is that of a stored rollout, played again: it has been shown
+            elif last.get("role") == "user" and isinstance(last.get("content"), str) and not hasattr(self, "step"):
                 items[-1] = {**last, "content": last["content"] + self.observation}
             else:
                 items.append(user(self.observation))

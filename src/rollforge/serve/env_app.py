@@ -2,7 +2,7 @@
 
     /seed_session row -> cookie   /<tool> arguments -> text   /verify row + response -> row + reward
     /reset row -> cookie          /step the last response -> tool outputs, in the end the reward        /close
-    /mcp the tools over the Model Context Protocol
+    /mcp the tools over the Model Context Protocol   /get_reward answers of one turn -> rewards, for OpenRLHF
 
 Agents of NeMo Gym go on with the cookies of the last answer only, so every answer of a session repeats its cookie.
 """
@@ -39,6 +39,7 @@ from rollforge.serve.env_wire import (
 )
 from rollforge.serve.gone import while_connected
 from rollforge.serve.mcp import add_mcp, mcp_of
+from rollforge.serve.reward import add_reward
 from rollforge.serve.sessions import Seat, Sessions
 from rollforge.serve.settings import Settings
 
@@ -137,6 +138,7 @@ def env_routes(env: Env, name: str, sessions: Sessions) -> APIRouter:
         return answer("stateless" if stateless else "unsupported")
 
     add_steps(router, sessions, opened)
+    add_reward(router, sessions)
     add_mcp(router, sessions, env, name)
     add_tools(router, sessions, known)
     return router

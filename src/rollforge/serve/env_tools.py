@@ -17,7 +17,7 @@ from rollforge.serve.sessions import Sessions
 
 READ_ONLY = frozenset(("health", "ready", "status", "metrics", "docs", "openapi.json", "reverify_mode"))
 RESERVED = READ_ONLY.union(
-    ("seed_session", "verify", "aggregate_metrics", "reset", "step", "close", "run", "v1", "mcp"),
+    ("seed_session", "verify", "aggregate_metrics", "get_reward", "reset", "step", "close", "run", "v1", "mcp"),
 )
 """Paths that mean something themselves, here or at another service of the same host."""
 

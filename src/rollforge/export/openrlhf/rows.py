@@ -28,10 +28,7 @@ def grpo(example: Prompt, _: Settings) -> Json:
 
 
 def label(example: Prompt) -> str:
-    """The expected answer. Where an environment is needed (tools; no answer), JSON text of both: rewards and agents get
-    nothing of a row but its label."""
-    if example.answer is not None and not example.tools:
-        return example.answer
+    """JSON text of the expected answer and the task: rewards and agents get nothing of a row but its label."""
     task = {**example.fields, "responses_create_params": example.params}
     return dumps({"expected_answer": example.answer, "task": task}).decode()
 

@@ -24,9 +24,8 @@ RM_COLUMNS = dict.fromkeys(("prompt", "chosen", "rejected"), "string")
 def grpo(example: Prompt, _: Settings) -> Json:
     origin = example.origin
     only_text(example.messages)
-    # What an environment needs to open a session and to judge; it doubles the row, so only where somebody will ask for it.
-    live = bool(example.tools) or example.answer is None
-    task = dumps({**example.fields, "responses_create_params": example.params}).decode() if live else ""
+    # What an environment needs to open a session and to judge: train.adapters.verl, gym_tools.py, reward.py.
+    task = dumps({**example.fields, "responses_create_params": example.params}).decode()
     return {
         "data_source": origin.env or "rollforge",
         "prompt": example.messages,
@@ -38,7 +37,7 @@ def grpo(example: Prompt, _: Settings) -> Json:
             "task": origin.task,
             "env": origin.env,
             "need_tools_kwargs": bool(example.tools),
-            "tools_kwargs": {"_row": {"create_kwargs": {"row": task}}},
+            "tools_kwargs": {"_row": {"create_kwargs": {"row": task, "env": origin.env}}},
             "tool_selection": [tool["function"]["name"] for tool in example.tools],
         },
         "agent_name": "tool_agent" if example.tools else "single_turn_agent",
