@@ -15,12 +15,15 @@ from rollforge.cli.collect import collect
 from rollforge.cli.curate import curate
 from rollforge.cli.diff import diff
 from rollforge.cli.env import app as env_app
+from rollforge.cli.eval import evaluate
 from rollforge.cli.export import export
+from rollforge.cli.loop import loop
 from rollforge.cli.reverify import reverify
 from rollforge.cli.serve import serve
 from rollforge.cli.show import show
 from rollforge.cli.stats import stats
 from rollforge.cli.test import contract
+from rollforge.cli.train import train
 from rollforge.cli.validate import validate
 from rollforge.errors import RollforgeError, UserError
 
@@ -41,11 +44,14 @@ app.command()(advise)
 app.command()(check)
 app.command()(diff)
 app.command()(export)
+app.command()(train)
+app.command()(loop)
 app.command()(serve)
 app.command()(reverify)
 app.command("test")(contract)
 app.command()(audit)
 app.command()(validate)
+app.command("eval")(evaluate)
 app.add_typer(env_app, name="env")
 
 
