@@ -5,8 +5,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+TRAIN ?= runs/demo-train-$(shell date +%Y%m%d-%H%M%S)
+SEED ?= 0
+ONE_STEP := --set env.level=easy,medium
 
-.PHONY: demo test test-extras test-trainers check bench docs clean
+.PHONY: demo demo-train test test-extras test-trainers check bench docs clean
 
 demo: $(VENV)/core
 	@echo "A small policy tries calculator tasks, 8 times each; a verifier scores every attempt. No network, no key, no GPU."
@@ -34,6 +37,26 @@ demo: $(VENV)/core
 	@echo "  rollforge collect my_env.py --model scripted:perfect --repeats 4"
 	@echo "  rollforge advise $(RUN)   # which algorithm the data fits, and what to collect next"
 	@echo "  rollforge collect arithmetic --model chat:MODEL --base-url http://localhost:8000/v1   # vLLM, Ollama, llama.cpp ..."
+
+# make demo-train SEED=1: another draw of all of it.
+demo-train: $(VENV)/train
+	@echo "The small policy uses the wrong calculator tool in most steps. It learns from its own good rollouts, then in the environment itself."
+	@echo
+	$(BIN)/rollforge collect arithmetic $(ONE_STEP) --model tiny --set env.n=400 --set env.seed=$(SEED) --seed $(SEED) \
+		--repeats 6 --temperature 1 --out $(TRAIN)/collect
+	@echo
+	$(BIN)/rollforge curate $(TRAIN)/collect --dedup both --out $(TRAIN)/data
+	@echo
+	$(BIN)/rollforge train sft $(TRAIN)/data --env arithmetic $(ONE_STEP) --seed $(SEED) --eval-every 20 --out $(TRAIN)/sft
+	@echo
+	$(BIN)/rollforge train grpo --env arithmetic $(ONE_STEP) --model tiny:$(TRAIN)/sft/model --steps 60 --reuse 2 --seed $(SEED) \
+		--eval-every 10 --out $(TRAIN)/grpo
+	@echo
+	$(BIN)/rollforge eval tiny tiny:$(TRAIN)/sft/model tiny:$(TRAIN)/grpo/model --env arithmetic $(ONE_STEP) --set env.split=test \
+		--repeats 4 --temperature 1 --seed $(SEED) --out $(TRAIN)/eval
+	@echo
+	@echo "The curve: $(TRAIN)/grpo/curve.png   the report: $(TRAIN)/grpo/report.md"
+	@echo "Use it:    $(BIN)/rollforge collect arithmetic --model tiny:$(TRAIN)/grpo/model --limit 20 --out $(TRAIN)/after"
 
 test: $(VENV)/dev
 	$(BIN)/pytest
@@ -74,7 +97,12 @@ $(VENV)/dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/core
 
-# The exact version is a CPU build; any other would bring several GB of CUDA libraries along.
+$(VENV)/train: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
+	$(BIN)/python -m pip install --quiet --editable '.[train]'
+	@touch $@ $(VENV)/core
+
+# The exact version of torch is a CPU build; any other would bring several GB of CUDA libraries along.
 $(VENV)/extras: $(VENV)/dev
 	$(BIN)/python -m pip install --quiet 'torch==2.13.0'
 	$(BIN)/python -m pip install --quiet --editable '.[train,math,mcp,sql,reasoning-gym]'

@@ -37,7 +37,7 @@ def train(
     eval_every: int | None = typer.Option(None, help="Steps between evaluations (default a tenth of all)."),
     save_every: int | None = typer.Option(None, help="Steps between checkpoints (default a tenth of all)."),
     device: str | None = typer.Option(None, help="auto, cpu or cuda."),
-    threads: int | None = typer.Option(None, help="Of torch (default: 1 for models as small as tiny)."),
+    threads: int | None = typer.Option(None, help="Of torch (default: 2 for models as small as tiny)."),
     seed: int | None = typer.Option(None, help="Of the training (default 0)."),
     track: list[str] = typer.Option([], help="tensorboard, wandb; may be repeated."),
     set_: list[str] = typer.Option(

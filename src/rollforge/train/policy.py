@@ -91,8 +91,8 @@ def load_policy(config: TrainConfig) -> Policy:
     if config.lora is not None:
         model = _with_lora(model, config.lora)
     policy = Policy(config.model, path, model.to(device), tokenizer, device)
-    threads = config.threads or (1 if policy.small and device == "cpu" else None)
-    if threads:  # small products: threads that wait for each other by spinning cost more than they save
+    threads = config.threads or (min(2, torch.get_num_threads()) if policy.small and device == "cpu" else None)
+    if threads:  # of small products more would only wait for each other
         torch.set_num_threads(threads)
     return policy
 
