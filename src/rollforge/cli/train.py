@@ -105,8 +105,11 @@ def _quiet() -> None:
 
     from rollforge.train.policy import need
 
-    need("transformers")
+    need("datasets", "transformers")
+    import datasets
     from transformers.utils import logging
 
+    datasets.disable_progress_bars()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -13,15 +13,13 @@ that runs beside it.
 
 from __future__ import annotations
 
-import asyncio
 import math
-import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from rollforge.errors import DeadlineExceeded, InfraFault, SetupError, UserError, short
+from rollforge.errors import InfraFault, SetupError, UserError, short
+from rollforge.models.inbox import CLOSED, Inbox, settle
 from rollforge.models.tokens import Completion, Sampling
 from rollforge.models.torch_batch import Batch, CausalLM, Row, decode, draw, keep, merge, prefill
 
@@ -46,14 +44,11 @@ class TorchEngine:
         self._rows = rows
         self._context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
         self._vocab = model.get_input_embeddings().weight.shape[0]
-        self._waiting: deque[Row] = deque()
         self._active: list[Row] = []
         self._batches: list[Batch] = []
         """Of all that are active: one, unless caches of the architecture cannot be put side by side."""
         self._done: list[tuple[Row, Completion | Exception]] = []
-        self._wake = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closed = False
+        self._inbox: Inbox[Row] = Inbox(name, self._work)
 
     async def generate(self, prompt: list[int], sampling: Sampling, /, *, seed: int, seconds: float) -> Completion:
         """Raises `DeadlineExceeded` after `seconds`, `SetupError` if the engine is closed or the tokenizer knows more tokens
@@ -67,57 +62,36 @@ class TorchEngine:
         if limit <= 0 or not prompt:
             return Completion([], [], "", "length")
         row = Row(list(prompt), sampling, int(min(limit, 2**31)), seed)
-        with self._wake:
-            if self._closed:
-                raise SetupError("the model was closed")
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="rollforge-torch", daemon=True)
-                self._thread.start()
-            self._waiting.append(row)
-            self._wake.notify()
-        try:
-            async with asyncio.timeout(seconds):
-                return await asyncio.wrap_future(row.future)
-        except TimeoutError:
-            raise DeadlineExceeded(f"{self._name} gave no answer within {seconds:g} s (call_seconds)") from None
+        return await self._inbox.put(row, seconds)
 
     def close(self) -> None:
         """End the thread; calls that still wait get a `SetupError`."""
-        with self._wake:
-            self._closed = True
-            self._wake.notify()
-        if self._thread is not None:
-            self._thread.join()
+        self._inbox.close()
 
     def _work(self) -> None:
         while self._wait():
             with _sampling_from(self._lm):
                 self._round()
-                while not self._closed and (self._active or self._waiting):
+                while not self._inbox.closed and (self._active or self._inbox.waiting):
                     self._deliver()
                     self._round()
             self._deliver()
-        with self._wake:
-            left = [*self._active, *self._waiting]
-        self._done = [(row, SetupError("the model was closed")) for row in left]
+        with self._inbox.wake:
+            left = [*self._active, *self._inbox.waiting]
+        self._done = [(row, SetupError(CLOSED)) for row in left]
         self._deliver()
 
     def _wait(self) -> bool:
         """Until there is something to do; False: the engine is closed."""
-        with self._wake:
-            while not (self._waiting or self._closed):
-                self._wake.wait()
-            return not self._closed
+        with self._inbox.wake:
+            while not (self._inbox.waiting or self._inbox.closed):
+                self._inbox.wake.wait()
+            return not self._inbox.closed
 
     def _deliver(self) -> None:
         done, self._done = self._done, []
         for row, outcome in done:
-            if row.future.done() or not row.future.set_running_or_notify_cancel():
-                continue  # the caller went away
-            if isinstance(outcome, Exception):
-                row.future.set_exception(outcome)
-            else:
-                row.future.set_result(outcome)
+            settle(row.future, outcome)
 
     def _round(self) -> None:
         """A token for everybody, and a first one for who joins."""
@@ -143,14 +117,14 @@ class TorchEngine:
         joining: list[Row] = []
         texts: set[tuple[int, ...]] = set()
         longest = 0
-        with self._wake:
-            while self._waiting and len(self._active) < self._rows:
-                row = self._waiting[0]
+        with self._inbox.wake:
+            while self._inbox.waiting and len(self._active) < self._rows:
+                row = self._inbox.waiting[0]
                 text = (*row.prompt, *row.ids)
                 longest = max(longest, len(text))
                 if joining and longest * len(texts | {text}) > PREFILL:
                     break
-                self._waiting.popleft()
+                self._inbox.waiting.popleft()
                 if not row.future.cancelled():
                     texts.add(text)
                     joining.append(row)
@@ -219,8 +193,8 @@ class TorchEngine:
             self._rows = max(1, len(self._active) // 2)
             for row in self._active:
                 row.rewind()
-            with self._wake:
-                self._waiting.extendleft(reversed(self._active))
+            with self._inbox.wake:
+                self._inbox.waiting.extendleft(reversed(self._active))
             self._active = []
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -42,7 +42,7 @@ def load(name: str | None, options: ModelOptions) -> Model:
     settings = validate(Settings, options.extra_body, "model.extra_body")
     path = _where(name)
     device, dtype = _device(settings)
-    model, tokenizer = _loaded(name, path, device, dtype)
+    model, tokenizer = load_checkpoint(f"transformers:{name}", path, device, dtype)
     defaults = {key: getattr(model.generation_config, key, None) for key in DEFAULTS}
     return TorchModel(
         model,
@@ -58,6 +58,30 @@ def model_of(model: Any, tokenizer: Any, *, name: str, seconds: float = 600) -> 
     """Sample from a model that somebody else owns (and trains, while no call is under way): every call sees its weights as
     they are. What a request does not say is temperature 1, nothing filtered. Close it with `aclose()`."""
     return TorchModel(model, tokenizer, name=name, seconds=seconds)
+
+
+def load_checkpoint(name: str, path: str, device: Any, dtype: Any) -> tuple[Any, Any]:
+    """The model, in evaluation mode, and the tokenizer. Raises `UserError`, which speaks of `name`, for a checkpoint that
+    cannot be loaded or lacks weights."""
+    _, transformers = _torch()
+    logging = transformers.utils.logging
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+        model, info = loaded[0].to(device).eval(), loaded[1]
+    except Exception as error:  # a checkpoint can be wrong in any way, and too large
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise UserError(f"{name} cannot be loaded: {type(error).__name__}: {first}") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    # transformers fills in random numbers, with a warning.
+    lacking = sorted(map(str, {*info["missing_keys"], *info["mismatched_keys"]}))
+    if lacking:
+        raise UserError(f"{name}: the weights lack {', '.join(lacking[:5])} ({len(lacking)} in all)")
+    return model, tokenizer
 
 
 class TorchModel(TokenModel):
@@ -116,28 +140,6 @@ def _device(settings: Settings) -> tuple[Any, Any]:
     if settings.dtype not in known:
         raise UserError(f"dtype is {settings.dtype!r} (in model.extra_body); known: {', '.join(known)}")
     return device, known[settings.dtype]
-
-
-def _loaded(name: str, path: str, device: Any, dtype: Any) -> tuple[Any, Any]:
-    _, transformers = _torch()
-    logging = transformers.utils.logging
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
-        model, info = loaded[0].to(device).eval(), loaded[1]
-    except Exception as error:  # a checkpoint can be wrong in any way, and too large
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise UserError(f"transformers:{name} cannot be loaded: {type(error).__name__}: {first}") from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    # transformers fills in random numbers, with a warning.
-    lacking = sorted(map(str, {*info["missing_keys"], *info["mismatched_keys"]}))
-    if lacking:
-        raise UserError(f"transformers:{name}: the weights lack {', '.join(lacking[:5])} ({len(lacking)} in all)")
-    return model, tokenizer
 
 
 def _ids(value: Any) -> set[int]:

@@ -15,6 +15,7 @@ from rollforge.errors import SetupError, UserError
 from rollforge.models.chat_format import ChatFormat, read_tool_calls
 from rollforge.models.tiny.blas import use_one_thread
 from rollforge.models.tiny.checkpoint import read_checkpoint
+from rollforge.models.transformers import load_checkpoint
 from rollforge.records.items import function_call, user
 from rollforge.train.policy import SMALL, checkpoint
 
@@ -80,20 +81,10 @@ def _by_numpy(name: str, path: Path) -> Forward:
 
 def _by_torch(name: str, path: str) -> Forward:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    quiet: Any = logging.disable_progress_bar
-    quiet()
-    try:
-        # float32, whatever the checkpoint is stored in: what is to be measured is the sampler, not this.
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        model = model.to(device).eval()
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, RuntimeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"the model {name!r} cannot be loaded: {first}") from error
+    # float32, whatever the checkpoint is stored in: what is to be measured is the sampler, not this.
+    model, tokenizer = load_checkpoint(f"the model {name!r}", path, device, torch.float32)
     defaults = model.generation_config
     given = defaults.eos_token_id if defaults.eos_token_id is not None else model.config.eos_token_id
     eos = {given} if isinstance(given, int) else set(given or ())

@@ -14,6 +14,7 @@ from rollforge.errors import UserError
 from rollforge.models.base import Model
 from rollforge.models.tiny import SHIPPED, Tiny
 from rollforge.models.tiny.checkpoint import read_checkpoint
+from rollforge.models.transformers import load_checkpoint, model_of
 from rollforge.train.config import Lora, TrainConfig
 
 CALL_SECONDS = 600.0
@@ -68,7 +69,6 @@ def load_policy(config: TrainConfig) -> Policy:
     """Raises `UserError`: a library is missing, there is no such checkpoint, no chat template, no CUDA."""
     need("torch", "transformers", "trl", "datasets")
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     device = config.device
     if device == "auto":
@@ -76,12 +76,7 @@ def load_policy(config: TrainConfig) -> Policy:
     elif device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but torch finds no GPU")
     path = checkpoint(config.model)
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        tokenizer: Any = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"the model {config.model!r} cannot be loaded: {first}") from error
+    model, tokenizer = load_checkpoint(f"the model {config.model!r}", path, device, torch.float32)
     if not tokenizer.chat_template:
         raise UserError(
             f"the tokenizer of {config.model!r} has no chat template: a base model needs one to hold a conversation"
@@ -138,8 +133,6 @@ class _TinySampler:
 
 class _OwnSampler:
     def __init__(self, policy: Policy) -> None:
-        from rollforge.models.transformers import model_of
-
         self.model: Model = model_of(policy.model, policy.tokenizer, name="policy", seconds=CALL_SECONDS)
 
     def sync(self) -> None:

@@ -170,6 +170,8 @@ class Training:
         except KeyboardInterrupt:
             print(f"interrupted: the same command with --out {self.path} goes on", file=sys.stderr)
             raise
+        finally:
+            watch.end()
         policy = replace(policy, model=trainer.accelerator.unwrap_model(trainer.model))
         steps = trainer.state.global_step
         if self._split:

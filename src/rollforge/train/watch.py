@@ -41,11 +41,19 @@ class Watch:
     """The step at which this session began."""
     _began: float = 0.0
     _said: float = 0.0
+    _bar: Any = None
 
     def begin(self, state: Any) -> None:
         self.first = state.global_step
         _forget(self.metrics, self.first)
         self._said = time.monotonic()
+        if sys.stderr.isatty():
+            self._bar = _bar(state)
+            self._bar.start()
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
     def step_begins(self) -> None:
         self._began = time.monotonic()
@@ -56,9 +64,13 @@ class Watch:
         every = self.every or max(1, last // 10)
         if self.measure is not None and step % every == 0 and step < last:
             self.evaluated(step)
-        if time.monotonic() - self._said > PLAIN_SECONDS:
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=step, says="  ".join(self._numbers(state)))
+        elif time.monotonic() - self._said > PLAIN_SECONDS:
             self._said = time.monotonic()
-            self.say(state)
+            rate = (self.training_seconds + self.evaluation_seconds) / max(step - self.first, 1)
+            parts = [f"step {step} of {last}", *self._numbers(state), f"{rate * (last - step) / 60:.1f} min left"]
+            print("  ".join(parts), file=sys.stderr, flush=True)
 
     def evaluated(self, step: int) -> None:
         assert self.measure is not None
@@ -74,22 +86,14 @@ class Watch:
         with open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    def say(self, state: Any) -> None:
-        step, last = state.global_step, state.max_steps
+    def _numbers(self, state: Any) -> list[str]:
         recent: Json = {}
         for entry in state.log_history[-20:]:
             recent |= entry
         shown = [f"{name.rpartition('/')[2]} {recent[name]:.4g}" for name in SHOWN if isinstance(recent.get(name), float)]
-        rate = (self.training_seconds + self.evaluation_seconds) / max(step - self.first, 1)
-        left = f"{rate * (last - step) / 60:.1f} min left"
-        parts = [f"step {step} of {last}", *shown, self.share(), left]
-        print("  ".join(filter(None, parts)), file=sys.stderr, flush=True)
-
-    def share(self) -> str:
-        """How much of the training's time went into rollouts and their rewards."""
-        if self.counts is None or not self.training_seconds:
-            return ""
-        return f"rollouts {self.counts.seconds / self.training_seconds:.0%} of the time"
+        if self.counts is not None and self.training_seconds:
+            shown.append(f"rollouts {self.counts.seconds / self.training_seconds:.0%} of the time")
+        return shown
 
 
 def callback(watch: Watch) -> Any:
@@ -111,6 +115,16 @@ def callback(watch: Watch) -> Any:
             watch.logged(state, dict(logs or {}))
 
     return Callback()
+
+
+def _bar(state: Any) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[says]}"), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    bar.add_task("training", total=state.max_steps, completed=state.global_step, says="")
+    return bar
 
 
 def read_metrics(path: Path) -> list[Json]:

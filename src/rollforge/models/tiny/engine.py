@@ -12,8 +12,6 @@ The thread takes the lock only to look at the queue. A draw depends on its own s
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -22,7 +20,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from tokenizers import Tokenizer
 
-from rollforge.errors import DeadlineExceeded, InfraFault, SetupError
+from rollforge.errors import InfraFault, SetupError
+from rollforge.models.inbox import CLOSED, Inbox, settle
 from rollforge.models.tiny.blas import use_one_thread
 from rollforge.models.tiny.llama import CHUNK, Array, Cache, Ids, Llama
 from rollforge.models.tiny.sampling import draw
@@ -56,11 +55,8 @@ class Engine:
         self._eos = eos
         self._rows = rows
         self._known = _KnownPrefixes(model)
-        self._waiting: deque[_Sequence] = deque()
         self._active: list[_Sequence] = []
-        self._wake = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closed = False
+        self._inbox: Inbox[_Sequence] = Inbox("tiny", self._work)
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling, /, *, seed: int, seconds: float) -> Completion:
         """Raises `DeadlineExceeded` after `seconds`, `SetupError` if the engine is closed. A prompt that leaves no room in
@@ -70,19 +66,7 @@ class Engine:
         if limit <= 0:
             return Completion([], [], "", "length")
         sequence = _Sequence(list(prompt), sampling, limit, np.random.Generator(np.random.PCG64(seed)))
-        with self._wake:
-            if self._closed:
-                raise SetupError("the model was closed")
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="rollforge-tiny", daemon=True)
-                self._thread.start()
-            self._waiting.append(sequence)
-            self._wake.notify()
-        try:
-            async with asyncio.timeout(seconds):
-                return await asyncio.wrap_future(sequence.future)
-        except TimeoutError:
-            raise DeadlineExceeded(f"tiny gave no answer within {seconds:g} s (call_seconds)") from None
+        return await self._inbox.put(sequence, seconds)
 
     def replace(self, model: Llama) -> None:
         """Go on with other weights of the same shapes and type: what is known of prompts was computed with the old ones.
@@ -92,22 +76,18 @@ class Engine:
 
     def close(self) -> None:
         """End the thread; calls that still wait get a `SetupError`."""
-        with self._wake:
-            self._closed = True
-            self._wake.notify()
-        if self._thread is not None:
-            self._thread.join()
+        self._inbox.close()
 
     def _work(self) -> None:
         use_one_thread()
         cache = Cache(self._model)
         while True:
-            with self._wake:
-                while not (self._waiting or self._active or self._closed):
-                    self._wake.wait()
-                if self._closed:
-                    for sequence in (*self._waiting, *self._active):
-                        _settle(sequence.future, SetupError("the model was closed"))
+            with self._inbox.wake:
+                while not (self._inbox.waiting or self._active or self._inbox.closed):
+                    self._inbox.wake.wait()
+                if self._inbox.closed:
+                    for sequence in (*self._inbox.waiting, *self._active):
+                        settle(sequence.future, SetupError(CLOSED))
                     return
             try:
                 self._leave(cache, [s for s in self._active if s.future.cancelled()])
@@ -119,7 +99,7 @@ class Engine:
             except Exception as error:  # noqa: BLE001 - whoever waits must hear of it, and the thread must live on
                 active, self._active = self._active, []
                 for sequence in active:
-                    _settle(sequence.future, InfraFault(f"tiny failed: {type(error).__name__}: {error}"))
+                    settle(sequence.future, InfraFault(f"tiny failed: {type(error).__name__}: {error}"))
 
     def _admit(self) -> list[_Sequence]:
         """Take as many waiting sequences as there is room for. One whose next unknown block another is about to compute
@@ -127,25 +107,25 @@ class Engine:
         joining: list[_Sequence] = []
         longest = 0
         coming: set[bytes | None] = set()
-        with self._wake:
-            candidates, self._waiting = self._waiting, deque()
+        with self._inbox.wake:
+            candidates, self._inbox.waiting = self._inbox.waiting, deque()
             while candidates and len(self._active) < self._rows:
                 sequence = candidates.popleft()
                 if sequence.future.cancelled():
                     continue
                 sequence.cached, unknown = self._known.look_up(sequence.prompt)
                 if unknown is not None and unknown in coming:
-                    self._waiting.append(sequence)
+                    self._inbox.waiting.append(sequence)
                     continue
                 longest = max(longest, len(sequence.prompt) - sequence.cached)
                 if joining and longest * (len(joining) + 1) > PREFILL:
-                    self._waiting.append(sequence)
+                    self._inbox.waiting.append(sequence)
                     break
                 coming.add(unknown)
                 sequence.row = len(self._active)
                 self._active.append(sequence)
                 joining.append(sequence)
-            self._waiting.extend(candidates)
+            self._inbox.waiting.extend(candidates)
         return joining
 
     def _prefill(self, cache: Cache, joining: list[_Sequence]) -> None:
@@ -191,9 +171,9 @@ class Engine:
                 completion = self._completion(sequence)
                 if completion is None:
                     continue
-                _settle(sequence.future, completion)
+                settle(sequence.future, completion)
             else:
-                _settle(sequence.future, InfraFault("tiny computed logits that are not finite: are the weights sound?"))
+                settle(sequence.future, InfraFault("tiny computed logits that are not finite: are the weights sound?"))
             done.append(sequence)
         self._leave(cache, done)
 
@@ -224,16 +204,6 @@ class Engine:
                 cache.move(last.row, sequence.row, last.cached)
                 last.row = sequence.row
                 self._active[last.row] = last
-
-
-def _settle(future: Future[Completion], outcome: Completion | Exception) -> None:
-    """Deliver, once, unless the caller went away in the meantime."""
-    if future.done() or not future.set_running_or_notify_cancel():
-        return
-    if isinstance(outcome, Exception):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
 
 
 class _KnownPrefixes:
