@@ -42,8 +42,8 @@ demo: $(VENV)/core
 demo-train: $(VENV)/train
 	@echo "The small policy uses the wrong calculator tool in most steps. It learns from its own good rollouts, then in the environment itself."
 	@echo
-	$(BIN)/rollforge collect arithmetic $(ONE_STEP) --model tiny --set env.n=400 --set env.seed=$(SEED) --seed $(SEED) \
-		--repeats 6 --temperature 1 --out $(TRAIN)/collect
+	$(BIN)/rollforge collect arithmetic $(ONE_STEP) --model tiny --set env.n=1200 --set env.seed=$(SEED) --seed $(SEED) \
+		--repeats 2 --temperature 1 --out $(TRAIN)/collect
 	@echo
 	$(BIN)/rollforge curate $(TRAIN)/collect --dedup both --out $(TRAIN)/data
 	@echo

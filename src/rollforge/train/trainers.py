@@ -27,7 +27,7 @@ class Defaults:
 
 
 SMALL: dict[Method, Defaults] = {
-    "sft": Defaults(1e-3, 32, 3, None),
+    "sft": Defaults(5e-4, 32, 3, None),
     "dpo": Defaults(1e-4, 32, 2, None),
     "grpo": Defaults(3e-4, 128, 1, 100),
 }
