@@ -58,10 +58,21 @@ async def test_a_sound_verifier_is_left_alone(name: str) -> None:
     assert len(audit.passed) > 10
 
 
-@pytest.mark.parametrize("name", ["arithmetic", "choice", "counter", "math_answer", "weather"])
+@pytest.mark.parametrize("name", ["arithmetic", "choice", "counter", "math_answer", "multi_reward", "weather"])
 async def test_built_in_environments_are_clean(name: str) -> None:
     audit = await audited(load_env(name), reference=name, n=2)
     assert rules(audit) | rules(audit, "warning") == set(), audit.findings
+
+
+async def test_a_table_may_have_spaces_after_it() -> None:
+    audit = await audited(load_env("structured_outputs"), n=6)  # of which two are CSV
+    assert rules(audit) | rules(audit, "warning") == set(), audit.findings
+
+
+async def test_where_the_answer_is_a_call_the_reference_is_known() -> None:
+    audit = await audited(load_env("multi_reward"), n=1)
+    assert "reference" in audit.passed
+    assert not any("guessed" in one.says for one in audit.findings)
 
 
 async def test_the_evidence_can_be_played_again() -> None:

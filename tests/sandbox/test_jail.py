@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from rollforge.errors import SetupError
+from rollforge.errors import InfraFault, SetupError
+from rollforge.sandbox.deadline import within
 from rollforge.sandbox.jail import Allowance, Ended, Jail, Level, Program
 from rollforge.sandbox.processes import descendants
 
@@ -204,6 +206,41 @@ async def test_neighbours_are_right_beside_a_hostile_one(jail: Jail) -> None:
 async def test_the_clock_starts_with_the_program_not_in_the_queue(jail: Jail) -> None:
     busy = [run(jail, "import time; time.sleep(0.3)", SHORT) for _ in range(6)]
     assert [ended.timed_out for ended in await asyncio.gather(*busy)] == [False] * 6
+
+
+async def _stopped_at_its_start(jail: Jail, code: str) -> tuple[asyncio.Task[Ended], int]:
+    """A run whose cell stands still, as on a machine that has no time for it."""
+    before = descendants(os.getpid())
+    running = asyncio.create_task(within(3.0, "the run", jail.run(Program(code), Allowance(wall=2.0))))
+    while not (new := descendants(os.getpid()) - before):  # noqa: ASYNC110 - the kernel tells nobody
+        await asyncio.sleep(0)
+    [cell] = new
+    os.kill(cell, signal.SIGSTOP)
+    return running, cell
+
+
+async def test_a_cell_that_starts_late_costs_the_program_nothing() -> None:
+    jail = Jail(size=1, level="namespaces")
+    try:
+        running, cell = await _stopped_at_its_start(jail, "print('done')")
+        await asyncio.sleep(4.0)  # more than the run has
+        os.kill(cell, signal.SIGCONT)
+        ended = await running
+    except SetupError as error:
+        pytest.skip(str(error))
+    finally:
+        jail.close()
+    assert (ended.stdout, ended.timed_out) == ("done\n", False)
+
+
+async def test_a_cell_that_does_not_start_is_a_fault_that_says_so() -> None:
+    before = descendants(os.getpid())
+    jail = Jail(size=1, level="namespaces", grace=0.3)
+    running, _ = await _stopped_at_its_start(jail, "print('done')")
+    with pytest.raises(InfraFault, match=r"did not start within 0.3 s: the load is \d+ on \d+ processors; run fewer"):
+        await running
+    assert descendants(os.getpid()) <= before
+    jail.close()
 
 
 async def test_cancelling_ends_the_program(jail: Jail) -> None:

@@ -137,6 +137,38 @@ EQUAL = {
         ("|x-1|", "|1-x|"),
         ("|-5|", "5"),
     ],
+    "absolute values": [
+        ("|2-\\sqrt5|", "\\sqrt5-2"),
+        ("|3-\\pi|", "\\pi-3"),
+        ("abs(-3)", "3"),
+        ("|\\sqrt2-1|", "\\sqrt2-1"),
+    ],
+    "floor and ceiling": [
+        ("\\lfloor 7/2\\rfloor", "3"),
+        ("\\left\\lceil 3.2\\right\\rceil", "4"),
+        ("⌊-3.5⌋", "-4"),
+        ("floor(\\pi)", "3"),
+        ("ceil(10\\sqrt2)", "15"),
+        ("2\\lfloor x\\rfloor", "\\lfloor x\\rfloor\\cdot 2"),
+    ],
+    "usual angles": [
+        ("\\sin(\\pi/6)", "1/2"),
+        ("sin 30°", "0.5"),
+        ("\\sin(30^\\circ)", "\\cos 60^\\circ"),
+        ("2\\cos\\frac{\\pi}{6}", "\\sqrt3"),
+        ("\\tan(-\\pi/4)", "-1"),
+        ("\\cos\\frac{7\\pi}{12}", "\\frac{\\sqrt2-\\sqrt6}{4}"),
+        ("\\sin^2(\\pi/3)", "3/4"),
+        ("\\sec(\\pi/3)+\\csc(\\pi/2)", "3"),
+        ("\\sin^{-1}(2/5)", "\\arcsin(2/5)"),
+        ("\\sin 20^\\circ", "\\sin(\\pi/9)"),
+    ],
+    "determinants": [
+        ("\\begin{vmatrix}1&2\\\\3&4\\end{vmatrix}", "-2"),
+        ("2\\det\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "-4"),
+        ("\\begin{vmatrix}a&b\\\\c&d\\end{vmatrix}", "ad-bc"),
+        ("\\begin{vmatrix}2&0&1\\\\1&3&2\\\\0&1&1\\end{vmatrix}", "3"),
+    ],
     "intervals": [("[0,\\infty)", "[0, ∞)"), ("(-\\infty,1)\\cup(2,\\infty)", "(2,∞)∪(-∞,1)"), ("x \\in [1,2]", "[1,2]")],
     "words": [("\\text{Yes}", "yes"), ("\\text{C}", "(C)"), ("**north-east**", "North-East")],
     "unreadable but the same": [
@@ -201,11 +233,28 @@ DIFFERENT = {
         ("x>1 \\text{ or } x<5", "1<x<5"),
         ("x>5, x<1", "1<x<5"),
     ],
+    "floor, absolute values and angles": [
+        ("\\lfloor 3.9\\rfloor", "4"),
+        ("\\lfloor -3.5\\rfloor", "-3"),
+        ("\\lfloor x\\rfloor", "x"),
+        ("floor(4.5", "4"),
+        ("floor", "0"),
+        ("|2-\\sqrt5|", "2-\\sqrt5"),
+        ("|x|", "x"),
+        ("\\sin 30", "1/2"),  # radians
+        ("\\sin(\\pi/6)", "\\frac{\\sqrt3}{2}"),
+        ("\\sin^{-1}(\\pi/6)", "2"),  # the inverse, not 1/sin
+        ("\\tan(\\pi/2)", "0"),
+        ("sin", "0"),
+        ("30^\\circ", "\\pi/6"),
+    ],
     "matrices": [
         ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{pmatrix}1&3\\\\2&4\\end{pmatrix}"),
         ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{pmatrix}1&2\\end{pmatrix}"),
         ("\\begin{vmatrix}1&2\\\\3&4\\end{vmatrix}", "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}"),
         ("\\{1,2\\}", "\\begin{pmatrix}1\\\\2\\end{pmatrix}"),
+        ("\\begin{vmatrix}1&2\\\\3&4\\end{vmatrix}", "2"),
+        ("\\begin{vmatrix}1&2&3\\\\4&5&6\\end{vmatrix}", "0"),  # it has none
         ("\\begin{pmatrix}5\\end{pmatrix}", "5"),
         ("5", "\\begin{pmatrix}5\\\\5\\end{pmatrix}"),
     ],
@@ -350,8 +399,8 @@ def test_without_an_expected_answer_there_is_no_reward(expected: str) -> None:
 @pytest.mark.extras
 def test_math_verify_has_the_say_about_expected_answers_that_are_not_read() -> None:
     pytest.importorskip("math_verify")
-    assert equivalent("4", "\\lfloor 4.5\\rfloor") == (True, "math_verify")
-    assert equivalent("5", "\\lfloor 4.5\\rfloor") == (False, "math_verify")
+    assert equivalent("4", "\\sum_{k=1}^{4} 1") == (True, "math_verify")
+    assert equivalent("5", "\\sum_{k=1}^{4} 1") == (False, "math_verify")
     # It calls these equal.
     assert equivalent("4=5", "5") == equivalent("evil", "live") == (False, "text")
 
@@ -361,5 +410,5 @@ def test_math_verify_is_asked_from_any_thread_and_killed_when_it_takes_too_long(
     pytest.importorskip("math_verify")
     assert second_opinion("9^{9^{9^{9^{9}}}}", "\\lfloor 9^{9^{9^9}}\\rfloor", seconds=0.2) is None
     with ThreadPoolExecutor(4) as threads:
-        asked = [threads.submit(equivalent, text, "\\lfloor 4.5\\rfloor") for text in ("4", "5", "4", "3")]
+        asked = [threads.submit(equivalent, text, "\\sum_{k=1}^{4} 1") for text in ("4", "5", "4", "3")]
         assert [each.result() for each in asked] == [(text == "4", "math_verify") for text in ("4", "5", "4", "3")]

@@ -94,6 +94,9 @@ def test_documents(kind: str, reply: str, error: str | None) -> None:
         ("a,b\n1,2.5\n2,\n", None),
         ('a,b\n"1","2"', None),
         ("a,b\n", None),
+        ("\n a,b\n1,2.5  \n \t", None),  # white space around it
+        ('a,b\n1,"2.5" ', None),
+        ("a,b\n1,2.5  \n2,3", "validation_error"),  # within it, it is part of a cell
         ("b,a\n2,1", None),
         ("a,b\n1,x", "validation_error"),
         ("a,b\n1", "validation_error"),
@@ -109,6 +112,13 @@ def test_documents(kind: str, reply: str, error: str | None) -> None:
 def test_tables(reply: str, error: str | None) -> None:
     found = structured_output(reply, TABLE, "csv")
     assert (found["reward"], found["error_type"]) == (float(error is None), error)
+
+
+def test_a_violation_in_a_long_table_is_found_where_it_stands() -> None:
+    rows = [f"{n},{n}.5" for n in range(5000)]
+    assert structured_output("\n".join(["a,b", *rows]), TABLE, "csv")["reward"] == 1
+    found = structured_output("\n".join(["a,b", *rows, "x,1", "7,y"]), TABLE, "csv")
+    assert found["error_message"].startswith("$[5000].a: 'x' is not of type integer; $[5001].b: 'y' is not of type")
 
 
 def test_a_fence_is_read_where_it_is_allowed() -> None:

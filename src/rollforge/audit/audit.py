@@ -157,8 +157,8 @@ async def _known(env: Any, ground: Ground, task: Task, success: float) -> Known:
             solution = None  # the contract has said so
         if solution is not None:
             played = await ground.play("the reference", task, recorded(solution, calls, said))
-    if played is not None and not any(said) and calls and isinstance(calls[-1], str):
-        said = [str(calls.pop())]  # the last step ended the episode
+    if played is not None and not any(said) and calls:  # the last step ended the episode
+        said = [str(calls.pop())] if isinstance(calls[-1], str) else [_last_text(calls)]
     if played is None or not said:
         return await _guessed(ground, task, success)
     known = known_of(task, said[0], calls)
@@ -180,6 +180,11 @@ async def _known(env: Any, ground: Ground, task: Task, success: float) -> Known:
     return with_rewards(
         known, full if full - low > EQUAL else max(full, success), min(low, 0.0) if full - low <= EQUAL else low
     )
+
+
+def _last_text(calls: Sequence[Call]) -> str:
+    """What was said last, "" where only tools were called: the calls themselves are the answer."""
+    return next((call for call in reversed(calls) if isinstance(call, str)), "")
 
 
 async def _unread(ground: Ground, known: Known, full: float) -> bool:

@@ -41,8 +41,9 @@ LACKS: dict[Level, str] = {
 """What is promised and not kept, by what the machine offers."""
 ALLOW = "ROLLFORGE_ALLOW_UNSANDBOXED"
 """Set to 1 (`--allow-unsandboxed`) to run all the same where isolation is weaker."""
-GRACE = 10.0
-"""Seconds beyond a program's own time after which its cell is given up."""
+GRACE = 60.0
+"""Seconds that a cell has to start, and then as many to start a program and to report on it, beside the program's own: on a
+busy machine that takes long, and is not the program's fault."""
 CELL = Path(__file__).parent / "inside" / "cell.py"
 
 
@@ -104,12 +105,15 @@ class Jail:
     ROLLFORGE_ALLOW_UNSANDBOXED is 1. `folders` can be read inside beside the system and Python's own: for packages.
     """
 
-    def __init__(self, size: int | None = None, level: Level | None = None, folders: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, size: int | None = None, level: Level | None = None, folders: tuple[str, ...] = (), grace: float = GRACE
+    ) -> None:
         self._size = (
             size or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else size or os.cpu_count() or 1
         )
         self._asked = level
         self._folders = folders
+        self._grace = grace
         self.level: Level | None = level
         """What isolates; known once a cell was made."""
         self._idle: list[_Cell] = []
@@ -168,7 +172,7 @@ class Jail:
             if cell.alive:
                 return cell
             self._drop(cell)
-        cell = _Cell(self._numbers.pop())
+        cell = _Cell(self._numbers.pop(), self._grace)
         self._all.add(cell)
         try:
             self.level = await cell.start(
@@ -218,8 +222,9 @@ _SHARED: dict[tuple[int, tuple[str, ...]], Jail] = {}
 
 
 class _Cell:
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, grace: float) -> None:
         self.number = number
+        self._grace = grace
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         with theirs:
@@ -243,10 +248,10 @@ class _Cell:
 
     async def start(self, level: str, folders: tuple[str, ...]) -> Level:
         try:
-            async with asyncio.timeout(GRACE):
+            async with asyncio.timeout(self._grace):
                 found = await self._ask({"level": level, "number": self.number, "folders": _needed(folders)})
         except TimeoutError:
-            raise InfraFault("a sandbox did not start in time") from None
+            raise InfraFault(f"a sandbox did not start within {self._grace:g} s: {_busy()}") from None
         if "error" in found:
             raise SetupError(
                 f"this machine cannot isolate untrusted code as promised ({found['error']}); to run it with what there is: "
@@ -257,10 +262,10 @@ class _Cell:
     async def run(self, program: Program, allowance: Allowance) -> Ended:
         watch = asyncio.create_task(self._watch(allowance.memory_mb * 2 << 20))
         try:
-            async with asyncio.timeout(allowance.wall + GRACE):
-                found = await self._ask({**asdict(program), "limits": asdict(allowance)})
+            async with asyncio.timeout(allowance.wall + 2 * self._grace):
+                found = await self._ask({**asdict(program), "limits": asdict(allowance), "grace": self._grace})
         except TimeoutError:
-            raise InfraFault("a sandbox gave no answer") from None
+            raise InfraFault(f"a sandbox gave no answer {2 * self._grace:g} s after the program's time: {_busy()}") from None
         except InfraFault:
             if watch.done():
                 return Ended(code=-9, stdout="", stderr="", out_of_memory=True)
@@ -306,6 +311,12 @@ class _Cell:
 
 
 _WATCH_SECONDS = 0.1
+
+
+def _busy() -> str:
+    """How much so the machine is, and what to do about it."""
+    load = f"the load is {os.getloadavg()[0]:.0f} on {os.cpu_count()} processors" if hasattr(os, "getloadavg") else ""
+    return f"{load or 'the machine is busy'}; run fewer at once"
 
 
 def _needed(folders: tuple[str, ...]) -> list[str]:

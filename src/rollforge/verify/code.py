@@ -4,8 +4,9 @@
              <-what it put out-------
     compares it with what was expected
 
-A test is an input and the output of a program, the arguments and the result of a function, or an assertion. Results leave
-the cell as plain data, so a program can return nothing that equals everything, and it can read nothing that it should find.
+A test is an input and the output of a program, the arguments and the result of a function, an assertion, or a function that
+checks another (`code_check`). Results leave the cell as plain data, so a program can return nothing that equals everything,
+and it can read nothing that it should find.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rollforge.errors import InfraFault, VerifierFault
 from rollforge.sandbox.deadline import remaining
 from rollforge.sandbox.jail import Allowance, Ended, Jail, Program, inner, shared
 from rollforge.verify.answer import after_thinking
+from rollforge.verify.code_check import Check, read_check, run_check
 
 Extract = Literal["last_block", "first_block", "all_blocks", "reply"]
 
@@ -42,9 +44,9 @@ class Suite:
     """What a program is run on, and what is expected of it."""
 
     inputs: tuple[Any, ...]
-    """Texts for standard input; lists of arguments; or expressions, of `mode` values."""
+    """Texts for standard input; lists of arguments; expressions, of `mode` values; or a `Check`."""
     outputs: tuple[Any, ...]
-    mode: Literal["stdin", "call", "values"] = "stdin"
+    mode: Literal["stdin", "call", "values", "check"] = "stdin"
     function: str = ""
     setup: str = ""
     """Source that goes after the program."""
@@ -84,7 +86,7 @@ async def code(
     passed, failure = 0, ""
     async for index, trial in _trials(source, wanted, limits, jail or shared(), stop=not partial):
         what = trial.get("error") or {"time": "out of time"}.get(trial["status"], "")
-        if trial["status"] == "ok":
+        if trial["status"] == "ok" and wanted.mode != "check":
             what = await _difference(trial["output"], outputs[index], wanted.mode, tolerance)
         if not what:
             passed += 1
@@ -136,7 +138,10 @@ def fenced(text: str) -> Iterator[tuple[str, str]]:
 
 def read_tests(given: Mapping[str, Any] | Sequence[str]) -> Suite:
     """Tests as rows have them: `{inputs, outputs, fn_name}` (LiveCodeBench: JSON arguments, one a line, if there is a
-    function name), or assertions, alone or as `{asserts, setup}`. Raises `VerifierFault` for anything else."""
+    function name), assertions, alone or as `{asserts, setup}`, or `{test, entry_point}` (HumanEval). Raises `VerifierFault`
+    for anything else."""
+    if isinstance(given, Mapping) and "test" in given:
+        return Suite((read_check(given),), (None,), "check")
     if isinstance(given, Mapping) and "asserts" not in given:
         inputs, outputs, function = (given.get(key) for key in ("inputs", "outputs", "fn_name"))
         if not isinstance(inputs, list) or not isinstance(outputs, list):
@@ -237,6 +242,9 @@ async def _batch(
     source: str, tests: Suite, batch: list[Any], limits: CodeLimits, left: float, jail: Jail, stop: bool
 ) -> tuple[list[dict[str, Any]], float]:
     until = min(left, limits.seconds * len(batch))
+    if isinstance(batch[0], Check):
+        trial, spent = await run_check(source, batch[0], jail, seconds=until, memory_mb=limits.memory_mb)
+        return [trial], spent
     job = {
         "code": f"{source}\n{tests.setup}" if tests.setup and tests.setup != source else source,
         "mode": tests.mode,

@@ -226,7 +226,7 @@ class _Repeated(list[Any]):
 
 def _csv(text: str, schema: Schema) -> Any:
     try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
+        lines = [line for line in csv.reader(io.StringIO(text.strip(), newline=""), strict=True) if line]
     except csv.Error as error:
         raise Unreadable(str(error)[:200]) from None
     if not lines:

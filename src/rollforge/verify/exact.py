@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import cached_property
-from math import isqrt
+from math import ceil, floor, isqrt
+from typing import Literal
 
 Base = int | str
 Monomial = tuple[tuple[Base, Fraction], ...]
@@ -132,10 +133,69 @@ def _symbolic_power(base: Value, exponent: Value) -> Value:
 
 
 def absolute(value: Value) -> Value:
-    """Of a number, the number; else a symbol that is the same for both signs."""
+    """Of a real number, the number; else a symbol that is the same for both signs."""
     if (known := value.rational) is not None:
         return number(abs(known))
+    if (near := _near(value)) is not None and near[0]:
+        return value if near[0] > 0 else -value
     return symbol(f"|{min(str(value), str(-value))}|")
+
+
+def whole(value: Value, rounding: Literal["floor", "ceil"]) -> Value:
+    """Of a real number, the next whole one below or above; else a symbol."""
+    take = floor if rounding == "floor" else ceil
+    if (known := value.rational) is not None:
+        return number(take(known))
+    if (near := _near(value)) is None:
+        return symbol(f"{rounding}({value})")
+    place, error = map(Fraction, near)
+    if take(place - error) != take(place + error):
+        raise Unreadable("too near to a whole number")
+    return number(take(place))
+
+
+def trigonometric(name: str, angle: Value) -> Value | None:
+    """`sin`, `cos`, `tan`, `cot`, `sec` or `csc` of a multiple of π/12, exactly; None for other angles. Raises `Unreadable`
+    where it has no value."""
+    turns = Fraction(0) if not angle.top else angle.ratio(symbol("π"))
+    if turns is None or 12 % turns.denominator:
+        return None
+    twelfths = int(turns * 12) % 24
+    sine, cosine = _sine(twelfths), _sine((twelfths + 6) % 24)
+    top, bottom = {
+        "sin": (sine, number(1)),
+        "cos": (cosine, number(1)),
+        "tan": (sine, cosine),
+        "cot": (cosine, sine),
+        "sec": (number(1), cosine),
+        "csc": (number(1), sine),
+    }[name]
+    return top / bottom
+
+
+def _sine(twelfths: int) -> Value:
+    """Of so many twelfths of π, fewer than 24."""
+    if twelfths > 12:
+        return -_sine(twelfths - 12)
+    small = min(twelfths, 12 - twelfths)
+    if small in (1, 5):
+        six, two = root(number(6), 2), root(number(2), 2)
+        return (six - two if small == 1 else six + two) / number(4)
+    return root(number(Fraction({0: 0, 2: 1, 3: 2, 4: 3, 6: 4}[small], 4)), 2)
+
+
+def _near(value: Value) -> tuple[Decimal, Decimal] | None:
+    """A real number, and how far it may be from that; zero for one whose sign cannot be told. None if it is no number."""
+    if value.bottom != _ONE:
+        return None
+    with localcontext() as context:
+        context.prec = 60
+        terms = [_decimal({monomial: coefficient}) for monomial, coefficient in value.top.items()]
+        known = [term for term in terms if term is not None]
+        if len(known) < len(terms):
+            return None
+        place, error = sum(known, Decimal(0)), sum(map(abs, known), Decimal(0)) * Decimal("1e-50")
+        return (place if abs(place) > error else Decimal(0)), error
 
 
 def logarithm(value: Value) -> Value:

@@ -1,9 +1,10 @@
 r"""Reading a short mathematical answer, in plain text or LaTeX, as what it says: a quantity, or a group of such.
 
-Numbers with separators, decimals, percent, mixed numbers, `\frac`, `\sqrt[n]`, `\pi`, `^`, `!`, `\binom`, implicit products,
-variables, `\pm`; sets, tuples, intervals and their unions, matrices, equations, inequalities (`x > 3` is an interval),
-lists with commas, "and" or "or"; a name before (`x =`) and a unit after. Everything else is `Unreadable`. Nothing is
-evaluated but arithmetic on `exact.Value`, which is bounded.
+Numbers with separators, decimals, percent, mixed numbers, `\frac`, `\sqrt[n]`, `\pi`, `^`, `!`, `\binom`, implicit
+products, variables, `\pm`, absolute values, floor and ceiling, sines and the like of the usual angles; sets, tuples,
+intervals and their unions, matrices and small determinants, equations, inequalities (`x > 3` is an interval), lists with
+commas, "and" or "or"; a name before (`x =`) and a unit after. Everything else is `Unreadable`. Nothing is evaluated but
+arithmetic on `exact.Value`, which is bounded.
 """
 
 from __future__ import annotations
@@ -16,8 +17,20 @@ from itertools import pairwise
 from math import comb, factorial
 from typing import TypeAlias
 
-from rollforge.verify.exact import Unreadable, Value, absolute, approximate, logarithm, number, power, root, symbol
-from rollforge.verify.notation import CLOSE, CURRENCIES, FUNCTIONS, OPEN, WORDS, Token, split_unit, tidy, tokenize
+from rollforge.verify.exact import (
+    Unreadable,
+    Value,
+    absolute,
+    approximate,
+    logarithm,
+    number,
+    power,
+    root,
+    symbol,
+    trigonometric,
+    whole,
+)
+from rollforge.verify.notation import ANGLES, CLOSE, CURRENCIES, FUNCTIONS, OPEN, WORDS, Token, split_unit, tidy, tokenize
 
 MAX_CHARACTERS = 400
 MAX_DEPTH = 25
@@ -180,12 +193,15 @@ def _interval(variable: int, values: Sequence[Value], signs: Sequence[str]) -> G
     return Group("".join(kind), (Quantity(low), Quantity(high)), name)
 
 
-def _matrix(tokens: Sequence[Token], depth: int) -> Group:
+def _matrix(tokens: Sequence[Token], depth: int) -> Form:
     """What stands before it, if anything, is a factor of each entry."""
     start = next((i for i, t in enumerate(tokens) if t.text == "\\matrix"), 0)
     if not _enclosed(tokens[start:]):
         raise Unreadable("an expression of matrices")
-    before = tokens[:start][:-1] if start and tokens[start - 1].text == "*" else tokens[:start]
+    determined = start > 0 and tokens[start - 1].text == "\\det"
+    before = tokens[: start - 1] if start and tokens[start - 1].text in ("*", "\\det") else tokens[:start]
+    if determined and before and before[-1].text == "*":
+        before = before[:-1]
     if [t.text for t in before] == ["-"]:
         factor = number(-1)
     else:
@@ -195,10 +211,37 @@ def _matrix(tokens: Sequence[Token], depth: int) -> Group:
         rows.pop()
     if len(rows) > MAX_ITEMS:
         raise Unreadable("a large matrix")
-    entries = [[_entry(cell, factor, depth) for cell in _split(row, lambda t: t.text == "&")] for row in rows]
+    entries = [
+        [_entry(cell, number(1) if determined else factor, depth) for cell in _split(row, lambda t: t.text == "&")]
+        for row in rows
+    ]
     if len({len(row) for row in entries}) != 1 or len(entries[0]) > MAX_ITEMS:
         raise Unreadable("rows of several lengths")
+    if determined:
+        return Quantity(factor * _determinant(entries))
     return Group("matrix", tuple(Group("row", tuple(row)) for row in entries))
+
+
+def _determinant(entries: Sequence[Sequence[Form]]) -> Value:
+    if len(entries) != len(entries[0]) or len(entries) > 5:
+        raise Unreadable("no small square matrix")
+    plain = [
+        [entry.value for entry in row if isinstance(entry, Quantity) and not (entry.unit or entry.percent)]
+        for row in entries
+    ]
+    if any(len(row) < len(entries) for row in plain):
+        raise Unreadable("a determinant of something else than numbers")
+
+    def minor(row: int, columns: tuple[int, ...]) -> Value:
+        if not columns:
+            return number(1)
+        total = number(0)
+        for place, column in enumerate(columns):
+            part = plain[row][column] * minor(row + 1, columns[:place] + columns[place + 1 :])
+            total = total - part if place % 2 else total + part
+        return total
+
+    return minor(0, tuple(range(len(entries))))
 
 
 def _entry(tokens: Sequence[Token], factor: Value, depth: int) -> Form:
@@ -279,7 +322,7 @@ def _side(tokens: Sequence[Token]) -> Quantity:
     percent = bool(tokens) and tokens[-1].text.lower() in ("%", "percent")
     if percent:
         tokens = tokens[:-1]
-    else:
+    elif not (tokens and tokens[-1].text == "\\degree" and any(t.text.lstrip("\\") in ANGLES for t in tokens)):
         tokens, written = split_unit(tokens)
         unit = unit or written
     if not tokens:
@@ -292,6 +335,14 @@ def _side(tokens: Sequence[Token]) -> Quantity:
 _GREEK = {
     f"\\{name}"
     for name in "alpha beta gamma delta epsilon theta lambda mu rho sigma tau phi varphi omega ell Delta Omega".split()  # noqa: SIM905
+}
+
+
+_NO_ATOM = ("\\}", "\\{", "\\rfloor", "\\rceil", "\\degree")
+_CALLED: dict[str, Callable[[Value], Value]] = {
+    "abs": absolute,
+    "floor": lambda value: whole(value, "floor"),
+    "ceil": lambda value: whole(value, "ceil"),
 }
 
 
@@ -310,6 +361,8 @@ class _Cursor:
         self._tokens = tokens
         self._at = 0
         self._depth = 0
+        self._angle = False
+        """Inside of what is applied to an angle, which may be in degrees."""
 
     def peek(self, ahead: int = 0) -> str:
         """The text of a token to come, "" at the end."""
@@ -344,7 +397,7 @@ class _Cursor:
         token = self._tokens[self._at]
         if token.kind == "number":
             return False  # "2 3" is no product
-        return (token.kind in ("word", "command") and token.text not in ("\\}", "\\{")) or token.text in ("(", "{")
+        return (token.kind in ("word", "command") and token.text not in _NO_ATOM) or token.text in ("(", "{")
 
     def _factor(self) -> Value:
         negative = False
@@ -358,6 +411,9 @@ class _Cursor:
         while self.peek() == "!":
             self._next()
             base = number(factorial(_small(base, 200)))
+        if self._angle and self.peek() == "\\degree":
+            self._next()
+            return base * symbol("π") / number(180)
         if self.peek() != "^":
             return base
         self._next()
@@ -400,6 +456,10 @@ class _Cursor:
         if name == "binom":
             n, k = _small(self._argument(), 200), _small(self._argument(), 200)
             return number(comb(n, k))
+        if name in ("lfloor", "lceil"):
+            value = self.expression()
+            self._expect(name.replace("l", "\\r", 1))
+            return whole(value, "floor" if name == "lfloor" else "ceil")
         if name == "pi":
             return symbol("π")
         if name in ("infty", "inf", "infinity", "oo"):
@@ -414,6 +474,8 @@ class _Cursor:
         word = token.text
         if word.lower() in WORDS:
             return self._command(word.lower())
+        if word.lower() in _CALLED and self.peek() == "(":
+            return _CALLED[word.lower()](self._atom())
         if len(word) == 1:
             return power(number(-1), number(Fraction(1, 2))) if word == "i" else symbol(self._subscripted(word))
         # Two or three letters beside something else are a product of variables; alone they are a word.
@@ -470,14 +532,28 @@ class _Cursor:
         if self.peek() == "^":
             self._next()
             exponent = self._argument(whole=True)
+        if exponent == number(-1) and name in ("sin", "cos", "tan"):
+            name, exponent = f"arc{name}", None  # as it is written, not 1/sin
+        outside, self._angle = self._angle, name in ANGLES
         if self.peek() in ("(", "{"):
-            argument = self._atom()
+            argument = self._power() if self._angle and self._is_degrees() else self._atom()
         else:
             argument = self._power()
             while self._starts_atom() and self._tokens[self._at].kind == "word":
                 argument = argument * self._power()
+        self._angle = outside
         value = _applied(name, base, argument)
         return value if exponent is None else power(value, exponent)
+
+    def _is_degrees(self) -> bool:
+        """Whether the brackets that begin here have the sign behind them."""
+        depth = 0
+        for index in range(self._at, len(self._tokens) - 1):
+            text = self._tokens[index].text
+            depth += (text in OPEN) - (text in CLOSE)
+            if not depth:
+                return self._tokens[index + 1].text == "\\degree"
+        return False
 
     def _argument(self, whole: bool = False) -> Value:
         """What a command applies to: a group in braces (or parentheses), else one token: of a number its first digit,
@@ -506,6 +582,8 @@ class _Cursor:
 def _applied(name: str, base: Value | None, argument: Value) -> Value:
     if name == "ln" and base is None:
         return logarithm(argument)
+    if name in ANGLES and base is None and (exact := trigonometric(name, argument)) is not None:
+        return exact
     known = argument.rational
     if name == "log" and base is not None and base.rational not in (None, 0, 1) and known is not None and known > 0:
         # A whole number where it is one: the ratio of sums over primes.

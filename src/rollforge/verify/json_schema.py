@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
 from rollforge.errors import VerifierFault
@@ -95,29 +95,52 @@ def types_of(schema: Any) -> list[str]:
 # Walking value and schema together.
 
 
-@dataclass(frozen=True, slots=True)
-class _At:
+Steps: TypeAlias = "tuple[Steps, str | int] | None"
+"""A way, its last step first: only a violation writes it out. None is where it starts."""
+
+
+class _At(NamedTuple):
     root: Any
-    path: str = "$"
-    rule: str = "#"
+    path: Steps = None
+    rule: Steps = None
     depth: int = 0
-    leaf: str | None = None
+    leaf: Steps = None
     """Inside of what counts as one constraint: its pointer."""
 
     def value(self, step: str | int) -> _At:
-        return replace(self, path=f"{self.path}[{step}]" if isinstance(step, int) else f"{self.path}.{step}")
+        return _At(self.root, (self.path, step), self.rule, self.depth, self.leaf)
 
     def schema(self, *steps: str | int) -> _At:
-        return replace(self, rule=_pointer(self.rule, *steps), depth=self.depth + 1)
+        rule = self.rule
+        for step in steps:
+            rule = rule, step
+        return _At(self.root, self.path, rule, self.depth + 1, self.leaf)
 
     def one(self, keyword: str) -> _At:
         """Everything inside is one constraint."""
-        return replace(self, leaf=self.leaf or _pointer(self.rule, keyword), depth=self.depth + 1)
+        return _At(self.root, self.path, self.rule, self.depth + 1, self.leaf or (self.rule, keyword))
+
+    def pointer(self, *steps: str | int) -> str:
+        """Of the schema, or of what is beneath it."""
+        return _pointer("#", *_way(self.rule), *steps)
+
+    @property
+    def place(self) -> str:
+        """In the value."""
+        return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in _way(self.path))
 
     def wrong(self, keyword: str, message: str, lost: str | None = None) -> Violation:
         if self.leaf is not None:
-            return Violation(self.path, self.leaf, message)
-        return Violation(self.path, _pointer(self.rule, keyword), message, lost)
+            return Violation(self.place, _pointer("#", *_way(self.leaf)), message)
+        return Violation(self.place, self.pointer(keyword), message, lost)
+
+
+def _way(steps: Steps) -> list[str | int]:
+    found: list[str | int] = []
+    while steps is not None:
+        steps, step = steps
+        found.append(step)
+    return found[::-1]
 
 
 def _pointer(base: str, *steps: str | int) -> str:
@@ -126,14 +149,14 @@ def _pointer(base: str, *steps: str | int) -> str:
 
 def _check(value: Any, schema: Schema, at: _At) -> Iterator[Violation]:
     if at.depth > DEPTH:
-        raise VerifierFault(f"the schema has more than {DEPTH} levels at {at.path}, or refers to itself without end")
+        raise VerifierFault(f"the schema has more than {DEPTH} levels at {at.place}, or refers to itself without end")
     if isinstance(schema, bool):
         if not schema:
             yield at.wrong("false", "nothing may stand here")
         return
     types = types_of(schema)
     if types and not any(_is(value, name) for name in types):
-        yield at.wrong("type", f"{_shown(value)} is not of type {' or '.join(types)}", at.rule)
+        yield at.wrong("type", f"{_shown(value)} is not of type {' or '.join(types)}", at.pointer())
         return
     if value is None and schema.get("nullable") is True:
         return
@@ -145,6 +168,15 @@ def _check(value: Any, schema: Schema, at: _At) -> Iterator[Violation]:
 
 def _holds(value: Any, schema: Schema, at: _At) -> bool:
     return next(_check(value, schema, at), None) is None
+
+
+def _plainly(value: Any, schema: Any) -> bool:
+    """Whether a type is all that the schema asks for, and the value has it: most places of a long list, told quickly."""
+    name = schema.get("type") if isinstance(schema, dict) else None
+    return isinstance(name, str) and schema.keys() <= _TYPE_ONLY and _is(value, name)
+
+
+_TYPE_ONLY = {"type", "title", "description", "default", "examples", "format"}
 
 
 def _is(value: Any, name: str) -> bool:
@@ -218,8 +250,10 @@ def _items(value: Any, argument: Any, schema: Any, at: _At) -> Iterator[Violatio
     else:
         keyword, start = "items", len(schema.get("prefixItems", ()))
     if isinstance(value, list):
+        each = at.schema(keyword)
         for index in range(start, len(value)):
-            yield from _check(value[index], argument, at.value(index).schema(keyword))
+            if not _plainly(value[index], argument):
+                yield from _check(value[index], argument, each.value(index))
 
 
 def _prefix(value: Any, argument: Any, schema: Any, at: _At, keyword: str = "prefixItems") -> Iterator[Violation]:
@@ -246,16 +280,14 @@ def _required(value: Any, argument: Any, schema: Any, at: _At) -> Iterator[Viola
     if isinstance(value, dict):
         for name in argument:
             if name not in value:
-                lost = _pointer(at.rule, "properties", name)
-                yield replace(
-                    at.wrong("required", f"{name!r} is missing", lost), rule=at.leaf or _pointer(at.rule, "required", name)
-                )
+                wrong = at.wrong("required", f"{name!r} is missing", at.pointer("properties", name))
+                yield wrong if at.leaf else replace(wrong, rule=at.pointer("required", name))
 
 
 def _properties(value: Any, argument: Any, schema: Any, at: _At) -> Iterator[Violation]:
     if isinstance(value, dict):
         for name, inner in argument.items():
-            if name in value:
+            if name in value and not _plainly(value[name], inner):
                 yield from _check(value[name], inner, at.value(name).schema("properties", name))
 
 

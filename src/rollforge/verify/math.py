@@ -1,7 +1,7 @@
 r"""Grading a mathematical answer: where it stands in the reply, and whether it equals the expected one.
 
-Exact: `1/2`, `0.5`, `50%` and `\frac{1}{2}` are equal, `0.33` is not `1/3`. What `expression` cannot read (a word, a
-determinant) must agree as text; of an expected answer like that, math-verify has the say where the `math` extra is there.
+Exact: `1/2`, `0.5`, `50%` and `\frac{1}{2}` are equal, `0.33` is not `1/3`. What `expression` cannot read (a word, an
+integral) must agree as text; of an expected answer like that, math-verify has the say where the `math` extra is there.
 """
 
 from __future__ import annotations

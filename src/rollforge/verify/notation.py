@@ -41,13 +41,16 @@ _SIGNS = str.maketrans(
     {"−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", "⁄": "/", "√": "\\sqrt ", "π": "\\pi ", "∞": "\\infty "}
     | {"∪": "\\cup ", "≈": "\\approx ", "±": "\\pm ", "∅": "\\emptyset ", "°": "\\degree ", "∈": "\\in "}
     | {"≤": "\\le ", "≥": "\\ge ", "⩽": "\\le ", "⩾": "\\ge ", "≠": "\\ne "}
+    | {"⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ", "⌉": "\\rceil "}
     | {"½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "€": "\\euro ", "£": "\\pound "}
 )
 UPRIGHT = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|emph|operatorname)\s*"
 _LATEX = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # A determinant (vmatrix) is no matrix: it stays unreadable.
+        # A determinant is no matrix, but a number.
+        (r"\\begin\s*\{vmatrix\}", r"\\det \\matrix "),
+        (r"\\end\s*\{vmatrix\}", r"\\endmatrix "),
         (r"\\begin\s*\{(?:[pbB]|small)?(?:matrix|array)\}(?:\s*\{[clr| ]*\})?", r"\\matrix "),
         (r"\\end\s*\{(?:[pbB]|small)?(?:matrix|array)\}", r"\\endmatrix "),
         (r"\\\\", " ; "),
@@ -196,5 +199,7 @@ NO_UNITS = frozenset(
 )
 """Words that say more than a unit does."""
 FUNCTIONS = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "ln", "log", "exp"})
+ANGLES = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
+"""Those of an angle."""
 WORDS = frozenset({"pi", "sqrt", "inf", "infty", "infinity", "oo"}) | FUNCTIONS - {"sec"}
 """Words that mean something in an expression ("sec" is seconds unless it has its backslash)."""

@@ -1,7 +1,8 @@
 """Programming problems with hidden tests: one reply with a program, which is run in the sandbox (`verify.code`).
 
 Rows of NeMo Gym's `code_gen` work as they are: `verifier_metadata.unit_tests` has `inputs`, `outputs` and, for a function
-instead of a whole program, `fn_name`. Rows may have `tests` instead: the same, or a list of assertions.
+instead of a whole program, `fn_name`. Rows may have `tests` instead: the same, a list of assertions, or
+HumanEval's `test` and `entry_point`.
 """
 
 from __future__ import annotations

@@ -160,7 +160,6 @@ def _run(job: Job, level: str) -> Job:
     """One job, in a fork that reports by a file in memory; killed with the job if it does not."""
     folder = "/tmp" if level == "namespaces" else tempfile.mkdtemp(prefix="rollforge-")
     report = os.memfd_create("report")
-    started = time.monotonic()
     try:
         guard = os.fork()
         if guard == 0:
@@ -179,7 +178,6 @@ def _run(job: Job, level: str) -> Job:
         os.close(report)
         if level != "namespaces":
             shutil.rmtree(folder, ignore_errors=True)
-    found["seconds"] = round(time.monotonic() - started, 4)
     return found
 
 
@@ -214,21 +212,31 @@ def _guard(job: Job, level: str, folder: str, report: int) -> None:
     with open(os.dup(stdin), "wb") as file:
         file.write(job.get("stdin", "").encode())
     os.lseek(stdin, 0, os.SEEK_SET)
+    beginning, begun = os.pipe()
     child = os.fork()
     if child == 0:
-        _init(job, level, folder, (stdin, out, err), said)
-    deadline = time.monotonic() + limits["wall"]
+        _init(job, level, folder, (stdin, out, err), said, begun)
+    os.close(begun)
     waiting = select.poll()
+    waiting.register(beginning)
+    if not waiting.poll(job["grace"] * 1000):
+        os.kill(child, signal.SIGKILL)
+        os.pwrite(report, json.dumps({"error": f"it did not begin within {job['grace']:g} s"}).encode(), 0)
+        return
+    started = time.monotonic()
+    waiting.unregister(beginning)
     waiting.register(os.pidfd_open(child))
-    late = not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000)
+    late = not waiting.poll(limits["wall"] * 1000)
     if late:
         os.kill(child, signal.SIGKILL)  # of the namespace's first process: the kernel kills all the others
     _, status, used = os.wait4(child, 0)
+    seconds = time.monotonic() - started
     told = os.pread(said, 64, 0)
     code = int(told) if told else os.waitstatus_to_exitcode(status)
     result = {
         "timeout": late,
         "code": code,
+        "seconds": round(seconds, 4),
         "cpu": round(used.ru_utime + used.ru_stime, 4),
         "memory_mb": round(used.ru_maxrss / 1024, 1),
         "stdout": _text(out, limits["output_kb"]),
@@ -239,7 +247,7 @@ def _guard(job: Job, level: str, folder: str, report: int) -> None:
     os.pwrite(report, json.dumps(result).encode(), 0)
 
 
-def _init(job: Job, level: str, folder: str, streams: tuple[int, int, int], said: int) -> None:
+def _init(job: Job, level: str, folder: str, streams: tuple[int, int, int], said: int, begun: int) -> None:
     """The first process of the job. Never returns."""
     code = 1
     try:
@@ -253,6 +261,7 @@ def _init(job: Job, level: str, folder: str, streams: tuple[int, int, int], said
         program = os.fork()
         if program == 0:
             kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+            os.write(begun, b"1")
             _program(job, level, folder, streams)
         while True:
             child, status = os.wait()

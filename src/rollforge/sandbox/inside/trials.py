@@ -216,13 +216,51 @@ def _run(job: dict[str, Any], code: CodeType, given: dict[str, Any], test: Any, 
     return status & 0xFF
 
 
-def _call(space: dict[str, Any], name: str, arguments: list[Any]) -> Any:
+def answer(job: dict[str, Any]) -> None:
+    """Answers calls from standard input to standard output, until it ends: the candidate of `check.py`."""
+    asked, told = open(os.dup(0), "rb"), open(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(null, number)
+    sys.set_int_max_str_digits(0)
+    sys.setrecursionlimit(50_000)
+    module = ModuleType("program")
+    sys.modules[module.__name__] = module
+    space = module.__dict__
+
+    def load() -> None:
+        for source in (job["setup"], job["code"]):
+            code = compile(source, "program.py", "exec", dont_inherit=True)
+            space.update(_given(code))
+            exec(code, space)
+
+    said = _answered(load)
+    while True:
+        told.write(json.dumps(said).encode() + b"\n")
+        told.flush()
+        line = asked.readline()
+        if not line:
+            return
+        arguments, named = json.loads(line)
+        said = _answered(lambda given, others: _call(space, job["name"], given, others), data(arguments), data(named))
+
+
+def _answered(function: Any, *arguments: Any) -> dict[str, Any]:
+    try:
+        return {"result": plain(function(*arguments))}
+    except SystemExit:
+        os._exit(1)
+    except BaseException as error:  # noqa: BLE001 - it is the program's, whatever it is
+        return {"raised": type(error).__name__, "message": str(error)[:500]}
+
+
+def _call(space: dict[str, Any], name: str, arguments: list[Any], named: dict[str, Any] | None = None) -> Any:
     function = space.get(name)
     if function is None and "Solution" in space:
         function = getattr(space["Solution"](), name, None)
     if not callable(function):
         raise NameError(f"there is no function {name}")
-    return function(*arguments)
+    return function(*arguments, **(named or {}))
 
 
 def plain(value: Any) -> Any:
@@ -247,6 +285,28 @@ def plain(value: Any) -> Any:
     if hasattr(value, "__next__") or kind in (range, type({}.keys()), type({}.values())) or kind.__name__ == "deque":
         return ["list", [plain(item) for item in value]]
     raise TypeError(f"the result is {kind.__name__}: only plain data can be compared")
+
+
+def data(value: Any) -> Any:
+    """What `plain` wrote. Raises `ValueError`, `TypeError` or `LookupError` for anything else."""
+    if not isinstance(value, list):
+        if isinstance(value, dict):
+            raise ValueError("no plain data")
+        return value
+    kind, *rest = value
+    if kind in ("list", "tuple", "set"):
+        return {"list": list, "tuple": tuple, "set": set}[kind](map(data, rest[0]))
+    if kind == "dict":
+        return {data(key): data(item) for key, item in rest[0]}
+    if kind == "complex":
+        return complex(*map(float, rest))
+    if kind == "int":
+        return int(rest[0], 16)
+    if kind == "bytes":
+        return bytes.fromhex(rest[0])
+    if kind == "float":
+        return float(rest[0])
+    raise ValueError("no plain data")
 
 
 def _given(code: CodeType) -> dict[str, Any]:
