@@ -20,6 +20,7 @@ ROLLFORGE = str(Path(sys.executable).parent / "rollforge")
 VERIFIERS = """
 import pathlib, time
 import rollforge as rf
+from rollforge.envs.decorate import PythonEnv
 
 @rf.env(inline=True)
 def strict(reply: str) -> float:
@@ -38,6 +39,18 @@ def slow(reply: str) -> float:
 @rf.env(inline=True)
 def broken(reply: str) -> float:
     raise ValueError("no \\x1b[31mbox")
+
+def as_wanted(reply: str) -> float:
+    return float(reply == choosy.wanted)
+
+class Choosy(PythonEnv):
+    wanted = "4"
+
+    def tasks(self, source=None, *, wanted="4", **options):
+        self.wanted = str(wanted)
+        return super().tasks(source, **options)
+
+choosy = Choosy(as_wanted, inline=True)
 """
 
 
@@ -64,6 +77,22 @@ def test_the_same_verifier_changes_nothing(folder: Path) -> None:
     assert "3 agree, 0 rose" in said
     assert "run-reverified" in said
     assert len(rows(folder / "run-reverified/rollouts.jsonl")) == 3
+
+
+def test_an_option_of_the_environment_reaches_its_verifier(folder: Path) -> None:
+    def judged(out: str, *options: str) -> list[float]:
+        reverify(folder, "run", "--env", "verifiers.py:choosy", "--out", out, *options)
+        return [
+            row["reward"] for row in sorted(rows(folder / out / "rollouts.jsonl"), key=lambda row: row["_ng_task_index"])
+        ]
+
+    assert judged("a") == [1.0, 0.0, 0.0]
+    assert judged("b", "--set", "wanted=5") == judged("c", "--set", "env.wanted=5") == [0.0, 0.0, 1.0]
+    arguments = ["run", "--env", "verifiers.py:choosy", "--set"]
+    assert "wanted" in reverify(folder, *arguments, "wanted=4", "--out", "b", status=2).stderr  # another verifier's run
+    assert "unknown task option 'wnted'" in reverify(folder, *arguments, "wnted=5", status=2).stderr
+    said = reverify(folder, "run", "--env", "http://127.0.0.1:1", "--set", "wanted=5", status=2).stderr
+    assert "http://127.0.0.1:1 takes no options (got wanted)" in said
 
 
 def test_another_one_says_who_flipped(folder: Path) -> None:

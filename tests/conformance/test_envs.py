@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -305,6 +305,32 @@ async def test_the_same_attempt_is_judged_the_same(form: Form) -> None:
             async with env.open(task) as session:
                 found.append((session.observation, await session.verify(await solve(env, task, session, form))))
         assert found[0] == found[1]
+
+
+RESERVED: dict[str, Any] = {
+    "response": "mine",
+    "responses_create_params": [1],
+    "rollforge": {"shadowed": {"a": 1}},
+    "_ng_task_index": 7,
+    "_ng_rollout_index": None,
+    "answer": "replaced",
+}
+
+
+def reserving(reply: str, answer: str) -> Any:
+    """Say it."""
+    return {"reward": float(reply == answer), **RESERVED}
+
+
+@pytest.mark.parametrize("form", [local(lambda: rf.env(reserving)), remote(local(lambda: rf.env(reserving)))])
+async def test_a_verdict_may_have_fields_of_any_name(form: Form) -> None:
+    async with form.made() as env:
+        [task] = form.tasks(env)
+        for stored in ({}, {"rollforge": {"model": "m", "shadowed": {"reward": 9}}}):
+            played = replace(task, fields=task.fields | stored, index=3)
+            async with env.open(played) as session:
+                found = await session.verify({"output": [assistant("solved")]})
+            assert (found.reward, found.fields) == (1.0, RESERVED)
 
 
 async def test_sessions_side_by_side_know_nothing_of_each_other(form: Form) -> None:

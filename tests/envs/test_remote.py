@@ -11,15 +11,19 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+import rollforge as rf
 from rollforge.agents.tool_loop import ToolLoop
 from rollforge.collect.rollout import Runner
 from rollforge.envs.base import Limits, ToolCall
 from rollforge.envs.load import load_env
 from rollforge.envs.remote import RemoteEnv
 from rollforge.errors import DeadlineExceeded, InfraFault, JudgeFault, RolloutError, SetupError, VerifierFault
+from rollforge.models.service import Service
 from rollforge.records.items import assistant, final_text, function_call
 from rollforge.records.rollout import Outcome
 from rollforge.records.task import Task, task_from_row
+from rollforge.serve.env_app import env_app
+from rollforge.serve.settings import Settings
 from tests.envs.gym import counter, gymnasium
 from tests.models.server import HANG, Reply, Server, serve
 from tests.serve.live import serving
@@ -272,6 +276,37 @@ async def test_a_cancelled_attempt_closes_its_session() -> None:
         with pytest.raises(asyncio.CancelledError):
             await living
     assert server.seen[-1].path == "/close"
+
+
+async def test_an_attempt_cancelled_while_it_opens_leaves_no_session() -> None:
+    def sure(reply: str) -> float:
+        return 1.0
+
+    async with serving(env_app(rf.env(sure, inline=True), "sure", Settings())) as url:
+        env, asking = RemoteEnv(url), Service(url)
+
+        async def live() -> None:
+            async with env.open(task()):
+                await asyncio.sleep(60)
+
+        for number in range(200):
+            living = asyncio.create_task(live())
+            await asyncio.sleep(number % 20 / 5000)
+            living.cancel()
+            await asyncio.wait((living,))
+        answer = await asking.call("GET", "/status", seconds=9)
+        await asking.aclose()
+        await env.aclose()
+    assert answer.json()["sessions"]["open"] == 0
+
+
+async def test_a_session_is_closed_if_the_second_request_of_its_opening_fails() -> None:
+    seeded: dict[str, Any] = {"tools": [], "observation": None, "steps": True}
+    async with lying(seeded, Reply({"detail": "no"}, 500), {}) as (env, server):
+        with pytest.raises(RolloutError):
+            async with env.open(task()):
+                pass
+    assert [seen.path for seen in server.seen] == ["/seed_session", "/reset", "/close"]
 
 
 async def test_the_text_of_a_response_may_be_anything() -> None:

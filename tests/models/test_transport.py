@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rollforge.errors import DeadlineExceeded, InfraFault, SetupError, UserError
-from rollforge.models import chat
+from rollforge.models import anthropic, chat
 from rollforge.models.base import ModelOptions, Request
 from rollforge.models.transport import BadRequest, Budget, raise_file_limit, retry_after
 from rollforge.records.items import final_text, user
@@ -235,6 +235,38 @@ async def test_credentials_in_the_url_work_and_are_not_shown(monkeypatch: pytest
             await ask(server.url.replace("http://", "http://ann:hunter22@"))
         assert server.seen[0].headers["Authorization"].startswith("Basic ")
     assert "hunter22" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("urls", "options", "says"),
+    [
+        (["http://ann:hunter22@h/v1"], {"api_key_env": "MINE"}, "a key in MINE"),
+        (["http://:hunter22@h/v1"], {"api_key_env": "MINE"}, "a key in MINE"),
+        (["http://ann:hunter22@h/v1"], {"headers": {"authorization": "Bearer hunter22"}}, "a header Authorization"),
+        (["http://a/v1", "http://ann:hunter22@h/v1"], {}, "a key in OPENAI_API_KEY"),
+        (["http://ann:hunter22@h:99999/v1"], {}, "cannot be read"),
+        (["http://ann:hunter@22@h/v1"], {"api_key_env": "MINE"}, "chat at http://h/v1 has"),
+    ],
+)
+def test_credentials_in_the_url_and_a_key_are_one_too_many(
+    urls: list[str], options: dict[str, Any], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("MINE", KEY)
+    with pytest.raises(UserError, match=says) as caught:
+        chat.load("m", ModelOptions(base_urls=tuple(urls), **options))
+    assert not any(secret in str(caught.value) for secret in (KEY, "hunter", "22@"))
+
+
+async def test_credentials_in_the_url_go_with_a_key_that_has_a_header_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    async with serve(Reply(b"", 401)) as server:
+        options = ModelOptions(base_urls=(server.url.replace("http://", "http://ann:hunter22@"),))
+        async with closing(anthropic.load("m", options)) as model:
+            with pytest.raises(SetupError):
+                await model(ASK)
+        assert server.seen[0].headers["Authorization"].startswith("Basic ")
+        assert server.seen[0].headers["x-api-key"] == KEY
 
 
 async def test_no_key_no_header(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,6 +170,19 @@ async def test_a_function_is_stateless_and_may_be_seeded_with_nothing() -> None:
         assert (await client().get("/status"))["sessions"]["open"] == 0
 
 
+def names_called(response: Any) -> Any:
+    """Call something."""
+    return {"reward": 1.0, "called": [item["name"] for item in response["output"] if item["type"] == "function_call"]}
+
+
+async def test_a_verifier_reads_the_names_of_tools_without_what_mcp_puts_before_them() -> None:
+    made = [function_call(name, "{}", "c") for name in ("mcp__it__add", "add", "mcp__other__add", "mcp__it__")]
+    async with served(rf.env(names_called, inline=True)) as client:
+        judged = await client().post("/verify", {"prompt": "Go.", "response": {"output": made}})
+    assert judged["called"] == ["add", "add", "mcp__other__add", ""]
+    assert [item["name"] for item in judged["response"]["output"]] == [item["name"] for item in made]
+
+
 async def test_a_session_may_start_from_a_row_without_a_prompt() -> None:
     async with served(rf.env(Count, inline=True)) as client:
         me = client()

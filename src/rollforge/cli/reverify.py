@@ -39,6 +39,9 @@ def reverify(
     max_attempts: int | None = typer.Option(None, help="Attempts at what fails for outside reasons (default 3)."),
     tool_seconds: float | None = typer.Option(None, help="Deadline of a tool call (default 60)."),
     verify_seconds: float | None = typer.Option(None, help="Deadline of a verification (default 60)."),
+    set_: list[str] = typer.Option(
+        [], "--set", help="An option of the environment, as in --set judge=chat:NAME (or env.judge=, as for collect)."
+    ),
     allow_unsandboxed: bool = ALLOW_UNSANDBOXED,
     json: bool = typer.Option(False, "--json", help="Print the result as JSON; progress goes to stderr."),
 ) -> None:
@@ -47,7 +50,7 @@ def reverify(
     Exit status 1: some could not be verified, or (--fail-on-change) some reward changed.
     """
     from rollforge.collect.reverify import Reverification, ReverifyConfig, compare
-    from rollforge.config import validate
+    from rollforge.config import merge, parse_set, validate
 
     options = {
         "tasks": tasks,
@@ -59,7 +62,18 @@ def reverify(
         "verify_seconds": verify_seconds,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    values = {"run": run, "env": env, "replay": replay, "force": force, "retry_failed": retry_failed, **given}
+    own: dict[str, Any] = {}
+    for text in set_:
+        own = merge(own, parse_set(text.strip().removeprefix("env.")))
+    values = {
+        "run": run,
+        "env": env,
+        "options": own,
+        "replay": replay,
+        "force": force,
+        "retry_failed": retry_failed,
+        **given,
+    }
     done = _run(Reverification(validate(ReverifyConfig, values, "the options")))
     found = compare(done.path, success, examples)
     if json:

@@ -53,6 +53,8 @@ GYM_FAILURE = ("_ng_failure_class", "_ng_failure_judge_error")
 class ReverifyConfig(Section):
     run: str
     env: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The environment's own, as a collection hands them over with `env.NAME`: its judge, say."""
     tasks: Path | None = None
     """The tasks that the rollouts are of, joined by their prompts: their fields are what the verifier gets then."""
     out: Path | None = None
@@ -131,8 +133,15 @@ class Reverification:
             raise UserError(f"{self.path} is where the rollouts are; give another --out")
         self._env = load_env(config.env) if env is None else as_env(env, config.env)
         self._owned = env is None
-        self._tasks = None if config.tasks is None else _by_prompt(config.tasks)
         self._shown = without_secrets(config.env) if "://" in config.env else config.env
+        if config.options:
+            take = getattr(self._env, "tasks", None)
+            if take is None:
+                raise UserError(
+                    f"{self._shown} takes no options (got {', '.join(config.options)}): set them where it is made"
+                )
+            take(None, **config.options)  # what it would generate is not read
+        self._tasks = None if config.tasks is None else _by_prompt(config.tasks)
         limits = Limits(config.tool_seconds, config.verify_seconds)
         if hasattr(self._env, "limits"):
             self._env.limits = limits
@@ -262,7 +271,7 @@ class Reverification:
     def _identity(self) -> Json:
         config = self._config
         digest = getattr(self._env, "digest", None)
-        own = {"digest": digest()} if digest else {}
+        own = {**config.options, **({"digest": digest()} if digest else {})}
         use = re.sub(r".*/(?=[^/]*\.py\b)", "", self._shown)
         source = str(Path(config.run).resolve())
         tasks = {} if config.tasks is None else {"tasks": hashlib.sha256(config.tasks.read_bytes()).hexdigest()[:16]}

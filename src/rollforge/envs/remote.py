@@ -10,6 +10,7 @@ rewards. Tasks are not its own: they come from a file.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,7 +23,8 @@ from rollforge.envs.tools import error_text, result_text
 from rollforge.errors import InfraFault, JudgeFault, RolloutError, SetupError, VerifierFault, describe
 from rollforge.models.service import Answer, Service
 from rollforge.records.items import Json, Response
-from rollforge.records.problem import FAULTS
+from rollforge.records.problem import FAULTS, TOOL_ERROR
+from rollforge.records.rows import SHADOWED
 from rollforge.records.task import Task
 from rollforge.records.whole import whole
 
@@ -30,8 +32,9 @@ Style = Literal["tools", "steps"]
 
 RESERVED = frozenset(("", ".", "..", "verify", "seed_session", "aggregate_metrics", "mcp"))
 """Never called as tools, whatever a row declares: a policy could otherwise write its own verdict."""
-TOOL_ERROR = "X-Rollforge-Tool-Error"
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 30.0
+"""Not less: a loop with a thousand rollouts on it may take many seconds to send anything, and the session would stay."""
+ANSWER_SECONDS = 5.0
 
 
 class RemoteEnv:
@@ -53,11 +56,12 @@ class RemoteEnv:
     async def open(self, task: Task, /) -> AsyncIterator[Session]:
         """Raises what the service says of opening; `SetupError` if it is no environment."""
         link = _Link(self._service, self.limits, task)
-        session = await self._opened(link)
+        opening = asyncio.ensure_future(self._opened(link))
         try:
-            yield session
+            yield await asyncio.shield(opening)
         except BaseException as error:
             try:
+                await _settled(opening)  # else a session would stay whose cookie nobody took
                 await link.close()
             except Exception as closing:  # noqa: BLE001 - what came first is what ended the attempt
                 error.add_note(f"closing failed too: {describe(closing)}")
@@ -253,6 +257,16 @@ class _Link:
         return (JudgeFault if judge else VerifierFault)(str(error))
 
 
+async def _settled(opening: asyncio.Future[Session]) -> None:
+    """Cancelled by now, its answer is waited for a little; who takes longer to open sees that the caller has gone."""
+    if not opening.done():
+        try:
+            await asyncio.wait({opening}, timeout=ANSWER_SECONDS)
+        finally:
+            opening.cancel()
+        await asyncio.wait({opening})
+
+
 def _verdict(sent: Json, answer: Answer) -> Verdict:
     """Of the answer of `/verify`: the reward and what the row did not say."""
     found = answer.json()
@@ -271,7 +285,12 @@ def _verdict(sent: Json, answer: Answer) -> Verdict:
         and not key.startswith("_ng_")
         and (key not in sent or sent[key] != value)
     }
-    return verdict({**fields, "reward": found["reward"]})
+    block = fields.get("rollforge")
+    shadowed = block.get(SHADOWED) if isinstance(block, dict) else None
+    if isinstance(shadowed, dict):  # ours: fields whose names the row itself needs
+        del fields["rollforge"]
+        fields |= shadowed
+    return verdict(Verdict(found["reward"], fields))
 
 
 def _step(answer: Json) -> Step:

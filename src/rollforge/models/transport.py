@@ -67,10 +67,7 @@ class Endpoint:
         return any(URL(base).host == "api.openai.com" for base in self.bases)
 
     def headers(self) -> dict[str, str]:
-        # A user and a password in the URL are credentials too, and aiohttp takes one or the other.
-        if not self.key or URL(self.bases[0]).user:
-            return {}
-        return {self.header: self._prefix + self.key}
+        return {self.header: self._prefix + self.key} if self.key else {}
 
     def check(self, path: str = "/models") -> str:
         """The command that shows whether the server is there and takes the key."""
@@ -122,6 +119,11 @@ def endpoint(
     key = os.environ.get(wanted, "").strip()
     if not key and options.api_key_env:
         raise UserError(f"the environment variable {wanted} is not set, and it was named as the one with the key for {name}")
+    if header == "Authorization" and not options.api_key_env and all(map(_has_password, bases)):
+        key = ""  # of a variable that nobody named
+    own = any(one.title() == "Authorization" for one in options.headers)
+    if own or (key and header == "Authorization"):
+        _check_alone(name, "a header Authorization" if own else f"a key in {wanted}", bases)
     where = Endpoint(bases, key or None, wanted, header)
     if not key and (where.public or header != "Authorization"):
         raise UserError(
@@ -136,7 +138,7 @@ def targets(bases: Sequence[str], path: str) -> tuple[Target, ...]:
 
 def shown(url: str) -> str:
     """A URL for messages: without user, password and query, where keys have been seen."""
-    return re.sub(r"//[^/@]*@", "//", url.partition("?")[0])
+    return re.sub(r"//[^/]*@", "//", url.partition("?")[0])
 
 
 class Transport:
@@ -517,9 +519,21 @@ def _check_url(url: str) -> None:
     try:
         parsed = URL(url)
     except ValueError as error:
-        raise UserError(f"the base URL {url!r} cannot be read: {error}") from error
+        hidden = re.sub("//.*@", "//", url)  # whatever it is, there may be a password in it
+        raise UserError(f"the base URL {hidden!r} cannot be read" + (f": {error}" if hidden == url else "")) from None
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query_string:
         raise UserError(f"the base URL {shown(url)!r} is not like http://HOST:PORT/v1")
+
+
+def _has_password(base: str) -> bool:
+    return bool(URL(base).user or URL(base).password)
+
+
+def _check_alone(name: str, key: str, bases: Sequence[str]) -> None:
+    """A user and a password in a URL go into the header Authorization, and there is one of it."""
+    for base in filter(_has_password, bases):
+        what = f"{name} at {shown(base)} has a user or password in its URL, and there is {key} too"
+        raise UserError(f"{what}: only one of them can be sent; take away the one that is not meant")
 
 
 def _proxy(url: URL) -> str | None:

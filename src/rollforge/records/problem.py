@@ -34,6 +34,9 @@ FAULTS: dict[str, tuple[type[RolloutError] | type[SetupError], int]] = {
 }
 """Error type on the wire -> exception and status."""
 
+TOOL_ERROR = "X-Rollforge-Tool-Error"
+"""The header that says that a tool's text is an error, for who wants to know; the policy reads it like any other."""
+
 
 class Problem(Exception):
     """A request that gets an error as its answer. `message` is for the caller: no secrets, no traceback."""

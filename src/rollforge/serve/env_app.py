@@ -20,7 +20,6 @@ from rollforge.envs.base import Env, Tool
 from rollforge.errors import UserError
 from rollforge.records.items import Json
 from rollforge.records.problem import bad_request
-from rollforge.records.whole import whole
 from rollforge.serve.app import App, answer, body, make_app, spec
 from rollforge.serve.env_steps import add_steps
 from rollforge.serve.env_tools import add_tools, check_names
@@ -33,6 +32,8 @@ from rollforge.serve.env_wire import (
     VERDICT,
     VERIFY,
     cookie_of,
+    in_own_names,
+    judged_row,
     response_of,
     task_of,
     usable,
@@ -118,9 +119,8 @@ def env_routes(env: Env, name: str, sessions: Sessions) -> APIRouter:
             seat = None
         if seat is None:
             seat = await sessions.open(task)
-        found = await seat.verify(response)
-        own = {"responses_create_params": task.params, "response": whole(response, task.params), "reward": found.reward}
-        return answer({**row, **found.fields, **own})
+        found = await seat.verify(in_own_names(response, name))
+        return answer(judged_row(row, task, response, found))
 
     @router.post("/aggregate_metrics", tags=["metrics"], openapi_extra=spec(ROWS, AGGREGATE, CODES))
     async def aggregate_metrics(request: Request) -> Response:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from rollforge.envs.base import Tool, ToolCall
 from rollforge.errors import UserError
 from rollforge.records.lossless import loads
-from rollforge.records.problem import Problem
+from rollforge.records.problem import TOOL_ERROR, Problem
 from rollforge.serve.app import Handler, body, spec
 from rollforge.serve.env_wire import CODES, cookie_of, kept, needed, usable
 from rollforge.serve.sessions import Sessions
@@ -20,9 +20,6 @@ RESERVED = READ_ONLY.union(
     ("seed_session", "verify", "aggregate_metrics", "get_reward", "reset", "step", "close", "run", "v1", "mcp"),
 )
 """Paths that mean something themselves, here or at another service of the same host."""
-
-TOOL_ERROR = "X-Rollforge-Tool-Error"
-"""Says that a tool's text is an error, for who wants to know; the policy reads it like any other."""
 
 
 def add_tools(router: APIRouter, sessions: Sessions, known: Sequence[Tool] | None) -> None:

@@ -7,10 +7,13 @@ from contextlib import contextmanager
 
 from fastapi import Request
 
+from rollforge.envs.base import Verdict
 from rollforge.errors import RolloutError, UserError
 from rollforge.records.items import Json, Response, check_items
 from rollforge.records.problem import Problem, bad_request, problem_of
+from rollforge.records.rows import SHADOWED
 from rollforge.records.task import CONTENT_KEYS, Task, task_from_row, task_id
+from rollforge.records.whole import whole
 from rollforge.serve.sessions import COOKIE, Seat, Sessions
 
 
@@ -37,6 +40,26 @@ def response_of(row: Json) -> Response:
     if problem is not None:
         raise bad_request(problem, param="response", status=422)
     return response  # type: ignore[return-value]
+
+
+def in_own_names(response: Response, server: str) -> Response:
+    """What a verifier reads: agents that reach the tools over MCP write `mcp__SERVER__` before the name of each."""
+    prefix = f"mcp__{server}__"
+    output = [
+        {**item, "name": item["name"].removeprefix(prefix)} if str(item.get("name")).startswith(prefix) else item
+        for item in response.get("output") or ()
+    ]
+    return {**response, "output": output}
+
+
+def judged_row(row: Json, task: Task, response: Response, found: Verdict) -> Json:
+    """The row with its verdict. Fields whose names the row itself needs go where stored rollouts have them too."""
+    own: Json = {"responses_create_params": task.params, "response": whole(response, task.params), "reward": found.reward}
+    shadowed = {key: value for key, value in found.fields.items() if key in own or key in _ROWS_OWN}
+    if shadowed:
+        block = row.get("rollforge")
+        own["rollforge"] = {**(block if isinstance(block, dict) else {}), SHADOWED: shadowed}
+    return {**row, **{key: value for key, value in found.fields.items() if key not in shadowed}, **own}
 
 
 def needed(sessions: Sessions, request: Request) -> Seat:
@@ -70,6 +93,7 @@ def kept(seat: Seat) -> Iterator[None]:
         raise problem from error
 
 
+_ROWS_OWN = ("rollforge", "_ng_task_index", "_ng_rollout_index")
 CODES = (400, 401, 410, 413, 422, 502, 503, 504)
 OBJECT: Json = {"type": "object"}
 ROW: Json = {

@@ -28,7 +28,7 @@ from rollforge.errors import InfraFault
 from rollforge.models.base import Model
 from rollforge.records import items
 from rollforge.records.items import Json, input_items
-from rollforge.records.problem import Problem, bad_request
+from rollforge.records.problem import TOOL_ERROR, Problem, bad_request
 from rollforge.records.rollout import Rollout
 from rollforge.records.task import Task
 from rollforge.serve.app import App, answer, body, make_app, spec, token_of
@@ -84,7 +84,7 @@ class Live:
             raise Problem(404, "not_found_error", f"there is no tool {name!r}; the tools are: {known}")
         self.used = time.monotonic()
         output = await self.capture.in_flight(_called(self._session, ToolCall(name, arguments)))
-        headers = {"X-Rollforge-Tool-Error": "1"} if output.error else None
+        headers = {TOOL_ERROR: "1"} if output.error else None
         return Response(output.text.encode("utf-8", "replace"), 200, headers, "text/plain")
 
 
