@@ -177,7 +177,9 @@ def need(*modules: str) -> None:
 
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
-        raise UserError(f"training needs {', '.join(missing)}: pip install 'rollforge[train]'")
+        raise UserError(
+            f"training needs {', '.join(missing)}: pip install 'rollforge[train]' {' '.join({*missing} & {'wandb'})}"
+        )
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that wait for each other by spinning take the cores from the sampler, and from whoever else is there.

@@ -87,6 +87,8 @@ def _facts(report: Json) -> list[str]:
             f"{_mean(compared['difference'])}, p = {compared['p_value']:.2g} "
             f"({compared['rollouts']} pairs of rollouts, {compared['tasks']} tasks)"
         )
+    elif not report["curve"]:
+        lines.append("not measured: the data does not say which environment it is from; name one with --env")
     minutes = seconds["all"] / 60
     lines.append(f"{report['steps']} steps in {minutes:.1f} minutes, {seconds['evaluation'] / 60:.1f} of them evaluation")
     if "rollouts" in report:

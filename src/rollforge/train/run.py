@@ -64,7 +64,7 @@ def train(config: TrainConfig) -> Trained:
 
 class Training:
     def __init__(self, config: TrainConfig) -> None:
-        need("torch", "transformers", "trl", "datasets", "matplotlib")
+        need("torch", "transformers", "trl", "datasets", "matplotlib", *config.track)
         self._config = config
         self.path = config.out or _new_path(config)
         self._data: Data | None = None
@@ -149,6 +149,8 @@ class Training:
     def _train(self) -> Json:
         config, policy = self._config, self._policy
         began = time.monotonic()
+        for name, value in (("WANDB_DIR", self.path), ("TENSORBOARD_LOGGING_DIR", self.path / "tensorboard")):
+            os.environ.setdefault(name, str(value))
         self._sampler = sampler(policy)
         live = self._live() if config.method == "grpo" else None
         watch = Watch(
