@@ -113,7 +113,7 @@ $(VENV)/extras: $(VENV)/dev
 $(VENV)/trainers: $(VENV)/extras
 	$(BIN)/python -m pip install --quiet --editable '.[parquet]'
 	$(BIN)/python -m pip install --quiet --no-deps verl openrlhf
-	$(BIN)/python -m pip install --quiet accelerate cachetools codetiming dill fastapi httpx hydra-core jsonlines pandas pillow \
+	$(BIN)/python -m pip install --quiet accelerate cachetools codetiming dill fastapi httpx hydra-core jmespath jsonlines pandas pillow \
 		pylatexenc ray torchdata uvicorn 'transformers>=5.5.3,<5.11' 'tensordict>=0.8,<=0.10.0,!=0.9.0'
 	@touch $@
 

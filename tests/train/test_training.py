@@ -23,7 +23,7 @@ from rollforge.records.items import user
 from rollforge.train.config import TrainConfig
 
 pytestmark = [
-    pytest.mark.trainers,
+    pytest.mark.extras,
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),

@@ -63,7 +63,7 @@ def hint(schema: Any) -> Any:
     if choices:
         return Union[tuple(map(hint, choices))]  # noqa: UP007 - made at run time
     if kind == "array":
-        return list[hint(schema["items"])] if schema.get("items") else list  # type: ignore[misc]
+        return list[hint(schema["items"])] if schema.get("items") else list[Any]  # type: ignore[misc]
     if kind == "object":
         inner = schema.get("additionalProperties")
         return dict[str, hint(inner)] if isinstance(inner, dict) and inner else dict  # type: ignore[misc]
