@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.errors import UserError, unknown
+from rollforge.records.lossless import loads
 from rollforge.train.config import Method, TrainConfig
 from rollforge.train.live import LiveRollouts, reward
 from rollforge.train.policy import Policy
@@ -28,7 +29,7 @@ class Defaults:
 
 SMALL: dict[Method, Defaults] = {
     "sft": Defaults(5e-4, 32, 3, None),
-    "dpo": Defaults(1e-4, 32, 2, None),
+    "dpo": Defaults(3e-4, 32, 3, None),
     "grpo": Defaults(3e-4, 128, 1, 100),
 }
 """For models of a few million parameters, which start from little."""
@@ -110,7 +111,7 @@ def _sft(config: TrainConfig, policy: Policy, values: dict[str, Any], files: Seq
     rows = _load(files)
     conversations = "messages" in rows.column_names
     # Only what the assistant says, where the template (or TRL's copy of it) marks that; else all of the conversation.
-    marked = conversations and (bool(MARK.search(policy.tokenizer.chat_template)) or _trl_knows(policy.tokenizer))
+    marked = conversations and _marked_template(policy.tokenizer) is not None
     own = {"assistant_only_loss": marked, "max_length": config.max_length or _context(policy), "dataset_num_proc": None}
     arguments = _arguments(SFTConfig, values | own, config)
     return SFTTrainer(
@@ -121,16 +122,51 @@ def _sft(config: TrainConfig, policy: Policy, values: dict[str, Any], files: Seq
 def _dpo(config: TrainConfig, policy: Policy, values: dict[str, Any], files: Sequence[Path], callbacks: list[Any]) -> Any:
     from trl import DPOConfig, DPOTrainer
 
-    own = {"max_length": config.max_length or _context(policy)}
+    own: dict[str, Any] = {"max_length": config.max_length or _context(policy)}
+    if policy.small:  # pushing the rejected answers down alone makes a small model forget how to copy
+        own["loss_type"] = ["sigmoid", "sft"]
     arguments = _arguments(DPOConfig, values | own, config)
     rows = _load(files)
-    return DPOTrainer(
+    trainer = DPOTrainer(
         model=policy.model,
         args=arguments,
         train_dataset=rows,
         processing_class=policy.tokenizer,
         callbacks=callbacks,
     )
+    template = _marked_template(policy.tokenizer)
+    if template is not None and "prompt" in rows.column_names:
+        trainer.data_collator = _only_said(trainer.data_collator, rows, policy.tokenizer, template)
+    return trainer
+
+
+def _only_said(collate: Callable[[Any], Any], rows: Any, tokenizer: Any, template: str) -> Callable[[Any], Any]:
+    """TRL's collator, with the loss on what the assistant says: for TRL tool results are the policy's words too, and there
+    are more of them than of its own."""
+    import torch
+
+    said: dict[int, bytes] = {}
+    for row in rows:
+        tools = loads(row["tools"]) if isinstance(row.get("tools"), str) else row.get("tools")
+        for side in ("chosen", "rejected"):
+            found = tokenizer.apply_chat_template(
+                row["prompt"] + row[side],
+                tools=tools,
+                chat_template=template,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+            )
+            said[hash(tuple(found["input_ids"]))] = bytes(found["assistant_masks"])
+
+    def collated(examples: Any) -> Any:
+        batch = collate(examples)
+        for ids, there, mask in zip(batch["input_ids"], batch["attention_mask"], batch["completion_mask"], strict=True):
+            own = said.get(hash(tuple(ids[there.bool()].tolist())))
+            if own is not None:  # a conversation that was cut keeps TRL's mask
+                mask[: len(own)] *= torch.tensor(list(own))
+        return batch
+
+    return collated
 
 
 def _grpo(config: TrainConfig, policy: Policy, values: dict[str, Any], live: LiveRollouts, callbacks: list[Any]) -> Any:
@@ -183,14 +219,16 @@ def _context(policy: Policy) -> int:
     return min(int(getattr(policy.as_trained.config, "max_position_embeddings", 4096)), 4096)
 
 
-def _trl_knows(tokenizer: Any) -> bool:
-    """Whether TRL has a copy of the template that marks what the assistant says."""
+def _marked_template(tokenizer: Any) -> str | None:
+    """The chat template that marks what the assistant says: its own, or TRL's copy of it; None if neither does."""
     from trl.chat_template_utils import get_training_chat_template
 
+    if MARK.search(tokenizer.chat_template):
+        return str(tokenizer.chat_template)
     try:
-        return get_training_chat_template(tokenizer) is not None
+        return get_training_chat_template(tokenizer)  # type: ignore[no-any-return, unused-ignore]
     except ValueError:
-        return False
+        return None
 
 
 def _renamed() -> bool:
