@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rollforge.errors import InfraFault, UserError
@@ -265,6 +265,7 @@ BLOCKS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": JSON | st.lists(BLOCKS)})))
 def test_whatever_comes_is_read_or_refused(messages: Any) -> None:
     try:
