@@ -345,7 +345,9 @@ def common(gauges: Gauges, ready: Callable[[], str | None], status: Callable[[],
 
 
 async def _received(request: Request) -> bytes:
-    # Starlette's own goes through two generators, whatever there is to read.
+    # Starlette's own goes through two generators, whatever there is to read. It keeps what it read, once it has.
+    if hasattr(request, "_body"):
+        return await request.body()
     parts, more = [], True
     while more:
         message = await request.receive()
