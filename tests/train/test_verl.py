@@ -150,10 +150,12 @@ def call(name: str, **arguments: Any) -> str:
 
 
 class Server:
-    """verl's server: says what it was given, one answer a call; what is cut has no end."""
+    """verl's server: says what it was given, one answer a call; what is cut has no end. `said_to`: by a text in the prompt."""
 
-    def __init__(self, *says: Say, stop_reason: str = "completed", aborts: int = 0) -> None:
-        self.says = list(says)
+    def __init__(
+        self, *says: Say, stop_reason: str = "completed", aborts: int = 0, said_to: dict[str, list[Say]] | None = None
+    ) -> None:
+        self.says = said_to or {"": list(says)}
         self.calls: list[dict[str, Any]] = []
         self.stop_reason = stop_reason
         self.aborts = aborts
@@ -164,7 +166,8 @@ class Server:
         if self.aborts:
             self.aborts -= 1
             return self._output(WORDS.ids("I"), sampling_params, "aborted")
-        said = self.says.pop(0)
+        prompt = WORDS.text(prompt_ids)
+        said = next(says for text, says in self.says.items() if text in prompt).pop(0)
         if isinstance(said, BaseException):
             raise said
         ids = [*WORDS.ids(said), *END][: sampling_params["max_tokens"]]
@@ -447,7 +450,7 @@ class Handle:
         return self._manager.run_single(data)
 
 
-def real_server(*says: Say) -> Server:
+def real_server(*says: Say, **how: Any) -> Server:
     from verl.workers.rollout.replica import TokenOutput
 
     class Real(Server):
@@ -455,7 +458,7 @@ def real_server(*says: Say) -> Server:
             params = {"max_tokens": 256, **given.pop("sampling_params")}  # as verl's server does
             return TokenOutput(**vars(await super().generate(request_id, sampling_params=params, **given)))
 
-    return Real(*says)
+    return Real(*says, **how)
 
 
 def worker(server: Server, *overrides: str, kind: Any = None) -> Any:
@@ -563,7 +566,8 @@ def test_verls_tool_loop_and_reward_manager_use_the_environment(bank: Exported, 
     text = (bank.folder / "tool_config.yaml").read_text(encoding="utf-8")
     text = text.replace("gym_tools.EnvironmentTool", "rollforge.train.adapters.verl_tools.EnvironmentTool")
     (tmp_path / "tools.yaml").write_text(text.replace("type: native", f"type: native\n      env: {bank.env}"), "utf-8")
-    server = real_server(call("pay", amount=6), call("pay", amount=1) + call("pay", amount=2), "done", "done")
+    two_calls: list[Say] = [call("pay", amount=1) + call("pay", amount=2), "done"]
+    server = real_server(said_to={"to 4": [call("pay", amount=6), "done"], "to 3": two_calls})
     turns, reward = "actor_rollout_ref.rollout.multi_turn", "reward.custom_reward_function"
     overrides = [f"{turns}.enable=True", f"{turns}.format=hermes", f"{turns}.max_parallel_calls=8"]
     overrides += [f"{turns}.tool_config_path={tmp_path / 'tools.yaml'}", f"{reward}.name=compute_score"]
