@@ -158,6 +158,13 @@ def test_what_is_wrong_is_told_before_anything_is_played(
     assert not (tmp_path / "runs").exists()
 
 
+async def test_evaluations_of_one_second_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = [(await evaluate(config(tmp_path, out=None, limit=1, repeats=1))).path for _ in range(2)]
+    assert len(set(paths)) == 2
+    assert all(str(path).startswith("runs/eval-") for path in paths)
+
+
 def test_the_command(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(PASSING)
     both = cli(

@@ -23,12 +23,13 @@ from rollforge.audit.left import Left, left, own_temporary
 from rollforge.audit.play import Ground, Played, say
 from rollforge.audit.schema import tool_problems
 from rollforge.envs.base import Env, Limits, Tool
-from rollforge.errors import RolloutError, UserError, VerifierFault, stage
+from rollforge.envs.tasks import env_tasks
+from rollforge.errors import RolloutError, VerifierFault, stage
 from rollforge.models.base import Solution
 from rollforge.models.schema_values import random_value
 from rollforge.records.items import Response, assistant, prompt_text
 from rollforge.records.rollout import Outcome
-from rollforge.records.rows import BadLine, read_tasks
+from rollforge.records.rows import BadLine
 from rollforge.records.task import Task
 from rollforge.stats.visible import one_line
 
@@ -110,16 +111,9 @@ _PLAYED = ("tools", "replies", "reference", "determinism", "fields", "isolation"
 
 
 def _read(env: Any, name: str, source: str | Path | None, options: Mapping[str, Any]) -> tuple[list[Task], Check]:
-    def lines() -> Iterator[Task | BadLine]:
-        if hasattr(env, "tasks"):
-            return islice(env.tasks(source, **options), READ)
-        if source is None:
-            raise UserError(f"{name} has no tasks of its own: give some with --tasks FILE.jsonl")
-        return islice(read_tasks(source), READ)
-
     try:
         with stage("open", VerifierFault):
-            first, second = list(lines()), list(islice(lines(), READ))
+            first, second = (list(islice(env_tasks(env, source, options, name=name), READ)) for _ in range(2))
     except RolloutError as error:
         return [], Check("tasks", "fail", f"they cannot be read: {error}", "mend the function or file they come from")
     tasks = [line for line in first if isinstance(line, Task)]

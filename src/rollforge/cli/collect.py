@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from rollforge.cli.options import ALLOW_UNSANDBOXED, given, header_of
+from rollforge.cli.options import ALLOW_UNSANDBOXED, header_of, seldom_collect_garbage, settings
 from rollforge.errors import RollforgeError, UserError, unknown
 
 
@@ -57,7 +57,7 @@ def collect(
     """Collect verified rollouts of a model in an environment. Killed or interrupted, the same command goes on."""
     from rollforge.collect.config import CollectConfig
     from rollforge.collect.run import Collection
-    from rollforge.config import merge, parse_set, read_yaml, validate
+    from rollforge.config import validate
 
     options = {
         "env": {"use": env},
@@ -88,10 +88,7 @@ def collect(
             "price_out": price_out,
         },
     }
-    values = _used(read_yaml(config) if config else {})
-    values = merge(values, given(options))
-    for text in set_:
-        values = merge(values, _used(parse_set(text)))
+    values = settings(config, options, set_, uses=("env", "model", "agent"))
     where = str(config or "the options")
     for key in values:
         if key not in CollectConfig.model_fields:  # before what is missing, which may be what this one was to be
@@ -105,15 +102,11 @@ def collect(
 
 
 def _run(collection: Any, as_json: bool) -> int:
-    import gc
-
     import uvloop
 
     from rollforge.cli.progress import progress, say
 
-    # Rollouts are trees of dictionaries without cycles: the default thresholds make the collector walk them all the time.
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
+    seldom_collect_garbage()
     try:
         with progress(collection):
             summary = uvloop.run(collection.run())
@@ -172,8 +165,3 @@ def _again(path: Path, tally: Any) -> str:
     failed = tally.done > tally.judged
     goes_on = f"the same command with --out {path} goes on"
     return goes_on + (" (with --retry-failed it attempts again what failed for good)" if failed else "")
-
-
-def _used(values: dict[str, Any]) -> dict[str, Any]:
-    """`env: arithmetic` as `env: {use: arithmetic}`, so that options for it can be merged in."""
-    return {k: {"use": v} if k in ("env", "model", "agent") and isinstance(v, str) else v for k, v in values.items()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rollforge.cli.options import ALLOW_UNSANDBOXED
+from rollforge.cli.options import ALLOW_UNSANDBOXED, given, seldom_collect_garbage
 from rollforge.cli.tables import table
 from rollforge.errors import RollforgeError, UserError, unknown
 
@@ -74,7 +74,7 @@ def evaluate(
         "retry_failed": retry_failed or None,
     }
     model: dict[str, Any] = {"base_url": base_url or None, "api_key_env": api_key_env}
-    done = _run(_settings(config, _given(options), _given(model), set_))
+    done = _run(_settings(config, given(options), given(model), set_))
     if json:
         # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
         from json import dumps
@@ -92,14 +92,11 @@ def evaluate(
 def _settings(file: Path | None, options: dict[str, Any], model: dict[str, Any], more: list[str]) -> EvalConfig:
     """`model` and what `--set env.x=...` says go to every model, to every environment."""
     from rollforge.config import merge, parse_set, read_yaml, validate
-    from rollforge.evaluate.config import EvalConfig
+    from rollforge.evaluate.config import EvalConfig, all_used
 
     values = merge(read_yaml(file) if file else {}, options)
     for name in ("models", "env"):
-        given = values.get(name, [])
-        values[name] = [
-            {"use": one} if isinstance(one, str) else one for one in (given if isinstance(given, list) else [given])
-        ]
+        values[name] = all_used(values.get(name, []))
     every: dict[str, Any] = {"model": model, "env": {}}
     for text in more:
         for key, value in parse_set(text).items():
@@ -121,15 +118,12 @@ def _settings(file: Path | None, options: dict[str, Any], model: dict[str, Any],
 
 
 def _run(config: EvalConfig) -> Evaluated:
-    import gc
-
     import uvloop
 
     from rollforge.cli.progress import progress, say
     from rollforge.evaluate.run import evaluate
 
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)  # rollouts are trees without cycles
+    seldom_collect_garbage()
     begun = []
 
     def around(collection: Any) -> Any:
@@ -270,9 +264,3 @@ def _interval(mean: Any) -> str:
     from rollforge.stats.text import interval
 
     return interval(mean)
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    """Only what was said, at any depth."""
-    nested = {key: _given(value) if isinstance(value, dict) else value for key, value in options.items()}
-    return {key: value for key, value in nested.items() if value is not None and value != {}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -37,3 +39,25 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     """Only what was said, at any depth."""
     nested = {key: given(value) if isinstance(value, dict) else value for key, value in options.items()}
     return {key: value for key, value in nested.items() if value is not None and value != {}}
+
+
+def settings(file: Path | None, options: dict[str, Any], more: list[str], uses: Collection[str]) -> dict[str, Any]:
+    """What the YAML says, over it the options that were given, over these every `--set`.
+
+    In `uses`, `env: arithmetic` becomes `env: {use: arithmetic}`, so that options for it can be merged in.
+    """
+    from rollforge.collect.config import used
+    from rollforge.config import merge, parse_set, read_yaml
+
+    values: dict[str, Any] = {}
+    for part in (read_yaml(file) if file else {}, given(options), *map(parse_set, more)):
+        values = merge(values, {key: used(value) if key in uses else value for key, value in part.items()})
+    return values
+
+
+def seldom_collect_garbage() -> None:
+    """Rows and rollouts are trees without cycles: the default thresholds make the collector walk them all the time."""
+    import gc
+
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rollforge.cli.options import ALLOW_UNSANDBOXED
+from rollforge.cli.options import ALLOW_UNSANDBOXED, seldom_collect_garbage
 from rollforge.cli.tables import table
 
 if TYPE_CHECKING:
@@ -89,14 +89,11 @@ def reverify(
 
 
 def _run(work: Any) -> Reverified:
-    import gc
-
     import uvloop
 
     from rollforge.cli.progress import progress
 
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)  # rows are trees without cycles
+    seldom_collect_garbage()
     with progress(work):
         done: Reverified = uvloop.run(work.run())
     return done

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from rollforge.cli.options import ALLOW_UNSANDBOXED, given
+from rollforge.cli.options import ALLOW_UNSANDBOXED, settings
 
 
 def train(
@@ -47,7 +47,7 @@ def train(
     json: bool = typer.Option(False, "--json", help="Print the report as JSON; progress goes to stderr."),
 ) -> None:
     """Train a model, measured on held-out tasks before, during and after. Killed, the same command goes on."""
-    from rollforge.config import merge, parse_set, read_yaml, validate
+    from rollforge.config import validate
     from rollforge.train.config import TrainConfig
 
     options: dict[str, Any] = {
@@ -75,15 +75,12 @@ def train(
         "seed": seed,
         "track": track or None,
     }
-    values = _used(read_yaml(config) if config else {})
-    values = merge(values, given(options))
-    for text in set_:
-        values = merge(values, _used(parse_set(text)))
-    settings = validate(TrainConfig, values, str(config or "the options"))
+    values = settings(config, options, set_, uses=("env",))
+    asked = validate(TrainConfig, values, str(config or "the options"))
     from rollforge.train.run import train as work
 
     _quiet()
-    done = work(settings)
+    done = work(asked)
     if json:
         from json import dumps
 
@@ -93,10 +90,6 @@ def train(
 
     print(shown(done.report))
     print(f"\nmodel: {done.model}   report: {done.path}/report.md   curve: {done.path}/curve.png")
-
-
-def _used(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: {"use": value} if name == "env" and isinstance(value, str) else value for name, value in values.items()}
 
 
 def _quiet() -> None:

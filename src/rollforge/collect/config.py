@@ -13,12 +13,13 @@ from rollforge.collect.plan import MAX_REPEATS
 from rollforge.config import Section
 
 
-def _use(value: Any) -> Any:
+def used(value: Any) -> Any:
     """`arithmetic` is short for `{use: arithmetic}`."""
     return {"use": value} if isinstance(value, str) else value
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
+    """`x` is short for `[x]`."""
     return [value] if isinstance(value, str) else value
 
 
@@ -73,7 +74,7 @@ class EnvConfig(Section):
 class ModelConfig(Section):
     use: str
     """`backend[:name]`."""
-    base_url: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
+    base_url: Annotated[list[str], BeforeValidator(listed)] = Field(default_factory=list)
     api_key_env: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     extra_body: dict[str, Any] = Field(default_factory=dict)
@@ -132,8 +133,8 @@ class Budget(Section):
 
 
 class CollectConfig(Section):
-    env: Annotated[EnvConfig | None, BeforeValidator(_use)] = None
-    model: Annotated[ModelConfig | None, BeforeValidator(_use)] = None
+    env: Annotated[EnvConfig | None, BeforeValidator(used)] = None
+    model: Annotated[ModelConfig | None, BeforeValidator(used)] = None
     """Both needed but with an agent service, which has its own: there `env` is where the tasks come from, if anywhere."""
     tasks: Path | None = None
     repeats: int = Field(1, ge=1, le=MAX_REPEATS)
@@ -154,7 +155,7 @@ class CollectConfig(Section):
     """Attempt again what failed for good before the run was resumed."""
     min_coverage: float = Field(1.0, ge=0, le=1)
     """Share of the plan that must have a reward for the run to count as a success."""
-    agent: Annotated[AgentConfig, BeforeValidator(_use)] = AgentConfig()
+    agent: Annotated[AgentConfig, BeforeValidator(used)] = AgentConfig()
     deadlines: Deadlines = Deadlines()
     budget: Budget = Budget()
 

@@ -24,6 +24,7 @@ from pydantic import Field
 
 from rollforge import __version__
 from rollforge.collect.about import without_secrets
+from rollforge.collect.closing import close
 from rollforge.collect.config import Budget
 from rollforge.collect.plan import MAX_REPEATS, Done, Planned
 from rollforge.collect.replay import Replay, Stored, no_model
@@ -36,7 +37,7 @@ from rollforge.collect.watchdog import Watchdog
 from rollforge.config import Section, validate
 from rollforge.envs.base import Limits
 from rollforge.envs.load import as_env, load_env
-from rollforge.errors import InfraFault, RolloutError, UserError, stage
+from rollforge.errors import UserError
 from rollforge.records.items import Json, input_items, item_type, prompt_text, text_of
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import BadLine, read_rollouts, read_tasks
@@ -44,7 +45,6 @@ from rollforge.records.task import Task
 from rollforge.stats.compare import REVERIFIED, Comparing, Comparison
 from rollforge.stats.source import find_run
 
-CLOSE_SECONDS = 10.0
 SHOWN_BAD_LINES = 20
 GYM_FAILURE = ("_ng_failure_class", "_ng_failure_judge_error")
 """NeMo Gym's marks on a row that was not judged: they would say so of the new verdict too."""
@@ -174,7 +174,8 @@ class Reverification:
                 with suppress(UserError):  # it can be had from the rollouts again
                     run_dir.write_metrics({**tally.row(), "verified": self._verified, "failed": self._failed})
         finally:
-            await self._close()
+            if self._owned:
+                await close(self._env, self.warn, self._shown)
         if not tally.done:
             raise UserError(f"{source.name} has no usable rollout: {self._bad[0] if self._bad else 'it is empty'}")
         return Reverified(self.path, self._verified, self._failed, self._kept, self.stop.reason, self._bad, tally.bad_lines)
@@ -318,17 +319,6 @@ class Reverification:
                         sync.cancel()
                     await asyncio.gather(*syncs, return_exceptions=True)
 
-    async def _close(self) -> None:
-        close = getattr(self._env, "aclose", None)
-        if close is None or not self._owned:
-            return
-        try:
-            with stage("close", InfraFault):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await close()
-        except RolloutError as error:
-            self.warn(f"closing {self._shown}: {error}")
-
 
 class Places:
     """Lines of files, a bit each."""
@@ -390,8 +380,7 @@ def _stored(rollout: Rollout, place: tuple[str, int], tasks: Mapping[bytes, Json
     if tasks is not None:
         fields = tasks[_prompt(rollout.params)]
         return Stored(rollout.params, fields, rollout.task, rollout.task_index, rollout=rollout, place=place)
-    own = rollout.extra.get("task_fields")
-    fields = {**rollout.fields, **(own if isinstance(own, dict) else {})}
+    fields = rollout.task_fields
     if not rollout.outcome.judged:
         fields = {key: value for key, value in fields.items() if key not in (*GYM_FAILURE, "reward")}
     return Stored(rollout.params, fields, rollout.task, rollout.task_index, rollout=rollout, place=place)

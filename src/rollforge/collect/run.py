@@ -6,7 +6,6 @@ Nothing reads the configuration after this module.
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
 import sys
 import time
@@ -21,10 +20,11 @@ from rollforge.agents.base import Agent
 from rollforge.agents.load import load_agent
 from rollforge.agents.remote import RemoteRun
 from rollforge.collect.about import about, identity, without_secrets
+from rollforge.collect.closing import close
 from rollforge.collect.config import CollectConfig, ModelConfig
 from rollforge.collect.plan import count, plan
 from rollforge.collect.rollout import Runner
-from rollforge.collect.run_dir import RunDir
+from rollforge.collect.run_dir import RunDir, new_path
 from rollforge.collect.scheduler import RunOne, Stop, schedule
 from rollforge.collect.signals import on_signals
 from rollforge.collect.tally import Tally
@@ -32,14 +32,14 @@ from rollforge.collect.watchdog import Watchdog
 from rollforge.config import validate
 from rollforge.envs.base import Env, Limits
 from rollforge.envs.load import as_env, load_env
-from rollforge.errors import InfraFault, RolloutError, UserError, VerifierFault, stage, unknown
+from rollforge.envs.tasks import env_tasks
+from rollforge.errors import RolloutError, UserError, VerifierFault, stage, unknown
 from rollforge.models.base import Model, ModelOptions
 from rollforge.models.load import load_model
 from rollforge.models.service import token_env
-from rollforge.records.rows import BadLine, read_tasks
+from rollforge.records.rows import BadLine
 from rollforge.records.task import Task
 
-CLOSE_SECONDS = 10.0
 SHOWN_BAD_LINES = 20
 
 
@@ -110,7 +110,7 @@ class Collection:
         self._bad: list[BadLine] = []
         self.tally = Tally()
         self.stop = Stop()
-        self.path = config.out or _new_path(f"{_slug(self.env_name)}-{_slug(model_name)}-{_now()}")
+        self.path = config.out or new_path(self.env_name, model_name)
         self.warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
         """Where warnings go while the run is under way."""
 
@@ -135,7 +135,8 @@ class Collection:
                 finally:
                     self._keep(run_dir.write_metrics, tally.row())
         finally:
-            await self._close()
+            for thing in self._to_close:
+                await close(thing, self.warn)
         complete = tally.planned is not None and tally.done >= tally.planned
         return Summary(
             path=self.path,
@@ -195,12 +196,8 @@ class Collection:
         source, options = self._config.tasks, (self._config.env and self._config.env.model_extra) or {}
         if source is not None and source.exists() and not source.is_file() and not source.is_dir():
             raise UserError(f"{source} is not a file that can be read twice, as a plan is; save the tasks in one first")
-        if self._env is not None and hasattr(self._env, "tasks"):
-            with self._reading_tasks():
-                return self._read(self._env.tasks(source, **options))
-        if source is None:
-            raise UserError(f"{self.env_name} has no tasks of its own: give some with --tasks FILE.jsonl")
-        return read_tasks(source)
+        with self._reading_tasks():
+            return self._read(env_tasks(self._env, source, options, name=self.env_name))
 
     def _read(self, tasks: Iterator[Task | BadLine]) -> Iterator[Task | BadLine]:
         # What a consumer raises is not thrown into this generator: only the reading is inside.
@@ -288,18 +285,6 @@ class Collection:
                         sync.cancel()
                     await asyncio.gather(*syncs, return_exceptions=True)
 
-    async def _close(self) -> None:
-        for thing in self._to_close:
-            close = getattr(thing, "aclose", None)
-            if close is None:
-                continue
-            try:
-                with stage("close", InfraFault):
-                    async with asyncio.timeout(CLOSE_SECONDS):
-                        await close()
-            except RolloutError as error:
-                self.warn(f"closing {type(thing).__name__}: {error}")
-
 
 def _named(given: Any) -> str | None:
     if given is None or isinstance(given, str):
@@ -353,20 +338,3 @@ def _model(config: CollectConfig, model: ModelConfig, env: Env) -> Model:
         solve=getattr(env, "solve", None),
     )
     return load_model(model.use, options)
-
-
-def _new_path(name: str) -> Path:
-    """Not that of an earlier run, even one of the same second: that one would be resumed."""
-    path, number = Path("runs") / name, 1
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{name}-{number}"
-    return path
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[-60:]
-
-
-def _now() -> str:
-    return time.strftime("%Y%m%d-%H%M%S")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -210,6 +212,21 @@ def _key(row: Json) -> Key:
     if type(task) is not int or type(repeat) is not int or not 0 <= repeat < MAX_REPEATS:
         raise ValueError(f"its indices are {task!r} and {repeat!r}")
     return task, repeat
+
+
+def new_path(*names: str) -> Path:
+    """`runs/NAME-NAME-TIME`: not that of an earlier run, even one of the same second: that one would be resumed."""
+    name, number = "-".join([*map(slug, names), time.strftime("%Y%m%d-%H%M%S")]), 1
+    path = Path("runs") / name
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
+
+
+def slug(text: str) -> str:
+    """As the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[-60:]
 
 
 def write_json(path: Path, value: Any) -> None:

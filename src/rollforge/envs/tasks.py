@@ -18,6 +18,25 @@ from rollforge.records.task import Task, task_from_row, task_id
 Tasks = Iterable[Mapping[str, Any]] | str | Path | Callable[..., Iterable[Mapping[str, Any]]]
 
 
+def env_tasks(
+    env: Any,
+    source: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
+    remedy: str = "give some with --tasks FILE.jsonl",
+) -> Iterator[Task | BadLine]:
+    """The tasks of `env`, made with `options`; those of the file `source` if it is given, read by `env` if it reads tasks.
+
+    Raises `UserError` if there are neither.
+    """
+    if hasattr(env, "tasks"):
+        return env.tasks(source, **(options or {}))  # type: ignore[no-any-return]
+    if source is None:
+        raise UserError(f"{name or getattr(env, 'name', 'the environment')} has no tasks of its own: {remedy}")
+    return read_tasks(source)
+
+
 @dataclass(frozen=True)
 class TaskSource:
     """Raises `UserError` for what cannot be a source of tasks, or a template."""

@@ -140,7 +140,7 @@ class _Reading:
             return
         self._labels.setdefault((env, task), (rollout.task, rollout.task_index))
         mode = failure_mode(rollout, self._success)
-        fields = _task_fields(rollout)
+        fields = rollout.task_fields
         params = [input_items(rollout.params), rollout.params.get("instructions")]
         values = {
             "env": env,
@@ -198,9 +198,3 @@ class _Reading:
 def _capped(name: str, known: Mapping[str, int], most: int) -> str:
     """Names come from data: they must not fill the memory."""
     return name if name in known or len(known) < most else OTHERS
-
-
-def _task_fields(rollout: Rollout) -> Json:
-    """Those of the task, also where the verdict has one of the same name."""
-    before = rollout.extra.get("task_fields")
-    return {**rollout.fields, **before} if isinstance(before, dict) else rollout.fields

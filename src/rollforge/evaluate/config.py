@@ -8,18 +8,15 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from rollforge.collect.about import without_secrets
-from rollforge.collect.config import AgentConfig, CollectConfig, Deadlines, EnvConfig, ModelConfig
+from rollforge.collect.config import AgentConfig, CollectConfig, Deadlines, EnvConfig, ModelConfig, used
 from rollforge.collect.plan import MAX_REPEATS
 from rollforge.config import Section, validate
 from rollforge.records.items import Json
 
 
-def _used(value: Any) -> Any:
-    return {"use": value} if isinstance(value, str) else value
-
-
-def _all_used(value: Any) -> Any:
-    return [_used(one) for one in (value if isinstance(value, list) else [value])]
+def all_used(value: Any) -> list[Any]:
+    """`arithmetic` is short for `[{use: arithmetic}]`."""
+    return [used(one) for one in (value if isinstance(value, list) else [value])]
 
 
 def _once(given: list[Any]) -> list[Any]:
@@ -30,9 +27,9 @@ def _once(given: list[Any]) -> list[Any]:
 
 
 class EvalConfig(Section):
-    models: Annotated[list[ModelConfig], BeforeValidator(_all_used), AfterValidator(_once)] = Field(min_length=1)
+    models: Annotated[list[ModelConfig], BeforeValidator(all_used), AfterValidator(_once)] = Field(min_length=1)
     """The first is what the others are compared with, unless there is a baseline."""
-    env: Annotated[list[EnvConfig], BeforeValidator(_all_used), AfterValidator(_once)] = Field(min_length=1)
+    env: Annotated[list[EnvConfig], BeforeValidator(all_used), AfterValidator(_once)] = Field(min_length=1)
     """Every model plays every one."""
     tasks: Path | None = None
     repeats: int = Field(4, ge=1, le=MAX_REPEATS)
@@ -51,7 +48,7 @@ class EvalConfig(Section):
     """Share of the rollouts of each model that must have a reward."""
     examples: int = Field(2, ge=0)
     """Of each failure mode of each model."""
-    agent: Annotated[AgentConfig, BeforeValidator(_used)] = AgentConfig()
+    agent: Annotated[AgentConfig, BeforeValidator(used)] = AgentConfig()
     deadlines: Deadlines = Deadlines()
     concurrency: int = Field(64, ge=1, le=100_000)
     max_attempts: int = Field(3, ge=1, le=1000)

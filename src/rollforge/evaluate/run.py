@@ -6,8 +6,6 @@ OUT/eval.json   the configuration, and the result (`Evaluated.row()`)
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -16,7 +14,7 @@ from typing import Any
 
 from rollforge.collect.about import without_secrets
 from rollforge.collect.run import Collection
-from rollforge.collect.run_dir import write_json
+from rollforge.collect.run_dir import new_path, slug, write_json
 from rollforge.envs.load import load_env
 from rollforge.errors import UserError
 from rollforge.evaluate.attempts import RESULT, Attempts, find_runs, read_attempts
@@ -103,11 +101,11 @@ async def evaluate(config: EvalConfig, around: Around = nullcontext) -> Evaluate
     baseline = read_attempts(find_runs(config.baseline), config.success, config.by) if config.baseline else None
     if baseline is not None and not baseline.judged.any():
         raise UserError(f"{config.baseline} has no rollout with a reward to compare with")
-    out = config.out or Path("runs") / f"eval-{time.strftime('%Y%m%d-%H%M%S')}"
+    out = config.out or new_path("eval")
     _refuse_run(out)
     names = _numbered([without_secrets(model.use) if "://" in model.use else model.use for model in config.models])
-    folders = _numbered([_slug(name) for name in names], "-{}")
-    envs = _numbered([_slug(env.use) for env in config.env], "-{}")
+    folders = _numbered([slug(name) for name in names], "-{}")
+    envs = _numbered([slug(env.use) for env in config.env], "-{}")
     plans = [
         [config.collection(model, env, out / folder / place) for env, place in zip(config.env, envs, strict=True)]
         for model, folder in zip(config.models, folders, strict=True)
@@ -213,10 +211,6 @@ def _check_names(config: EvalConfig) -> None:
 def _refuse_run(out: Path) -> None:
     if (out / "run.json").exists():
         raise UserError(f"{out} is a run directory; an evaluation holds several: choose another --out")
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[-60:]
 
 
 def _numbered(names: list[str], suffix: str = " ({})") -> list[str]:

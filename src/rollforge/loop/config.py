@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from rollforge.collect.config import ModelConfig
+from rollforge.collect.config import ModelConfig, listed, used
 from rollforge.config import Section, merge, read_yaml, validate
 from rollforge.records.items import Json
-
-
-def _use(value: Any) -> Any:
-    return {"use": value} if isinstance(value, str) else value
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 class Target(Section):
@@ -30,7 +22,7 @@ class Target(Section):
     """It gets so many times the repeats."""
     drop: float | None = Field(None, gt=0, le=1)
     """Tasks that are solved at this rate or above are left out."""
-    by: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
+    by: Annotated[list[str], BeforeValidator(listed)] = Field(default_factory=list)
     """Fields of the tasks (level, kind, ...): a task fails if its category fails in the evaluation. Without: each task for
     itself, by its latest rollouts."""
     success: float = 1.0
@@ -38,9 +30,9 @@ class Target(Section):
 
 
 class LoopConfig(Section):
-    model: Annotated[ModelConfig, BeforeValidator(_use)] = ModelConfig(use="tiny")
+    model: Annotated[ModelConfig, BeforeValidator(used)] = ModelConfig(use="tiny")
     """The policy of the start."""
-    trained: Annotated[ModelConfig | None, BeforeValidator(_use)] = None
+    trained: Annotated[ModelConfig | None, BeforeValidator(used)] = None
     """How a trained one is played, `{model}` standing for its directory; if not said, `tiny:{model}` if the start is tiny,
     else `transformers:{model}`."""
     iterations: int = Field(2, ge=1)

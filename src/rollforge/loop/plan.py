@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollforge.collect.config import CollectConfig, EnvConfig, ModelConfig
+from rollforge.collect.config import CollectConfig, EnvConfig, ModelConfig, used
 from rollforge.config import merge, validate
 from rollforge.curate.recipe import make_recipe
 from rollforge.envs.load import load_env
@@ -133,7 +133,7 @@ def held_out(config: LoopConfig) -> int | None:
 def acts_in(config: LoopConfig) -> EnvConfig | None:
     given: Any = (config.train if config.collect is None else config.collect or {}) or {}
     env = given.get("env")
-    return None if env is None else validate(EnvConfig, {"use": env} if isinstance(env, str) else env, "the recipe, env")
+    return None if env is None else validate(EnvConfig, used(env), "the recipe, env")
 
 
 def training(config: LoopConfig, parent: Policy, n: int, data: list[Path], tasks: Path, out: Path) -> TrainConfig:

@@ -66,9 +66,9 @@ class RealSteps:
         self._around = around
 
     def ready(self, config: TrainConfig, /) -> None:
-        from rollforge.train.policy import checkpoint, need
+        from rollforge.train.policy import checkpoint, need_for
 
-        need("torch", "transformers", "trl", "datasets", *(["peft"] if config.lora else []))
+        need_for(config)
         checkpoint(config.model)
 
     def collect(self, config: CollectConfig, /) -> Summary:

@@ -6,15 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from rollforge.collect.config import CollectConfig, EnvConfig
 from rollforge.envs.load import load_env
+from rollforge.envs.tasks import env_tasks
 from rollforge.errors import UserError
 from rollforge.loop.config import Target
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
-from rollforge.records.rollout import Rollout
 from rollforge.records.rows import BadLine, read_tasks
 from rollforge.records.task import Task
 from rollforge.stats.source import find_run
@@ -84,7 +83,7 @@ def solve_rates(runs: Iterable[Path], target: Target) -> dict[str, Rate]:
         for rollout in find_run(run).rollouts():
             if isinstance(rollout, BadLine) or rollout.reward is None:
                 continue
-            rate = of_run.setdefault(_key(target, rollout.task, _fields(rollout)), Rate())
+            rate = of_run.setdefault(_key(target, rollout.task, rollout.task_fields), Rate())
             rate.attempts += 1
             rate.solved += rollout.reward >= target.success
         rates |= of_run
@@ -124,19 +123,8 @@ def _key(target: Target, task: str, fields: Json) -> str:
     return dumps([fields.get(name) for name in target.by]).decode() if target.by else task
 
 
-def _fields(rollout: Rollout) -> Json:
-    """Those of the task, where the verdict has others of the same name."""
-    given: Any = rollout.extra.get("task_fields")
-    return {**rollout.fields, **given} if isinstance(given, dict) else rollout.fields
-
-
 def _read(config: CollectConfig) -> Iterator[Task]:
-    env: Any = load_env(config.env.use) if config.env else None
-    options = (config.env and config.env.model_extra) or {}
-    if hasattr(env, "tasks"):
-        found = env.tasks(config.tasks, **options)
-    elif config.tasks is not None:
-        found = read_tasks(config.tasks)
-    else:
-        raise UserError("the environment has no tasks of its own: give some with collect.tasks")
+    env = load_env(config.env.use) if config.env else None
+    options = config.env.model_extra if config.env else None
+    found = env_tasks(env, config.tasks, options, remedy="give some with collect.tasks")
     return (task for task in found if isinstance(task, Task))

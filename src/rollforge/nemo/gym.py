@@ -22,11 +22,12 @@ from fastapi import FastAPI
 
 from rollforge.agents.remote import RemoteRun
 from rollforge.agents.tool_loop import ToolLoop
+from rollforge.collect.closing import close
 from rollforge.collect.rollout import Runner
 from rollforge.envs.base import Env
 from rollforge.envs.load import load_env
 from rollforge.envs.remote import RemoteEnv
-from rollforge.errors import InfraFault, RolloutError, UserError, stage
+from rollforge.errors import UserError
 from rollforge.models.base import Model, ModelOptions
 from rollforge.models.load import load_model
 from rollforge.models.service import Service as Connections
@@ -51,7 +52,6 @@ log = logging.getLogger(__name__)
 MAX_STEPS = {"simple_agent": 100, "gymnasium_agent": 10}
 """Model calls of one rollout where the block has no `max_steps`: theirs are unbounded and 10."""
 KINDS = {MODELS: "model", RESOURCES: "environment", AGENTS: "agent"}
-CLOSE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +153,7 @@ class _Made:
         for listening in self.sockets.values():
             listening.close()
         for thing in self.to_close:
-            try:
-                with stage("close", InfraFault):
-                    async with asyncio.timeout(CLOSE_SECONDS):
-                        await thing.aclose()
-            except RolloutError as error:
-                log.warning("closing %s: %s", thing, error)
+            await close(thing, log.warning)
 
     def _model(self, server: Server) -> None:
         name = server.name
@@ -177,8 +172,7 @@ class _Made:
             self.warnings += [f"{name}: {key} has no effect here" for key in ignored(server)]
         self.uses[name] = use
         self.models[name] = model, use
-        if hasattr(model, "aclose"):
-            self.to_close.append(model)
+        self.to_close.append(model)
 
     def _resources(self, server: Server) -> None:
         name = server.name
@@ -190,8 +184,7 @@ class _Made:
             env = load_env(use)
             self.apps[name] = self.foreign.applications[name] = env_app(env, name, self._settings(server))
         self.envs[name] = env
-        if hasattr(env, "aclose"):
-            self.to_close.append(env)
+        self.to_close.append(env)
 
     def _agent(self, server: Server) -> None:
         name = server.name

@@ -83,3 +83,9 @@ class Rollout:
     @property
     def output(self) -> list[Json]:
         return (self.response or {}).get("output") or []
+
+    @property
+    def task_fields(self) -> Json:
+        """`fields`, with the task's own where the verdict has others of the same name."""
+        replaced = self.extra.get("task_fields")
+        return {**self.fields, **(replaced if isinstance(replaced, dict) else {})}

@@ -9,7 +9,6 @@ In one process an agent holds its environment and its model as objects: no reque
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import hashlib
 import logging
@@ -22,12 +21,13 @@ from socket import AF_UNIX, socket
 from typing import TYPE_CHECKING, Any
 
 from rollforge.agents.load import load_agent
+from rollforge.collect.closing import close
 from rollforge.collect.config import AgentConfig, Deadlines, EnvConfig, ModelConfig
 from rollforge.collect.rollout import Runner
 from rollforge.config import validate
 from rollforge.envs.base import Env, Limits, Session
 from rollforge.envs.load import load_env
-from rollforge.errors import InfraFault, RolloutError, UserError, stage, unknown
+from rollforge.errors import UserError, unknown
 from rollforge.models.base import Model, ModelOptions, Request
 from rollforge.models.load import load_model
 from rollforge.records.items import Response
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from rollforge.serve.head import Instance
 
 log = logging.getLogger(__name__)
-
-CLOSE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,15 +280,7 @@ class _Objects:
     async def aclose(self) -> None:
         # What calls others goes before them.
         for (kind, name, *_), thing in reversed(self._made.items()):
-            close = getattr(thing, "aclose", None)
-            if close is None:
-                continue
-            try:
-                with stage("close", InfraFault):
-                    async with asyncio.timeout(CLOSE_SECONDS):
-                        await close()
-            except RolloutError as error:
-                log.warning("closing the %s %s: %s", kind, name, error)
+            await close(thing, log.warning, f"the {kind} {name}")
 
     def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
         if key not in self._made:

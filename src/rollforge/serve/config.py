@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
-from rollforge.collect.config import CollectConfig, Deadlines, EnvConfig, ModelConfig
+from rollforge.collect.config import CollectConfig, Deadlines, EnvConfig, ModelConfig, used
 from rollforge.config import Section, merge, read_yaml, validate
 from rollforge.errors import UserError, unknown
 from rollforge.records.items import Json
@@ -29,11 +29,6 @@ from rollforge.serve.settings import Settings
 Kind = Literal["environment", "model", "agent", "head"]
 
 HEAD = "head"
-
-
-def _use(value: Any) -> Any:
-    """`arithmetic` is short for `{use: arithmetic}`."""
-    return {"use": value} if isinstance(value, str) else value
 
 
 def _http(url: str | None) -> str | None:
@@ -84,8 +79,8 @@ class AgentEntry(Section):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     use: str = "tool_loop"
-    env: Annotated[EnvConfig | None, BeforeValidator(_use)] = None
-    model: Annotated[ModelConfig | None, BeforeValidator(_use)] = None
+    env: Annotated[EnvConfig | None, BeforeValidator(used)] = None
+    model: Annotated[ModelConfig | None, BeforeValidator(used)] = None
     sampling: Annotated[dict[str, Any], *CollectConfig.model_fields["sampling"].metadata] = Field(default_factory=dict)
     seed: int | None = None
     deadlines: Deadlines = Deadlines()
@@ -157,7 +152,7 @@ def single(values: Mapping[str, Any], port: int) -> Loaded:
         if key not in ONE and key not in Settings.model_fields:
             raise unknown("key", key, [*ONE, *Settings.model_fields], "(in the options)")
     settings = {key: value for key, value in values.items() if key not in ONE}
-    env, model = (_use(values.get(key) or {}) for key in ("env", "model"))
+    env, model = (used(values.get(key) or {}) for key in ("env", "model"))
     common = {key: values[key] for key in ("sampling", "seed") if values.get(key)}
     more = {"port": port, **({"deadlines": values["deadlines"]} if values.get("deadlines") else {})}
     if env.get("use") and model.get("use"):
@@ -249,7 +244,7 @@ def _validated(values: Mapping[str, Any], where: str) -> ServeConfig:
 
 
 def _mapping(entry: Any, where: str, name: str) -> Mapping[str, Any]:
-    entry = _use(entry)
+    entry = used(entry)
     if not isinstance(entry, Mapping):
         raise UserError(f"{where}: {name} holds {type(entry).__name__}, not keys and values")
     return entry

@@ -7,20 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from rollforge.collect.config import EnvConfig
+from rollforge.collect.config import EnvConfig, used
 from rollforge.config import Section
 
 Method = Literal["sft", "dpo", "grpo"]
 
 
-def _use(value: Any) -> Any:
-    return {"use": value} if isinstance(value, str) else value
-
-
 class Evaluation(Section):
     """How the policy is measured on tasks that it does not learn from: before, during and after."""
 
-    env: Annotated[EnvConfig | None, BeforeValidator(_use)] = None
+    env: Annotated[EnvConfig | None, BeforeValidator(used)] = None
     """That of the training, in its test split where it has one, if not said otherwise."""
     tasks: Path | None = None
     limit: int = Field(100, ge=1)
@@ -45,7 +41,7 @@ class TrainConfig(Section):
     """`tiny`, `tiny:DIR`, or a Hugging Face name or directory: the policy to begin with."""
     data: list[Path] = Field(default_factory=list)
     """Run directories, files of rollouts, or exported TRL data sets (`trl:sft`, `trl:dpo`, `trl:grpo`)."""
-    env: Annotated[EnvConfig | None, BeforeValidator(_use)] = None
+    env: Annotated[EnvConfig | None, BeforeValidator(used)] = None
     """GRPO: the environment that the policy acts in while it learns. Others: only evaluated in."""
     tasks: Path | None = None
     """GRPO: the tasks to learn from, if not the environment's own (in its training split where it has one)."""

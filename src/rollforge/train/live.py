@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rollforge.errors import SetupError
@@ -23,11 +24,9 @@ from rollforge.records.messages import messages
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.task import Task
 from rollforge.records.trajectory import Flaw, Trajectory, trajectory
-from rollforge.train.play import Player
+from rollforge.train.play import Player, tried
 from rollforge.train.policy import Sampler
 
-ATTEMPTS = 3
-"""At a rollout that failed for outside reasons."""
 TASK = "rollforge_task"
 """The key of a prompt's last message that names its task: TRL passes messages through as they are."""
 
@@ -133,14 +132,8 @@ class LiveRollouts:
                 self.counts.apart = max(self.counts.apart, abs(theirs - ours))
 
     async def _play(self, jobs: Sequence[tuple[Task, int]], seed: int) -> list[Rollout]:
-        return await asyncio.gather(*(self._one(task, index, seed) for task, index in jobs))
-
-    async def _one(self, task: Task, index: int, seed: int) -> Rollout:
-        for _ in range(ATTEMPTS):
-            rollout = await self._player.play(task, self._sampler.model, index=index, seed=seed, **self._sampling)
-            if rollout.failure is None or not rollout.failure.retryable:
-                break
-        return rollout
+        play = partial(self._player.play, model=self._sampler.model, seed=seed, **self._sampling)
+        return await asyncio.gather(*(tried(partial(play, task, index=index)) for task, index in jobs))
 
     def _taken(self, rollout: Rollout, filler: int) -> tuple[Trajectory, float | None]:
         counts = self.counts

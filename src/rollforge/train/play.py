@@ -6,7 +6,7 @@ environment behaves in a trainer as it does in a collection. `adapters` turn thi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,10 @@ from rollforge.records.items import Item, Json, Response, assistant
 from rollforge.records.messages import items_from_messages
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.task import Task, task_from_row
+from rollforge.records.trajectory import Flaw, Trajectory, trajectory
+
+ATTEMPTS = 3
+"""At a rollout that failed for outside reasons."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,29 @@ def player(env: str | Env, *, max_turns: int = 16, **options: Any) -> Player:
     made = load_env(env) if isinstance(env, str) else env
     name = getattr(made, "name", None) or (env if isinstance(env, str) else type(env).__name__)
     return Player(env=made, env_name=str(name), **{"agent": ToolLoop(max_turns=max_turns), **options})
+
+
+async def tried(play: Callable[[], Awaitable[Rollout]], attempts: int = ATTEMPTS) -> Rollout:
+    """Played again while it fails for outside reasons: the last rollout."""
+    for _ in range(attempts):
+        rollout = await play()
+        if rollout.failure is None or not rollout.failure.retryable:
+            break
+    return rollout
+
+
+def learnable(rollout: Rollout) -> Trajectory | str:
+    """The tokens of a rollout that has a reward, or why a trainer cannot learn from it."""
+    if rollout.reward is None:
+        return unjudged(rollout)
+    found = trajectory(rollout.output)
+    return found.text if isinstance(found, Flaw) else found
+
+
+def unjudged(rollout: Rollout) -> str:
+    """Why there is no reward."""
+    failure = rollout.failure
+    return f"{rollout.outcome} ({failure.stage}): {failure.message}" if failure else str(rollout.outcome)
 
 
 def _task(row: Mapping[str, Any] | Task) -> Task:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from rollforge.errors import UserError
 from rollforge.models.base import Model
 from rollforge.models.tiny import SHIPPED, Tiny
@@ -67,7 +69,7 @@ class Policy:
 
 def load_policy(config: TrainConfig) -> Policy:
     """Raises `UserError`: a library is missing, there is no such checkpoint, no chat template, no CUDA."""
-    need("torch", "transformers", "trl", "datasets")
+    need_for(config)
     import torch
 
     device = config.device
@@ -121,8 +123,6 @@ def sampler(policy: Policy) -> Sampler:
 class _TinySampler:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        import numpy as np
-
         # In the type of the weights that are trained: sampling in float64 would take twice as long.
         self._tiny = Tiny(read_checkpoint(Path(policy.path), np.float32), "policy", CALL_SECONDS, rows=ROWS)
         self.model: Model = self._tiny
@@ -156,7 +156,6 @@ def _merged(model: Any) -> dict[str, Any]:
 
 
 def _with_lora(model: Any, lora: Lora) -> Any:
-    need("peft")
     from peft import LoraConfig, get_peft_model
 
     return get_peft_model(
@@ -169,6 +168,12 @@ def _with_lora(model: Any, lora: Lora) -> Any:
             task_type="CAUSAL_LM",
         ),
     )
+
+
+def need_for(config: TrainConfig) -> None:
+    """Raises `UserError` if a library that this training uses is missing."""
+    lora = ["peft"] if config.lora else []
+    need("torch", "transformers", "trl", "datasets", "matplotlib", *lora, *config.track)
 
 
 def need(*modules: str) -> None:

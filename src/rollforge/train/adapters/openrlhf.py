@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from importlib import import_module
 from itertools import groupby
 from statistics import fmean
@@ -32,14 +32,13 @@ from rollforge.models.chat_format import ChatFormat
 from rollforge.models.tokens import Completion, Generate, Sampling, TokenModel
 from rollforge.records.items import Json
 from rollforge.records.rollout import Rollout
-from rollforge.records.task import Task, task_from_row
-from rollforge.records.trajectory import Flaw, Trajectory, trajectory
-from rollforge.train.play import Player, player
+from rollforge.records.task import task_from_row
+from rollforge.records.trajectory import Trajectory
+from rollforge.train.adapters.live import live
+from rollforge.train.play import ATTEMPTS, Player, learnable, player, tried, unjudged
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 3
-"""At a rollout that failed for outside reasons."""
 PATIENCE = 64
 """Samples in a row that could not be learned from, after which the run ends."""
 
@@ -63,7 +62,7 @@ def reward_function(env: str | Env, **options: Any) -> Callable[..., Json]:
     """`reward_func` for a file that `--reward.remote_url` names: the environment's verdict on answers of one turn. It raises
     what the environment could not judge; OpenRLHF then ends the run."""
     playing = player(env, **options)
-    loop = _Loop()
+    live().keep(playing)
 
     async def judge(query: str, prompt: str, label: Any) -> float:
         task = task_from_row(row_of(label))
@@ -74,12 +73,12 @@ def reward_function(env: str | Env, **options: Any) -> Callable[..., Json]:
             )
         rollout = await playing.judge(task, [message])
         if rollout.reward is None:
-            raise SetupError(f"{playing.env_name} could not judge: {_why(rollout)}")
+            raise SetupError(f"{playing.env_name} could not judge: {unjudged(rollout)}")
         return rollout.reward
 
     def reward_func(queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any], **_: Any) -> Json:
         torch: Any = import_module("torch")  # OpenRLHF has it
-        rewards = torch.tensor([loop.run(judge(*one)) for one in zip(queries, prompts, labels, strict=True)])
+        rewards = torch.tensor([live().run(judge(*one)) for one in zip(queries, prompts, labels, strict=True)])
         return {"rewards": rewards, "scores": rewards, "extra_logs": {}}
 
     return reward_func
@@ -120,12 +119,13 @@ class Executor:
         group.playing += 1
         sample: Json | None = None
         try:
-            rollout = await self._play(task, model, group.playing - 1)
-            found = trajectory(rollout.output)
-            if rollout.reward is not None and isinstance(found, Trajectory):
+            rollout = await tried(partial(self._player.play, task, model, index=group.playing - 1), self._attempts)
+            found = learnable(rollout)
+            if isinstance(found, Trajectory):
+                assert rollout.reward is not None
                 group.rewards.append(rollout.reward)
                 sample = _sample(found, rollout.reward, _cut(rollout))
-            self._count(rollout, found, learnt=sample is not None)
+            self._count(rollout, found)
         finally:
             group.playing -= 1
             if not group.playing:
@@ -140,21 +140,14 @@ class Executor:
             sample["rollout_log_probs"] = None
         return {"prompt": prompt, "label": label, "images": images, "mm_train_inputs": None, "extra_logs": logs, **sample}
 
-    async def _play(self, task: Task, model: TokenModel, index: int) -> Rollout:
-        for _ in range(self._attempts):
-            rollout = await self._player.play(task, model, index=index)
-            if rollout.failure is None or not rollout.failure.retryable:
-                break
-        return rollout
-
-    def _count(self, rollout: Rollout, found: Trajectory | Flaw, *, learnt: bool) -> None:
-        self._lost = 0 if learnt else self._lost + 1
-        if learnt:
+    def _count(self, rollout: Rollout, found: Trajectory | str) -> None:
+        if isinstance(found, Trajectory):
+            self._lost = 0
             return
-        why = found.text if rollout.reward is not None and isinstance(found, Flaw) else _why(rollout)
-        log.warning("a sample of task %s is not learned from: %s", rollout.task, why)
+        self._lost += 1
+        log.warning("a sample of task %s is not learned from: %s", rollout.task, found)
         if self._lost >= self._patience:
-            raise SetupError(f"{self._lost} samples in a row could not be learned from; the last: {why}")
+            raise SetupError(f"{self._lost} samples in a row could not be learned from; the last: {found}")
 
     def _format(self, tokenizer: Any) -> ChatFormat:
         # Each call brings a copy of the tokenizer: Ray unpickles it.
@@ -237,19 +230,3 @@ def _neutral(rollout: Rollout, prompt: str, tokenizer: Any, max_length: int) -> 
 
 def _cut(rollout: Rollout) -> bool:
     return bool((rollout.response or {}).get("incomplete_details"))
-
-
-def _why(rollout: Rollout) -> str:
-    failure = rollout.failure
-    return f"{rollout.outcome} ({failure.stage}): {failure.message}" if failure else str(rollout.outcome)
-
-
-class _Loop:
-    """An event loop in a thread of its own, for callers that block: OpenRLHF calls from many threads."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="rollforge-rewards", daemon=True).start()
-
-    def run(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -22,6 +22,7 @@ from typing import Any
 
 from rollforge.agents.tool_loop import tool_name
 from rollforge.envs.base import Env, Tool
+from rollforge.envs.tasks import env_tasks
 from rollforge.errors import RolloutError, UserError, short
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
@@ -29,10 +30,10 @@ from rollforge.records.messages import items_from_messages
 from rollforge.records.rollout import Rollout
 from rollforge.records.rows import BadLine
 from rollforge.records.task import Task
-from rollforge.train.adapters.trl_live import Attempt, close, live
+from rollforge.train.adapters.live import Outside, close, live
 from rollforge.train.adapters.trl_rows import TRLS, numbered, row_of, rows_of, task_of
 from rollforge.train.adapters.trl_tools import method
-from rollforge.train.play import Player, player
+from rollforge.train.play import Player, player, unjudged
 
 __all__ = ["LiveEnvironment", "close", "environment_factory", "reward_function", "task_rows"]
 
@@ -122,7 +123,7 @@ class LiveEnvironment:
     _tools: frozenset[str]
 
     def __init__(self) -> None:
-        self._attempt: Attempt | None = None
+        self._attempt: Outside | None = None
         self._end: weakref.finalize[Any, Any] | None = None
 
     def reset(self, **row: Any) -> str | None:
@@ -134,8 +135,8 @@ class LiveEnvironment:
         if declared and declared != self._tools:
             what = ", ".join(map(str, sorted(declared ^ self._tools, key=str)))
             raise UserError(f"{_ROW_TOOLS.format(self._player.env_name)} (they differ in: {what})")
-        attempt = self._attempt = live().run(Attempt.begin(self._player, task))
-        self._end = weakref.finalize(self, live().forget, attempt)
+        attempt = self._attempt = live().begin(self._player, task)
+        self._end = weakref.finalize(self, attempt.abandon)
         self._end.atexit = False  # the loop sees to it
         session = attempt.session
         if session is None:
@@ -153,6 +154,7 @@ class LiveEnvironment:
         try:
             return live().run(self._attempt.call(name, arguments))
         except RolloutError as error:
+            self._attempt.fail(error)
             return dumps({"error": short(error)}).decode()  # there will be no reward for it
 
     async def _judged(self, said: str | Sequence[Json]) -> Rollout:
@@ -186,7 +188,8 @@ def _players(env: EnvOrMany, options: Mapping[str, Any]) -> dict[str, Player]:
     if not many:
         raise UserError("no environment is named")
     made = {name: player(one, **options) for name, one in many.items()}
-    live().players.update({id(one.env): one for one in made.values()})
+    for one in made.values():
+        live().keep(one)
     return made
 
 
@@ -205,15 +208,14 @@ def _said(text: str) -> Json:
 
 def _tell(name: str, tasks: Sequence[Task], rollouts: Sequence[Rollout], columns: Mapping[str, Any]) -> None:
     """The trainer's log: what became of each completion, the share that was judged, the means of the verdicts' numbers."""
-    unjudged = [rollout for rollout in rollouts if rollout.reward is None]
-    if unjudged:
-        first = unjudged[0]
-        why = f"{first.outcome}: {first.failure.message}" if first.failure else str(first.outcome)
-        log.warning("%s: %d of %d completions have no verdict; the first: %s", name, len(unjudged), len(rollouts), why)
+    lost = [rollout for rollout in rollouts if rollout.reward is None]
+    if lost:
+        why = unjudged(lost[0])
+        log.warning("%s: %d of %d completions have no verdict; the first: %s", name, len(lost), len(rollouts), why)
     if "log_extra" in columns:
         columns["log_extra"](f"{name}/outcome", [str(rollout.outcome) for rollout in rollouts])
     if "log_metric" in columns and rollouts:
-        columns["log_metric"](f"{name}/coverage", 1 - len(unjudged) / len(rollouts))
+        columns["log_metric"](f"{name}/coverage", 1 - len(lost) / len(rollouts))
         parts: dict[str, list[float]] = defaultdict(list)
         for task, rollout in zip(tasks, rollouts, strict=True):
             for part, value in _numbers(task, rollout):
@@ -247,7 +249,7 @@ def _get_reward(self: LiveEnvironment) -> float | None:
     attempt = self._attempt
     if attempt is None:
         raise UserError("get_reward() was called before reset()")
-    return live().run(attempt.end(attempt.made)).reward
+    return live().run(attempt.end(list(attempt.made))).reward
 
 
 def _tools(of: Player, row: Mapping[str, Any] | None) -> Sequence[Tool]:
@@ -263,11 +265,11 @@ def _tools(of: Player, row: Mapping[str, Any] | None) -> Sequence[Tool]:
 
 
 async def _told_by_session(of: Player, task: Task) -> Sequence[Tool]:
-    attempt = await Attempt.begin(of, task)
+    attempt = Outside(of, task)
+    await attempt.opened()
     session = attempt.session
     if session is None:
-        failure = (await attempt.rollout).failure
-        raise UserError(f"{of.env_name} cannot be opened: {failure.message if failure else 'it ended at once'}")
+        raise UserError(f"{of.env_name} cannot be opened: {unjudged(await attempt.rollout)}")
     tools, steps = list(session.tools), hasattr(session, "step")
     attempt.abandon()
     await attempt.rollout
@@ -277,12 +279,9 @@ async def _told_by_session(of: Player, task: Task) -> Sequence[Tool]:
 
 
 def _tasks(of: Player, **options: Any) -> Iterator[Task]:
-    env: Any = of.env
-    if not hasattr(env, "tasks"):
-        raise UserError(
-            f"{of.env_name} has no tasks of its own: export rollouts of it with `rollforge export --to trl:grpo`"
-        )
-    return (task for task in env.tasks(**options) if not isinstance(task, BadLine))
+    remedy = "export rollouts of it with `rollforge export --to trl:grpo`"
+    found = env_tasks(of.env, None, options, name=of.env_name, remedy=remedy)
+    return (task for task in found if not isinstance(task, BadLine))
 
 
 def _in_turn(streams: Mapping[str, Iterator[Task]]) -> Iterator[tuple[str, Task]]:

@@ -22,8 +22,8 @@ TRLS = frozenset(
 def task_of(row: Mapping[str, Any]) -> Task:
     """The task of a row of a data set for GRPO. Raises `UserError` if it has no prompt, or fields that are no JSON object.
 
-    As the export writes it (`fields` is the JSON text of the task's fields, `task` its id, `tools` JSON text), or with the
-    fields as columns; null is absent.
+    As the export writes it (`fields` holds the task's fields, `task` its id; `fields` and `tools` may be JSON text), or with
+    the fields as columns; null is absent.
     """
     columns = {name: value for name, value in row.items() if value is not None}
     prompt = columns.pop("prompt", None)
@@ -36,7 +36,7 @@ def task_of(row: Mapping[str, Any]) -> Task:
     chat = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     params = params_from_chat({"messages": chat, "tools": _json(columns.pop("tools", None), "tools", list) or None})
     fields = columns.get("fields")
-    if not isinstance(fields, str):
+    if not isinstance(fields, (str, dict)):
         return task_from_row({"responses_create_params": params, **columns})
     own = _json(fields, "fields", dict)
     more = {name: value for name, value in columns.items() if name not in ("fields", "task", "env", "ground_truth")}

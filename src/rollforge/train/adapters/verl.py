@@ -22,12 +22,10 @@ from rollforge.records.items import Json, assistant, user
 from rollforge.records.lossless import loads
 from rollforge.records.rollout import Rollout
 from rollforge.records.task import task_from_row
-from rollforge.records.trajectory import Flaw, Trajectory, trajectory
+from rollforge.records.trajectory import Trajectory
 from rollforge.sandbox.deadline import within
-from rollforge.train.adapters.verl_row import EPISODE, player_of, row_of, scores, unjudged
-
-ATTEMPTS = 3
-"""At a rollout that failed for outside reasons."""
+from rollforge.train.adapters.verl_row import EPISODE, player_of, row_of, scores
+from rollforge.train.play import learnable, tried, unjudged
 
 
 class RollforgeAgentLoop:
@@ -70,22 +68,24 @@ class RollforgeAgentLoop:
         playing = player_of(self._env, str(info.get("env") or columns.get("data_source") or ""), self._turns, self._seconds)
         chat, ends = _chat(self._tokenizer, tuple(sorted(self._variables.items())))
         task = task_from_row(row_of(info))
-        for _ in range(ATTEMPTS):
+        sampler: _Sampler
+
+        async def play() -> Rollout:
+            nonlocal sampler
             sampler = _Sampler(self._server, self._tokenizer, ends, self._config, sampling_params, _priority(columns))
             model = TokenModel("policy", chat, sampler, seconds=self._seconds)
-            rollout = await playing.play(task, model, index=int(columns.get("session_id", 0)))
-            if rollout.failure is None or not rollout.failure.retryable:
-                break
-        found = trajectory(rollout.output)
-        if rollout.reward is not None and isinstance(found, Trajectory):
-            return self._output(rollout, found, rollout.reward, sampler)
-        why = found.text if rollout.reward is not None and isinstance(found, Flaw) else unjudged(rollout)
-        if "session_id" in columns:
-            raise RolloutError(f"task {rollout.task}: {why}; the sample is left out")
-        end = min(ends)
-        return self._output(rollout, Trajectory([end], [end], [0.0], [0], 0), 0.0, sampler)
+            return await playing.play(task, model, index=int(columns.get("session_id", 0)))
 
-    def _output(self, rollout: Rollout, tokens: Trajectory, reward: float, sampler: _Sampler) -> Any:
+        rollout = await tried(play)
+        found = learnable(rollout)
+        if isinstance(found, Trajectory):
+            return self._output(rollout, found, sampler)
+        if "session_id" in columns:
+            raise RolloutError(f"task {rollout.task}: {found}; the sample is left out")
+        end = min(ends)
+        return self._output(rollout, Trajectory([end], [end], [0.0], [0], 0), sampler)
+
+    def _output(self, rollout: Rollout, tokens: Trajectory, sampler: _Sampler) -> Any:
         verl = import_module("verl.experimental.agent_loop.agent_loop")
         judged = tokens.calls > 0
         experts = sampler.experts
@@ -95,7 +95,7 @@ class RollforgeAgentLoop:
             response_mask=tokens.mask,
             response_logprobs=tokens.log_probs if sampler.asked else None,
             routed_experts=None if experts is None else experts[: len(tokens.prompt_ids) + len(tokens.completion_ids)],
-            reward_score=reward,
+            reward_score=rollout.reward if judged else 0.0,
             num_turns=2 * tokens.calls,
             metrics=verl.AgentLoopMetrics(
                 generate_sequences=rollout.seconds["model"],

@@ -49,12 +49,6 @@ def player_of(env: str | Mapping[str, str] | None, name: str, turns: int = 16, s
     return _player(reference, turns, seconds)
 
 
-def unjudged(rollout: Rollout) -> str:
-    """Why there is no reward."""
-    failure = rollout.failure
-    return f"{rollout.outcome} ({failure.stage}: {failure.message})" if failure else str(rollout.outcome)
-
-
 def scores(rollout: Rollout, metrics: Iterable[str]) -> dict[str, float]:
     """`score` and the numbers asked for, of the verdict or of its reward_components; nan where there is none."""
     parts = rollout.fields.get("reward_components")

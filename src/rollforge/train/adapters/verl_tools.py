@@ -13,24 +13,19 @@ There is no verdict here: the final message is not known. What was called is lef
 
 from __future__ import annotations
 
-import asyncio
 import weakref
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
-from rollforge.agents.tool_loop import ToolLoop, tool_name
-from rollforge.collect.replay import no_model
-from rollforge.envs.base import Session
-from rollforge.errors import InfraFault, RolloutError, SetupError, UserError
-from rollforge.models.base import Model
-from rollforge.records.items import Json, Response, function_call
+from rollforge.errors import RolloutError, SetupError, UserError
+from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
-from rollforge.records.task import Task
+from rollforge.records.messages import messages
+from rollforge.train.adapters.live import Outside
 from rollforge.train.adapters.verl_row import EPISODE, made_with, player_of, row_of
-from rollforge.train.play import Player
 
 
 class EnvironmentTool:
@@ -59,11 +54,11 @@ class EnvironmentTool:
             # By the object, not by its request_id: verl gives one name to several episodes where it must be deterministic.
             info = {"tools_kwargs": agent_data.tools_kwargs}
             playing = player_of(self._env, str(made_with(info).get("env") or ""), seconds=self._seconds)
-            episode = _Episode(playing, row_of(info))
+            episode = _Episode(Outside(playing, row_of(info)))
             setattr(agent_data, EPISODE, episode)
-            weakref.finalize(agent_data, _end, asyncio.get_running_loop(), episode.over).atexit = False
+            weakref.finalize(agent_data, episode.played.abandon).atexit = False
         try:
-            text = await episode.call(self.name, parameters)
+            text = await episode.played.call(self.name, parameters)
         except (RolloutError, SetupError, UserError) as error:
             episode.failure = f"{self.name}: {error}"
             raise
@@ -78,57 +73,13 @@ class EnvironmentTool:
         """After every call: the session goes on."""
 
 
+@dataclass(slots=True)
 class _Episode:
-    """A session that is open until `over`, and what was called in it."""
-
-    def __init__(self, playing: Player, row: Json) -> None:
-        self.over = asyncio.Event()
-        self.failure: str | None = None
-        self._messages: list[Json] = []
-        self._turn = asyncio.Lock()
-        self._opened: asyncio.Future[tuple[Task, Session]] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._hold(replace(playing, agent=self._agent), row))
-
-    async def call(self, name: str, arguments: Any) -> str:
-        """The output, as the policy reads it. verl starts the calls of a turn together; they are made in their order."""
-        task, session = await asyncio.shield(self._opened)
-        async with self._turn:
-            if self._task.done():
-                raise InfraFault("the episode's session is closed: it was open for too long")
-            call = function_call(name, dumps(arguments).decode(), f"call_{len(self._messages)}")
-            declared = {tool_name(tool) for tool in task.params.get("tools") or []}
-            output = await ToolLoop().run_call(call, declared, session)
-            function = {"name": name, "arguments": call["arguments"]}
-            made = {"id": call["call_id"], "type": "function", "function": function}
-            self._messages += [
-                {"role": "assistant", "content": "", "tool_calls": [made]},
-                {"role": "tool", "tool_call_id": call["call_id"], "content": output["output"]},
-            ]
-            return str(output["output"])
+    played: Outside
+    failure: str | None = None
 
     def state(self) -> str:
-        return dumps({"messages": self._messages, "failure": self.failure}).decode()
-
-    async def _agent(self, task: Task, model: Model, session: Session, /) -> Response:
-        """The engine's agent: opening, deadlines and closing are the engine's."""
-        self._opened.set_result((task, session))
-        await self.over.wait()
-        raise InfraFault("the episode is over, and nobody asks for its verdict")
-
-    async def _hold(self, playing: Player, row: Json) -> None:
-        try:
-            failure = (await playing.play(row, no_model)).failure
-            error: Exception = InfraFault(f"no session: {failure.message if failure else 'it ended at once'}")
-        except (SetupError, UserError) as raised:
-            error = raised
-        if not self._opened.done():
-            self._opened.set_exception(error)
-
-
-def _end(loop: asyncio.AbstractEventLoop, over: asyncio.Event) -> None:
-    # Collected in any thread, at any time.
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(over.set)
+        return dumps({"messages": messages({"input": []}, self.played.made), "failure": self.failure}).decode()
 
 
 class _Schema(SimpleNamespace):
