@@ -21,7 +21,7 @@ from rollforge.records.rows import read_tasks
 from rollforge.records.trajectory import Flaw, Trajectory, trajectory
 from rollforge.train.config import TrainConfig
 from rollforge.train.curve import Point, draw, plot, smooth
-from rollforge.train.data import prepare, tasks_of
+from rollforge.train.data import learned_tasks, prepare, tasks_of
 from rollforge.train.play import player
 from rollforge.train.policy import checkpoint
 from rollforge.train.tasks import held_out_tasks, split_tasks, write_tasks
@@ -157,8 +157,24 @@ def test_tasks_without_splits_are_divided_by_their_ids_in_the_same_way_every_tim
     assert 2 <= len(test) <= 25
     fewer = split_tasks(config, file, 1000, 1000)
     assert {task.id for task in fewer.test} == test
-    left = held_out_tasks(config, file, 5, frozenset({"t0", "t1"}))
-    assert [task.id for task in left] == ["t2", "t3", "t4"]
+
+
+async def test_nothing_is_measured_that_is_learned_from(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.jsonl"
+    write_tasks(file, [rf.Task({"input": f"{n}+1=?"}, {"answer": str(n + 1)}, f"t-{n}") for n in range(80)])
+    env = tmp_path / "mine.py"
+    env.write_text(
+        "import rollforge as rf\n\n\n@rf.env(tasks='tasks.jsonl', solve=lambda answer: answer)\ndef mine(reply: str, answer: str) -> float:\n"
+        "    return float(answer in reply)\n"
+    )
+    config = EnvConfig(use=f"{env}:mine")
+    await rf.collect_rollouts(config.use, model="scripted:perfect", limit=70, out=tmp_path / "run")
+    data = prepare(TrainConfig(method="sft", data=[tmp_path / "run"]), tmp_path / "data")
+    learned = learned_tasks(data.files)
+    assert learned == {f"t-{n}" for n in range(70)}
+    for given in (None, file):
+        assert [task.id for task in held_out_tasks(config, given, 5, learned)] == [f"t-{n}" for n in range(70, 75)]
+    assert held_out_tasks(config, None, 5, frozenset(f"t-{n}" for n in range(80))) == []
 
 
 def test_a_single_task_cannot_be_held_out(tmp_path: Path) -> None:

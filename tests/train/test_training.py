@@ -32,7 +32,7 @@ pytestmark = [
 pytest.importorskip("trl")
 pytest.importorskip("matplotlib")
 
-from rollforge.train.run import train  # noqa: E402
+from rollforge.train.run import Training, train  # noqa: E402
 
 Json = dict[str, Any]
 SMALL: Json = {"limit": 6, "repeats": 2, "every": 2}
@@ -175,6 +175,16 @@ def test_what_has_no_verdict_is_masked_and_has_no_part_in_the_means(tmp_path: Pa
     assert outcomes["scored"] > 0
     assert done.report["rollouts"]["flaws"] == {}
     assert all(row["loss"] == row["loss"] for row in lines(done.path / "metrics.jsonl") if "loss" in row)
+
+
+def test_trainings_of_one_second_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = []
+    for _ in range(3):
+        paths.append(Training(config(method="sft", data=["some/run"])).path)
+        paths[-1].mkdir(parents=True)
+    assert len(set(paths)) == 3
+    assert all(str(path).startswith("runs/train-sft-tiny-") for path in paths)
 
 
 def test_lora_is_merged_into_what_is_stored(run: Path, tmp_path: Path) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from rollforge.errors import UserError
 from rollforge.export.card import funnel
 from rollforge.export.run import export_rollouts
+from rollforge.export.writer import LINEAGE
 from rollforge.records.items import Json
-from rollforge.records.task import Task, task_from_row
+from rollforge.records.task import Task
+from rollforge.train.adapters.trl_rows import task_of
 from rollforge.train.config import TrainConfig
 
 COLUMNS = {"sft": "messages", "dpo": "chosen", "grpo": "prompt"}
@@ -83,13 +84,20 @@ def tasks_of(files: list[Path]) -> list[Task]:
     """The tasks of `trl:grpo` rows, each once: their prompts, and the fields of the verifier."""
     found: dict[str, Task] = {}
     for row in read_rows(files):
-        fields, tools = _object(row.get("fields")), _object(row.get("tools"))
-        own = {} if "answer" in fields or not row.get("ground_truth") else {"answer": row["ground_truth"]}
-        named = {"task_id": row["task"]} if row.get("task") else {}
-        more = {"tools": tools} if isinstance(tools, list) else {}
-        task = task_from_row({"prompt": row.get("prompt"), **own, **fields, **more, **named}, len(found))
-        found.setdefault(task.id, task)
+        task = task_of(row)
+        own = {"answer": row["ground_truth"]} if row.get("ground_truth") else {}
+        found.setdefault(task.id, replace(task, fields={**own, **task.fields}, index=len(found)))
     return list(found.values())
+
+
+def learned_tasks(files: list[Path]) -> frozenset[str]:
+    """The ids of the tasks that the rows were made from, by the lineage beside each file; none where there is no such."""
+    found = set()
+    for file in files:
+        lineage = file.parent / LINEAGE
+        for line in lineage.read_text("utf-8").splitlines()[1:] if lineage.exists() else []:
+            found |= {rollout.rpartition("-")[0] for rollout in line.split("\t")[2::3]}
+    return frozenset(found)
 
 
 def _exported(path: Path, method: str) -> Path | None:
@@ -125,10 +133,3 @@ def _read(path: Path) -> Json:
     except (OSError, orjson.JSONDecodeError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _object(value: Any) -> Any:
-    try:
-        return orjson.loads(value) if isinstance(value, str) else value or {}
-    except orjson.JSONDecodeError as error:
-        raise UserError(f"a column holds {value!r:.80}, which is not JSON: {error}") from error

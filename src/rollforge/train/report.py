@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rollforge.evaluate.attempts import find_runs, read_attempts
 from rollforge.evaluate.paired import compare_runs
+from rollforge.evaluate.score import score
 from rollforge.records.items import Json
-from rollforge.stats.estimate import clustered_mean
 from rollforge.train.curve import Point, draw, plot
 from rollforge.train.watch import Watch, read_metrics
 
@@ -22,19 +20,10 @@ def evaluations(folder: Path) -> dict[int, Path]:
     return dict(sorted(steps.items()))
 
 
-def point_of(run: Path, step: int) -> Point:
-    """The mean reward of an evaluation, with its interval over tasks."""
-    attempts = read_attempts(find_runs(run), 1.0, ())
-    tasks = np.unique(attempts.task[attempts.judged], return_inverse=True)[1]
-    mean = clustered_mean(attempts.reward[attempts.judged], tasks)
-    assert mean.value is not None  # an evaluation without a reward has ended the training
-    return Point(step, mean.value, mean.low, mean.high)
-
-
 def write_report(path: Path, watch: Watch, about: Json) -> Json:
     """Compares the first evaluation with the last, task by task and draw by draw."""
     runs = evaluations(path / "eval")
-    curve = [point_of(run, step) for step, run in runs.items()]
+    curve = [_point(step, run) for step, run in runs.items()]
     report: Json = {**about, "curve": [{"step": p.step, "reward": p.mean, "low": p.low, "high": p.high} for p in curve]}
     if len(runs) > 1:
         first, *_, last = runs.values()
@@ -60,6 +49,12 @@ def shown(report: Json) -> str:
     """For a terminal."""
     points = [Point(row["step"], row["reward"], row["low"], row["high"]) for row in report["curve"]]
     return "\n".join([plot(points), "", *_facts(report)] if points else _facts(report))
+
+
+def _point(step: int, run: Path) -> Point:
+    mean = score(read_attempts(find_runs(run), 1.0, ()), 1.0).reward
+    assert mean.value is not None  # an evaluation without a reward has ended the training
+    return Point(step, mean.value, mean.low, mean.high)
 
 
 def _markdown(report: Json, curve: Sequence[Point]) -> str:
@@ -88,7 +83,7 @@ def _facts(report: Json) -> list[str]:
             f"({compared['rollouts']} pairs of rollouts, {compared['tasks']} tasks)"
         )
     elif not report["curve"]:
-        lines.append("not measured: the data does not say which environment it is from; name one with --env")
+        lines.append(f"not measured: {report.get('not_measured')}")
     minutes = seconds["all"] / 60
     lines.append(f"{report['steps']} steps in {minutes:.1f} minutes, {seconds['evaluation'] / 60:.1f} of them evaluation")
     if "rollouts" in report:

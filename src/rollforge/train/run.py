@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import shutil
 import sys
 import time
@@ -18,24 +17,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rollforge import __version__
+from rollforge.collect.closing import close
 from rollforge.collect.config import CollectConfig, EnvConfig
 from rollforge.collect.run import Collection
-from rollforge.collect.run_dir import differences, take_lock, write_json
+from rollforge.collect.run_dir import differences, new_path, take_lock, write_json
 from rollforge.config import validate
 from rollforge.errors import SetupError, UserError
 from rollforge.records.items import Json
+from rollforge.records.task import Task
 from rollforge.train.config import TrainConfig
-from rollforge.train.curve import Point
-from rollforge.train.data import Data, prepare, tasks_of
+from rollforge.train.data import Data, learned_tasks, prepare, tasks_of
 from rollforge.train.live import LiveRollouts
 from rollforge.train.play import player
-from rollforge.train.policy import Policy, Sampler, load_policy, need, sampler
-from rollforge.train.report import evaluations, point_of, write_report
-from rollforge.train.tasks import Split, held_out_tasks, split_tasks, write_tasks
-from rollforge.train.trainers import defaults, make_trainer
+from rollforge.train.policy import Policy, Sampler, load_policy, need_for, sampler
+from rollforge.train.report import evaluations, write_report
+from rollforge.train.tasks import held_out_tasks, split_tasks, write_tasks
+from rollforge.train.trainers import LARGE, SMALL, defaults, make_trainer
 from rollforge.train.watch import Watch, callback
 
 ABOUT, REPORT = "train.json", "report.json"
@@ -64,12 +63,14 @@ def train(config: TrainConfig) -> Trained:
 
 class Training:
     def __init__(self, config: TrainConfig) -> None:
-        need("torch", "transformers", "trl", "datasets", "matplotlib", *config.track)
+        need_for(config)
         self._config = config
-        self.path = config.out or _new_path(config)
+        self.path = config.out or new_path("train", f"{config.method}-{config.model}")
         self._data: Data | None = None
         self._env: EnvConfig | None = None
-        self._split: Split | None = None
+        self._tasks: list[Task] = []
+        """That grpo acts on."""
+        self._not_measured: str | None = None
         self._policy: Policy
         self._sampler: Sampler
         self._loop: asyncio.Runner
@@ -121,28 +122,35 @@ class Training:
             self._data = prepare(config, self.path / "data")
         named = self._data.env if self._data else None
         self._env = config.env or (EnvConfig(use=named) if named else None)
-        measured_in = config.eval.env or self._env
+        self._measured_in = config.eval.env or self._env
+        learned = learned_tasks(self._data.files) if self._data else frozenset()
+        held_out: list[Task] | None = None
         if config.method == "grpo":
             if self._env is None:
                 raise UserError("grpo acts in an environment, and the data does not say which: name it with --env")
             if self._data is not None:
-                learned = tasks_of(self._data.files)[: config.limit or TASKS]
-                seen = frozenset(task.id for task in learned)
-                assert measured_in is not None
-                self._split = Split(learned, held_out_tasks(measured_in, config.eval.tasks, config.eval.limit, seen))
+                self._tasks = tasks_of(self._data.files)[: config.limit or TASKS]
             else:
-                self._split = split_tasks(self._env, config.tasks, config.limit or self._most_tasks(), config.eval.limit)
-        if measured_in is not None and (self._split is None or config.eval.env or config.eval.tasks):
-            tasks = held_out_tasks(measured_in, config.eval.tasks, config.eval.limit, frozenset())
-            self._split = Split(self._split.train if self._split else [], tasks)
-        self._measured_in = measured_in
-        if self._split is not None:
-            write_tasks(self.path / "eval" / "tasks.jsonl", self._split.test)
+                split = split_tasks(self._env, config.tasks, config.limit or self._most_tasks(), config.eval.limit)
+                self._tasks, held_out = split.train, split.test
+            learned = frozenset(task.id for task in self._tasks)
+        if self._measured_in is None:
+            self._not_measured = "the data does not say which environment it is from; name one with --env"
+            return
+        if held_out is None or config.eval.env or config.eval.tasks:
+            held_out = held_out_tasks(self._measured_in, config.eval.tasks, config.eval.limit, learned)
+        if held_out:
+            write_tasks(self.path / "eval" / "tasks.jsonl", held_out)
+        else:
+            where = config.eval.tasks or self._measured_in.use
+            self._not_measured = f"every task of {where} is learned from; name others with --eval-tasks"
+            print(f"warning: it will not be measured: {self._not_measured}", file=sys.stderr)
 
     def _most_tasks(self) -> int:
         """As many as are used, if that is known."""
         config = self._config
-        return min(TASKS, config.steps * max(1, (config.batch or 128) // config.group)) if config.steps else TASKS
+        batch = config.batch or max(SMALL["grpo"].batch, LARGE["grpo"].batch)  # the policy is not loaded yet
+        return min(TASKS, config.steps * max(1, batch // config.group)) if config.steps else TASKS
 
     # The work
 
@@ -155,13 +163,13 @@ class Training:
         live = self._live() if config.method == "grpo" else None
         watch = Watch(
             self.path / "metrics.jsonl",
-            self._measure if self._split else None,
+            None if self._not_measured else self._measure,
             config.eval.every,
             live.counts if live else None,
         )
         last = _last_checkpoint(self.path / "checkpoints")
         self._forget_after(last)
-        if self._split:
+        if not self._not_measured:
             watch.evaluated(0)
         files = self._data.files if self._data else []
         trainer = make_trainer(config, policy, self.path, files=files, live=live, callbacks=[callback(watch)])
@@ -176,10 +184,10 @@ class Training:
             watch.end()
         policy = replace(policy, model=trainer.accelerator.unwrap_model(trainer.model))
         steps = trainer.state.global_step
-        if self._split:
+        if not self._not_measured:
             watch.evaluated(steps)
         _store(policy, self.path / "model", {"method": config.method, "began_with": config.model})
-        self._loop.run(_closed(self._sampler.model))
+        self._loop.run(close(self._sampler.model, lambda text: print(text, file=sys.stderr)))
         usual = defaults(config.method, policy, config.lora is not None)
         return write_report(
             self.path,
@@ -188,6 +196,7 @@ class Training:
                 "method": config.method,
                 "model": config.model,
                 "env": self._measured_in.use if self._measured_in else None,
+                "not_measured": self._not_measured,
                 "parameters": parameters,
                 "device": policy.device,
                 "seed": config.seed,
@@ -207,13 +216,12 @@ class Training:
 
     def _live(self) -> LiveRollouts:
         assert self._env is not None
-        assert self._split is not None
         acting = player(self._env.use, max_turns=self._config.max_turns)
         return LiveRollouts(
-            acting, self._split.train, self._sampler, self._loop, seed=self._config.seed, sampling=self._config.sampling
+            acting, self._tasks, self._sampler, self._loop, seed=self._config.seed, sampling=self._config.sampling
         )
 
-    def _measure(self, step: int) -> Point:
+    def _measure(self, step: int) -> float:
         """The policy as it is, on the held-out tasks: a run directory like any other."""
         assert self._measured_in is not None
         out, how = self.path / "eval" / f"step-{step}", self._config.eval
@@ -238,13 +246,7 @@ class Training:
             raise KeyboardInterrupt
         if summary.tally.mean is None:
             raise SetupError(f"none of the {summary.tally.total} rollouts of the evaluation has a reward: {out}")
-        return point_of(out, step)
-
-
-async def _closed(model: Any) -> None:
-    close = getattr(model, "aclose", None)
-    if close is not None:
-        await close()
+        return summary.tally.mean
 
 
 def _store(policy: Policy, directory: Path, about: Json) -> None:
@@ -269,11 +271,6 @@ def _last_checkpoint(folder: Path) -> str | None:
         print(f"going on from {path}", file=sys.stderr)
         return str(path)
     return None
-
-
-def _new_path(config: TrainConfig) -> Path:
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{config.method}-{config.model}").strip("-.")[-60:]
-    return Path("runs") / f"train-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _versions() -> dict[str, str]:

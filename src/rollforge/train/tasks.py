@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 from rollforge.collect.config import EnvConfig
 from rollforge.envs.base import Env
 from rollforge.envs.load import load_env
+from rollforge.envs.tasks import env_tasks
 from rollforge.errors import UserError
 from rollforge.records.lossless import dumps
-from rollforge.records.rows import BadLine, read_tasks
+from rollforge.records.rows import BadLine
 from rollforge.records.task import Task
 
 HELD_OUT = 8
@@ -52,16 +52,16 @@ def split_tasks(env: EnvConfig, file: Path | None, train: int, test: int) -> Spl
     )
 
 
-def held_out_tasks(env: EnvConfig, file: Path | None, limit: int, apart_from: frozenset[str] = frozenset()) -> list[Task]:
-    """Tasks to be measured on that are not among those whose ids are given."""
-    if file is not None:
-        tasks = _read(load_env(env.use), file, dict(env.model_extra or {}), limit)
-    else:
-        tasks = split_tasks(env, None, 1, limit).test
-    left = [task for task in tasks if task.id not in apart_from]
-    if not left:
-        raise UserError(f"no task of {env.use} is left to be measured on: the data was made from all of them")
-    return left
+def held_out_tasks(env: EnvConfig, file: Path | None, limit: int, learned: frozenset[str] = frozenset()) -> list[Task]:
+    """Tasks to be measured on, none of those whose ids are given: of the file, of the environment's own test split, or,
+    where it has none, any other. Empty if all of them are learned from."""
+    made = load_env(env.use)
+    options = dict(env.model_extra or {})
+    splits = _splits(made, options) if file is None else None
+    if splits is None and file is None and not learned:
+        return split_tasks(env, None, 1, limit).test
+    tasks = _read(made, file, splits[1] if splits else options, limit + len(learned))
+    return [task for task in tasks if task.id not in learned][:limit]
 
 
 def write_tasks(path: Path, tasks: list[Task]) -> Path:
@@ -77,28 +77,18 @@ def _splits(env: Env, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str
     for more in ({"n": None}, {}):
         train, test = ({**more, **options, "split": split} for split in ("train", "test"))
         try:
-            if all(next(_tasks(env, None, chosen), None) is not None for chosen in (train, test)):
+            if all(next(env_tasks(env, None, chosen), None) is not None for chosen in (train, test)):
                 return train, test
         except UserError:
             continue
     return None
 
 
-def _tasks(env: Any, file: Path | None, options: dict[str, Any]) -> Iterator[Task | BadLine]:
-    if hasattr(env, "tasks"):
-        return env.tasks(file, **options)  # type: ignore[no-any-return]
-    if file is None:
-        raise UserError(
-            f"{getattr(env, 'name', 'the environment')} has no tasks of its own: give some with --tasks FILE.jsonl"
-        )
-    return read_tasks(file)
-
-
 def _read(env: Env, file: Path | None, options: dict[str, Any], limit: int) -> list[Task]:
     """Each once: generators without end repeat themselves when they know no more."""
     found: dict[str, Task] = {}
     repeated = 0
-    for task in _tasks(env, file, options):
+    for task in env_tasks(env, file, options):
         if isinstance(task, BadLine):
             continue
         repeated = repeated + 1 if task.id in found else 0

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.records.items import Json
-from rollforge.train.curve import Point
 from rollforge.train.live import Counts
 
 PLAIN_SECONDS = 10.0
 SHOWN = ("reward", "loss", "mean_token_accuracy", "rewards/accuracies", "entropy")
 """Of what TRL logs, what a line of progress shows."""
 
-Measure = Callable[[int], Point]
+Measure = Callable[[int], float]
+"""The mean reward on held-out tasks, at a step."""
 
 
 @dataclass(slots=True)
@@ -75,10 +75,10 @@ class Watch:
     def evaluated(self, step: int) -> None:
         assert self.measure is not None
         began = time.monotonic()
-        point = self.measure(step)
+        reward = self.measure(step)
         self.evaluation_seconds += time.monotonic() - began
-        self.log({"held_out/reward": point.mean})
-        print(f"step {step}: reward {point.mean:.3f} on held-out tasks", file=sys.stderr, flush=True)
+        self.log({"held_out/reward": reward})
+        print(f"step {step}: reward {reward:.3f} on held-out tasks", file=sys.stderr, flush=True)
 
     def logged(self, state: Any, values: Json) -> None:
         numbers = {name: value for name, value in values.items() if isinstance(value, (int, float))}
