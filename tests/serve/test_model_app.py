@@ -211,6 +211,7 @@ HOSTILE: list[tuple[str, Any, str]] = [
     ("responses", {"input": [{"role": "assistant", "content": "x", "prompt_token_ids": "abc"}]}, "prompt_token_ids"),
     ("responses", {"input": "x", "tools": [{"type": "function"}]}, "tools"),
     ("responses", {"input": "x", "tools": {"a": 1}}, "tools is"),
+    ("responses", {"input": "x", "text": {"format": ["json"]}}, "text.format is"),
     ("responses", {"input": "x", "stream": "yes"}, "stream is 'yes'"),
     ("responses", {"input": "x", "temperature": True}, "temperature"),
     ("responses", {"input": "x", "max_output_tokens": 0}, "max_output_tokens"),

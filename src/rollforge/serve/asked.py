@@ -90,6 +90,9 @@ def _check_values(params: Mapping[str, Any]) -> None:
         raise bad_request("stop has something that is no text", param="stop")
     if "include" in params and not all(isinstance(name, str) for name in params["include"]):
         raise bad_request("include has something that is no text", param="include")
+    form = params.get("text", {}).get("format")
+    if not isinstance(form, (dict, type(None))):
+        raise bad_request(f"text.format is {form!r:.100}, not an object", param="text")
     for place, tool in enumerate(params.get("tools", ())):
         function = tool.get("function", tool) if isinstance(tool, dict) else None
         named = isinstance(function, dict) and isinstance(function.get("name"), str)
