@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 RUN := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 TRAIN ?= runs/demo-train-$(shell date +%Y%m%d-%H%M%S)
 SEED ?= 0
+# Tests side by side: one for each core.
+JOBS ?= auto
 ONE_STEP := --set env.level=easy,medium
 
 .PHONY: demo demo-train test test-extras test-trainers check bench docs clean
@@ -59,15 +61,15 @@ demo-train: $(VENV)/train
 	@echo "Use it:    $(BIN)/rollforge collect arithmetic --model tiny:$(TRAIN)/grpo/model --limit 20 --out $(TRAIN)/after"
 
 test: $(VENV)/dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS)
 
 # Against torch, transformers and math-verify, which are large; `make test` skips these tests where they are not installed.
 test-extras: $(VENV)/extras
-	$(BIN)/pytest -m extras
+	$(BIN)/pytest -n $(JOBS) -m extras
 
 # Against the trainers that the exports are for, as far as they run without a GPU: TRL trains, verl and OpenRLHF load.
 test-trainers: $(VENV)/trainers
-	$(BIN)/pytest -m trainers
+	$(BIN)/pytest -n $(JOBS) -m trainers
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .
