@@ -252,6 +252,67 @@ async def test_a_full_service_is_waited_for() -> None:
     assert [seen.path for seen in server.seen] == ["/seed_session"] * 9 + ["/verify"]  # judged is closed
 
 
+@asynccontextmanager
+async def losing(url: str) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A way to the service on which the first answer gets lost, and that answer."""
+    lost: list[bytes] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+        asking = asyncio.create_task(carry(reader, there[1]))
+        if lost:
+            await carry(there[0], writer)
+        else:
+            lost.append(await there[0].read(1 << 16))
+        for end in (there[1], writer):
+            end.close()
+        await asking
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        yield f"http://{host}:{port}", lost
+
+
+@pytest.mark.parametrize("style", ["tools", "steps"])
+async def test_a_lost_answer_to_the_opening_leaves_no_second_session(style: Any) -> None:
+    def sure(reply: str) -> float:
+        return 1.0
+
+    app = env_app(rf.env(sure, inline=True), "sure", Settings())
+    async with serving(app) as url, losing(url) as (way, lost):
+        env, asking = RemoteEnv(way, style=style), Service(url)
+        async with env.open(task()):
+            status = (await asking.call("GET", "/status", seconds=9)).json()
+            assert status["sessions"]["open"] == 1
+        status = (await asking.call("GET", "/status", seconds=9)).json()
+        await asking.aclose()
+        await env.aclose()
+    assert b"rollforge_session=" in lost[0]
+    assert status["sessions"]["open"] == 0
+
+
+async def test_each_opening_has_a_key_of_its_own_that_its_tries_share() -> None:
+    answers = [Reply({}, 502), SEEDED, {"reward": 1}, SEEDED, {"reward": 1}]
+    async with lying(*answers) as (env, server):
+        for _ in range(2):
+            async with env.open(task()) as session:
+                await session.verify(reply("x"))
+    keys = [(seen.path, seen.headers.get("Idempotency-Key")) for seen in server.seen]
+    one, other = keys[0][1], keys[3][1]
+    assert None not in (one, other)
+    assert one != other
+    assert keys == [
+        *[("/seed_session", one)] * 2,
+        ("/verify", None),
+        ("/seed_session", other),
+        ("/verify", None),
+    ]
+
+
 async def test_a_tool_call_whose_answer_is_lost_is_never_sent_again() -> None:
     async with lying(SEEDED, HANG, {}) as (env, server):
         env.limits = Limits(tool=0.3)

@@ -106,6 +106,61 @@ async def test_a_session_lives_in_one_task_until_it_is_judged(kind: type[Env]) -
     assert error.value.status == 410
 
 
+async def test_an_opening_that_is_asked_for_again_is_the_same_session() -> None:
+    env = Env(waits="open")
+    open_ = sessions(env, max_sessions=1)
+    first, second = (asyncio.create_task(open_.open(TASK, "k1")) for _ in range(2))
+    await asyncio.sleep(0)
+    env.go.set()
+    seat = await first
+    assert await second is seat
+    assert await open_.open(TASK, "k1") is seat
+    with pytest.raises(Problem, match="another row") as error:
+        await open_.open(task_from_row({"prompt": "!", "goal": 1}), "k1")
+    assert error.value.status == 422
+    assert (len(open_), env.log) == (1, ["open"])
+    await judged(seat)
+    other = await open_.open(TASK, "k1")
+    assert (other is seat, await open_.open(TASK, "k1") is other) == (False, True)
+    await open_.aclose()
+    assert env.log == ["open", "verify", "close", "open", "close"]
+
+
+async def test_a_key_ends_with_its_session() -> None:
+    env = Env()
+    open_ = sessions(env, session_seconds=0.02)
+    seat = await open_.open(TASK, "k1")
+    await asyncio.sleep(0.05)
+    other = await open_.open(TASK, "k1")
+    assert (other is seat, open_.expired) == (False, 1)
+    await open_.aclose()
+
+    failing = sessions(Env(fails="open"))
+    for _ in range(2):  # nothing is there to be given again
+        with pytest.raises(VerifierFault, match="open is broken"):
+            await failing.open(TASK, "k1")
+
+
+@pytest.mark.parametrize("leaving", [(0,), (1,), (0, 1)])
+async def test_an_opening_goes_on_for_as_long_as_anybody_waits(leaving: tuple[int, ...]) -> None:
+    env = Env(waits="open")
+    open_ = sessions(env)
+    asked = [asyncio.create_task(open_.open(TASK, "k1")) for _ in range(2)]
+    await asyncio.sleep(0)
+    for number in leaving:
+        asked[number].cancel()
+    await asyncio.wait([asked[number] for number in leaving])
+    again = asyncio.create_task(open_.open(TASK, "k1"))
+    await asyncio.sleep(0)
+    env.go.set()
+    seat = await again
+    staying = [task for number, task in enumerate(asked) if number not in leaving]
+    assert all([await task is seat for task in staying])
+    assert env.log == ["open"] * (1 if staying else 2)
+    assert len(open_) == 1
+    await open_.aclose()
+
+
 async def test_cookies_are_random_and_signed() -> None:
     env = Env()
     open_, other = sessions(env, worker=3), sessions(env, worker=4)

@@ -92,6 +92,22 @@ async def test_a_session_is_whole_whichever_worker_is_asked(bank: Path) -> None:
         assert service.stop()[0] == 0
 
 
+async def test_an_opening_asked_for_again_is_one_session_whichever_worker_is_asked(bank: Path) -> None:
+    with started(bank, "bank.py", "--port", "0", "--workers", "2") as service:
+        url = service.urls["bank"]
+        seen: dict[str, set[str]] = {}
+        for number in range(24):
+            key = f"{number % 3}" * 32
+            # Each over a connection of its own, which any worker may take.
+            async with aiohttp.request("POST", f"{url}/seed_session", json=ROW, headers={"Idempotency-Key": key}) as answer:
+                seen.setdefault(key, set()).add(answer.cookies["rollforge_session"].value)
+        assert [len(cookies) for cookies in seen.values()] == [1, 1, 1]
+        assert json.loads((await get(f"{url}/status"))[1])["sessions"]["open"] == 3
+        long = {"Idempotency-Key": "k" * 256}
+        async with aiohttp.request("POST", f"{url}/seed_session", json=ROW, headers=long) as answer:
+            assert (answer.status, "at most 255" in await answer.text()) == (400, True)
+
+
 async def test_a_worker_that_dies_is_started_again_and_only_its_sessions_are_lost(bank: Path) -> None:
     with started(bank, "bank.py", "--port", "0", "--workers", "2") as service:
         url = service.urls["bank"]

@@ -1,6 +1,7 @@
 """An environment behind HTTP: NeMo Gym's contract, spoken by its resources servers and by `rollforge serve`.
 
-    open    POST /seed_session, the whole row   -> cookies, kept with the session; ours tells its tools and observation too
+    open    POST /seed_session, the whole row   -> cookies, kept with the session; ours tells its tools and observation too,
+            and asked again with the same Idempotency-Key, because the answer was lost, opens no second session
     call    POST /<tool>, the arguments         -> the body is the output, whatever it is
     verify  POST /verify, row and response      -> reward, and every field that the row did not have
 
@@ -21,9 +22,9 @@ from urllib.parse import quote
 from rollforge.envs.base import Limits, Session, Step, Tool, ToolCall, ToolOutput, Verdict, verdict
 from rollforge.envs.tools import error_text, result_text
 from rollforge.errors import InfraFault, JudgeFault, RolloutError, SetupError, VerifierFault, describe
-from rollforge.models.service import Answer, Service
+from rollforge.models.service import NONE, Answer, Service
 from rollforge.records.items import Json, Response
-from rollforge.records.problem import FAULTS, TOOL_ERROR
+from rollforge.records.problem import FAULTS, IDEMPOTENCY_KEY, TOOL_ERROR
 from rollforge.records.rows import SHADOWED
 from rollforge.records.task import Task
 from rollforge.records.whole import whole
@@ -74,12 +75,12 @@ class RemoteEnv:
     async def _opened(self, link: _Link) -> Session:
         """What kind of service it is shows at the first opening."""
         if self._style == "steps":
-            return StepSession(link, await link.post("/reset", seconds=self.limits.tool, replay=True))
+            return StepSession(link, await link.start("/reset"))
         seed = await link.seed(known=self._style is not None)
         if seed is not None and await self._has_tools(seed):
             self._style = "tools"
             return ToolSession(link, seed)
-        answer = await link.post("/reset", seconds=self.limits.tool, replay=True, missing=seed is None)
+        answer = await link.start("/reset", missing=seed is None)
         if answer is None:
             raise SetupError(f"{self.name} is no environment: it has neither /seed_session nor /reset")
         self._style = "steps"
@@ -190,17 +191,21 @@ class _Link:
 
     async def seed(self, *, known: bool) -> Json | None:
         """What the service answers to the row; None if it has no such path and `known` does not say otherwise."""
-        seed: Json | None = await self.post("/seed_session", seconds=self.limits.tool, replay=True, missing=not known)
+        seed: Json | None = await self.start("/seed_session", missing=not known)
         self.closes = seed is not None and isinstance(seed.get("tools"), list)
         return seed
 
-    async def post(
-        self, path: str, more: Mapping[str, Any] | None = None, *, seconds: float, replay: bool, missing: bool = False
-    ) -> Any:
-        """The object of the answer to the row and `more`; None if the path is `missing`, where that may be."""
-        answer = await self._send(path, {**self._row, **(more or {})}, seconds, replay)
-        if missing and answer.status in (404, 405):
-            return None
+    async def start(self, path: str, *, missing: bool = False) -> Any:
+        """The object of the answer that opens the session; None if the path is `missing`, where that may be."""
+        key = {IDEMPOTENCY_KEY: uuid.uuid4().hex}
+        answer = await self._send(path, self._row, self.limits.tool, replay=True, headers=key)
+        return None if missing and answer.status in (404, 405) else self._object(answer)
+
+    async def post(self, path: str, more: Mapping[str, Any], *, seconds: float, replay: bool) -> Any:
+        """The object of the answer to the row and `more`."""
+        return self._object(await self._send(path, {**self._row, **more}, seconds, replay))
+
+    def _object(self, answer: Answer) -> Json:
         if not answer.ok:
             raise self._fault(answer)
         value = answer.json() if answer.body else {}
@@ -235,9 +240,9 @@ class _Link:
             if not answer.ok and answer.status != 410:  # it is over already
                 raise self._fault(answer)
 
-    async def _send(self, path: str, body: Json, seconds: float, replay: bool) -> Answer:
+    async def _send(self, path: str, body: Json, seconds: float, replay: bool, headers: Mapping[str, str] = NONE) -> Answer:
         answer = await self._service.call(
-            "POST", path, body, cookies=self._cookies, seconds=seconds, replay=replay, refuse=False
+            "POST", path, body, cookies=self._cookies, headers=headers, seconds=seconds, replay=replay, refuse=False
         )
         self._cookies |= answer.cookies
         return answer

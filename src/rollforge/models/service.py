@@ -129,6 +129,7 @@ class Service:
         body: Any = None,
         *,
         cookies: Mapping[str, str] = NONE,
+        headers: Mapping[str, str] = NONE,
         seconds: float,
         replay: bool = False,
         refuse: bool = True,
@@ -144,10 +145,10 @@ class Service:
         except ValueError as error:
             raise InfraFault(f"the request cannot be written as JSON: {error}") from error
         to = self._target(path)
-        headers = hop()
+        sent = {**hop(), **headers}
         if cookies:
             # As they came: a cookie jar would quote and unquote them.
-            headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
+            sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         last: _Lost | Answer | None = None
@@ -156,7 +157,7 @@ class Service:
         try:
             async with asyncio.timeout_at(deadline):
                 for tries in itertools.count():
-                    last = await self._try(method, to, data, headers)
+                    last = await self._try(method, to, data, sent)
                     if isinstance(last, Answer) and not _again(last, replay):
                         break
                     if isinstance(last, _Lost) and (last.arrived and not replay):

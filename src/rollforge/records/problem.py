@@ -34,6 +34,9 @@ FAULTS: dict[str, tuple[type[RolloutError] | type[SetupError], int]] = {
 }
 """Error type on the wire -> exception and status."""
 
+IDEMPOTENCY_KEY = "Idempotency-Key"
+"""The header that names the opening of a session: asked for again by the same name, it is the same session."""
+
 TOOL_ERROR = "X-Rollforge-Tool-Error"
 """The header that says that a tool's text is an error, for who wants to know; the policy reads it like any other."""
 

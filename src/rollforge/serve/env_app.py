@@ -34,6 +34,7 @@ from rollforge.serve.env_wire import (
     cookie_of,
     in_own_names,
     judged_row,
+    key_of,
     response_of,
     task_of,
     usable,
@@ -84,12 +85,12 @@ def env_routes(env: Env, name: str, sessions: Sessions) -> APIRouter:
 
     async def opened(request: Request) -> Seat:
         """A session for the row of the request, in place of the one it had."""
-        task = task_of(await body(request))
+        task, key = task_of(await body(request)), key_of(request)
         old = usable(sessions, request)
-        if old is not None:
+        if old is not None and (key is None or old.key != key):
             await sessions.close(old)
         # A session whose cookie nobody is there to take would stay until it expires.
-        seat = await while_connected(request.receive, sessions.open(task))
+        seat = await while_connected(request.receive, sessions.open(task, key))
         try:
             check_names(name, seat.tools)
         except UserError:

@@ -10,7 +10,7 @@ from fastapi import Request
 from rollforge.envs.base import Verdict
 from rollforge.errors import RolloutError, UserError
 from rollforge.records.items import Json, Response, check_items
-from rollforge.records.problem import Problem, bad_request, problem_of
+from rollforge.records.problem import IDEMPOTENCY_KEY, Problem, bad_request, problem_of
 from rollforge.records.rows import SHADOWED
 from rollforge.records.task import CONTENT_KEYS, Task, task_from_row, task_id
 from rollforge.records.whole import whole
@@ -62,6 +62,14 @@ def judged_row(row: Json, task: Task, response: Response, found: Verdict) -> Jso
     return {**row, **{key: value for key, value in found.fields.items() if key not in shadowed}, **own}
 
 
+def key_of(request: Request) -> str | None:
+    """What a client calls the opening it asks for, so that it can ask again when it has no answer."""
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key and len(key) > _KEY_LENGTH:
+        raise bad_request(f"the {IDEMPOTENCY_KEY} has {len(key)} characters; at most {_KEY_LENGTH}: send a random id")
+    return key or None
+
+
 def needed(sessions: Sessions, request: Request) -> Seat:
     seat = sessions.find(request)
     if seat is None:
@@ -93,6 +101,7 @@ def kept(seat: Seat) -> Iterator[None]:
         raise problem from error
 
 
+_KEY_LENGTH = 255
 _ROWS_OWN = ("rollforge", "_ng_task_index", "_ng_rollout_index")
 CODES = (400, 401, 410, 413, 422, 502, 503, 504)
 OBJECT: Json = {"type": "object"}

@@ -1,7 +1,8 @@
 """Several workers behind one socket: what belongs to another worker's session or rollout is passed on to it.
 
     caller --> any worker --> own, or nobody's: answered here
-                   '--> /run/.../<service>.<n> (a unix socket) --> the worker n that the cookie or the path names
+                   '--> /run/.../<service>.<n> (a unix socket) --> the worker n that the cookie or the path names,
+                        or for a session opened with an Idempotency-Key, the one that the key falls to
 
 `/metrics` and `/status` are asked of all workers and summed. Everything else about a request (token, limits, errors) is
 looked at where it is answered.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +25,7 @@ from yarl import URL
 
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
-from rollforge.records.problem import Problem
+from rollforge.records.problem import IDEMPOTENCY_KEY, Problem
 from rollforge.serve.app import Gauges, shut_down
 from rollforge.serve.sessions import COOKIE, MCP_SESSION, MCP_TOKEN, worker_of
 
@@ -54,7 +56,7 @@ class Forward:
         elif scope["method"] == "GET" and scope["path"] in _SUMMED:
             await self._of_all(scope, receive, send)
         else:
-            owner = _owner(scope)
+            owner = _owner(scope, len(self._paths))
             own = owner is None or owner == self._worker or owner >= len(self._paths)
             # While it is shutting down, this one refuses it as well as the other, which may have ended.
             if own or owner is None or self._gauges.draining:
@@ -131,7 +133,7 @@ class Forward:
             if begun:
                 raise
             if not isinstance(error, _Gone) and not isinstance(error.__cause__, _Gone):
-                await _say(_lost(error), scope, receive, send)
+                await _say(_lost(error, opening=scope["path"].endswith(_OPENING)), scope, receive, send)
         finally:
             for task in (work, gone):
                 task.cancel()
@@ -203,21 +205,23 @@ class _Gone(Exception):
     """The caller went away while it was sending."""
 
 
-def _owner(scope: Scope) -> int | None:
-    """The worker that a gateway's path names, else the one of the session's cookie."""
+def _owner(scope: Scope, workers: int) -> int | None:
+    """The worker that a gateway's path names, else the one of the session's cookie, else of the key of its opening."""
     found = _ROLLOUT.match(scope["path"])
     if found:
         return int(found[1])
-    owner = None
+    owner = falls = None
     for name, value in _decoded(scope):
         if name in _NAMED:
             return worker_of(value)
+        if name == _KEY and scope["path"].endswith(_OPENING):
+            falls = zlib.crc32(value.encode()) % workers
         if name == "cookie":
             for pair in value.split(";"):
                 key, _, cookie = pair.strip().partition("=")
                 if key == COOKIE:
                     owner = worker_of(cookie.strip('"'))
-    return owner
+    return falls if owner is None else owner
 
 
 def _decoded(scope: Scope) -> list[tuple[str, str]]:
@@ -230,8 +234,10 @@ def _carried(headers: Sequence[tuple[bytes, bytes]]) -> CIMultiDict[str]:
     )
 
 
-def _lost(error: Exception) -> Problem:
+def _lost(error: Exception, *, opening: bool) -> Problem:
     if isinstance(error, (aiohttp.ClientConnectorError, TimeoutError)):
+        if opening:
+            return shut_down()  # nothing was done: to be asked again, when another runs in its place
         return Problem(410, "session_over", "the worker that had it is gone, and it is over: open a new one")
     return Problem(502, "infra_fault", f"the worker that has it broke off ({type(error).__name__})")
 
@@ -250,6 +256,8 @@ def _family(line: str, heads: Mapping[str, Any]) -> str:
 
 _ENDS = ("_bucket", "_count", "_sum", "")
 _SUMMED = ("/metrics", "/status")
+_KEY = IDEMPOTENCY_KEY.lower()
+_OPENING = ("/seed_session", "/reset")
 _NAMED = (MCP_SESSION.lower(), MCP_TOKEN.lower())
 _ROLLOUT = re.compile(r"/rollouts/(\d{1,4})\.")
 _HOP_BYTES = (

@@ -1,6 +1,7 @@
 """Sessions of an environment that outlive a request: one opens them, others use them, the last, or time, ends them.
 
     open()  --task--> owner: async with env.open(task) as session     one asyncio task enters it and leaves it
+    open()  --the same key--> waits for the first, and has the session of the first
     find()  <--cookie: worker.id.signature
     Seat.call(), .verify()   in the tasks of the requests, which the seat counts
     end()   --------> owner: leaves, as soon as nobody uses the session any more
@@ -26,7 +27,7 @@ from fastapi import Request
 from rollforge.envs.base import Env, Limits, Session, Step, Stepping, Tool, ToolCall, ToolOutput, Verdict, verdict
 from rollforge.errors import InfraFault, VerifierFault, describe, stage
 from rollforge.records.items import Item, Response, Usage
-from rollforge.records.problem import Problem
+from rollforge.records.problem import Problem, bad_request
 from rollforge.records.task import Task
 from rollforge.sandbox.deadline import within
 from rollforge.serve.settings import Settings
@@ -43,8 +44,13 @@ MCP_SESSION = "Mcp-Session-Id"
 class Seat:
     """One session. To an agent it is the session itself, with the deadlines that its environment may not keep."""
 
-    def __init__(self, id: str, cookie: str, task: Task, limits: Limits | None) -> None:
+    def __init__(self, id: str, cookie: str, task: Task, limits: Limits | None, key: str | None = None) -> None:
         self.id = id
+        self.key = key
+        """What its opening is known by, to a client that does not know whether it was answered."""
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.asked = 0
+        """How many wait for `opened`."""
         self.cookie = cookie
         """Its value: whoever has it has the session."""
         self.task = task
@@ -129,6 +135,7 @@ class Sessions:
         self._worker = worker
         self._seats: dict[str, Seat] = {}
         self._owners: dict[str, asyncio.Task[None]] = {}
+        self._keyed: dict[str, Seat] = {}
         self.expired = 0
         """How many ended because nobody used them."""
 
@@ -136,25 +143,33 @@ class Sessions:
         """Those being opened and being closed included."""
         return len(self._seats)
 
-    async def open(self, task: Task) -> Seat:
-        """A session for the task. Raises what opening raises, and `Problem` 503 when there are too many."""
-        while len(self._seats) >= self._settings.max_sessions:
+    async def open(self, task: Task, key: str | None = None) -> Seat:
+        """A session for the task; asked for again with its `key`, the same session.
+
+        Raises what opening raises, and `Problem`: 503 when there are too many, 422 for the key of another task.
+        """
+        seat = self._under(key, task)
+        while seat is None and len(self._seats) >= self._settings.max_sessions:
             self.expire()
             leaving = [self._owners[id] for id, seat in self._seats.items() if seat.leave.is_set()]
             if not leaving:
                 what = f"{self._settings.max_sessions} sessions are open (max_sessions); close one or come back later"
                 raise Problem(503, "too_many_sessions", what, headers={"Retry-After": "1"})
             await asyncio.wait(leaving, return_when=asyncio.FIRST_COMPLETED)
-        id = secrets.token_hex(16)
-        seat = Seat(id, self._cookie(id), task, self._limits)
-        opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._seats[id] = seat
-        owner = self._owners[id] = asyncio.create_task(self._own(seat, opened), name=f"session {id[:8]}")
+            seat = self._under(key, task)
+        seat = seat or self._begin(task, key)
+        seat.asked += 1
         try:
-            await opened
+            await asyncio.shield(seat.opened)
         except asyncio.CancelledError:
-            owner.cancel()
+            if seat.asked == 1:  # nobody else waits for it
+                seat.over = True
+                seat.opened.cancel()
+                if (owner := self._owners.get(seat.id)) is not None:
+                    owner.cancel()
             raise
+        finally:
+            seat.asked -= 1
         return seat
 
     def find(self, request: Request) -> Seat | None:
@@ -174,9 +189,8 @@ class Sessions:
         genuine = seat.cookie if seat else found and self._cookie(found[2])
         if not genuine or not hmac.compare_digest(genuine.encode(), cookie.encode()):
             raise Problem(401, "authentication_error", f"the cookie {COOKIE} is not from this service: seed a session here")
-        if seat is not None and seat.idle(time.monotonic()) > self._settings.session_seconds:
-            self.expire()
-        if seat is None or seat.over:
+        seat = self._alive(seat)
+        if seat is None:
             raise session_over()
         return seat
 
@@ -223,24 +237,48 @@ class Sessions:
             await asyncio.sleep(min(self._settings.session_seconds / 2, _SWEEP_SECONDS))
             self.expire()
 
-    async def _own(self, seat: Seat, opened: asyncio.Future[None]) -> None:
+    def _under(self, key: str | None, task: Task) -> Seat | None:
+        """The session that was opened with the key."""
+        seat = self._alive(self._keyed.get(key)) if key else None
+        if seat is not None and seat.task != task:
+            what = "the Idempotency-Key is that of another row's opening: send a new random one with each"
+            raise bad_request(what, param="Idempotency-Key", status=422)
+        return seat
+
+    def _alive(self, seat: Seat | None) -> Seat | None:
+        """None for one that is over, or that nobody used for too long."""
+        if seat is not None and seat.idle(time.monotonic()) > self._settings.session_seconds:
+            self.expire()
+        return None if seat is None or seat.over else seat
+
+    def _begin(self, task: Task, key: str | None) -> Seat:
+        id = secrets.token_hex(16)
+        seat = self._seats[id] = Seat(id, self._cookie(id), task, self._limits, key)
+        if key:
+            self._keyed[key] = seat
+        self._owners[id] = asyncio.create_task(self._own(seat), name=f"session {id[:8]}")
+        return seat
+
+    async def _own(self, seat: Seat) -> None:
         """The life of a session. Whoever waits for `opened` is told why there is none; what comes later is logged."""
         try:
             with stage("open", VerifierFault):
                 async with self._opened(seat.task) as session:
                     seat.start(session)
-                    if not opened.done():
-                        opened.set_result(None)
+                    if not seat.opened.done():
+                        seat.opened.set_result(None)
                         await seat.leave.wait()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever it is, somebody is told
             seat.over = True
-            if not opened.done():
+            if not seat.opened.done():
                 cancelled = isinstance(error, asyncio.CancelledError)
-                opened.set_exception(VerifierFault("opening the session was cancelled") if cancelled else error)
+                seat.opened.set_exception(VerifierFault("opening the session was cancelled") if cancelled else error)
             elif isinstance(error, Exception):
                 log.warning("a session ended badly: %s", describe(error))
         finally:
             del self._seats[seat.id], self._owners[seat.id]
+            if seat.key and self._keyed.get(seat.key) is seat:
+                del self._keyed[seat.key]
 
     @asynccontextmanager
     async def _opened(self, task: Task) -> AsyncIterator[Session]:
