@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 import orjson
@@ -34,14 +35,9 @@ class Seen:
     seconds: list[float] = field(default_factory=list)
 
 
-async def one(session: aiohttp.ClientSession, url: str, number: int, seen: Seen) -> None:
-    row = {
-        "responses_create_params": {"input": f"Task {number}: what is the value of amber?"},
-        "key": "amber",
-        "answer": "42",
-        "_ng_task_index": number,
-        "_ng_rollout_index": 0,
-    }
+async def one(session: aiohttp.ClientSession, url: str, given: dict[str, Any], number: int, seen: Seen) -> None:
+    params = {**given.get("responses_create_params", {}), "input": f"Task {number}: what is the value of amber?"}
+    row = {**given, "responses_create_params": params, "_ng_task_index": number, "_ng_rollout_index": 0}
     started = time.perf_counter()
     try:
         async with session.post(url, data=orjson.dumps(row)) as answer:
@@ -53,12 +49,19 @@ async def one(session: aiohttp.ClientSession, url: str, number: int, seen: Seen)
     finally:
         seen.seconds.append(time.perf_counter() - started)
     error = body.get("error") if isinstance(body, dict) else None
-    if status == 200 and isinstance(body.get("reward"), (int, float)) and body.get("_ng_task_index") == number:
+    if status == 200 and isinstance(body.get("reward"), (int, float)) and _is_answer(body, row):
         seen.rewards += 1
     elif isinstance(error, dict) and error.get("type") in FAULTS:
         seen.faults[error["type"]] += 1
     else:
         seen.unnamed[f"{status}: {str(body)[:100]}"] += 1
+
+
+def _is_answer(body: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Whether it is the answer to this row; NeMo Gym's verifiers give back its params only."""
+    told = body.get("responses_create_params")
+    same = body.get("_ng_task_index", row["_ng_task_index"]) == row["_ng_task_index"]
+    return same and isinstance(told, dict) and told.get("input") == row["responses_create_params"]["input"]
 
 
 async def run(options: argparse.Namespace, seen: Seen) -> None:
@@ -71,17 +74,23 @@ async def run(options: argparse.Namespace, seen: Seen) -> None:
         asyncio.TaskGroup() as group,
     ):
         for _ in range(options.concurrency):
-            group.create_task(work(session, f"{options.url.rstrip('/')}/run", numbers, end, seen))
+            group.create_task(work(session, options, numbers, end, seen))
 
 
-async def work(session: aiohttp.ClientSession, url: str, numbers: Iterator[int], end: float, seen: Seen) -> None:
+async def work(
+    session: aiohttp.ClientSession, options: argparse.Namespace, numbers: Iterator[int], end: float, seen: Seen
+) -> None:
+    url = f"{options.url.rstrip('/')}/run"
     while time.perf_counter() < end and (number := next(numbers, None)) is not None:
-        await one(session, url, number, seen)
+        await one(session, url, options.row, number, seen)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("url", help="of the agent service")
+    parser.add_argument(
+        "--row", type=json.loads, default={"key": "amber", "answer": "42"}, help="the task's row, but its input"
+    )
     parser.add_argument("--concurrency", type=int, default=100)
     parser.add_argument("--rollouts", type=int, default=0, help="0: as many as --seconds allow")
     parser.add_argument("--seconds", type=float, default=3600.0)

@@ -31,15 +31,16 @@ from processes import HERE, Stub, give_up, measure, rollforge, running, stub
 TICK = os.sysconf("SC_CLK_TCK")
 START_SECONDS = 60.0
 FAULTS = ("500", "429", "drop", "garbage", "truncate")
+LOOKUP = f"{HERE / 'lookup.py'}:Lookup"
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Service:
-    """A `rollforge serve` under way."""
+    """A service under way."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
+    def __init__(self, pid: int, url: str) -> None:
         self.url = url
-        self._pid = process.pid
+        self._pid = pid
 
     def cpu(self) -> float:
         """Seconds, user and system, of the process and its children."""
@@ -69,7 +70,7 @@ def serving(*arguments: str) -> Iterator[Service]:
         line = process.stdout.readline()
         if not line:
             give_up(f"{' '.join(command)} ended with {process.wait()} before it served")
-        yield Service(process, json.loads(line)["url"])
+        yield Service(process.pid, json.loads(line)["url"])
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -80,13 +81,13 @@ def serving(*arguments: str) -> Iterator[Service]:
 
 
 @contextmanager
-def three(server: Stub, *agent: str) -> Iterator[dict[str, Service]]:
+def three(server: Stub, env: str = LOOKUP, model: str = "chat:stub") -> Iterator[dict[str, Service]]:
     """The environment, the model in front of the stub, and the agent that knows both by URL."""
     with ExitStack() as stack:
-        env = stack.enter_context(serving(f"{HERE / 'lookup.py'}:Lookup"))
-        model = stack.enter_context(serving("--model", "chat:stub", "--base-url", server.url, "--call-seconds", "20"))
-        one = stack.enter_context(serving(env.url, "--model", model.url, *agent))
-        yield {"environment": env, "model": model, "agent": one}
+        environment = stack.enter_context(serving(env))
+        upstream = stack.enter_context(serving("--model", model, "--base-url", server.url, "--call-seconds", "20"))
+        agent = stack.enter_context(serving(environment.url, "--model", upstream.url))
+        yield {"environment": environment, "model": upstream, "agent": agent}
 
 
 def cpu(options: argparse.Namespace) -> bool:
@@ -95,23 +96,17 @@ def cpu(options: argparse.Namespace) -> bool:
     total: list[float] = []
     parts: dict[str, list[float]] = {}
     with stub("--latency", "fixed:0.02") as server, three(server) as services:
-        _ask(services, concurrency, rollouts=max(50, rollouts // 10))  # connections, caches, lazy imports
+        cost(services, concurrency, max(50, rollouts // 10))  # connections, caches, lazy imports
         for _ in range(options.rounds or (2 if options.quick else 5)):
-            before = {name: service.cpu() for name, service in services.items()}
-            seen = _ask(services, concurrency, rollouts=rollouts)
-            used = {name: 1000 * (service.cpu() - before[name]) / rollouts for name, service in services.items()}
-            if seen["rewards"] != rollouts:
-                give_up(f"{seen['rewards']} of {rollouts} answers had a reward; the others: {seen}")
-            for name, value in used.items():
+            used = cost(services, concurrency, rollouts)
+            total.append(sum(used[name] for name in services))
+            for name, value in {**used, "(bare client)": _bare(server, concurrency, rollouts)}.items():
                 parts.setdefault(name, []).append(value)
-            total.append(sum(used.values()))
-            parts.setdefault("(client)", []).append(1000 * seen["cpu"] / rollouts)
-            parts.setdefault("(bare client)", []).append(_bare(server, concurrency, rollouts))
     print(f"concurrency {concurrency}, {rollouts} /run a round, median (min to max) of {len(total)} rounds")
     # What this machine is worth in these minutes: the two model calls alone, by a client that does nothing else.
     for name, values in parts.items():
-        _row(name, values, "ms per /run")
-    return _bar("CPU of the three processes", statistics.median(total), 3.0, "ms per /run (NeMo Gym: 25)")
+        row(name, values, "ms per /run")
+    return bar("CPU of the three processes", statistics.median(total), 3.0, "ms per /run (NeMo Gym: 25)")
 
 
 def soak(options: argparse.Namespace) -> bool:
@@ -138,15 +133,15 @@ def soak(options: argparse.Namespace) -> bool:
     early, late = sizes[len(sizes) // 4], sizes[-1]
     for name in services:
         print(f"  {name:12} MB over time: {' '.join(f'{size[name]:.0f}' for size in sizes)}")
-    kept = _bar("answers that are neither reward nor named fault", sum(seen["unnamed"].values()), 0, "")
+    kept = bar("answers that are neither reward nor named fault", sum(seen["unnamed"].values()), 0, "")
     for what in seen["unnamed"]:
         print(f"       {what}")
     waiting = sum(int(one.get("in_flight", 0)) for one in state.values())
-    kept &= _bar("requests still in flight afterwards", waiting, 0, "")
-    kept &= _bar("sessions left", state["environment"]["sessions"]["open"], 0, "")
+    kept &= bar("requests still in flight afterwards", waiting, 0, "")
+    kept &= bar("sessions left", state["environment"]["sessions"]["open"], 0, "")
     growth = max(late[name] - early[name] for name in services)
     # The first quarter fills pools. What is fragmented varies by a few megabytes.
-    return _bar("growth of any process after the first quarter", growth, 10.0, "MB") and kept
+    return bar("growth of any process after the first quarter", growth, 10.0, "MB") and kept
 
 
 def start(options: argparse.Namespace) -> bool:
@@ -166,9 +161,9 @@ def start(options: argparse.Namespace) -> bool:
                 _until_ready(service, begun)
                 taken.append(time.perf_counter() - begun)
                 used.append(service.cpu())
-        _row(name, taken, "s to /ready")
-        _row("  of them CPU", used, "s")
-        kept &= _bar(name, statistics.median(taken), 2.0, "s")
+        row(name, taken, "s to /ready")
+        row("  of them CPU", used, "s")
+        kept &= bar(name, statistics.median(taken), 2.0, "s")
     return kept
 
 
@@ -187,16 +182,26 @@ def main() -> None:
     sys.exit(0 if BENCHMARKS[options.which](options) else 1)
 
 
-def _ask(services: dict[str, Service], concurrency: int, *, rollouts: int) -> dict[str, Any]:
-    command = [sys.executable, str(HERE / "run_client.py"), services["agent"].url]
-    used = measure(*command, "--concurrency", str(concurrency), "--rollouts", str(rollouts), seconds=1800)
-    return json.loads(used.output)  # type: ignore[no-any-return]
+def cost(services: dict[str, Service], concurrency: int, rollouts: int, *client: str) -> dict[str, float]:
+    """CPU milliseconds per `/run` of each service, and of the client. Every answer must have a reward."""
+    before = {name: service.cpu() for name, service in services.items()}
+    command = [sys.executable, str(HERE / "run_client.py"), services["agent"].url, *client]
+    output = measure(*command, "--concurrency", str(concurrency), "--rollouts", str(rollouts), seconds=1800).output
+    used = {name: service.cpu() - before[name] for name, service in services.items()}
+    seen = json.loads(output)
+    if seen["rewards"] != rollouts:
+        give_up(f"{seen['rewards']} of {rollouts} answers had a reward; the others: {seen}")
+    return {name: 1000 * seconds / rollouts for name, seconds in {**used, "(client)": seen["cpu"]}.items()}
 
 
 def _bare(server: Stub, concurrency: int, rollouts: int) -> float:
     options = ["--concurrency", str(concurrency), "--rollouts", str(rollouts)]
     used = measure(sys.executable, str(HERE / "bare_client.py"), server.url, *options, seconds=1800)
     return float(json.loads(used.output)["cpu_ms"])
+
+
+def row(name: str, values: list[float], unit: str) -> None:
+    print(f"  {name:26} {statistics.median(values):8.3f} ({min(values):.3f} to {max(values):.3f}) {unit}")
 
 
 def _until_ready(service: Service, begun: float) -> None:
@@ -217,11 +222,7 @@ def _stat(pid: int) -> list[str]:
         return ["0"] * 50
 
 
-def _row(name: str, values: list[float], unit: str) -> None:
-    print(f"  {name:26} {statistics.median(values):8.3f} ({min(values):.3f} to {max(values):.3f}) {unit}")
-
-
-def _bar(name: str, value: float, bar: float, unit: str) -> bool:
+def bar(name: str, value: float, bar: float, unit: str) -> bool:
     kept = value <= bar
     print(f"  {'ok  ' if kept else 'MISS'} {name}: {value:.3g}; bar {bar:g} {unit}".rstrip())
     return kept

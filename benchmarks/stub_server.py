@@ -181,8 +181,10 @@ def answers(tool: str, arguments: str, reply: str) -> dict[tuple[bytes, bool], b
         return http({**body, "choices": [choice], "usage": usage})
 
     def responses(item: dict[str, object]) -> bytes:
-        usage = {"input_tokens": 60, "output_tokens": 20, "total_tokens": 80}
+        inner = {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
+        usage = {"input_tokens": 60, "output_tokens": 20, "total_tokens": 80, **inner}
         body = {"id": "resp_stub", "object": "response", "created_at": 1.0, "model": "stub", "status": "completed"}
+        body |= {"parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
         return http({**body, "output": [{"id": "item_stub", "status": "completed", **item}], "usage": usage})
 
     call = {"id": "call_stub", "type": "function", "function": {"name": tool, "arguments": arguments}}
