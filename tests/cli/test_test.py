@@ -96,3 +96,8 @@ def test_options_and_tasks_from_a_file(folder: Path) -> None:
     assert "tasks        1, all different" in check(folder, "mine.py:good", "--tasks", "rows.jsonl").stdout
     assert "tasks        50, all different" in check(folder, "arithmetic", "--set", "n=50", "-n", "2").stdout
     assert "FAIL  tasks" in check(folder, "arithmetic", "--set", "level=impossible", status=1).stdout
+
+
+def test_where_programs_run_is_an_option(folder: Path) -> None:
+    done = check(folder, "coding", "--sandbox", "dokcer", status=2)
+    assert "unknown place 'dokcer'; did you mean docker? (--sandbox)" in done.stderr

@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from rollforge.errors import InfraFault, SetupError
 from rollforge.sandbox.deadline import within
+from rollforge.sandbox.docker import ENGINES
 from rollforge.sandbox.jail import Allowance, Ended, Jail, Level, Program
 from rollforge.sandbox.processes import descendants
 
 SHORT = Allowance(wall=0.4)
 KINDS: tuple[Level, ...] = ("namespaces", "landlock")
+APART = ("namespaces", "container")
 
 
-@pytest.fixture(params=KINDS)
-async def jail(request: pytest.FixtureRequest) -> AsyncIterator[Jail]:
+@pytest.fixture(params=[*KINDS, *ENGINES])
+async def jail(request: pytest.FixtureRequest, containers: Callable[[str], Awaitable[Jail]]) -> AsyncIterator[Jail]:
+    if request.param in ENGINES:
+        yield await containers(request.param)
+        return
     before = descendants(os.getpid())
     jail = Jail(size=2, level=request.param)
     try:
@@ -105,16 +111,12 @@ async def test_what_does_not_end_is_ended_with_all_it_started(jail: Jail, code: 
     assert (await run(jail, "print(1)")).stdout == "1\n"
 
 
-async def test_a_fork_bomb_stays_small() -> None:
-    jail = Jail(size=1, level="namespaces")
-    try:
-        code = "import os, time\nn = 0\nwhile True:\n  try: child = os.fork()\n  except OSError: break\n"
-        code += "  if child == 0: time.sleep(100)\n  n += 1\nprint(n)"
-        ended = await run(jail, code, Allowance(processes=8))
-    except SetupError as error:
-        pytest.skip(str(error))
-    finally:
-        jail.close()
+async def test_a_fork_bomb_stays_small(jail: Jail) -> None:
+    if jail.level not in APART:
+        pytest.skip("Landlock alone counts no processes")
+    code = "import os, time\nn = 0\nwhile True:\n  try: child = os.fork()\n  except OSError: break\n"
+    code += "  if child == 0: time.sleep(100)\n  n += 1\nprint(n)"
+    ended = await run(jail, code, Allowance(processes=8))
     assert ended.stdout == "7\n"
 
 
@@ -171,31 +173,52 @@ ESCAPES = {
 async def test_nothing_gets_out(jail: Jail, name: str) -> None:
     if name == "set-uid" and jail.level == "landlock" and os.getuid() == 0:
         pytest.skip("Landlock alone lets root be root, walled in all the same")
+    if name == "hosts-accounts" and jail.level == "container":
+        pytest.skip("the accounts in a container are its image's")
     ended = await run(jail, ESCAPES[name])
     assert "True" not in ended.stdout
     assert not os.access("/usr/lib/rollforge-was-here", os.F_OK)
     assert not os.access("/rollforge-was-here", os.F_OK)
 
 
+async def test_it_cannot_read_a_file_of_the_machine_that_everybody_can(jail: Jail, tmp_path: Path) -> None:
+    secret = tmp_path / "notes"
+    secret.write_text("hunter2")
+    for folder in (secret, tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    assert "hunter2" not in (await run(jail, f"print(open({str(secret)!r}).read())")).stdout
+
+
 async def test_it_sees_no_environment_and_no_secrets(jail: Jail, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "hunter2")
-    fresh = Jail(size=1, level=jail.level)
+    jail.release()  # so that its cells are made with that in the environment
     code = (
         "import os, glob\nprint(dict(os.environ))\nfor f in glob.glob('/proc/*/environ') + glob.glob('/proc/*/cmdline'):\n"
     )
     code += "  try: print(open(f).read())\n  except OSError: pass"
-    try:
-        ended = await run(fresh, code)
-    finally:
-        fresh.close()
+    ended = await run(jail, code)
     assert "PATH" in ended.stdout
     assert "hunter2" not in ended.stdout
+
+
+async def test_a_program_cannot_change_the_limits_of_the_next(jail: Jail) -> None:
+    state = "import os, resource as r\nprint([r.getrlimit(n) for n in range(16)], os.sched_getaffinity(0), os.nice(0))"
+    state += "\nopen('written', 'w').write('x'); print(sorted(os.listdir('.')))"
+    before = await run(jail, state)
+    tamper = "import os, resource as r\nfor pid in {1, os.getppid()}:\n  for limit in range(16):\n"
+    tamper += "    try: r.prlimit(pid, limit, (1, 1)); print('limited', pid)\n    except OSError: pass\n"
+    tamper += "  try: os.sched_setaffinity(pid, {0}); print('moved', pid)\n  except OSError: pass"
+    tampered = await run(jail, tamper)
+    assert jail.level == "namespaces" or tampered.stdout == ""  # there its parent is its own, and goes with it
+    assert [await run(jail, state, collect=("written",)) for _ in range(2)][1].files == {"written": "x"}
+    assert (await run(jail, state)).stdout == before.stdout
+    assert before.stdout.endswith("['written']\n")
 
 
 async def test_neighbours_are_right_beside_a_hostile_one(jail: Jail) -> None:
     bad = "import os, signal\nwhile True:\n  try: os.fork()\n  except OSError: pass\n"
     bad += "  try: os.kill(-1, signal.SIGKILL)\n  except OSError: pass"
-    if jail.level != "namespaces":
+    if jail.level not in APART:
         bad = "while True: pass"  # without namespaces its relatives are its own affair
     hostile = asyncio.create_task(run(jail, bad, Allowance(wall=1.5)))
     found = [(await run(jail, f"print({n} ** 2)")).stdout for n in range(20)]
@@ -262,6 +285,19 @@ async def test_many_timeouts_leave_nothing_behind(jail: Jail) -> None:
     assert all(one.timed_out for one in ended)
     assert (await run(jail, "print(1)")).stdout == "1\n"
     assert len(descendants(os.getpid())) < 10
+
+
+async def test_the_benchmark_counts_what_was_ended_and_what_is_left(jail: Jail) -> None:
+    if jail.level != "namespaces":
+        pytest.skip("it takes what the machine has")
+    script = Path(__file__).parents[2] / "benchmarks" / "sandbox.py"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("ROLLFORGE_")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(script), "--programs", "5"), stdout=asyncio.subprocess.PIPE, env=environment
+    )
+    printed, _ = await process.communicate()
+    assert "not ended by the sandbox: 0; neighbours that were wrong: 0; zombies: 0; left: 0" in printed.decode()
+    assert process.returncode == 0
 
 
 async def test_weaker_isolation_has_to_be_allowed() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rollforge.cli.options import ALLOW_UNSANDBOXED
+from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX
 
 if TYPE_CHECKING:
     from rollforge.audit.audit import Audit
@@ -26,6 +26,7 @@ def audit(
     tool_seconds: float = typer.Option(10.0, help="Deadline of a tool call."),
     verify_seconds: float = typer.Option(10.0, help="Deadline of a verification."),
     notes: bool = typer.Option(False, help="Tell notes too, not only how many there are."),
+    sandbox: str | None = SANDBOX,
     allow_unsandboxed: bool = ALLOW_UNSANDBOXED,
     json: bool = typer.Option(False, "--json", help="Print the findings as JSON."),
     sarif: bool = typer.Option(False, "--sarif", help="Print them as SARIF 2.1.0, for code review."),

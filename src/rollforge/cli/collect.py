@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from rollforge.cli.options import ALLOW_UNSANDBOXED, header_of, seldom_collect_garbage, settings
+from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, header_of, seldom_collect_garbage, settings
 from rollforge.errors import RollforgeError, UserError, unknown
 
 
@@ -51,6 +51,7 @@ def collect(
     set_: list[str] = typer.Option(
         [], "--set", help="Any other setting, as in --set sampling.top_k=20 --set env.level=hard."
     ),
+    sandbox: str | None = SANDBOX,
     allow_unsandboxed: bool = ALLOW_UNSANDBOXED,
     json: bool = typer.Option(False, "--json", help="Print the result as JSON; progress goes to stderr."),
 ) -> None:

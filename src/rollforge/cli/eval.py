@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rollforge.cli.options import ALLOW_UNSANDBOXED, given, seldom_collect_garbage
+from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, given, seldom_collect_garbage
 from rollforge.cli.tables import table
 from rollforge.errors import RollforgeError, UserError, unknown
 
@@ -48,6 +48,7 @@ def evaluate(
     max_turns: int | None = typer.Option(None, help="Model calls per rollout (default 16)."),
     retry_failed: bool = typer.Option(False, "--retry-failed", help="When resuming, attempt again what failed for good."),
     set_: list[str] = typer.Option([], "--set", help="Any other setting, as in --set env.split=test (of all environments)."),
+    sandbox: str | None = SANDBOX,
     allow_unsandboxed: bool = ALLOW_UNSANDBOXED,
     json: bool = typer.Option(False, "--json", help="Print the result as JSON; progress goes to stderr."),
 ) -> None:

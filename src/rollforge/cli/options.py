@@ -27,6 +27,19 @@ ALLOW_UNSANDBOXED: bool = typer.Option(
 )
 
 
+def _place(value: str | None) -> str | None:
+    if value is not None:
+        from rollforge.sandbox.docker import choose
+
+        choose(value)
+    return value
+
+
+SANDBOX: str | None = typer.Option(
+    None, "--sandbox", metavar="PLACE", callback=_place, help="Where programs run: namespaces, docker or podman."
+)
+
+
 def header_of(text: str) -> tuple[str, str]:
     """`Name: value`. Raises `UserError`, which does not show the text: it may be a secret."""
     name, colon, value = text.partition(":")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rollforge.cli.options import ALLOW_UNSANDBOXED, seldom_collect_garbage
+from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, seldom_collect_garbage
 from rollforge.cli.tables import table
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def reverify(
     set_: list[str] = typer.Option(
         [], "--set", help="An option of the environment, as in --set judge=chat:NAME (or env.judge=, as for collect)."
     ),
+    sandbox: str | None = SANDBOX,
     allow_unsandboxed: bool = ALLOW_UNSANDBOXED,
     json: bool = typer.Option(False, "--json", help="Print the result as JSON; progress goes to stderr."),
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from rollforge.cli.options import ALLOW_UNSANDBOXED, given, header_of
+from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, given, header_of
 from rollforge.errors import UserError
 
 PORT = 8000
@@ -55,6 +55,7 @@ def serve(
         False, "--stdio", help="One session of the environment over MCP on stdin and stdout, for clients that start it."
     ),
     task: int = typer.Option(0, min=0, help="With --stdio: the number of the environment's task."),
+    sandbox: str | None = SANDBOX,
     allow_unsandboxed: bool = ALLOW_UNSANDBOXED,
     json: bool = typer.Option(False, "--json", help="Print one JSON object per service."),
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rollforge.cli.options import ALLOW_UNSANDBOXED
+from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX
 
 if TYPE_CHECKING:
     from rollforge.audit.contract import Check
@@ -23,6 +23,7 @@ def contract(
     suite: bool = typer.Option(True, help="Run its own pytest suite too."),
     tool_seconds: float = typer.Option(10.0, help="Deadline of a tool call."),
     verify_seconds: float = typer.Option(30.0, help="Deadline of a verification."),
+    sandbox: str | None = SANDBOX,
     allow_unsandboxed: bool = ALLOW_UNSANDBOXED,
     json: bool = typer.Option(False, "--json", help="Print the checks as JSON."),
 ) -> None:

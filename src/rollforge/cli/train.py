@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from rollforge.cli.options import ALLOW_UNSANDBOXED, settings
+from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, settings
 
 
 def train(
@@ -43,6 +43,7 @@ def train(
     set_: list[str] = typer.Option(
         [], "--set", help="Any other setting, as in --set sampling.top_k=20 --set trainer.beta=0.04 (TRL's own)."
     ),
+    sandbox: str | None = SANDBOX,
     allow_unsandboxed: bool = ALLOW_UNSANDBOXED,
     json: bool = typer.Option(False, "--json", help="Print the report as JSON; progress goes to stderr."),
 ) -> None:

@@ -13,28 +13,26 @@ processor for as long as its limits allow, and what can be learned from timing. 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import marshal
 import os
-import socket
-import subprocess
 import sys
 import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 from rollforge.errors import InfraFault, SetupError
+from rollforge.sandbox.cells import INSIDE, Place, Process, Room
 from rollforge.sandbox.deadline import queued
-from rollforge.sandbox.processes import descendants, kill_tree
+from rollforge.sandbox.docker import IMAGE, PYTHON, SANDBOX, Container, Engine, chosen
 
-Level = Literal["namespaces", "landlock", "none"]
+Level = Literal["namespaces", "container", "landlock", "none"]
 
 LACKS: dict[Level, str] = {
     "namespaces": "",
+    "container": "",
     "landlock": "no limit on the number of processes and on the disk, processes of others are visible (no namespaces)",
     "none": "no isolation from files, network and other processes: limits of time and memory only",
 }
@@ -44,7 +42,6 @@ ALLOW = "ROLLFORGE_ALLOW_UNSANDBOXED"
 GRACE = 60.0
 """Seconds that a cell has to start, and then as many to start a program and to report on it, beside the program's own: on a
 busy machine that takes long, and is not the program's fault."""
-CELL = Path(__file__).parent / "inside" / "cell.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +99,17 @@ class Jail:
     """At most `size` cells; one is made when needed, and replaced when it had to be killed.
 
     `level` asks for one kind of isolation; without it, the best this machine has, which must be namespaces unless
-    ROLLFORGE_ALLOW_UNSANDBOXED is 1. `folders` can be read inside beside the system and Python's own: for packages.
+    ROLLFORGE_ALLOW_UNSANDBOXED is 1. With an `engine`, or ROLLFORGE_SANDBOX and no `level`, the cells are containers.
+    `folders` can be read inside beside the system and Python's own: for packages.
     """
 
     def __init__(
-        self, size: int | None = None, level: Level | None = None, folders: tuple[str, ...] = (), grace: float = GRACE
+        self,
+        size: int | None = None,
+        level: Level | None = None,
+        folders: tuple[str, ...] = (),
+        grace: float = GRACE,
+        engine: Engine | None = None,
     ) -> None:
         self._size = (
             size or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else size or os.cpu_count() or 1
@@ -114,14 +117,18 @@ class Jail:
         self._asked = level
         self._folders = folders
         self._grace = grace
+        self._engine = engine or (Engine() if level == "container" else None)
+        self._begun = False
+        self._room = Room()
         self.level: Level | None = level
         """What isolates; known once a cell was made."""
         self._idle: list[_Cell] = []
         self._all: set[_Cell] = set()
+        self._ending: set[_Cell] = set()
         self._numbers = set(range(self._size))
         self._slots: asyncio.Semaphore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        weakref.finalize(self, _end, self._all, os.getpid())
+        weakref.finalize(self, _end, self._all, self._ending, os.getpid())
 
     async def run(self, program: Program, allowance: Allowance | None = None) -> Ended:
         """Run it to its end, or to that of its time. However it ends, that is a result.
@@ -135,11 +142,11 @@ class Jail:
             await slot.acquire()
         try:
             async with queued():
-                cell = await self._take()
+                cell = await self._take(allowance)
             finished = False
             try:
                 ended = await cell.run(program, allowance)
-                finished = not ended.out_of_memory
+                finished = not (ended.out_of_memory or cell.spent)
                 return ended
             finally:
                 if finished:
@@ -159,6 +166,9 @@ class Jail:
         self._idle.clear()
         for cell in list(self._all):
             self._drop(cell)
+        for cell in self._ending:
+            cell.gone(wait=True)
+        self._ending.clear()
 
     def _slot(self) -> asyncio.Semaphore:
         loop = asyncio.get_running_loop()
@@ -166,33 +176,47 @@ class Jail:
             self._slots, self._loop = asyncio.Semaphore(self._size), loop
         return self._slots
 
-    async def _take(self) -> _Cell:
+    async def _take(self, allowance: Allowance) -> _Cell:
+        needed = Room(2 * allowance.memory_mb, allowance.disk_mb, allowance.processes)
         while self._idle:
             cell = self._idle.pop()
-            if cell.alive:
+            if cell.alive and cell.holds(needed):
                 return cell
             self._drop(cell)
-        cell = _Cell(self._numbers.pop(), self._grace)
+        self._ending -= {cell for cell in self._ending if cell.gone()}
+        self._room = self._room.grown(needed)
+        engine = self._engine or (None if self._asked else chosen())
+        place = Container(engine, self._room, self._folders) if engine else Process()
+        weaker = os.environ.get(ALLOW) == "1"
+        cell = _Cell(self._numbers.pop(), self._grace, place, self._begun)
         self._all.add(cell)
         try:
             self.level = await cell.start(
-                self._asked or ("best" if os.environ.get(ALLOW) == "1" else "namespaces"), self._folders
+                {
+                    "level": "container" if engine else self._asked or ("best" if weaker else "namespaces"),
+                    "weaker": weaker,
+                    "number": cell.number,
+                    "folders": _needed(self._folders),
+                }
             )
         except BaseException:
             self._drop(cell)
             raise
+        self._begun = True
         return cell
 
     def _drop(self, cell: _Cell) -> None:
         self._all.discard(cell)
         self._numbers.add(cell.number)
         cell.end()
+        if not cell.gone():
+            self._ending.add(cell)
 
 
 @cache
 def inner(name: str) -> str:
     """A script of `sandbox/inside`, ready to be run in a cell: compiled, since its interpreter is this one."""
-    source = (CELL.parent / f"{name}.py").read_text(encoding="utf-8")
+    source = (INSIDE / f"{name}.py").read_text(encoding="utf-8")
     packed = marshal.dumps(compile(source, f"{name}.py", "exec", dont_inherit=True)).hex()
     return f"import marshal\nexec(marshal.loads(bytes.fromhex({packed!r})))"
 
@@ -222,41 +246,37 @@ _SHARED: dict[tuple[int, tuple[str, ...]], Jail] = {}
 
 
 class _Cell:
-    def __init__(self, number: int, grace: float) -> None:
+    def __init__(self, number: int, grace: float, place: Place, begun: bool) -> None:
         self.number = number
         self._grace = grace
-        self._socket, theirs = socket.socketpair()
+        self._place = place
+        self._begun = begun
+        """Whether one like it has ever begun to work."""
+        self.spent = False
+        """Whether nothing more can be run in it."""
+        self._socket = place.connection
         self._socket.setblocking(False)
-        with theirs:
-            command = [sys.executable, "-s", "-P", str(CELL), str(theirs.fileno())]
-            try:
-                self._process = subprocess.Popen(
-                    command,
-                    pass_fds=[theirs.fileno()],
-                    env={"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"},
-                    cwd="/",
-                    stdin=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                self._socket.close()
-                raise InfraFault(f"cannot start a process: {error.strerror or error}") from error
+        self.holds, self.end, self.gone = place.holds, place.end, place.gone
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return self._place.alive
 
-    async def start(self, level: str, folders: tuple[str, ...]) -> Level:
+    async def start(self, options: Mapping[str, Any]) -> Level:
         try:
             async with asyncio.timeout(self._grace):
-                found = await self._ask({"level": level, "number": self.number, "folders": _needed(folders)})
+                found = await self._ask(options, self._place.opening())
         except TimeoutError:
             raise InfraFault(f"a sandbox did not start within {self._grace:g} s: {_busy()}") from None
         if "error" in found:
+            elsewhere = "" if options["level"] == "container" else f"to run it in containers: {SANDBOX}=docker (or podman); "
             raise SetupError(
-                f"this machine cannot isolate untrusted code as promised ({found['error']}); to run it with what there is: "
-                f"--allow-unsandboxed, or {ALLOW}=1"
+                f"this machine cannot isolate untrusted code as promised ({found['error']}); {elsewhere}"
+                f"to run it with what there is: --allow-unsandboxed, or {ALLOW}=1"
             )
+        if (python := ".".join(map(str, found["python"]))) != PYTHON:
+            raise SetupError(f"the containers' image has Python {python}, and this is {PYTHON}: name one with it in {IMAGE}")
+        self._begun = True
         return found["level"]  # type: ignore[no-any-return]
 
     async def run(self, program: Program, allowance: Allowance) -> Ended:
@@ -272,32 +292,27 @@ class _Cell:
             raise
         finally:
             watch.cancel()
+        self.spent = found.pop("spent", False)
         if "error" in found:
             raise InfraFault(f"a sandbox could not run the program: {found['error']}")
         return Ended(timed_out=found.pop("timeout"), **found)
 
-    def end(self) -> None:
-        self._socket.close()
-        if self.alive:
-            kill_tree(self._process.pid)
-        self._process.wait()
-
     async def _watch(self, most: int) -> None:
         """Until all processes of the program together take too much memory: then they are killed, with their cell."""
-        while _memory(self._process.pid) <= most:  # noqa: ASYNC110
+        while self._place.memory() <= most:  # noqa: ASYNC110
             await asyncio.sleep(_WATCH_SECONDS)  # the kernel tells nobody
-        kill_tree(self._process.pid)
+        self._place.kill()
 
-    async def _ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
+    async def _ask(self, job: Mapping[str, Any], before: bytes = b"") -> dict[str, Any]:
         loop = asyncio.get_running_loop()
         data = json.dumps(job).encode()
         try:
-            await loop.sock_sendall(self._socket, len(data).to_bytes(8, "big") + data)
+            await loop.sock_sendall(self._socket, before + len(data).to_bytes(8, "big") + data)
             size = int.from_bytes(await self._exactly(8), "big")
             found: dict[str, Any] = json.loads(await self._exactly(size))
             return found
         except (OSError, ValueError) as error:
-            raise InfraFault(f"a sandbox ended: {error or type(error).__name__}") from error
+            raise await asyncio.to_thread(self._place.fault, error, self._begun) from error
 
     async def _exactly(self, size: int) -> bytes:
         loop = asyncio.get_running_loop()
@@ -325,16 +340,9 @@ def _needed(folders: tuple[str, ...]) -> list[str]:
     return [path for path in sorted(python | set(folders)) if not path.startswith(("/usr/", "/lib"))]
 
 
-def _memory(pid: int) -> int:
-    """Bytes that the descendants of a process have in memory."""
-    pages = 0
-    for process in descendants(pid):
-        with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{process}/statm") as file:
-            pages += int(file.read().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _end(cells: set[_Cell], owner: int) -> None:
+def _end(cells: set[_Cell], ending: set[_Cell], owner: int) -> None:
     if os.getpid() == owner:  # a fork that exits has no business with the cells of its parent
         for cell in cells:
             cell.end()
+        for cell in cells | ending:
+            cell.gone(wait=True)

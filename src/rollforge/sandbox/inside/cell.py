@@ -6,8 +6,10 @@
                                        '-fork-> program: limits, no capabilities, seccomp
     host <-how it ended, its output-- cell
 
-Where the kernel gives no namespaces, Landlock and seccomp alone do it, and the host kills what is left; the cell says so
-when it reports for work. Standard library only: it is started as `python cell.py SOCKET` with an all but empty environment.
+In a container the walls are there already: the cell looks whether they are, and is the guard itself, since the first
+process of a container is the one that no program can kill. Where the kernel gives no namespaces, Landlock and seccomp alone
+do it, and the host kills what is left; the cell says so when it reports for work. Standard library only: it is started as
+`python cell.py SOCKET`, or in a container with its source on standard input, with an all but empty environment.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import socket
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import Any, BinaryIO
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import kernel  # type: ignore[import-not-found]
@@ -46,29 +48,52 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
 
 def main() -> None:
-    connection = socket.socket(fileno=int(sys.argv[1]))
-    options = json.loads(_receive(connection) or b"null")
+    source, sink = _connection()
+    options = json.loads(_receive(source) or b"null")
     if options is None:
         return
     try:
         level = _lock_in(options)
     except OSError as error:
-        _send(connection, {"error": str(error)})
+        _send(sink, {"error": str(error)})
         return
     gc.collect()
     gc.freeze()
-    _send(connection, {"level": level, "landlock": kernel.landlock_version()})
+    _send(sink, {"level": level, "landlock": kernel.landlock_version(), "python": sys.version_info[:2]})
+    run = _run_alone if level == "container" else _run
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the host is gone
-        while (message := _receive(connection)) is not None:
-            _send(connection, _run(json.loads(message), level))
+        while (message := _receive(source)) is not None:
+            _send(sink, run(json.loads(message), level))
+
+
+def _connection() -> tuple[BinaryIO, BinaryIO]:
+    """The socket that it is given; else standard input and output, where nothing else may write then."""
+    if len(sys.argv) > 1:
+        connection = socket.socket(fileno=int(sys.argv[1]))
+        return connection.makefile("rb"), connection.makefile("wb")
+    sink = os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
+    return sys.stdin.buffer, sink
 
 
 def _lock_in(options: Job) -> str:
-    """What isolates from here on: "namespaces", "landlock" or "none"; "best" is the first that works, but never "none".
+    """What isolates from here on: "namespaces", "container", "landlock" or "none"; "best" is the first that works of
+    the first and the third. A container with gaps, where that is allowed, is worth what can be had inside it.
 
     Raises `OSError` if what was asked for cannot be had.
     """
     os.umask(0o077)
+    if options["level"] == "container":
+        gaps = _gaps()
+        if not gaps:
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # its memory and files are no program's
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # the first process gets no signal that it does not handle
+            return "container"
+        if not options["weaker"]:
+            raise OSError(f"the container has {', '.join(gaps)}")
+        options["level"] = "best"
     if options["level"] in ("namespaces", "best"):
         try:
             _namespaces(options)
@@ -85,6 +110,31 @@ def _lock_in(options: Job) -> str:
     global READABLE
     READABLE = [path for path in (*SYSTEM, *DEVICES, *options["folders"]) if os.path.exists(path)]
     return "landlock"
+
+
+def _gaps() -> list[str]:
+    """What this container has, and should not."""
+    with open("/proc/self/status") as file:
+        [privileges] = [int(line.split()[1], 16) for line in file if line.startswith("CapEff:")]
+    with open("/proc/self/mounts") as file:
+        mounts = {line.split()[1]: line.split()[2:4] for line in file}
+    up = [name for name in os.listdir("/sys/class/net") if name != "lo" and _is_up(name)]
+    own = ("/", "/tmp", "/dev/mqueue")
+    opened = [place for place in mounts if place not in own and not place.startswith("/proc") and os.access(place, os.W_OK)]
+    opened += [] if "ro" in mounts["/"][1].split(",") else ["/"]
+    found = {
+        "processes of others": os.getpid() != 1,
+        "privileges": os.getuid() == 0 or privileges != 0,
+        f"a network ({', '.join(up)})": bool(up),
+        "a /tmp that is not its own": mounts.get("/tmp", [""])[0] != "tmpfs" or bool(os.listdir("/tmp")),
+        f"folders that can be written to ({', '.join(opened)})": bool(opened),
+    }
+    return [what for what, there in found.items() if there]
+
+
+def _is_up(interface: str) -> bool:
+    with open(f"/sys/class/net/{interface}/flags") as file:
+        return bool(int(file.read(), 16) & 1)
 
 
 READABLE: list[str] = []
@@ -165,7 +215,8 @@ def _run(job: Job, level: str) -> Job:
         if guard == 0:
             code = 1
             try:
-                _guard(job, level, folder, report)
+                kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+                os.pwrite(report, json.dumps(_guard(job, level, folder)).encode(), 0)
                 code = 0
             finally:
                 os._exit(code)
@@ -179,6 +230,41 @@ def _run(job: Job, level: str) -> Job:
         if level != "namespaces":
             shutil.rmtree(folder, ignore_errors=True)
     return found
+
+
+def _run_alone(job: Job, level: str) -> Job:
+    """One job, of which this process, the first of a container, is the guard."""
+    first = os.dup(0)
+    os.close(first)
+    try:
+        found = _guard(job, level, "/tmp")
+    except (OSError, ValueError) as error:
+        found = {"error": f"the guard of the program failed: {error}"}
+    os.closerange(first, 256)  # what the guard opened: elsewhere its own end closes it
+    _end_all()
+    with contextlib.suppress(OSError, RecursionError):
+        _empty("/tmp")
+    return found | {"spent": bool(os.listdir("/tmp"))}  # it left what cannot be removed
+
+
+def _end_all() -> None:
+    """Every process of this container but its first, which this is."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+
+
+def _empty(folder: str) -> None:
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            os.chmod(path, 0o700)
+            _empty(path)
+            os.rmdir(path)
+        else:
+            os.unlink(path)
 
 
 def _end_orphans() -> None:
@@ -195,8 +281,7 @@ def _end_orphans() -> None:
             return
 
 
-def _guard(job: Job, level: str, folder: str, report: int) -> None:
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+def _guard(job: Job, level: str, folder: str) -> Job:
     limits = job["limits"]
     if level == "namespaces":
         kernel.unshare(kernel.NEWPID | kernel.NEWNS | kernel.NEWIPC)
@@ -221,20 +306,26 @@ def _guard(job: Job, level: str, folder: str, report: int) -> None:
     waiting.register(beginning)
     if not waiting.poll(job["grace"] * 1000):
         os.kill(child, signal.SIGKILL)
-        os.pwrite(report, json.dumps({"error": f"it did not begin within {job['grace']:g} s"}).encode(), 0)
-        return
+        return {"error": f"it did not begin within {job['grace']:g} s"}
     started = time.monotonic()
     waiting.unregister(beginning)
     waiting.register(os.pidfd_open(child))
-    late = not waiting.poll(limits["wall"] * 1000)
-    if late:
+    full = False
+    if level == "container":
+        late, full = _watched(waiting, limits)
+    else:
+        late = not waiting.poll(limits["wall"] * 1000)
+    if late or full:
         os.kill(child, signal.SIGKILL)  # of the namespace's first process: the kernel kills all the others
     _, status, used = os.wait4(child, 0)
     seconds = time.monotonic() - started
+    if level == "container":
+        _end_all()
     told = os.pread(said, 64, 0)
     code = int(told) if told else os.waitstatus_to_exitcode(status)
-    result = {
+    return {
         "timeout": late,
+        "out_of_memory": full,
         "code": code,
         "seconds": round(seconds, 4),
         "cpu": round(used.ru_utime + used.ru_stime, 4),
@@ -244,7 +335,46 @@ def _guard(job: Job, level: str, folder: str, report: int) -> None:
         "cut": os.fstat(out).st_size > limits["output_kb"] << 10,
         "files": {name: _read(os.path.join(folder, name), limits) for name in job.get("collect", ())},
     }
-    os.pwrite(report, json.dumps(result).encode(), 0)
+
+
+def _watched(waiting: select.poll, limits: Job) -> tuple[bool, bool]:
+    """Wait for the program, and whether it ran out of time, or of memory with all its processes.
+
+    Elsewhere the host looks at the memory, and ends the cell; into a container it cannot look. If the host itself is gone,
+    this container ends here.
+    """
+    until = time.monotonic() + limits["wall"]
+    killed = _killed_for_memory()
+    waiting.register(0, 0)  # for the end of it, which is always told
+    while (left := until - time.monotonic()) > 0:
+        if ready := waiting.poll(min(left, _WATCH_SECONDS) * 1000):
+            if any(number == 0 for number, _ in ready):
+                os._exit(0)
+            return False, _killed_for_memory() > killed
+        if _memory() > limits["memory_mb"] << 21:
+            return False, True
+    return True, False
+
+
+_WATCH_SECONDS = 0.1
+
+
+def _memory() -> int:
+    """Bytes that all processes but this one have in memory."""
+    pages = 0
+    for process in os.listdir("/proc"):
+        if process.isdigit() and process != "1":
+            with contextlib.suppress(OSError), open(f"/proc/{process}/statm") as file:
+                pages += int(file.read().split()[1])
+    return pages * resource.getpagesize()
+
+
+def _killed_for_memory() -> int:
+    """How many processes of this container the kernel has killed so far because its memory was full, if it tells."""
+    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+        with contextlib.suppress(OSError), open(path) as file:
+            return sum(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
+    return 0
 
 
 def _init(job: Job, level: str, folder: str, streams: tuple[int, int, int], said: int, begun: int) -> None:
@@ -296,15 +426,18 @@ def _program(job: Job, level: str, folder: str, streams: tuple[int, int, int]) -
             (resource.RLIMIT_MSGQUEUE, 0),
         ):
             resource.setrlimit(name, (value, value))
-        if level == "namespaces":  # elsewhere it would count whatever else this user runs
-            processes = limits["processes"] + 3  # the cell, the guard and the first process count too
+        if level in ("namespaces", "container"):  # elsewhere it would count whatever else this user runs
+            processes = limits["processes"] + (3 if level == "namespaces" else 2)  # the cell and the first process, a guard
             resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
         if level == "namespaces":
             kernel.drop_capabilities()
         if level == "landlock":
             kernel.landlock(READABLE, [folder, "/dev/null"])
+        if level == "container":
+            with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+                file.write("1000")  # whatever fills the container's memory, the cell is not what is killed
         if level != "none":
-            kernel.seccomp()
+            kernel.seccomp(apart=level == "namespaces")
         if job.get("argv"):
             os.execvpe(job["argv"][0], job["argv"], dict(os.environ))
         code = _python(job["code"])
@@ -362,24 +495,20 @@ def _read(path: str, limits: Job) -> str | None:
     return None
 
 
-def _receive(connection: socket.socket) -> bytes | None:
-    header = _exactly(connection, 8)
-    return header and _exactly(connection, int.from_bytes(header, "big"))
+def _receive(source: BinaryIO) -> bytes | None:
+    header = _exactly(source, 8)
+    return header and _exactly(source, int.from_bytes(header, "big"))
 
 
-def _exactly(connection: socket.socket, size: int) -> bytes | None:
-    data = bytearray()
-    while len(data) < size:
-        piece = connection.recv(min(size - len(data), 1 << 20))
-        if not piece:
-            return None
-        data += piece
-    return bytes(data)
+def _exactly(source: BinaryIO, size: int) -> bytes | None:
+    data = source.read(size)
+    return data if len(data) == size else None
 
 
-def _send(connection: socket.socket, value: Job) -> None:
+def _send(sink: BinaryIO, value: Job) -> None:
     data = json.dumps(value).encode()
-    connection.sendall(len(data).to_bytes(8, "big") + data)
+    sink.write(len(data).to_bytes(8, "big") + data)
+    sink.flush()
 
 
 if __name__ == "__main__":

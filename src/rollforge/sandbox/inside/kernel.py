@@ -92,8 +92,12 @@ def landlock(read: Iterable[str], write: Iterable[str]) -> None:
         os.close(ruleset)
 
 
-def seccomp() -> None:
-    """seccomp(2): no sockets but local ones, no namespaces, no mounts, no tracing, none of the kernel's rarer doors."""
+def seccomp(apart: bool) -> None:
+    """seccomp(2): no sockets but local ones, no namespaces, no mounts, no tracing, none of the kernel's rarer doors.
+
+    A program that is not `apart`, in namespaces of its own, can neither leave anything in System V's shared memory nor
+    change the limits and priorities of others that run as the same user: the cell is among them.
+    """
     machine = _MACHINES.get(MACHINE)
     if machine is None:
         raise OSError(f"no list of system calls for {MACHINE}")
@@ -120,8 +124,14 @@ def seccomp() -> None:
         (give, 0, 0, eperm),
         (give, 0, 0, allow),
     ]
+    for name in () if apart else _OF_ITSELF:
+        # Arguments of 0 mean the caller. Of setpriority it is the second; the first says that it is about one process.
+        asked = [(load, 0, 0, 16), (equal, 0, 2, 0), (load, 0, 0, 24 if name == "setpriority" else 16)]
+        asked += [(equal, 1, 0, 0), (give, 0, 0, eperm), (give, 0, 0, allow)]
+        program += [(equal, 0, len(asked), numbers[name]), *asked]
+    looked_at = ("clone", "socket", *_OF_ITSELF, *(_BEYOND if apart else ()))
     for name, number in numbers.items():
-        if name not in ("clone", "socket"):
+        if name not in looked_at:
             program += [(equal, 0, 1, number), (give, 0, 0, eperm)]
     program.append((give, 0, 0, allow))
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
@@ -136,6 +146,17 @@ def _check(done: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
+_OF_ITSELF = ("prlimit64", "sched_setaffinity", "setpriority")
+"""Allowed where they are about the caller."""
+_BEYOND = (
+    "shmget",
+    "semget",
+    "msgget",
+    "ioprio_set",
+    "sched_setscheduler",
+    "sched_setparam",
+    "sched_setattr",
+)
 _CALLS = """
 clone 56 220, socket 41 198, ptrace 101 117, syslog 103 116, personality 135 92, vhangup 153 58, pivot_root 155 41,
 adjtimex 159 171, chroot 161 51, acct 163 89, settimeofday 164 170, mount 165 40, umount2 166 39, swapon 167 224,
@@ -145,7 +166,9 @@ keyctl 250 219, unshare 272 97, perf_event_open 298 241, name_to_handle_at 303 2
 process_vm_readv 310 270, process_vm_writev 311 271, kcmp 312 272, finit_module 313 273, kexec_file_load 320 294,
 bpf 321 280, userfaultfd 323 282, io_uring_setup 425 425, io_uring_enter 426 426, io_uring_register 427 427,
 open_tree 428 428, move_mount 429 429, fsopen 430 430, fsconfig 431 431, fsmount 432 432, fspick 433 433,
-pidfd_getfd 438 438, mount_setattr 442 442
+pidfd_getfd 438 438, mount_setattr 442 442, shmget 29 194, semget 64 190, msgget 68 186, prlimit64 302 261,
+sched_setaffinity 203 122, setpriority 141 140, ioprio_set 251 30, sched_setscheduler 144 119, sched_setparam 142 118,
+sched_setattr 314 274
 """
 """The calls that are looked at (the first two) or refused: name, number on x86-64, on 64-bit Arm."""
 
