@@ -106,7 +106,7 @@ def cpu(options: argparse.Namespace) -> bool:
     # What this machine is worth in these minutes: the two model calls alone, by a client that does nothing else.
     for name, values in parts.items():
         row(name, values, "ms per /run")
-    return bar("CPU of the three processes", statistics.median(total), 3.0, "ms per /run (NeMo Gym: 25)")
+    return bar("CPU of the three processes", statistics.median(total), 3.0, "ms per /run (an eighth of 25)")
 
 
 def soak(options: argparse.Namespace) -> bool:

@@ -164,7 +164,8 @@ async def test_nothing_is_measured_that_is_learned_from(tmp_path: Path) -> None:
     write_tasks(file, [rf.Task({"input": f"{n}+1=?"}, {"answer": str(n + 1)}, f"t-{n}") for n in range(80)])
     env = tmp_path / "mine.py"
     env.write_text(
-        "import rollforge as rf\n\n\n@rf.env(tasks='tasks.jsonl', solve=lambda answer: answer)\ndef mine(reply: str, answer: str) -> float:\n"
+        "import rollforge as rf\n\n\n@rf.env(tasks='tasks.jsonl', solve=lambda answer: answer)\n"
+        "def mine(reply: str, answer: str) -> float:\n"
         "    return float(answer in reply)\n"
     )
     config = EnvConfig(use=f"{env}:mine")

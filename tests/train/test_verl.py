@@ -150,7 +150,7 @@ def call(name: str, **arguments: Any) -> str:
 
 
 class Server:
-    """verl's server: says what it was given, one answer a call; what is cut has no end. `said_to`: by a text in the prompt."""
+    """verl's server: says what it was given, one answer a call; what is cut has no end. `said_to`: by the prompt."""
 
     def __init__(
         self, *says: Say, stop_reason: str = "completed", aborts: int = 0, said_to: dict[str, list[Say]] | None = None
