@@ -373,14 +373,32 @@ print(nemo_gym.__file__)
 """
 
 
-@pytest.mark.parametrize("ours", [False, True])
-def test_an_installed_nemo_gym_wins_unless_told(tmp_path: Path, ours: bool) -> None:
+@pytest.mark.parametrize(("ours", "installed"), [(False, True), (True, True), (False, False)])
+def test_an_installed_nemo_gym_wins_unless_told(tmp_path: Path, ours: bool, installed: bool) -> None:
     (tmp_path / "nemo_gym").mkdir()
     (tmp_path / "nemo_gym" / "__init__.py").write_text("")
+    if installed:  # and not only a checkout
+        (tmp_path / "nemo_gym-0.5.1.dist-info").mkdir()
+        (tmp_path / "nemo_gym-0.5.1.dist-info" / "METADATA").write_text("Name: nemo-gym\nVersion: 0.5.1\n")
     code = PROBE.format(place=str(tmp_path), ours=ours)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=os.sep)
-    assert done.stdout.startswith(compat_path() if ours else str(tmp_path))
-    assert ("NeMo Gym is installed" in done.stderr) is not ours
+    theirs = installed and not ours
+    assert done.stdout.startswith(str(tmp_path) if theirs else compat_path())
+    assert ("NeMo Gym is installed" in done.stderr) is theirs
+
+
+def test_a_checkout_brings_its_servers_and_not_its_nemo_gym(tmp_path: Path) -> None:
+    (tmp_path / "nemo_gym").mkdir()
+    (tmp_path / "nemo_gym" / "__init__.py").write_text("import ray_that_nobody_has\n")
+    directory = write(tmp_path / "resources_servers" / "plain", SERVER.replace("REWARD", "1.0"))
+    (directory / "tests").mkdir()
+    (directory / "tests" / "test_app.py").write_text(
+        "import nemo_gym\nfrom app import Server\ndef test(): assert 'compat' in nemo_gym.__file__ and Server\n"
+    )
+    command = [str(Path(sys.executable).parent / "ng_test"), "+entrypoint=resources_servers/plain"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert "pass  its own tests: 1 passed" in done.stdout
+    assert "pass  loads: Server" in done.stdout
 
 
 def test_it_is_only_there_when_asked_for() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rollforge.errors import UserError, describe
-from rollforge.nemo import compat_path
+from rollforge.nemo import compat_path, installed
 from rollforge.nemo.arguments import Arguments
 from rollforge.nemo.config import Server, read_config
 from rollforge.nemo.servers import TYPES, Servers, entrypoint, load_server, root_of, theirs
@@ -121,10 +121,12 @@ def _suite(directory: Path) -> Check:
 
 
 def _path(directory: Path) -> str:
+    root = root_of(directory)
     given = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    found = importlib.util.find_spec("nemo_gym")
-    foreign = found is not None and not (found.origin or "").startswith(compat_path())
-    return os.pathsep.join([str(directory), str(root_of(directory)), *given, *([] if foreign else [compat_path()])])
+    ours = [] if installed() else [compat_path()]
+    # As `activate` orders them.
+    places = [*ours, str(root), *given] if (root / "nemo_gym").is_dir() else [str(root), *given, *ours]
+    return os.pathsep.join([str(directory), *places])
 
 
 def _examples(directory: Path) -> tuple[list[Json], Check]:
