@@ -159,7 +159,7 @@ async def test_a_container_that_dies_is_a_fault_of_the_machine_and_the_next_is_a
     running = asyncio.create_task(plain.run(Program("import time; time.sleep(60)")))
     while descendants(os.getpid()) <= before:  # noqa: ASYNC110 - the kernel tells nobody
         await asyncio.sleep(0.01)
-    for process in descendants(os.getpid()):
+    for process in sorted(descendants(os.getpid())):
         os.kill(process, signal.SIGKILL)
     with pytest.raises(InfraFault, match=r"a container of docker.io/library/python:.* ended with exit status -9"):
         await running
