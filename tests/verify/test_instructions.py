@@ -250,6 +250,7 @@ def test_sentences(text: str, count: int) -> None:
 
 def test_words_and_tokens() -> None:
     assert words("**It's** a (well-known) «fact» – yes!") == ["It's", "a", "well-known", "fact", "yes"]
+    assert tokens('**BE** A***B "DON\'T."') == [*"**", "BE", *"**", "A", *"***", "B", '"', "DO", "N'T", ".", '"']
     assert tokens("I don't know, it's U.S. 1,000.") == ["I", "do", "n't", "know", ",", "it", "'s", "U.S", ".", "1,000", "."]
 
 
@@ -274,6 +275,7 @@ def test_words_and_tokens() -> None:
         ("Hôm nay thời tiết đẹp và chúng tôi sẽ đi công viên.", "vi"),
         ("Hali ya hewa ni nzuri leo na tunaenda kwenye bustani.", "sw"),
         ("THE WEATHER IS NICE TODAY AND WE ARE GOING TO THE PARK", "en"),
+        ("HTTP://X.COM/A IS HOW", None),  # no Portuguese
         ("Oslo", None),
         ("12 + 30 = 42", None),
         ("", None),

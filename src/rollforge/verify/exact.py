@@ -154,14 +154,10 @@ def whole(value: Value, rounding: Literal["floor", "ceil"]) -> Value:
     return number(take(place))
 
 
-def trigonometric(name: str, angle: Value) -> Value | None:
-    """`sin`, `cos`, `tan`, `cot`, `sec` or `csc` of a multiple of π/12, exactly; None for other angles. Raises `Unreadable`
-    where it has no value."""
-    turns = Fraction(0) if not angle.top else angle.ratio(symbol("π"))
-    if turns is None or 12 % turns.denominator:
-        return None
-    twelfths = int(turns * 12) % 24
-    sine, cosine = _sine(twelfths), _sine((twelfths + 6) % 24)
+def trigonometric(name: str, angle: Value) -> Value:
+    """`sin`, `cos`, `tan`, `cot`, `sec` or `csc`: exact for the usual angles, else by the sine and the cosine as symbols.
+    Raises `Unreadable` where it has no value."""
+    sine, cosine = _circle(angle)
     top, bottom = {
         "sin": (sine, number(1)),
         "cos": (cosine, number(1)),
@@ -173,15 +169,58 @@ def trigonometric(name: str, angle: Value) -> Value | None:
     return top / bottom
 
 
-def _sine(twelfths: int) -> Value:
-    """Of so many twelfths of π, fewer than 24."""
-    if twelfths > 12:
-        return -_sine(twelfths - 12)
-    small = min(twelfths, 12 - twelfths)
-    if small in (1, 5):
-        six, two = root(number(6), 2), root(number(2), 2)
-        return (six - two if small == 1 else six + two) / number(4)
-    return root(number(Fraction({0: 0, 2: 1, 3: 2, 4: 3, 6: 4}[small], 4)), 2)
+def _circle(angle: Value) -> tuple[Value, Value]:
+    """Sine and cosine; those of double and of negative angles by the simple ones."""
+    turns = Fraction(0) if not angle.top else angle.ratio(symbol("π"))
+    if turns is not None:
+        return _sine(turns), _sine(turns + Fraction(1, 2))
+    factor = next(iter(angle.top.values())) if len(angle.top) == 1 and angle.bottom == _ONE else Fraction(1)
+    if factor < 0:
+        sine, cosine = _circle(-angle)
+        return -sine, cosine
+    if factor.numerator in (2, 4, 6, 8):
+        sine, cosine = _circle(angle / number(2))
+        return number(2) * sine * cosine, cosine * cosine - sine * sine
+    return symbol(f"sin({angle})"), symbol(f"cos({angle})")
+
+
+def _sine(turns: Fraction) -> Value:
+    """Of so many times π."""
+    turns %= 2
+    if turns > 1:
+        return -_sine(turns - 1)
+    turns = min(turns, 1 - turns)
+    halves = {Fraction(0): 0, Fraction(1, 6): 1, Fraction(1, 4): 2, Fraction(1, 3): 3, Fraction(1, 2): 4}
+    if turns in halves:
+        return root(number(Fraction(halves[turns], 4)), 2)
+    quarters = {Fraction(1, 12): (6, -2), Fraction(5, 12): (6, 2), Fraction(1, 10): (5, -1), Fraction(3, 10): (5, 1)}
+    if turns not in quarters:
+        return symbol(f"sine {turns}")
+    large, small = quarters[turns]
+    other = root(number(abs(small)), 2)
+    return (root(number(large), 2) + (other if small > 0 else -other)) / number(4)
+
+
+def without_squared_sines(value: Value) -> Value:
+    """With 1 - cos² for each sin², so that what this makes equal is one form."""
+    if not any(name.startswith("sin(") for name in value.symbols):
+        return value
+    return _cosines(value.top) / _cosines(value.bottom)
+
+
+def _cosines(total: Sum) -> Value:
+    result = number(0)
+    for monomial, coefficient in total.items():
+        term = number(coefficient)
+        for base, exponent in monomial:
+            pairs = 0
+            if isinstance(base, str) and base.startswith("sin(") and abs(exponent) <= 12:
+                pairs = int(exponent / 2)
+                cosine = symbol(f"cos{base[3:]}")
+                term = term * power(number(1) - cosine * cosine, number(pairs))
+            term = term * _monomial({base: exponent - 2 * pairs}, Fraction(1))
+        result = result + term
+    return result
 
 
 def _near(value: Value) -> tuple[Decimal, Decimal] | None:
@@ -397,12 +436,17 @@ def _decimal(total: Sum) -> Decimal | None:
     for monomial, coefficient in total.items():
         term = Decimal(coefficient.numerator) / Decimal(coefficient.denominator)
         for base, exponent in monomial:
-            known = Decimal(base) if isinstance(base, int) else _CONSTANTS.get(base)
+            known = Decimal(base) if isinstance(base, int) else _CONSTANTS.get(base) or _known_logarithm(base)
             if known is None or base == -1:
                 return None
             term *= known ** (Decimal(exponent.numerator) / Decimal(exponent.denominator))
         result += term
     return result
+
+
+def _known_logarithm(name: str) -> Decimal | None:
+    prime = name.removeprefix("ln(").removesuffix(")")
+    return Decimal(prime).ln() if prime != name and prime.isdigit() else None
 
 
 def _text(total: Sum) -> str:

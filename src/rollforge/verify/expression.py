@@ -1,9 +1,9 @@
 r"""Reading a short mathematical answer, in plain text or LaTeX, as what it says: a quantity, or a group of such.
 
-Numbers with separators, decimals, percent, mixed numbers, `\frac`, `\sqrt[n]`, `\pi`, `^`, `!`, `\binom`, implicit
-products, variables, `\pm`, absolute values, floor and ceiling, sines and the like of the usual angles; sets, tuples,
-intervals and their unions, matrices and small determinants, equations, inequalities (`x > 3` is an interval), lists with
-commas, "and" or "or"; a name before (`x =`) and a unit after. Everything else is `Unreadable`. Nothing is evaluated but
+Numbers with separators, decimals (also repeating ones), percent, millions, mixed numbers, `\frac`, `\sqrt[n]`, `\pi`, `^`,
+`!`, `\binom`, implicit products, variables, `\pm`, absolute values, floor and ceiling, logarithms, sines and the like; sets,
+tuples, intervals and their unions, matrices and small determinants, equations, inequalities (`x > 3` is an interval), lists
+with commas, "and" or "or"; a name before (`x =`) and a unit after. Everything else is `Unreadable`. Nothing is evaluated but
 arithmetic on `exact.Value`, which is bounded.
 """
 
@@ -29,8 +29,21 @@ from rollforge.verify.exact import (
     symbol,
     trigonometric,
     whole,
+    without_squared_sines,
 )
-from rollforge.verify.notation import ANGLES, CLOSE, CURRENCIES, FUNCTIONS, OPEN, WORDS, Token, split_unit, tidy, tokenize
+from rollforge.verify.notation import (
+    ANGLES,
+    CLOSE,
+    CURRENCIES,
+    FUNCTIONS,
+    OPEN,
+    SCALES,
+    WORDS,
+    Token,
+    split_unit,
+    tidy,
+    tokenize,
+)
 
 MAX_CHARACTERS = 400
 MAX_DEPTH = 25
@@ -57,7 +70,7 @@ class Group:
     or "≤" for what the one item is to zero."""
     items: tuple[Form, ...]
     name: str = ""
-    """Of the variable, for an interval that was written as an inequality."""
+    """Of the variable, for an interval that was written as an inequality and an equation that ends with it (`5 = x`)."""
 
 
 Form: TypeAlias = Quantity | Group
@@ -89,11 +102,14 @@ def _form(tokens: Sequence[Token], depth: int) -> Form:
     if len(approximations) > 1:
         exact, other = approximations[:2]
         tokens = other if not exact or _name_length(exact) == len(exact) else exact
-    if [t.text for t in tokens[:5]] == ["\\mathbb", "{", "R", "}", "\\setminus"]:
-        return _without(_form(tokens[5:], depth + 1))
     if any(t.text in _COMPARED for t in tokens):
         return _inequality(tokens)
     name, tokens = _named(tokens)
+    if [t.text for t in tokens[:4]] == ["\\mathbb", "{", "R", "}"]:
+        if len(tokens) == 4:
+            return Group("()", (Quantity(-symbol("∞")), Quantity(symbol("∞"))))
+        if tokens[4].text == "\\setminus":
+            return _without(_form(tokens[5:], depth + 1))
     if tokens and tokens[-1].text == "\\endmatrix":
         return _matrix(tokens, depth)
     if len(tokens) == 1 and tokens[0].text in ("\\emptyset", "\\varnothing"):
@@ -282,6 +298,8 @@ def _name_length(tokens: Sequence[Token]) -> int:
     length = 1
     if len(tokens) > 2 and tokens[1].text == "_":
         length = 3 if tokens[2].text != "{" else next((i + 1 for i, t in enumerate(tokens) if t.text == "}"), 3)
+    while length < len(tokens) and tokens[length].text == "'":
+        length += 1
     if len(tokens) >= length + 3 and tokens[length].text == "(" and tokens[length + 2].text == ")":
         length += 3
     return length
@@ -310,7 +328,8 @@ def _quantity(tokens: Sequence[Token], name: str) -> Form:
         difference = quantities[0].value - last.value
         plain = not any(q.unit or q.percent for q in quantities)
         if len(sides) == 2 and not name and plain and difference.symbols - _CONSTANT:
-            return Group("=", (Quantity(difference),))
+            solved = len(sides[1]) == 1 and sides[1][0].kind == "word" and _lone(last.value)
+            return Group("=", (Quantity(difference),), sides[1][0].text if solved else "")
         raise Unreadable("an equation")
     return Quantity(last.value, name, last.unit, last.percent, last.decimal)
 
@@ -325,11 +344,18 @@ def _side(tokens: Sequence[Token]) -> Quantity:
     elif not (tokens and tokens[-1].text == "\\degree" and any(t.text.lstrip("\\") in ANGLES for t in tokens)):
         tokens, written = split_unit(tokens)
         unit = unit or written
+    scale = SCALES.get(tokens[-1].text.lower()) if len(tokens) > 1 else None
+    if scale:
+        tokens = tokens[:-1]
     if not tokens:
         raise Unreadable("nothing before the unit")
+    value = _evaluate(tokens)
+    if scale:
+        return Quantity(value * number(scale), "", unit, percent)
     literal = "".join(t.text for t in tokens)
     plain = all(t.kind == "number" or t.text in "+-" for t in tokens) and len(tokens) <= 2
-    return Quantity(_evaluate(tokens), "", unit, percent, literal if plain and "." in literal else "")
+    finite = plain and "." in literal and "\\" not in literal
+    return Quantity(value, "", unit, percent, literal if finite else "")
 
 
 _GREEK = {
@@ -351,7 +377,7 @@ def _evaluate(tokens: Sequence[Token]) -> Value:
     value = cursor.expression()
     if cursor.peek():
         raise Unreadable(f"{cursor.peek()!r}")
-    return value
+    return without_squared_sines(value)
 
 
 class _Cursor:
@@ -396,7 +422,7 @@ class _Cursor:
             return False
         token = self._tokens[self._at]
         if token.kind == "number":
-            return False  # "2 3" is no product
+            return self._tokens[self._at - 1].text == "!"  # "2 3" is no product, 2!3! is
         return (token.kind in ("word", "command") and token.text not in _NO_ATOM) or token.text in ("(", "{")
 
     def _factor(self) -> Value:
@@ -410,7 +436,7 @@ class _Cursor:
         base = self._atom()
         while self.peek() == "!":
             self._next()
-            base = number(factorial(_small(base, 200)))
+            base = _factorial(base)
         if self._angle and self.peek() == "\\degree":
             self._next()
             return base * symbol("π") / number(180)
@@ -454,8 +480,7 @@ class _Cursor:
                 self._expect("]")
             return root(self._argument(whole=True), degree)
         if name == "binom":
-            n, k = _small(self._argument(), 200), _small(self._argument(), 200)
-            return number(comb(n, k))
+            return _choose(self._argument(), self._argument())
         if name in ("lfloor", "lceil"):
             value = self.expression()
             self._expect(name.replace("l", "\\r", 1))
@@ -539,11 +564,15 @@ class _Cursor:
             argument = self._power() if self._angle and self._is_degrees() else self._atom()
         else:
             argument = self._power()
-            while self._starts_atom() and self._tokens[self._at].kind == "word":
+            while self._starts_atom() and self._is_letter():
                 argument = argument * self._power()
         self._angle = outside
         value = _applied(name, base, argument)
         return value if exponent is None else power(value, exponent)
+
+    def _is_letter(self) -> bool:
+        token = self._tokens[self._at]
+        return (token.kind == "word" and token.text.lower() not in FUNCTIONS) or token.text == "\\pi" or token.text in _GREEK
 
     def _is_degrees(self) -> bool:
         """Whether the brackets that begin here have the sign behind them."""
@@ -582,18 +611,52 @@ class _Cursor:
 def _applied(name: str, base: Value | None, argument: Value) -> Value:
     if name == "ln" and base is None:
         return logarithm(argument)
-    if name in ANGLES and base is None and (exact := trigonometric(name, argument)) is not None:
-        return exact
-    known = argument.rational
-    if name == "log" and base is not None and base.rational not in (None, 0, 1) and known is not None and known > 0:
+    if name == "exp" and base is None:
+        return power(symbol("e"), argument)
+    if name in ANGLES and base is None:
+        return trigonometric(name, argument)
+    if name == "log" and base is not None and ((base.rational or 0) > 0 or base == symbol("e")) and base != number(1):
         # A whole number where it is one: the ratio of sums over primes.
-        exponent = logarithm(argument).ratio(logarithm(base)) if known != 1 else Fraction(0)
-        if exponent is not None:
-            return number(exponent)
+        top, bottom = logarithm(argument), logarithm(base)
+        exponent = top.ratio(bottom)
+        return top / bottom if exponent is None else number(exponent)
     return symbol(f"{name}{'' if base is None else f'_{base}'}({argument})")
 
 
+def _factorial(n: Value) -> Value:
+    """With a variable, by that of the part without its constant: (n+1)! is n! times n+1."""
+    if not n.symbols - _CONSTANT:
+        return number(factorial(_small(n, 200)))
+    shift = n.top.get((), Fraction(0)) if n.bottom == number(1).top else Fraction(0)
+    if shift.denominator != 1 or abs(shift) > 12:
+        return symbol(f"({n})!")
+    start = n - number(shift)
+    result = symbol(f"({start})!")
+    for step in range(1, int(shift) + 1):
+        result = result * (start + number(step))
+    for step in range(int(shift) + 1, 1):
+        result = result / (start + number(step))
+    return result
+
+
+def _choose(n: Value, k: Value) -> Value:
+    if not (n.symbols | k.symbols) - _CONSTANT:
+        return number(comb(_small(n, 200), _small(k, 200)))
+    if k.symbols:
+        return _factorial(n) / (_factorial(k) * _factorial(n - k))
+    result = number(1)
+    for step in range(_small(k, 12)):
+        result = result * (n - number(step)) / number(step + 1)
+    return result
+
+
 def _literal(text: str) -> Value:
+    if "\\" in text:  # 0.1\overline{6} is (16 - 1)/90
+        start, _, repeated = text.removesuffix("}").partition("\\overline{")
+        whole_part, _, decimals = start.partition(".")
+        nines = (10 ** len(repeated) - 1) * 10 ** len(decimals)
+        before = int(whole_part + decimals or "0")
+        return number(Fraction(int(f"{before}{repeated}") - before, nines))
     mantissa, _, exponent = text.lower().partition("e")
     if len(exponent) > 4:
         raise Unreadable("too large")

@@ -17,7 +17,7 @@ FEW = 4
 
 def language_of(text: str) -> str | None:
     """ISO 639-1 of the language that two thirds of the text are in; None if it is too short, or nothing prevails."""
-    text = text[:READ].lower()
+    text = _ADDRESS.sub(" ", text[:READ].lower())
     scripts = Counter(found.lastgroup for found in _SCRIPT.finditer(text))
     if not scripts:
         return None
@@ -53,6 +53,7 @@ def _by_words(text: str, script: str) -> str | None:
     return None if few or points[best] == points[second] else best
 
 
+_ADDRESS = re.compile(r"\b(?:https?://|www\.)\S+")
 _SCRIPT = re.compile(
     "(?P<latin>[a-z\u00df-\u024f\u1e00-\u1eff])|(?P<cyrillic>[\u0400-\u052f])|(?P<greek>[\u0370-\u03ff])"
     "|(?P<hebrew>[\u05d0-\u05ea])|(?P<arabic>[\u0620-\u06d3])|(?P<devanagari>[\u0904-\u0939\u0958-\u0961])"

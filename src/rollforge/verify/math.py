@@ -72,18 +72,25 @@ def equivalent(given: str, expected: str) -> tuple[bool, Compared]:
     except Unreadable:
         if _same_text(given, expected):
             return True, "text"
-    # It finds a right answer in much that is none ("4 = 5", "evil" for "live"): not asked where the expected one is plain.
-    opinion = second_opinion(given, expected) if gold is None and not expected.isalpha() else None
+    # It finds a right answer in much that is none ("4 = 5", "evil" for "live", 11_3 for 11_2): not asked where the expected
+    # one is plain.
+    plain = gold is not None or expected.isalpha() or _BASE.search(expected)
+    opinion = None if plain else second_opinion(given, expected)
     return (False, "text") if opinion is None else (opinion, "math_verify")
 
 
 _NEGATION = re.compile(r"\b(?:not|never|neither|nor|no|isn't|cannot|can't|unknown|wrong)\b", re.IGNORECASE)
 _END = re.compile(r"[.!?](?=\s|$)|[;\n]|,?\s+(?:because|since|as|so|which|where)\b", re.IGNORECASE)
 _BOLD = re.compile(r"^\*\*(.+?)\*\*")
+_FORMULA = re.compile(r"^\$([^$]+)\$(?=\s*(?:[.;!?](?:\s|$)|$))")
 
 
 def _of_line(line: str) -> str:
-    """The answer of an "Answer:" line: what is bold at its start, or its first clause; or the only number of that."""
+    """The answer of an "Answer:" line: a formula that ends a sentence, or what is bold at its start, or its first clause; or
+    the only number of that."""
+    formula = _FORMULA.match(line)
+    if formula:
+        return formula[1]
     bold = _BOLD.match(line)
     clause = bold[1] if bold else _END.split(line, maxsplit=1)[0].strip()
     try:
@@ -96,6 +103,8 @@ def _of_line(line: str) -> str:
 
 _NUMBERS = re.compile(r"(?<![\w.\\])-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?", re.ASCII)
 _LETTERS = re.compile(UPRIGHT + r"\{([^{}]*)\}")
+_BASE = re.compile(r"(?<![\w.])(?:\(([0-9A-F]+)\)|([0-9A-F]+))_(?:\{([0-9]+)\}|([0-9]+))")
+"""A number in another base."""
 
 
 def _same_text(given: str, expected: str) -> bool:
@@ -107,7 +116,7 @@ def _same_text(given: str, expected: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    words = _LETTERS.sub(r" \1 ", tidy(text))
+    words = _BASE.sub(r"\1\2_\3\4", _LETTERS.sub(r" \1 ", tidy(text)))
     return re.sub(r"\s*([^\w\s])\s*", r"\1", " ".join(words.split())).casefold().strip(".")
 
 
@@ -118,6 +127,8 @@ def _same(given: Form, expected: Form) -> bool:
         return _same_matrix(given, expected)
     if isinstance(expected, Group) and expected.kind in _RELATIONS:
         return _same_relation(given, expected)
+    if isinstance(given, Group) and given.kind == "=" and isinstance(expected, Quantity):
+        return _same_ended(given, expected)
     if isinstance(given, Quantity):
         given = Group("{}", (given,))
     if isinstance(expected, Quantity):
@@ -155,6 +166,8 @@ def _same_relation(given: Form, expected: Group) -> bool:
     [wanted] = expected.items
     assert isinstance(wanted, Quantity)
     if isinstance(given, Quantity):
+        if expected.kind == "=" and _same_ended(expected, given):
+            return True
         if expected.kind != "=" or not given.name or given.unit or given.percent:
             return False
         return (symbol(given.name) - given.value).ratio(wanted.value) is not None
@@ -163,6 +176,14 @@ def _same_relation(given: Form, expected: Group) -> bool:
     [item] = given.items
     ratio = item.value.ratio(wanted.value) if isinstance(item, Quantity) else None
     return ratio is not None and (ratio > 0 or expected.kind in ("=", "≠"))
+
+
+def _same_ended(equation: Group, solved: Quantity) -> bool:
+    """Whether `5 = x` says `x = 5`."""
+    if not equation.name or solved.name not in ("", equation.name) or solved.unit or solved.percent:
+        return False
+    [item] = equation.items
+    return isinstance(item, Quantity) and item.value + symbol(equation.name) == solved.value
 
 
 def _same_matrix(given: Group, expected: Group) -> bool:

@@ -41,6 +41,7 @@ _SIGNS = str.maketrans(
     {"−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", "⁄": "/", "√": "\\sqrt ", "π": "\\pi ", "∞": "\\infty "}
     | {"∪": "\\cup ", "≈": "\\approx ", "±": "\\pm ", "∅": "\\emptyset ", "°": "\\degree ", "∈": "\\in "}
     | {"≤": "\\le ", "≥": "\\ge ", "⩽": "\\le ", "⩾": "\\ge ", "≠": "\\ne "}
+    | {"ℝ": "\\mathbb{R}", "∖": "\\setminus "}
     | {"⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ", "⌉": "\\rceil "}
     | {"½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "€": "\\euro ", "£": "\\pound "}
 )
@@ -54,12 +55,18 @@ _LATEX = [
         (r"\\begin\s*\{(?:[pbB]|small)?(?:matrix|array)\}(?:\s*\{[clr| ]*\})?", r"\\matrix "),
         (r"\\end\s*\{(?:[pbB]|small)?(?:matrix|array)\}", r"\\endmatrix "),
         (r"\\\\", " ; "),
+        (UPRIGHT + r"\{(\s*\\\$[^A-Za-z{}\\]*)\}", r" \1 "),
         (r"\\\$", r"\\dollar "),
         (r"\$|\\[()]|\\[\[\]]", " "),
-        (r"(?<=[0-9])(?:\{,\}|\\,|,?\\!)(?=[0-9]{3}(?![0-9]))", ","),
+        (r"(?<=[0-9])(?:\{,\}|\\,|,?\\!|\\!,)(?=[0-9]{3}(?![0-9]))", ","),
         (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle)(?![A-Za-z])", ""),
         (r"\\(?:[,;:! ]|quad(?![A-Za-z])|qquad(?![A-Za-z]))|~", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
+        (r"\{\s*([0-9A-Za-z]+)\s*\\choose\s*([0-9A-Za-z]+)\s*\}", r"\\binom{\1}{\2}"),
+        (r"\\mathbb\s+R(?![A-Za-z])", r"\\mathbb{R}"),
+        (r"\\lbrace(?![A-Za-z])", r"\\{"),
+        (r"\\rbrace(?![A-Za-z])", r"\\}"),
         (r"\\(?:cdot|times|ast)(?![A-Za-z])", "*"),
         (r"\\div(?![A-Za-z])", "/"),
         (r"\\leq(?:slant)?(?![A-Za-z])", r"\\le "),
@@ -76,7 +83,7 @@ _LATEX = [
 ]
 _TOKEN = re.compile(
     rf"(?P<text>{UPRIGHT}\{{([^{{}}]*)\}})"
-    r"|(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)"
+    r"|(?P<number>[0-9]*\.[0-9]*\\overline\{[0-9]+\}|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)"
     r"|(?P<command>\\[A-Za-z]+|\\[{}])"
     r"|(?P<word>[A-Za-z]+)"
     r"|(?P<mark>[-+*/^_=(){}\[\],;!%<>|:'&])"
@@ -137,10 +144,11 @@ def _unit(tokens: Sequence[Token]) -> str | None:
         if not _is_unit_word(token, bool(unit)):
             return None
         unit += UNITS.get(token.text) or UNITS.get(token.text.lower()) or "?"
-        if len(rest) > 1 and rest[0].text == "^" and rest[1].text in ("2", "3"):
-            unit += f"^{rest[1].text}"
-            del rest[:2]
-    return "" if "?" in unit else unit
+        for written in (["^", "2"], ["^", "3"], ["^", "{", "2", "}"], ["^", "{", "3", "}"]):
+            if [one.text for one in rest[: len(written)]] == written:
+                unit += "".join(one for one in written if one not in "{}")
+                del rest[: len(written)]
+    return "" if "?" in unit else {"mile/h": "mph"}.get(unit, unit)
 
 
 def _is_unit_word(token: Token, inside: bool) -> bool:
@@ -190,6 +198,7 @@ UNITS = {
     for alias in names.split()
 }
 CURRENCIES = {"\\dollar": "dollars", "\\euro": "euros", "\\pound": "pounds"}
+SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 NO_UNITS = frozenset(
     """
     not no nor or and is isn't to but if except without than then minus plus times over of more less
