@@ -84,7 +84,7 @@ def _settings(config: TrainConfig, policy: Policy, usual: Defaults, out: Path) -
         "per_device_train_batch_size": each,
         "gradient_accumulation_steps": batch // each,
         "learning_rate": config.learning_rate or usual.learning_rate,
-        "lr_scheduler_type": "constant_with_warmup" if config.method == "grpo" else "linear",
+        "lr_scheduler_type": "linear",
         "warmup_steps": 5,
         "logging_steps": 1,
         "save_strategy": "steps",
