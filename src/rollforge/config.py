@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -62,6 +63,11 @@ def parse_set(text: str) -> dict[str, Any]:
     for key in reversed(keys):
         parsed = {key: parsed}
     return parsed  # type: ignore[no-any-return]
+
+
+def with_set(values: Mapping[str, Any], texts: Iterable[str]) -> dict[str, Any]:
+    """`values`, and over them what each `--set` says. Raises `UserError`."""
+    return reduce(merge, map(parse_set, texts), dict(values))
 
 
 def validate(section: type[S], values: Mapping[str, Any], where: str) -> S:

@@ -65,14 +65,12 @@ def _audit(
     import uvloop
 
     from rollforge.audit.audit import audit_env
-    from rollforge.config import merge, parse_set
+    from rollforge.config import with_set
     from rollforge.envs.base import Limits
     from rollforge.envs.load import load_env
 
     found: Any = load_env(reference)
-    options: dict[str, Any] = {}
-    for text in settings:
-        options = merge(options, parse_set(text))
+    options = with_set({}, settings)
 
     async def run() -> Audit:
         try:

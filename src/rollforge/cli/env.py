@@ -56,14 +56,12 @@ def show(
     from itertools import islice
 
     from rollforge.cli.show import print_transcript
-    from rollforge.config import merge, parse_set
+    from rollforge.config import with_set
     from rollforge.envs.load import load_env
     from rollforge.records.rows import BadLine
 
     found: Any = load_env(env)
-    options: dict[str, Any] = {}
-    for text in set_:
-        options = merge(options, parse_set(text))
+    options = with_set({}, set_)
     print(f"{getattr(found, 'name', env)}: {getattr(found, 'description', '') or 'no description'}\n")
     tools = getattr(found, "tools", None) or ()  # of some environments only an open session knows them
     print("tools:" if tools else "tools: none")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, seldom_collect_garbage
+from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, given, seldom_collect_garbage
 from rollforge.cli.tables import table
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def reverify(
     Exit status 1: some could not be verified, or (--fail-on-change) some reward changed.
     """
     from rollforge.collect.reverify import Reverification, ReverifyConfig, compare
-    from rollforge.config import merge, parse_set, validate
+    from rollforge.config import validate, with_set
 
     options = {
         "tasks": tasks,
@@ -62,18 +62,14 @@ def reverify(
         "tool_seconds": tool_seconds,
         "verify_seconds": verify_seconds,
     }
-    given = {name: value for name, value in options.items() if value is not None}
-    own: dict[str, Any] = {}
-    for text in set_:
-        own = merge(own, parse_set(text.strip().removeprefix("env.")))
     values = {
         "run": run,
         "env": env,
-        "options": own,
+        "options": with_set({}, (text.strip().removeprefix("env.") for text in set_)),
         "replay": replay,
         "force": force,
         "retry_failed": retry_failed,
-        **given,
+        **given(options),
     }
     done = _run(Reverification(validate(ReverifyConfig, values, "the options")))
     found = compare(done.path, success, examples)

@@ -62,7 +62,7 @@ def serve(
     """Serve an environment, an agent (environment and model), a model, or a YAML of named ones, until Ctrl-C."""
     import logging
 
-    from rollforge.config import merge, parse_set
+    from rollforge.config import merge, with_set
     from rollforge.serve.config import load_config, single
     from rollforge.serve.run import exposed
     from rollforge.serve.workers import start
@@ -89,9 +89,7 @@ def serve(
         "seed": seed,
         "deadlines": {"call": call_seconds, "tool": tool_seconds, "verify": verify_seconds, "rollout": rollout_seconds},
     }
-    values = given(settings)
-    for text in set_:
-        values = merge(values, parse_set(text))
+    values = with_set(given(settings), set_)
     if stdio:
         return _stdio(target, task, given({**settings, **sections, "port": port, "env": None}))
     if target is not None and target.endswith((".yaml", ".yml")):

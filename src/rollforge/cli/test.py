@@ -30,14 +30,12 @@ def contract(
     """Check an environment: tools, tasks, replies of all kinds, its reference solution, determinism, isolation of sessions,
     clean-up, speed, and its own tests. Exit status 1: a check failed."""
     from rollforge.audit.suite import run_suite
-    from rollforge.config import merge, parse_set
+    from rollforge.config import with_set
     from rollforge.envs.base import Limits
     from rollforge.envs.load import load_env
 
     found: Any = load_env(env)
-    options: dict[str, Any] = {}
-    for text in set_:
-        options = merge(options, parse_set(text))
+    options = with_set({}, set_)
     limits = Limits(tool_seconds, verify_seconds)
     checks = _checks(found, env, tasks=tasks, options=options, n=n, success=success, limits=limits)
     checks += [run_suite(found)] if suite else []
