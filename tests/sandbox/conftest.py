@@ -1,13 +1,12 @@
 """What runs on both event loops; containers, where an engine and an image are there."""
 
 import asyncio
-import os
 
 import pytest
 import uvloop
 
 from rollforge.errors import InfraFault, SetupError
-from rollforge.sandbox.docker import IMAGE, Engine
+from rollforge.sandbox.docker import engine
 from rollforge.sandbox.jail import Jail, Program
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -32,7 +31,7 @@ def containers():
 
     async def of(command):
         if command not in pools and command not in refused:
-            jail = Jail(size=2, engine=Engine(command, os.environ.get(IMAGE) or Engine().image))
+            jail = Jail(size=2, engine=engine(command))
             try:
                 await jail.run(Program("pass"))
                 pools[command] = jail

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from rollforge.errors import InfraFault, SetupError
+from rollforge.sandbox import docker
 from rollforge.sandbox.cells import Room
 from rollforge.sandbox.docker import ENGINES, IMAGE, PYTHON, SANDBOX, Engine, arguments, chosen
 from rollforge.sandbox.jail import ALLOW, Allowance, Ended, Jail, Program
@@ -181,8 +182,7 @@ async def pool(request: pytest.FixtureRequest, containers: Callable[[str], Await
 
 @pytest.fixture
 def engine(pool: Jail, request: pytest.FixtureRequest) -> Engine:
-    command = request.node.callspec.params["pool"]
-    return Engine(command, os.environ.get(IMAGE) or Engine().image)
+    return docker.engine(request.node.callspec.params["pool"])
 
 
 def done(engine: Engine, *arguments: str) -> str:

@@ -49,12 +49,15 @@ def choose(name: str) -> None:
 def chosen() -> Engine | None:
     """The engine that the environment variables name; None if cells are made without one. Raises `SetupError`."""
     name = os.environ.get(SANDBOX) or "namespaces"
-    if name == "namespaces":
-        return None
-    if name not in ENGINES:
+    if name not in PLACES:
         raise SetupError(f"{SANDBOX} is {name!r}; it can be {', '.join(PLACES[:-1])} or {PLACES[-1]}")
+    return engine(name) if name in ENGINES else None
+
+
+def engine(command: str) -> Engine:
+    """With the image that the environment names, if it does."""
     image = os.environ.get(IMAGE)
-    return Engine(name, image) if image else Engine(name)
+    return Engine(command, image) if image else Engine(command)
 
 
 class Container:

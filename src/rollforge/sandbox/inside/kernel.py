@@ -157,6 +157,7 @@ _BEYOND = (
     "sched_setparam",
     "sched_setattr",
 )
+"""Refused except in namespaces: what outlasts a program, or changes the cell."""
 _CALLS = """
 clone 56 220, socket 41 198, ptrace 101 117, syslog 103 116, personality 135 92, vhangup 153 58, pivot_root 155 41,
 adjtimex 159 171, chroot 161 51, acct 163 89, settimeofday 164 170, mount 165 40, umount2 166 39, swapon 167 224,
@@ -170,7 +171,7 @@ pidfd_getfd 438 438, mount_setattr 442 442, shmget 29 194, semget 64 190, msgget
 sched_setaffinity 203 122, setpriority 141 140, ioprio_set 251 30, sched_setscheduler 144 119, sched_setparam 142 118,
 sched_setattr 314 274
 """
-"""The calls that are looked at (the first two) or refused: name, number on x86-64, on 64-bit Arm."""
+"""The calls that are looked at or refused: name, number on x86-64, on 64-bit Arm."""
 
 
 def _numbers(column: int) -> dict[str, int]:
