@@ -141,15 +141,21 @@ def test_generated_tasks_keep_their_own_splits() -> None:
     assert {task.fields["level"] for task in [*split.train, *split.test]} == {"easy"}
 
 
-def test_tasks_without_splits_are_divided_by_their_ids_in_the_same_way_every_time(tmp_path: Path) -> None:
-    file = tmp_path / "tasks.jsonl"
-    write_tasks(file, [rf.Task({"input": f"{n}+1=?"}, {"answer": str(n + 1)}, f"t{n}") for n in range(80)])
-    env = tmp_path / "mine.py"
+def without_splits(folder: Path, prefix: str) -> tuple[EnvConfig, Path]:
+    """An environment that has 80 tasks and no splits, and their file; the ids are numbers behind the prefix."""
+    file = folder / "tasks.jsonl"
+    write_tasks(file, [rf.Task({"input": f"{n}+1=?"}, {"answer": str(n + 1)}, f"{prefix}{n}") for n in range(80)])
+    env = folder / "mine.py"
     env.write_text(
-        "import rollforge as rf\n\n\n@rf.env(tasks='tasks.jsonl')\ndef mine(reply: str, answer: str) -> float:\n"
+        "import rollforge as rf\n\n\n@rf.env(tasks='tasks.jsonl', solve=lambda answer: answer)\n"
+        "def mine(reply: str, answer: str) -> float:\n"
         "    return float(answer in reply)\n"
     )
-    config = EnvConfig(use=f"{env}:mine")
+    return EnvConfig(use=f"{env}:mine"), file
+
+
+def test_tasks_without_splits_are_divided_by_their_ids_in_the_same_way_every_time(tmp_path: Path) -> None:
+    config, file = without_splits(tmp_path, "t")
     split = split_tasks(config, None, 1000, 1000)
     train, test = ({task.id for task in side} for side in (split.train, split.test))
     assert train | test == {f"t{n}" for n in range(80)}
@@ -157,18 +163,12 @@ def test_tasks_without_splits_are_divided_by_their_ids_in_the_same_way_every_tim
     assert 2 <= len(test) <= 25
     fewer = split_tasks(config, file, 1000, 1000)
     assert {task.id for task in fewer.test} == test
+    left = held_out_tasks(config, file, 5, frozenset({"t0", "t1"}))
+    assert [task.id for task in left] == ["t2", "t3", "t4", "t5", "t6"]
 
 
 async def test_nothing_is_measured_that_is_learned_from(tmp_path: Path) -> None:
-    file = tmp_path / "tasks.jsonl"
-    write_tasks(file, [rf.Task({"input": f"{n}+1=?"}, {"answer": str(n + 1)}, f"t-{n}") for n in range(80)])
-    env = tmp_path / "mine.py"
-    env.write_text(
-        "import rollforge as rf\n\n\n@rf.env(tasks='tasks.jsonl', solve=lambda answer: answer)\n"
-        "def mine(reply: str, answer: str) -> float:\n"
-        "    return float(answer in reply)\n"
-    )
-    config = EnvConfig(use=f"{env}:mine")
+    config, file = without_splits(tmp_path, "t-")
     await rf.collect_rollouts(config.use, model="scripted:perfect", limit=70, out=tmp_path / "run")
     data = prepare(TrainConfig(method="sft", data=[tmp_path / "run"]), tmp_path / "data")
     learned = learned_tasks(data.files)

@@ -55,11 +55,11 @@ def split_tasks(env: EnvConfig, file: Path | None, train: int, test: int) -> Spl
 def held_out_tasks(env: EnvConfig, file: Path | None, limit: int, learned: frozenset[str] = frozenset()) -> list[Task]:
     """Tasks to be measured on, none of those whose ids are given: of the file, of the environment's own test split, or,
     where it has none, any other. Empty if all of them are learned from."""
+    if file is None and not learned:
+        return split_tasks(env, None, 1, limit).test
     made = load_env(env.use)
     options = dict(env.model_extra or {})
     splits = _splits(made, options) if file is None else None
-    if splits is None and file is None and not learned:
-        return split_tasks(env, None, 1, limit).test
     tasks = _read(made, file, splits[1] if splits else options, limit + len(learned))
     return [task for task in tasks if task.id not in learned][:limit]
 
