@@ -78,8 +78,10 @@ def train(
     }
     values = settings(config, options, set_, uses=("env",))
     asked = validate(TrainConfig, values, str(config or "the options"))
+    from rollforge.train.policy import need_for
     from rollforge.train.run import train as work
 
+    need_for(asked)
     _quiet()
     done = work(asked)
     if json:
@@ -97,9 +99,6 @@ def _quiet() -> None:
     """What the libraries say of their own next versions, and of every file they write."""
     import warnings
 
-    from rollforge.train.policy import need
-
-    need("datasets", "transformers")
     import datasets
     from transformers.utils import logging
 

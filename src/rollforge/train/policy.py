@@ -171,20 +171,15 @@ def _with_lora(model: Any, lora: Lora) -> Any:
 
 
 def need_for(config: TrainConfig) -> None:
-    """Raises `UserError` if a library that this training uses is missing."""
-    lora = ["peft"] if config.lora else []
-    need("torch", "transformers", "trl", "datasets", "matplotlib", *lora, *config.track)
-
-
-def need(*modules: str) -> None:
-    """Raises `UserError` with what to install."""
+    """Raises `UserError` with what to install, if a library that this training uses is missing."""
     from importlib.util import find_spec
 
-    missing = [name for name in modules if find_spec(name) is None]
+    lora = ["peft"] if config.lora else []
+    used = ["torch", "transformers", "trl", "datasets", "matplotlib", *lora, *config.track]
+    missing = [name for name in used if find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"training needs {', '.join(missing)}: pip install 'rollforge[train]' {' '.join({*missing} & {'wandb'})}"
-        )
+        also = " wandb" if "wandb" in missing else ""
+        raise UserError(f"training needs {', '.join(missing)}: pip install 'rollforge[train]'{also}")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that wait for each other by spinning take the cores from the sampler, and from whoever else is there.
