@@ -1,6 +1,7 @@
 """A row decoded in part says what the row read whole says: for every shape, usual and odd, and for what is wrong with it."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,26 +41,28 @@ def whole(line: bytes, dialect: Dialect) -> Any:
     return known([*messages(rollout.params, (), dialect), *messages({}, rollout.output, dialect)])
 
 
-def parts(line: bytes, dialect: Dialect) -> Any:
-    record = Record(line)
+def parts(line: bytes, dialect: Dialect, eager: bool) -> Any:
+    record = Record(line, eager=eager)
     return [*record.prompt_messages(dialect), *record.response_messages(dialect)]
 
 
 def agree(line: bytes) -> None:
-    for dialect in DIALECTS:
+    for dialect, eager in product(DIALECTS, (False, True)):
         expected, found = (
             told(lambda dialect=dialect: whole(line, dialect)),
-            told(lambda dialect=dialect: parts(line, dialect)),
+            told(lambda dialect=dialect, eager=eager: parts(line, dialect, eager)),
         )
         if isinstance(expected, str):  # of several mistakes either may name another
             assert isinstance(found, str)
             return
         assert found == expected
-    record, rollout = Record(line), rollout_from_row(json.loads(line))
-    assert (record.outcome, record.reward, record.index) == (rollout.outcome, rollout.reward, rollout.index)
-    assert record.env == (rollout.env or "")
-    assert record.model == rollout.model
-    assert [item.kind for item in record.items()] == [item_type(item) for item in rollout.output]
+    rollout = rollout_from_row(json.loads(line))
+    for record in (Record(line), Record(line, eager=True)):
+        assert (record.outcome, record.reward, record.index) == (rollout.outcome, rollout.reward, rollout.index)
+        assert record.env == (rollout.env or "")
+        assert record.model == rollout.model
+        assert record.size == Record(line).size
+        assert [item.kind for item in record.items()] == [item_type(item) for item in rollout.output]
 
 
 @pytest.mark.parametrize("line", ROWS.read_bytes().splitlines())
@@ -195,3 +198,30 @@ def test_fields_are_found_where_they_are() -> None:
     assert "nothing" not in record
     assert record.fields(but=["name"]).keys() == {"expected_answer", "accuracy"}
     assert text_of(record.question) == "q"
+
+
+def test_rows_with_ever_other_keys(stored: bytes) -> None:
+    """More keys than a struct has room for, and each of them is there."""
+    row = json.loads(stored)
+    for number in range(300):
+        record = Record(
+            json.dumps({**row, f"metric {number}": number, f"_own_{number}": number}).encode(), eager=number % 2 == 0
+        )
+        assert (f"metric {number}", number) in list(record.numbers())
+        assert f"_own_{number}" not in dict(record.numbers())
+        assert (record.field(f"_own_{number}"), f"metric {number - 1}" in record) == (number, False)
+        assert record.fields()[f"metric {number}"] == number
+        assert record.reward == row["reward"]
+        assert [item.kind for item in record.items()] == [item_type(item) for item in row["response"]["output"]]
+
+
+def test_the_last_of_a_key_that_stands_twice_counts(stored: bytes) -> None:
+    line = stored.rstrip()[:-1] + b',"reward":0.25,"response":null,"output":[]}'
+    for eager in (False, True):
+        record = Record(line, eager=eager)
+        assert (record.reward, record.items()) == (0.25, [])
+
+
+@pytest.fixture
+def stored() -> bytes:
+    return ROWS.read_bytes().splitlines()[0]

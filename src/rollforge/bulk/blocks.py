@@ -80,17 +80,18 @@ def lines(block: Block) -> Iterator[tuple[int, bytes]]:
             at += len(line)
 
 
-def records(block: Block, env: str = "") -> Iterator[tuple[int, Record | Unusable]]:
-    """The rows of a block with the places where they start; `env` is for rows that do not name their environment."""
+def records(block: Block, env: str = "", *, eager: bool = False) -> Iterator[tuple[int, Record | Unusable]]:
+    """The rows of a block with the places where they start; `env` is for rows that do not name their environment, `eager`
+    says that their responses will be asked for."""
     for at, line in lines(block):
-        yield at, read(line, env)
+        yield at, read(line, env, eager=eager)
 
 
-def read(line: bytes, env: str = "") -> Record | Unusable:
+def read(line: bytes, env: str = "", *, eager: bool = False) -> Record | Unusable:
     try:
         if not line:
             return Unusable("blank line", b"")
-        return Record(line, env)
+        return Record(line, env, eager=eager)
     except UserError as error:
         return Unusable(str(error), line[:60])
     except ValueError as error:

@@ -2,6 +2,10 @@
 
 `records.rows` reads a row whole and checks every part of it. Passes over gigabytes need a few fields of each: here the top
 level is split into raw JSON, and what is asked for is decoded then. Both agree on every row (a test holds them together).
+
+    line ─► a struct of raw JSON, of the keys that rows had so far ─► Record
+              ├ another key: learned, from then on it is in the struct
+              └ `eager`: the response is decoded in the same go, which costs half of doing it later
 """
 
 from __future__ import annotations
@@ -60,21 +64,95 @@ class _Asked:
         self.chats: dict[int, tuple[Dialect, list[Json]]] = {}
 
 
-_TOP = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _PARAMS = msgspec.json.Decoder(_Params | None)
 _RESPONSE = msgspec.json.Decoder(_Response | None)
 _ABOUT = msgspec.json.Decoder(_About | None)
 _OUTPUT = msgspec.json.Decoder(list[Item])
 _LOOSE = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
-_OWN = frozenset(("responses_create_params", "response", "output", "usage", "reward", "rollforge"))
 _SCORED = Outcome.SCORED
 _NUMBERS = frozenset(b"-0123456789tf")
+_OWN = {
+    "responses_create_params": "params",
+    "response": "response",
+    "output": "output",
+    "usage": "usage",
+    "reward": "reward",
+    "rollforge": "block",
+}
+"""Keys that the record itself stands for, and their attributes in a row's struct."""
+_NAMED = {
+    **_OWN,
+    "agent_ref": "agent_ref",
+    "_ng_task_index": "task_index",
+    "_ng_rollout_index": "index",
+    "_ng_failure_class": "failure",
+    "_ng_failure_judge_error": "judge_error",
+}
+_MOST_KEYS = 200
+
+
+class _Keys:
+    """The top-level keys that rows had so far. A struct of them is decoded in two thirds of a dict's time."""
+
+    def __init__(self) -> None:
+        self.names = dict(_NAMED)
+        """Key -> attribute."""
+        self.others: list[tuple[str, str]] = []
+        """Of the row's own fields; not of what tools keep under "_"."""
+        self._make()
+
+    def read(self, line: bytes, eager: bool) -> tuple[Any, dict[str, msgspec.Raw] | None]:
+        """The row; and all its keys, where the struct has no room for them."""
+        if eager:
+            try:
+                return self._eager.decode(line), None
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                pass  # why is found out below
+        try:
+            return self._lazy.decode(line), None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            every = _split(line)
+        if self._learn(every):
+            return self.read(line, eager)
+        return self._row(**{name: every[key] for key, name in _NAMED.items() if key in every}), every
+
+    def _learn(self, keys: Iterable[str]) -> bool:
+        """Whether there was something new to know, and room for it."""
+        new = [key for key in keys if key not in self.names]
+        if not new or len(self.names) + len(new) > _MOST_KEYS:
+            return False
+        for key in new:
+            name = self.names[key] = f"key_{len(self.names)}"
+            if key[:1] != "_":
+                self.others.append((key, name))
+        self._make()
+        return True
+
+    def _make(self) -> None:
+        rename = {name: key for key, name in self.names.items()}
+        raw: dict[str, tuple[Any, Any]] = dict.fromkeys(rename, (msgspec.Raw, _NOTHING))
+        typed = {**raw, "response": (_Response | None, None)}
+        self._row, whole = (
+            msgspec.defstruct(
+                "Row",
+                [(name, *kind) for name, kind in fields.items()],
+                rename=rename,
+                forbid_unknown_fields=True,
+                gc=False,
+            )
+            for fields in (raw, typed)
+        )
+        self._lazy, self._eager = msgspec.json.Decoder(self._row), msgspec.json.Decoder(whole)
+
+
+_TOP = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_keys = _Keys()
 
 
 class Record:
     """A usable row. Raises `UserError` saying what is wrong with it: when made, or when the broken part is asked for."""
 
-    __slots__ = ("_asked", "_response", "_rollout", "_top", "block", "env", "line", "outcome", "reward")
+    __slots__ = ("_asked", "_every", "_response", "_rollout", "_row", "block", "env", "line", "outcome", "reward")
 
     line: bytes
     """As it stands in the file, without the line end."""
@@ -86,27 +164,34 @@ class Record:
     env: str
     """The environment's name: the row's own, its agent's, else the one given by the source."""
 
-    def __init__(self, line: bytes, env: str = "") -> None:
+    def __init__(self, line: bytes, env: str = "", *, eager: bool = False) -> None:
+        """`eager`: the response's items will be asked for."""
         self.line = line
-        self._top = top = _split(line)
+        self._row, self._every = _keys.read(line, eager)
+        row = self._row
+        response = row.response
         self._rollout: Rollout | None = None
         self._response: _Response | None = None
-        params = bytes(top.get("responses_create_params", b"null"))
+        if type(response) is _Response:
+            self._response = response
+            silent = response.output is msgspec.UNSET
+        else:
+            silent = b'"output"' not in bytes(response or b"")
+        params = bytes(row.params)
         asked = _asked.get(params)
-        self._asked = self._ask(params) if asked is None else asked
-        self.block = block = block_of(_loads(top["rollforge"])) if "rollforge" in top else {}
-        if block or "_ng_failure_class" in top:
-            names = ("_ng_failure_class", "_ng_failure_judge_error")
-            self.outcome, _ = outcome_of({name: _loads(top.get(name)) for name in names}, dict(block))
+        self._asked = self._ask(params or b"null") if asked is None else asked
+        self.block = block = block_of(_loads(row.block)) if row.block else {}
+        if block or row.failure:
+            failure = {"_ng_failure_class": _loads(row.failure), "_ng_failure_judge_error": _loads(row.judge_error)}
+            self.outcome, _ = outcome_of(failure, dict(block))
             judged = self.outcome.judged
         else:
             self.outcome, judged = _SCORED, True
         if judged:
-            text = bytes(top.get("reward", b"null"))
+            text = bytes(row.reward) or b"null"
             reward = _rewards.get(text)
             self.reward = _reward(text) if reward is None else reward
-            silent = b'"output"' not in bytes(top.get("response", b"null")) and "output" not in top
-            if silent and self.outcome is _SCORED:
+            if silent and not row.output and self.outcome is _SCORED:
                 raise self._problem("no response.output and no output")
         else:
             self.reward = None
@@ -134,13 +219,13 @@ class Record:
     @property
     def task_index(self) -> int | None:
         """NeMo Gym's number of the task, within one collection."""
-        index = _loads(self._top.get("_ng_task_index"))
+        index = _loads(self._row.task_index)
         return index if type(index) is int else None
 
     @property
     def index(self) -> int | None:
         """Which repeat of the task this is."""
-        index = _loads(self._top.get("_ng_rollout_index"))
+        index = _loads(self._row.index)
         return index if type(index) is int else None
 
     @property
@@ -230,14 +315,14 @@ class Record:
     @property
     def usage(self) -> Json:
         """Token counts of the response; {} if unknown."""
-        raw = self._about().usage or self._top.get("usage")
+        raw = self._about().usage or self._row.usage
         usage = orjson.loads(bytes(raw)) if raw else None
         return usage if isinstance(usage, dict) else {}
 
     @property
     def size(self) -> int:
         """Bytes of the response as stored."""
-        return len(bytes(self._top.get("response") or self._top.get("output") or b""))
+        return len(bytes(self._raw("response") or self._row.output))
 
     @property
     def incomplete(self) -> str | None:
@@ -250,8 +335,10 @@ class Record:
 
     def numbers(self) -> Iterator[tuple[str, float]]:
         """The row's own top-level fields that are numbers or booleans; not the reward, nor what tools keep under "_"."""
-        for name, raw in self._top.items():
-            if name not in _OWN and name[:1] != "_":
+        row = self._row
+        others = [(name, getattr(row, at, None)) for name, at in _keys.others] if self._every is None else self._fields()
+        for name, raw in others:
+            if raw:
                 text = bytes(raw)
                 if text[0] in _NUMBERS:
                     yield name, orjson.loads(text)
@@ -260,11 +347,11 @@ class Record:
                 yield name, value
 
     def __contains__(self, name: str) -> bool:
-        return name in self._top or name in self.block.get(SHADOWED, ())
+        return self._raw(name) is not None or name in self.block.get(SHADOWED, ())
 
     def field(self, name: str) -> Any:
         """A field of the row's top level; None if it is not there."""
-        raw = self._top.get(name)
+        raw = self._raw(name)
         if raw is None:
             return self.block[SHADOWED].get(name) if SHADOWED in self.block else None
         return _loads(raw)
@@ -272,7 +359,7 @@ class Record:
     def fields(self, but: Iterable[str] = ()) -> Json:
         """All fields that the record has no name for: the task's, the verdict's."""
         left_out = {*_OWN, *but}
-        return {name: _loads(raw) for name, raw in self._top.items() if name not in left_out}
+        return {name: _loads(raw) for name, raw in _split(self.line).items() if name not in left_out}
 
     @property
     def rollout(self) -> Rollout:
@@ -286,7 +373,7 @@ class Record:
         """The name in `agent_ref`."""
         if self.block and "agent_ref" in self.block.get(SHADOWED, ()):
             return agent_name(self.block[SHADOWED])
-        raw = bytes(self._top.get("agent_ref", b""))
+        raw = bytes(self._row.agent_ref)
         if not raw:
             return None
         name = _agents.get(raw)
@@ -294,23 +381,35 @@ class Record:
             name = _agents.keep(raw, agent_name({"agent_ref": loads(raw)}))
         return name
 
+    def _raw(self, key: str) -> msgspec.Raw | None:
+        """The JSON under a key of the top level."""
+        every = self._every
+        if every is None and key == "response":
+            every = _split(self.line)  # decoded already, or asked for by its length alone
+        if every is not None:
+            return every.get(key)
+        return getattr(self._row, _keys.names.get(key, ""), None) or None
+
+    def _fields(self) -> Iterator[tuple[str, msgspec.Raw]]:
+        return ((key, raw) for key, raw in (self._every or {}).items() if key not in _OWN and key[:1] != "_")
+
     def _about(self) -> _Response | _About:
         """What is known of the response beside its output."""
         if self._response is not None:
             return self._response
         try:
-            return _ABOUT.decode(self._top.get("response", b"null")) or _About()
+            return _ABOUT.decode(self._row.response or b"null") or _About()
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return self._answer()
 
     def _answer(self) -> _Response:
         """The response; without its output where that is unusual or missing."""
         if self._response is None:
-            raw = self._top.get("response", b"null")
+            raw = self._row.response or b"null"
             try:
                 found = _RESPONSE.decode(raw)
                 if found is None:
-                    found = _Response(output=_OUTPUT.decode(self._top.get("output", b"[]")))
+                    found = _Response(output=_OUTPUT.decode(self._row.output or b"[]"))
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 found = self._loosely(raw)
             self._response = found
