@@ -72,6 +72,24 @@ def output_chat(items: list[Item], dialect: Dialect) -> list[Json] | None:
     return _chat(items, dialect)
 
 
+def last_turn(items: list[Item]) -> list[Item] | None:
+    """The items that the last assistant message is made of; None where the reference must say what is wrong."""
+    start = end = 0
+    for place, item in enumerate(items, 1):
+        kind = item.kind
+        if kind not in _KINDS or (kind == "function_call" and item.name is None):
+            return None
+        if kind == "function_call_output" or (kind == "message" and (item.role or "assistant") != "assistant"):
+            continue
+        if end < place - 1:
+            start = place - 1
+        end = place
+    return items[start:end]
+
+
+_KINDS = frozenset(("message", "reasoning", "function_call", "function_call_output"))
+
+
 def item_of(item: Json) -> Item:
     """Any item, read leniently."""
     arguments = item.get("arguments")

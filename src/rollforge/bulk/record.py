@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 import orjson
 
-from rollforge.bulk.conversation import MESSAGE_KEYS, Item, input_chat, item_of, output_chat
+from rollforge.bulk.conversation import MESSAGE_KEYS, Item, input_chat, item_of, last_turn, output_chat
 from rollforge.errors import UserError
 from rollforge.records.items import Json, check_params, text_of
 from rollforge.records.lossless import dumps, loads
@@ -38,19 +38,19 @@ class _Params(msgspec.Struct, gc=False):
 
 class _Response(msgspec.Struct, gc=False):
     output: list[Item] | msgspec.UnsetType = msgspec.UNSET
-    usage: msgspec.Raw = _NOTHING
-    incomplete_details: msgspec.Raw = _NOTHING
-    status: msgspec.Raw = _NOTHING
-    model: msgspec.Raw = _NOTHING
+    usage: Any = None
+    incomplete_details: Any = None
+    status: Any = None
+    model: Any = None
 
 
 class _About(msgspec.Struct, gc=False):
     """A response without its output, which is nearly all of it."""
 
-    usage: msgspec.Raw = _NOTHING
-    incomplete_details: msgspec.Raw = _NOTHING
-    status: msgspec.Raw = _NOTHING
-    model: msgspec.Raw = _NOTHING
+    usage: Any = None
+    incomplete_details: Any = None
+    status: Any = None
+    model: Any = None
 
 
 class _Asked:
@@ -80,6 +80,8 @@ _OWN = {
     "rollforge": "block",
 }
 """Keys that the record itself stands for, and their attributes in a row's struct."""
+_SMALL = ("reward", "block", "task_index", "index", "failure", "judge_error")
+"""Attributes that are decoded with the row."""
 _NAMED = {
     **_OWN,
     "agent_ref": "agent_ref",
@@ -114,7 +116,8 @@ class _Keys:
             every = _split(line)
         if self._learn(every):
             return self.read(line, eager)
-        return self._row(**{name: every[key] for key, name in _NAMED.items() if key in every}), every
+        known = {name: every[key] for key, name in _NAMED.items() if key in every}
+        return self._row(**{name: _loads(raw) if name in _SMALL else raw for name, raw in known.items()}), every
 
     def _learn(self, keys: Iterable[str]) -> bool:
         """Whether there was something new to know, and room for it."""
@@ -130,7 +133,7 @@ class _Keys:
 
     def _make(self) -> None:
         rename = {name: key for key, name in self.names.items()}
-        raw: dict[str, tuple[Any, Any]] = dict.fromkeys(rename, (msgspec.Raw, _NOTHING))
+        raw: dict[str, tuple[Any, Any]] = dict.fromkeys(rename, (msgspec.Raw, _NOTHING)) | dict.fromkeys(_SMALL, (Any, None))
         typed = {**raw, "response": (_Response | None, None)}
         self._row, whole = (
             msgspec.defstruct(
@@ -180,17 +183,15 @@ class Record:
         params = bytes(row.params)
         asked = _asked.get(params)
         self._asked = self._ask(params or b"null") if asked is None else asked
-        self.block = block = block_of(_loads(row.block)) if row.block else {}
-        if block or row.failure:
-            failure = {"_ng_failure_class": _loads(row.failure), "_ng_failure_judge_error": _loads(row.judge_error)}
+        self.block = block = block_of(row.block) if row.block is not None else {}
+        if block or row.failure is not None:
+            failure = {"_ng_failure_class": row.failure, "_ng_failure_judge_error": row.judge_error}
             self.outcome, _ = outcome_of(failure, dict(block))
             judged = self.outcome.judged
         else:
             self.outcome, judged = _SCORED, True
         if judged:
-            text = bytes(row.reward) or b"null"
-            reward = _rewards.get(text)
-            self.reward = _reward(text) if reward is None else reward
+            self.reward = reward_of(row.reward)
             if silent and not row.output and self.outcome is _SCORED:
                 raise self._problem("no response.output and no output")
         else:
@@ -219,24 +220,25 @@ class Record:
     @property
     def task_index(self) -> int | None:
         """NeMo Gym's number of the task, within one collection."""
-        index = _loads(self._row.task_index)
+        index = self._row.task_index
         return index if type(index) is int else None
 
     @property
     def index(self) -> int | None:
         """Which repeat of the task this is."""
-        index = _loads(self._row.index)
+        index = self._row.index
         return index if type(index) is int else None
 
     @property
     def model(self) -> str | None:
-        name = self.block.get("model") or _loads(self._about().model)
+        name = self.block.get("model") or self._about().model
         return name if isinstance(name, str) else None
 
     @property
     def prompt(self) -> bytes:
         """16 bytes that say which prompt this is: the roles and texts of `instructions` and `input`, however written."""
-        return self._prompt_of()[0]
+        mark = self._asked.mark
+        return self._prompt_of()[0] if mark is None else mark[0]
 
     @property
     def question(self) -> str:
@@ -279,6 +281,15 @@ class Record:
         chat = output_chat(found, dialect) if found else None
         return _known(messages({}, self.rollout.output, dialect)) if chat is None else chat
 
+    def last_message(self, dialect: Dialect = TEMPLATE) -> Json | None:
+        """The last of the assistant's in `response_messages`, without making the others. Raises what that raises."""
+        found = self._answer().output
+        turn = last_turn(found) if found else None
+        chat = output_chat(turn, dialect) if turn else None
+        if chat is None:
+            chat = self.response_messages(dialect)
+        return next((message for message in reversed(chat) if message["role"] == "assistant"), None)
+
     def items(self) -> list[Item]:
         """The response's items, of each what `bulk.conversation` knows. Raises `UserError` for what is no list of items."""
         found = self._answer().output
@@ -315,8 +326,7 @@ class Record:
     @property
     def usage(self) -> Json:
         """Token counts of the response; {} if unknown."""
-        raw = self._about().usage or self._row.usage
-        usage = orjson.loads(bytes(raw)) if raw else None
+        usage = self._about().usage or _loads(self._row.usage)
         return usage if isinstance(usage, dict) else {}
 
     @property
@@ -328,10 +338,10 @@ class Record:
     def incomplete(self) -> str | None:
         """Why the response was cut short (`max_output_tokens`, `max_turns`, ...); None if it was not."""
         answer = self._about()
-        details = _loads(answer.incomplete_details)
+        details = answer.incomplete_details
         if details:
             return str(details.get("reason") or "unknown") if isinstance(details, dict) else str(details)
-        return "unknown" if bytes(answer.status) == b'"incomplete"' else None
+        return "unknown" if answer.status == "incomplete" else None
 
     def numbers(self) -> Iterator[tuple[str, float]]:
         """The row's own top-level fields that are numbers or booleans; not the reward, nor what tools keep under "_"."""
@@ -384,8 +394,8 @@ class Record:
     def _raw(self, key: str) -> msgspec.Raw | None:
         """The JSON under a key of the top level."""
         every = self._every
-        if every is None and key == "response":
-            every = _split(self.line)  # decoded already, or asked for by its length alone
+        if every is None and (_NAMED.get(key) in _SMALL or (key == "response" and self._response is not None)):
+            every = _split(self.line)  # decoded already
         if every is not None:
             return every.get(key)
         return getattr(self._row, _keys.names.get(key, ""), None) or None
@@ -421,7 +431,7 @@ class Record:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise self._problem(error) from None
         names = ("usage", "incomplete_details", "status", "model")
-        return _Response(**{name: fields[name] for name in names if name in fields})
+        return _Response(**{name: _loads(fields[name]) for name in names if name in fields})
 
     def _problem(self, error: object) -> UserError:
         """What is wrong with the row in the words of `records.rows`."""
@@ -458,11 +468,6 @@ class _Recent(dict[bytes, T]):
 _asked = _Recent[_Asked](8 << 20)
 _tools = _Recent[list[Json]](2 << 20)
 _agents = _Recent[str | None](1 << 18)
-_rewards = _Recent[float](1 << 18)
-
-
-def _reward(text: bytes) -> float:
-    return _rewards.keep(text, reward_of(loads(text)))
 
 
 def _known(chat: list[Json]) -> list[Json]:

@@ -37,11 +37,11 @@ def sort(items: Iterable[T], key: Callable[[T], Any], folder: str | Path, at_onc
             kept.close()
 
 
-def grouped(items: Iterable[T], key: Callable[[T], Any], folder: str | Path) -> Iterator[list[T]]:
+def grouped(items: Iterable[T], key: Callable[[T], Any], folder: str | Path, at_once: int = AT_ONCE) -> Iterator[list[T]]:
     """The items that share a key, group by group, in the order of the keys."""
     group: list[T] = []
     last: Any = None
-    for item in sort(items, key, folder):
+    for item in sort(items, key, folder, at_once):
         this = key(item)
         if group and this != last:
             yield group

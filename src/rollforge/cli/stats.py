@@ -43,10 +43,13 @@ def stats(
 
         write_report(html, found, names)
     if json:
-        # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
+        # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is. But it indents slowly.
         from json import dumps
 
-        print(dumps({"runs": names, **found.row(tasks=True)}, indent=2, allow_nan=False))
+        import msgspec
+
+        text = dumps({"runs": names, **found.row(tasks=True)}, allow_nan=False)
+        print(msgspec.json.format(text, indent=2))
     else:
         _print_report(found, names, env, tasks)
     empty = [name for name, used in zip(names, found.used, strict=True) if not used]

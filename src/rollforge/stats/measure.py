@@ -74,27 +74,21 @@ def task_rows(sets: Sequence[Columns], success: float) -> list[TaskRow]:
             if label.mark not in seen:
                 seen.add(label.mark)
                 labels.append((columns.name, label))
-    ordered = rewards[groups.order]
-    ends = groups.starts + groups.counts
-    parts = (ordered[start:end] for start, end in zip(groups.starts.tolist(), ends.tolist(), strict=True))
-    return [_task_row(env, label, part, success) for (env, label), part in zip(labels, parts, strict=True)]
-
-
-def _task_row(env: str, label: Label, rewards: Numbers, success: float) -> TaskRow:
-    solved = int((rewards >= success - EQUAL).sum())
-    return TaskRow(
-        env=env,
-        task=label.id,
-        index=label.index,
-        prompt=label.prompt,
-        rollouts=len(rewards),
-        solved=solved,
-        solve_rate=solved / len(rewards),
-        mean=float(rewards.mean()),
-        std=std(rewards),
-        min=float(rewards.min()),
-        max=float(rewards.max()),
-    )
+    if not labels:
+        return []
+    ordered, starts, counts = rewards[groups.order], groups.starts, groups.counts
+    solved = groups.sums(rewards >= success - EQUAL).astype(np.int64)
+    means = np.add.reduceat(ordered, starts) / counts
+    squares = np.add.reduceat((ordered - np.repeat(means, counts)) ** 2, starts)
+    stds = np.sqrt(squares / np.maximum(counts - 1, 1))
+    lows, highs = np.minimum.reduceat(ordered, starts), np.maximum.reduceat(ordered, starts)
+    columns_ = (counts, solved, solved / counts, means, stds, lows, highs)
+    return [
+        TaskRow(env, label.id, label.index, label.prompt, n, won, rate, mean, std if n > 1 else None, low, high)
+        for (env, label), n, won, rate, mean, std, low, high in zip(
+            labels, *(values.tolist() for values in columns_), strict=True
+        )
+    ]
 
 
 def column(sets: Sequence[Columns], name: str) -> Numbers:
@@ -226,15 +220,21 @@ Election: TypeAlias = tuple[int, tuple[tuple[int, float], ...], int]
 
 
 def _elections(answers: Groups, solved: Flags, groups: Grouping) -> Counter[Election]:
+    silent = np.bincount(groups.tasks[answers == 0], minlength=len(groups.counts))
+    voting = np.flatnonzero(answers)
+    voting = voting[np.lexsort((answers[voting], groups.tasks[voting]))]
+    tasks, given = groups.tasks[voting], answers[voting]
+    first = np.flatnonzero(np.r_[True, (tasks[1:] != tasks[:-1]) | (given[1:] != given[:-1])])
+    counts = np.diff(np.r_[first, len(voting)])
+    shares = np.add.reduceat(solved[voting].astype(np.float64), first) / counts
+    order = np.lexsort((shares, counts, tasks[first]))
+    votes = list(zip(counts[order].tolist(), shares[order].tolist(), strict=True))
+    ends = np.cumsum(np.bincount(tasks[first], minlength=len(groups.counts))).tolist()
     found: Counter[Election] = Counter()
-    ends = groups.starts + groups.counts
-    for start, end in zip(groups.starts.tolist(), ends.tolist(), strict=True):
-        rows = groups.order[start:end]
-        given: dict[int, list[bool]] = {}
-        for answer, success in zip(answers[rows].tolist(), solved[rows].tolist(), strict=True):
-            given.setdefault(answer, []).append(success)
-        silent = len(given.pop(0, ()))
-        found[end - start, tuple(sorted((len(each), sum(each) / len(each)) for each in given.values())), silent] += 1
+    start = 0
+    for attempts, end, none in zip(groups.counts.tolist(), ends, silent.tolist(), strict=True):
+        found[attempts, tuple(votes[start:end]), none] += 1
+        start = end
     return found
 
 

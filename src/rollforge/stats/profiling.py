@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import msgspec
+
 from rollforge.records.items import Json
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import BadLine
@@ -76,7 +78,7 @@ class Profile:
         row["overall"] = _section(self.overall)
         row["environments"] = {section.stats.name: _section(section) for section in self.environments}
         if tasks:
-            row["tasks"] = [asdict(task) for task in self.tasks()]
+            row["tasks"] = msgspec.to_builtins(self.tasks())
         return finite(row)  # type: ignore[no-any-return]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from itertools import islice
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import orjson
@@ -161,7 +161,7 @@ def read_files(
 
 def _read_block(of: Sequence[int], envs: Sequence[str], keep_bad: int, block: Block) -> Fragment:
     fragment = Fragment()
-    for _, row in records(block, envs[block.source]):
+    for _, row in records(block, envs[block.source], eager=True):
         fragment.lines += 1
         bad = row if isinstance(row, Unusable) else _problem(fragment, of[block.source], row)
         if bad is None:
@@ -199,15 +199,14 @@ def _add_record(fragment: Fragment, source: int, record: Record) -> None:
         fragment.used += 1
         return
     # Whatever may turn out to be broken is read before anything is counted.
-    items, usage, cut = record.items(), record.usage, record.incomplete
+    said, usage, cut = _said(record.items()), record.usage, record.incomplete
     metrics = list(record.numbers())
     components = record.field("reward_components")
-    answer = record.field("extracted_answer") if "extracted_answer" in record else ...
-    rollout = record.rollout if [item for item in items if item.generation_token_ids] else None
+    answer = record.field("extracted_answer") if "extracted_answer" in record else said.reply
+    rollout = record.rollout if said.tokens else None
     fragment.used += 1
     part = _part(fragment, env, record.outcome, cut)
-    numbers = {"reward": record.reward, "attempt": block.get("attempt", 1)}
-    reply, answered, whole = _said(part.tools, numbers, items)
+    numbers = _numbers(record.reward, block.get("attempt", 1), said)
     if rollout is not None:
         numbers["contiguous"] = _contiguous(rollout)
     _add_tokens(numbers, usage, rollout.output if rollout is not None else ())
@@ -215,12 +214,15 @@ def _add_record(fragment: Fragment, source: int, record: Record) -> None:
         _add_seconds(numbers, block["seconds"])
     for name, value in metrics:
         _add_metric(numbers, name, value)
-    _add_components(numbers, components)
+    if components is not None:
+        _add_components(numbers, components)
     mark = hash(task) or 1
     if mark not in part.labels:
         part.labels[mark] = Label(mark, task, index, _start(record.question))
+    if said.called:
+        _use(part.tools, said.called, said.failed)
     asked = int.from_bytes(prompt[:8], "little", signed=True) or 1
-    part.add(numbers, (mark, key, asked, _mark(_answer(reply if answer is ... else answer)), answered, whole))
+    part.add(numbers, (mark, key, asked, _mark(_answer(answer)), said.answered, said.whole))
 
 
 def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
@@ -231,13 +233,14 @@ def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
         fragment.failed.append((key, *_failure(env, rollout.outcome, rollout.failure)))
         return
     part = _part(fragment, env, rollout.outcome, _cut(rollout))
-    numbers: dict[str, float] = {"reward": rollout.reward, "attempt": rollout.attempt}
-    reply, answered, whole = _said(part.tools, numbers, [item_of(item) for item in rollout.output])
-    generated = any(item.get("generation_token_ids") for item in rollout.output)
-    if generated:
+    said = _said([item_of(item) for item in rollout.output])
+    numbers = _numbers(rollout.reward, rollout.attempt, said)
+    if said.called:
+        _use(part.tools, said.called, said.failed)
+    if said.tokens:
         numbers["contiguous"] = _contiguous(rollout)
     usage = (rollout.response or {}).get("usage")
-    _add_tokens(numbers, usage if isinstance(usage, dict) else {}, rollout.output if generated else ())
+    _add_tokens(numbers, usage if isinstance(usage, dict) else {}, rollout.output if said.tokens else ())
     _add_seconds(numbers, rollout.seconds)
     for name, value in rollout.fields.items():
         _add_metric(numbers, name, value)
@@ -246,8 +249,8 @@ def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
     if task not in part.labels:
         part.labels[task] = Label(task, rollout.task, rollout.task_index, _start(prompt_text(rollout.params)))
     prompt = _mark([input_items(rollout.params), rollout.params.get("instructions")])
-    answer = rollout.fields.get("extracted_answer", reply)
-    part.add(numbers, (task, key, prompt, _mark(_answer(answer)), answered, whole))
+    answer = rollout.fields.get("extracted_answer", said.reply)
+    part.add(numbers, (task, key, prompt, _mark(_answer(answer)), said.answered, said.whole))
 
 
 def _part(fragment: Fragment, env: str, outcome: Outcome, cut: str | None) -> Part:
@@ -260,23 +263,39 @@ def _part(fragment: Fragment, env: str, outcome: Outcome, cut: str | None) -> Pa
     return part
 
 
-def _said(tools: dict[str, ToolUse], numbers: dict[str, float], items: Sequence[Item]) -> tuple[str, int, int]:
-    """One look at every item: what was said, how many turns it took (`records.items.model_calls`), how the tools did.
+class Said(NamedTuple):
+    """What one look at every item finds."""
 
-    Returns the reply (the last message) and the marks of the reply with the calls and of the whole conversation.
-    """
+    reply: str
+    """The last message."""
+    turns: int
+    """As `records.items.model_calls` counts them."""
+    thought: bool
+    tokens: bool
+    """Whether token ids were kept."""
+    called: list[str]
+    """The names of the tools called."""
+    failed: list[str]
+    """Of the tools whose outputs are errors."""
+    answered: int
+    """Marks the reply with the calls, and `whole` the whole conversation; 0 is none."""
+    whole: int
+
+
+def _said(items: Sequence[Item]) -> Said:
     texts: list[str] = []
     thoughts: list[str] = []
-    calls: list[tuple[str, str | None]] = []
-    called: dict[str | None, str] = {}
-    errors: list[str] = []
+    called: list[str] = []
+    calls: list[str | None] = []  # of each its name and its arguments
+    named: dict[str | None, str] = {}
+    failed: list[str] = []
     turns = 0
-    ended = True
+    ended, tokens = True, False
     for item in items:
         kind = item.type or "message"
         if kind == "function_call_output":
             if is_error(item):
-                errors.append(called.get(item.call_id, ""))
+                failed.append(named.get(item.call_id, ""))
             ended = True
             continue
         if item.role is not None and item.role != "assistant":
@@ -284,26 +303,33 @@ def _said(tools: dict[str, ToolUse], numbers: dict[str, float], items: Sequence[
             continue
         turns += ended
         ended = bool(item.generation_token_ids)
+        tokens = tokens or ended
         if kind == "function_call":
             name = item.name or ""
-            calls.append((name, item.arguments))
-            called[item.call_id] = name
+            called.append(name)
+            calls += name, item.arguments
+            named[item.call_id] = name
         elif kind == "reasoning":
             thoughts.append(all_text(item.content) or all_text(item.summary))
         elif kind == "message":
             texts.append(all_text(item.content))
-    if calls:
-        _use(tools, [name for name, _ in calls], errors)
     reply = texts[-1].strip() if texts else ""
-    numbers["turns"] = turns
-    numbers["reply"] = bool(reply)
-    numbers["thought"] = bool(thoughts)
-    numbers["calls"] = len(calls)
-    numbers["call_errors"] = len(errors)
     given = tuple(calls)
     answered = hash((reply, given)) or 1 if reply or given else 0
     whole = hash((tuple(texts), given, tuple(thoughts))) or 1 if items else 0
-    return reply, answered, whole
+    return Said(reply, turns, bool(thoughts), tokens, called, failed, answered, whole)
+
+
+def _numbers(reward: float, attempt: int, said: Said) -> dict[str, float]:
+    return {
+        "reward": reward,
+        "attempt": attempt,
+        "turns": said.turns,
+        "reply": bool(said.reply),
+        "thought": said.thought,
+        "calls": len(said.called),
+        "call_errors": len(said.failed),
+    }
 
 
 def _use(tools: dict[str, ToolUse], called: Sequence[str], failed: Sequence[str]) -> None:
