@@ -180,7 +180,10 @@ def _bare(server: Stub, concurrency: int, rollouts: int) -> float:
 
 
 def _window(process: Running, server: Stub, warm: float, window: float) -> tuple[dict[str, float], dict[str, float]]:
-    """The stub's statistics at the beginning and the end of the steady state; shorter if the collection is."""
+    """The stub's statistics at the beginning and the end of the steady state; shorter if the collection is. They begin with
+    the first answer's delay: how long the start takes is another benchmark's."""
+    while not process.ended() and not server.stats()["drawn"]:
+        time.sleep(0.05)
     begin = time.monotonic()
     before = after = server.stats()
     while time.monotonic() < begin + warm + window and not process.ended():
