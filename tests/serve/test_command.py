@@ -164,8 +164,8 @@ def alive(pid: int) -> bool:
 
 FAMILY = """
 import subprocess, sys, time, os
-child = subprocess.Popen(["sleep", "1000"])
-open(sys.argv[1], "w").write(f"{os.getpid()} {child.pid}")
+children = [subprocess.Popen(["sleep", "1000"], start_new_session=own) for own in (False, True)]
+open(sys.argv[1], "w").write(" ".join(str(pid) for pid in [os.getpid(), *[child.pid for child in children]]))
 time.sleep(%s)
 print("done")
 """
@@ -196,10 +196,25 @@ def test_the_command_line_runs_programs_on_its_own_kind_of_event_loop(tmp_path: 
     assert not any(alive(int(pid)) for pid in pids.read_text().split())
 
 
+def test_programs_that_end_before_they_are_told_anything(tmp_path: Path) -> None:
+    """On the command line's event loop, which raises what asyncio's does not."""
+
+    def collected(command: str) -> list[Rollout]:
+        out = tmp_path / command
+        line = ["collect", "math_answer", "-m", "tiny", "--agent", f"command:{command}", "-n", "40", "--max-attempts", "1"]
+        subprocess.run([str(Path(PY).parent / "rollforge"), *line, "--out", str(out)], capture_output=True, check=False)
+        files = (out / "rollouts.jsonl", out / "failures.jsonl")
+        return [row for file in files if file.exists() for row in read_rollouts(file) if isinstance(row, Rollout)]
+
+    assert {found.outcome for found in collected("echo 42")} == {Outcome.SCORED}
+    messages = {found.failure.message for found in collected("false") if found.failure}
+    assert messages == {"false exited with 1: nothing on stderr"}
+
+
 async def test_a_cancelled_rollout_kills_its_program(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     job = asyncio.create_task(rollout(f"{python(tmp_path, FAMILY % 1000)} {pids}"))
-    while not (pids.exists() and len(pids.read_text().split()) == 2):  # noqa: ASYNC110
+    while not (pids.exists() and len(pids.read_text().split()) == 3):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     job.cancel()
     with pytest.raises(asyncio.CancelledError):

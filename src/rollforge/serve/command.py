@@ -11,6 +11,7 @@ cancellation.
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ import shutil
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 from pydantic import Field
@@ -119,7 +121,9 @@ class CommandAgent:
 
     async def _spawn(self, live: Live) -> _Program:
         loop = asyncio.get_running_loop()
-        made = loop.subprocess_exec(_Program, *self._words, env=self._environment(live), start_new_session=True)
+        environment = self._environment(live)
+        known_by = f"ROLLFORGE_BASE_URL={environment['ROLLFORGE_BASE_URL']}".encode()
+        made = loop.subprocess_exec(partial(_Program, known_by), *self._words, env=environment, start_new_session=True)
         spawning = asyncio.ensure_future(made)
         try:
             _, program = await asyncio.shield(spawning)
@@ -157,8 +161,10 @@ class CommandAgent:
 class _Program(asyncio.SubprocessProtocol):
     """A process and the ends of what it printed. (asyncio's own `Process` runs on while a child of it holds its pipes.)"""
 
-    def __init__(self) -> None:
+    def __init__(self, known_by: bytes) -> None:
+        """`known_by`: a variable that only it has, and its children."""
         loop = asyncio.get_running_loop()
+        self._known_by = known_by
         self.ended: asyncio.Future[int] = loop.create_future()
         """Its exit status, negative for a signal."""
         self._printed = {1: bytearray(), 2: bytearray()}
@@ -168,19 +174,23 @@ class _Program(asyncio.SubprocessProtocol):
 
     def tell(self, data: bytes) -> None:
         stdin: Any = self._transport.get_pipe_transport(0)
-        if stdin is not None:
-            stdin.write(data)
-            stdin.close()
+        # It may have ended, or closed its side, without reading; uvloop then raises RuntimeError.
+        if stdin is not None and not stdin.is_closing():
+            with suppress(OSError, RuntimeError):
+                stdin.write(data)
+                stdin.close()
 
     def text(self, fd: int) -> str:
         return self._printed[fd].decode("utf-8", "replace")
 
     async def end(self) -> None:
-        """Kill what is left of its group, which is named after it, and have the last it printed."""
+        """Kill what is left of its group, which is named after it, and of the children that left the group; have the last it
+        printed."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._transport.get_pid(), signal.SIGKILL)
         await asyncio.wait((self.ended,))
-        with suppress(TimeoutError):  # a child that left the group holds the pipes open
+        await asyncio.to_thread(_end_all, self._known_by)
+        with suppress(TimeoutError):  # a child that hides holds the pipes open
             async with asyncio.timeout(1):
                 await self._closed.wait()
         self._transport.close()
@@ -199,6 +209,19 @@ class _Program(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         self.ended.set_result(self._transport.get_returncode() or 0)
+
+
+def _end_all(known_by: bytes) -> None:
+    """Kill the processes that have the variable, wherever they went. Only Linux tells."""
+    for _ in range(_ROUNDS):  # one may start another while they are looked for
+        found = False
+        for path in glob.iglob("/proc/[0-9]*/environ"):
+            with suppress(OSError), open(path, "rb") as file:  # an error: it ended, or is somebody else's
+                if known_by in file.read().split(b"\0"):
+                    os.kill(int(path.split("/")[2]), signal.SIGKILL)
+                    found = True
+        if not found:
+            return
 
 
 def _signal_name(number: int) -> str:
@@ -221,3 +244,4 @@ _LONGEST_VARIABLE = 100_000
 _KEPT = {1: 2**20, 2: 2**14}
 """Bytes of stdout and stderr: their ends."""
 _SHOWN = 2000
+_ROUNDS = 10
