@@ -46,8 +46,16 @@ def parts(line: bytes, dialect: Dialect, eager: bool) -> Any:
     return [*record.prompt_messages(dialect), *record.response_messages(dialect)]
 
 
+def last(line: bytes, dialect: Dialect, eager: bool) -> Any:
+    said = Record(line, eager=eager).response_messages(dialect)
+    return next((message for message in reversed(said) if message["role"] == "assistant"), None)
+
+
 def agree(line: bytes) -> None:
     for dialect, eager in product(DIALECTS, (False, True)):
+        assert told(lambda dialect=dialect, eager=eager: Record(line, eager=eager).last_message(dialect)) == told(
+            lambda dialect=dialect, eager=eager: last(line, dialect, eager)
+        )
         expected, found = (
             told(lambda dialect=dialect: whole(line, dialect)),
             told(lambda dialect=dialect, eager=eager: parts(line, dialect, eager)),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.bulk.record import Record
-from rollforge.curate.step import Drop, Sample, Step, Workspace, completed
+from rollforge.curate.step import Drop, Sample, Step, Workspace, complete
 from rollforge.records.items import assistant
 from rollforge.records.lossless import dumps
 
@@ -26,8 +26,10 @@ def samples(lines: Iterable[bytes], step: Step) -> list[Sample]:
     for at, text in enumerate(lines):
         record = Record(text)
         assert record.reward is not None
-        facts = {name: completed(fact, [fact(record)])[0] for name, fact in step.facts.items()}
+        facts = {name: fact(record) for name, fact in step.facts.items()}
         found.append(Sample(0, at, record.env, record.group, record.prompt, record.reward, facts))
+    for name, fact in step.facts.items():
+        complete(name, fact, found)
     return found
 
 

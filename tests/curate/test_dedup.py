@@ -67,6 +67,39 @@ def test_ids_and_the_writing_of_arguments_do_not_count_what_they_say_does() -> N
     assert kept(lines, by="response") == [0, 2, 3, 4, 5, 6]
 
 
+LONG = "123456789012345678901234567890"
+DEEP = "[" * 252 + "]" * 252
+
+
+@pytest.mark.parametrize(
+    ("one", "same", "other"),
+    [
+        (f'{{"n": {LONG}, "x": 1e16}}', f'{{"x":1E16,"n":{LONG}}}' + " " * 300, f'{{"n": {LONG[:-1]}1, "x": 1e16}}'),
+        (DEEP, DEEP + " " * 300, DEEP[1:-1]),
+        ("[" * 2000 + "]" * 2000, "[" * 2000 + "]" * 2000, "[" * 2000 + "]" * 2000 + " "),
+        ('{"a": 1, "a": 2}', '{"a": 2}', '{"a": 1}'),
+        ('"text"', ' "text"', "text"),
+        ("1", " 1", "1.0"),
+    ],
+)
+def test_arguments_are_compared_as_values_whatever_numbers_and_depth(one: str, same: str, other: str) -> None:
+    def calls(arguments: str) -> list[Any]:
+        # Beside them a call whose float would be written in another way by the standard library.
+        return [function_call("f", '{"y": 1e16}', "a"), function_call("f", arguments, "b")]
+
+    assert kept([line("a", calls(text)) for text in (one, same, other)], by="response") == [0, 2]
+
+
+def test_how_a_text_is_cut_does_not_count() -> None:
+    def said(thoughts: list[str], *parts: str) -> list[Any]:
+        reasoning = [{"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]} for text in thoughts]
+        content = [{"type": "output_text", "text": text} for text in parts]
+        return [*reasoning, {"type": "message", "role": "assistant", "content": content}]
+
+    lines = [line("q", said(["p", "q"], "ab")), line("q", said(["p\n\nq"], "a", "b")), line("q", said(["p", "q"], "a b"))]
+    assert kept(lines, by="response") == [0, 2]
+
+
 def test_reasoning_counts() -> None:
     def thought(text: str) -> list[Any]:
         return [{"type": "reasoning", "summary": [{"type": "summary_text", "text": text}]}, assistant("4")]

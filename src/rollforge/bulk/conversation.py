@@ -8,7 +8,8 @@ next row.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 import orjson
@@ -75,19 +76,16 @@ def output_chat(items: list[Item], dialect: Dialect) -> list[Json] | None:
 def last_turn(items: list[Item]) -> list[Item] | None:
     """The items that the last assistant message is made of; None where the reference must say what is wrong."""
     start = end = 0
-    for place, item in enumerate(items, 1):
-        kind = item.kind
-        if kind not in _KINDS or (kind == "function_call" and item.name is None):
-            return None
+    for place, item in enumerate(items):
+        kind = item.type or ("message" if item.role is not None else "")
         if kind == "function_call_output" or (kind == "message" and (item.role or "assistant") != "assistant"):
             continue
-        if end < place - 1:
-            start = place - 1
-        end = place
+        if not (kind == "reasoning" or kind == "message" or (kind == "function_call" and item.name is not None)):
+            return None
+        if end < place:
+            start = place
+        end = place + 1
     return items[start:end]
-
-
-_KINDS = frozenset(("message", "reasoning", "function_call", "function_call_output"))
 
 
 def item_of(item: Json) -> Item:
@@ -141,21 +139,35 @@ def is_error(item: Item) -> bool:
 _FALSY = (b"null", b"false", b'""', b"0", b"{}", b"[]")
 
 
-def _chat(items: list[Item], dialect: Dialect) -> list[Json] | None:
+class Turn(msgspec.Struct, gc=False):
+    """A chat message before it is written as one."""
+
+    role: str | None
+    content: Any
+    calls: Sequence[Item] = ()
+    thought: str | None = None
+    """Reasoning that the dialect keeps apart."""
+    answers: str | msgspec.UnsetType | None = msgspec.UNSET
+    """The call whose output this is."""
+    refusal: str | None = None
+
+
+def turns(items: list[Item], dialect: Dialect) -> list[Turn] | None:
+    """Items put together as `records.messages` does; None where the reference must do it."""
     if dialect.tokens or not dialect.flat:
         return None
-    messages: list[Json] = []
+    found: list[Turn] = []
     # What one model call said, as `records.messages.Turn` puts it together.
     thoughts: list[str] = []
     told: str | None = None
-    calls: list[Json] = []
+    calls: list[Item] = []
     tokens = started = False
     for item in items:
         kind = item.type or ("message" if item.role is not None else "")
         said = kind == "reasoning" or (kind == "message" and (item.role or "assistant") == "assistant")
         if said or kind == "function_call":
             if started and not calls and (tokens or (said and told is not None)):
-                messages.append(_turn(thoughts, told, calls, dialect))
+                found.append(_turn(thoughts, told, [], dialect))
                 thoughts, told, tokens = [], None, False
             started = True
             if item.generation_token_ids:
@@ -163,8 +175,7 @@ def _chat(items: list[Item], dialect: Dialect) -> list[Json] | None:
             if kind == "function_call":
                 if item.name is None or item.role or item.content or item.summary or item.output:
                     return None
-                function = {"name": item.name, "arguments": item.arguments or ""}
-                calls.append({"id": item.call_id, "type": "function", "function": function})
+                calls.append(item)
             elif kind == "reasoning":
                 parts = item.content or item.summary
                 if parts:
@@ -182,36 +193,56 @@ def _chat(items: list[Item], dialect: Dialect) -> list[Json] | None:
         if text is None or item.generation_token_ids or item.name or item.arguments or item.summary:
             return None
         if started:
-            messages.append(_turn(thoughts, told, calls, dialect))
+            found.append(_turn(thoughts, told, calls, dialect))
             thoughts, told, calls, tokens, started = [], None, [], False, False
         if kind == "message":
             if item.call_id or item.output:
                 return None
-            messages.append({"role": dialect.developer if item.role == "developer" else item.role, "content": text})
+            found.append(Turn(dialect.developer if item.role == "developer" else item.role, text))
         elif kind == "function_call_output":
             if item.role or item.content:
                 return None
-            messages.append({"role": "tool", "tool_call_id": item.call_id, "content": text})
+            found.append(Turn("tool", text, answers=item.call_id))
         else:
             return None
     if started:
-        messages.append(_turn(thoughts, told, calls, dialect))
-    return messages
+        found.append(_turn(thoughts, told, calls, dialect))
+    return found
 
 
-def _turn(thoughts: list[str], told: str | None, calls: list[Json], dialect: Dialect) -> Json:
-    message: Json = {"role": "assistant", "content": ""}
-    content = told
-    if thoughts:
-        thought = "\n\n".join(thoughts)
-        if dialect.reasoning == "think":
-            end = "</think>" if content is not None or calls else ""
-            content = f"<think>{thought}{end}{content or ''}"
-        elif dialect.reasoning != "none":
-            message[dialect.reasoning] = thought
-    message["content"] = content or ""
-    if calls:
-        message["tool_calls"] = calls
+def turn_of(message: Json) -> Turn:
+    """A chat message of the reference's."""
+    calls = [call["function"] for call in message.get("tool_calls") or ()]
+    said = [Item(name=call["name"], arguments=call["arguments"]) for call in calls]
+    return Turn(message.get("role"), message.get("content"), said, refusal=message.get("refusal"))
+
+
+def _turn(thoughts: list[str], told: str | None, calls: list[Item], dialect: Dialect) -> Turn:
+    if not thoughts:
+        return Turn("assistant", told or "", calls)
+    thought = "\n\n".join(thoughts)
+    if dialect.reasoning == "think":
+        end = "</think>" if told is not None or calls else ""
+        return Turn("assistant", f"<think>{thought}{end}{told or ''}", calls)
+    return Turn("assistant", told or "", calls, None if dialect.reasoning == "none" else thought)
+
+
+def _chat(items: list[Item], dialect: Dialect) -> list[Json] | None:
+    found = turns(items, dialect)
+    return None if found is None else [_message(turn, dialect) for turn in found]
+
+
+def _message(turn: Turn, dialect: Dialect) -> Json:
+    if turn.answers is not msgspec.UNSET:
+        return {"role": turn.role, "tool_call_id": turn.answers, "content": turn.content}
+    message: Json = {"role": turn.role, "content": turn.content}
+    if turn.thought is not None:
+        message[dialect.reasoning] = turn.thought
+    if turn.calls:
+        message["tool_calls"] = [
+            {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments or ""}}
+            for call in turn.calls
+        ]
     return message
 
 

@@ -11,13 +11,14 @@ level is split into raw JSON, and what is asked for is decoded then. Both agree 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
 import orjson
 
-from rollforge.bulk.conversation import MESSAGE_KEYS, Item, input_chat, item_of, last_turn, output_chat
+from rollforge.bulk.conversation import MESSAGE_KEYS, Item, Turn, input_chat, item_of, last_turn, output_chat, turn_of, turns
 from rollforge.errors import UserError
 from rollforge.records.items import Json, check_params, text_of
 from rollforge.records.lossless import dumps, loads
@@ -70,6 +71,7 @@ _ABOUT = msgspec.json.Decoder(_About | None)
 _OUTPUT = msgspec.json.Decoder(list[Item])
 _LOOSE = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 _SCORED = Outcome.SCORED
+_OUTPUT_KEY = re.compile(b'"output"')
 _NUMBERS = frozenset(b"-0123456789tf")
 _OWN = {
     "responses_create_params": "params",
@@ -179,7 +181,7 @@ class Record:
             self._response = response
             silent = response.output is msgspec.UNSET
         else:
-            silent = b'"output"' not in bytes(response or b"")
+            silent = _OUTPUT_KEY.search(response or b"") is None  # looks at the row itself, not at a copy
         params = bytes(row.params)
         asked = _asked.get(params)
         self._asked = self._ask(params or b"null") if asked is None else asked
@@ -280,6 +282,17 @@ class Record:
         found = self._answer().output
         chat = output_chat(found, dialect) if found else None
         return _known(messages({}, self.rollout.output, dialect)) if chat is None else chat
+
+    @property
+    def answered(self) -> bool:
+        """Whether the response is decoded: it was asked for, or `eager`."""
+        return self._response is not None
+
+    def response_turns(self) -> list[Turn]:
+        """What `response_messages` writes as chat messages, for the template's dialect."""
+        found = self._answer().output
+        said = turns(found, TEMPLATE) if found else None
+        return [turn_of(message) for message in self.response_messages()] if said is None else said
 
     def last_message(self, dialect: Dialect = TEMPLATE) -> Json | None:
         """The last of the assistant's in `response_messages`, without making the others. Raises what that raises."""

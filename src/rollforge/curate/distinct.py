@@ -30,13 +30,14 @@ class Distinct:
 
     def watch(self, samples: Iterable[Sample], key: Callable[[Sample], bytes]) -> Iterator[Sample]:
         """The samples as they are, each taken down on its way."""
+        sources, places, rewards = self._sources.append, self._places.append, self.rewards.append
         for sample in samples:
             self._digests += key(sample)
             self._count += 1
             if self._wanted:
-                self._sources.append(sample.source)
-                self._places.append(sample.at)
-                self.rewards.append(sample.reward)
+                sources(sample.source)
+                places(sample.at)
+                rewards(sample.reward)
             yield sample
 
     def __len__(self) -> int:

@@ -187,11 +187,12 @@ class Signature:
     def __call__(self, record: Record) -> Text:
         if self.of == "response":
             return _text(said(record.response_messages()), b"")
-        found = _texts.get(record.prompt)
+        prompt = record.prompt
+        found = _texts.get(prompt)
         if found is None:
             if len(_texts) >= 2048:
                 _texts.clear()
-            found = _texts[record.prompt] = _text(*asked(record.prompt_messages()))
+            found = _texts[prompt] = _text(*asked(record.prompt_messages()))
         return found
 
     def complete(self, texts: Sequence[Text]) -> list[bytes]:
@@ -264,21 +265,25 @@ def sketches(hashes: NDArray[np.uint64], counts: NDArray[np.int64], size: int) -
     least = np.full((len(counts), size), _NONE, np.uint64)
     flat = least.ravel()
     of = np.repeat(np.arange(len(counts)) * size, counts)
-    start = 0
+    start, left = 0, len(counts)
     while start < len(salts) and len(hashes):
-        batch = max(1, min(-(-7 * size * len(np.unique(of)) // len(hashes)), _THROWS // len(hashes)))
-        throws = hashes ^ salts[start : start + batch, None]
+        batch = max(1, min(-(-7 * size * left // len(hashes)), _THROWS // len(hashes)))
+        rounds = salts[start : start + batch, None]
+        throws, mixed = _room(len(rounds), len(hashes))
+        np.bitwise_xor(hashes, rounds, out=throws)
         throws *= np.uint64(_ODD)
-        throws ^= throws >> np.uint64(32)
+        throws ^= np.right_shift(throws, np.uint64(32), out=mixed)
         throws *= np.uint64(_ODD)
-        bins = (throws >> np.uint64(64 - width)).astype(np.intp)
+        bins = np.right_shift(throws, np.uint64(64 - width), out=mixed).view(np.int64)
         bins += of
         throws &= np.uint64((1 << 40) - 1)
-        throws |= np.arange(start, start + len(throws), dtype=np.uint64)[:, None] << np.uint64(40)
+        throws |= np.arange(start, start + len(rounds), dtype=np.uint64)[:, None] << np.uint64(40)
         np.minimum.at(flat, bins.ravel(), throws.ravel())
         start += batch
-        left = least.max(axis=1)[of // size] == _NONE
-        hashes, of = hashes[left], of[left]
+        empty = least.max(axis=1) == _NONE
+        left = int(empty.sum())
+        again = empty[of // size]
+        hashes, of = hashes[again], of[again]
     # A hash of its own for each place: two values that agree by chance in 8 bits must not agree wherever they stand.
     least ^= np.arange(size, dtype=np.uint64) << np.uint64(56)
     least *= np.uint64(_ODD)
@@ -287,7 +292,24 @@ def sketches(hashes: NDArray[np.uint64], counts: NDArray[np.int64], size: int) -
     return (least >> np.uint64(56)).astype(np.uint8)
 
 
-_THROWS = 1 << 17
+_THROWS = 1 << 16
+
+
+@cache
+def _scratch() -> NDArray[np.uint64]:
+    import numpy as np
+
+    return np.empty((2, _THROWS), np.uint64)
+
+
+def _room(rows: int, columns: int) -> Any:
+    """Two tables, the same memory at every turn: pages that the system has yet to give cost more than the arithmetic."""
+    import numpy as np
+
+    size = rows * columns
+    return (_scratch() if size <= _THROWS else np.empty((2, size), np.uint64))[:, :size].reshape(2, rows, columns)
+
+
 _NONE = (1 << 64) - 1
 
 

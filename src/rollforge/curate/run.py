@@ -132,7 +132,7 @@ class _Work:
                 if tally is None:
                     tally = tallies[target, sample.env] = Tally()
                 tally.add(sample.reward, sample.copies)
-                orders.add(Order(sample.source, sample.at, target, sample.copies, sample.changes or None))
+                orders.add((sample.source, sample.at, target, sample.copies, sample.changes or None))
             for before, stage in zip(report.stages, report.stages[1:], strict=False):
                 stage.check(before.kept)
             for name in (*SPLITS, ROWS):
@@ -154,16 +154,14 @@ class _Work:
     def _read(self, report: Report, orders: _Orders, progress: Callable[[int, int], None] | None) -> Iterator[Sample]:
         stage, bad = report.stages[0], _First(self.files, report.bad)
         facts = _facts(self.recipe.chain)
-        names = list(facts)
         paths = [one.path for one in self.files]
         total, counts = sum(path.stat().st_size for path in paths), self.counts
         cut = self.hashing.through(blocks(paths))
         for block in spread(scanner(self.files, facts), cut, self.workers):
             source = block.source
-            file = self.files[source]
-            counts[source]["rows"] += len(block.rows) + len(block.lost)
+            counts[source]["rows"] += len(block.samples) + len(block.lost)
             counts[source]["unusable"] += len(block.bad)
-            stage.taken += len(block.rows) + len(block.lost) + len(block.bad)
+            stage.taken += len(block.samples) + len(block.lost) + len(block.bad)
             for at, line in block.bad:
                 stage.drop(_kind(line))
                 bad.add(source, at, line)
@@ -171,17 +169,12 @@ class _Work:
                 stage.drop(reason)
                 if self.keep_dropped:
                     orders.add(_dropped(source, at, {}, stage.name, reason, None))
-            stage.kept += len(block.rows)
+            stage.kept += len(block.samples)
             if progress:
                 progress(sum(self.hashing.sizes), total)
             for env, tally in block.read.items():
                 report.read.setdefault(env, Tally()).join(tally)
-            split = file.split
-            for at, env, group, prompt, reward, values, named in block.rows:
-                known = dict(zip(names, values, strict=True)) if names else {}
-                # A row that has its environment from the name of its file takes it along.
-                changes: Json = {} if named else {"rollforge": {"env": env}}
-                yield Sample(source, at, env, group, prompt, reward, known, changes, split)
+            yield from block.samples
         unusable = sum(count["unusable"] for count in counts)
         if unusable:
             report.notes.append(f"{unusable:,} of {stage.taken:,} lines are no usable rows")
@@ -225,7 +218,7 @@ def _facts(steps: Iterable[Step]) -> dict[str, Fact]:
 def _dropped(source: int, at: int, changes: Json, step: str, reason: str, evidence: Json | None) -> Order:
     """The original row; what the steps before changed is not in it."""
     why: Json = {"step": step, "reason": reason} | ({"evidence": evidence} if evidence is not None else {})
-    return Order(source, at, DROPPED, 1, {"rollforge": {**changes.get("rollforge", {}), "dropped": why}})
+    return (source, at, DROPPED, 1, {"rollforge": {**changes.get("rollforge", {}), "dropped": why}})
 
 
 def _kind(line: Unusable) -> str:
@@ -257,7 +250,7 @@ class _Orders:
         self.changed = False
 
     def add(self, order: Order) -> None:
-        if order.changes is not None:
+        if order[4] is not None:
             self.changed = True
         self._here.append(order)
         if len(self._here) == AT_ONCE:

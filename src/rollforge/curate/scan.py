@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rollforge.bulk.blocks import Block, Unusable, records
+from rollforge.bulk.blocks import Block, Unusable, lines, read
 from rollforge.curate.report import Tally
-from rollforge.curate.step import Fact, completed
+from rollforge.curate.step import Fact, Sample, complete
 from rollforge.errors import UserError
 from rollforge.records.items import Json
 from rollforge.stats.source import find_run
@@ -32,8 +31,8 @@ class Scanned:
     """What is known of a block's lines."""
 
     source: int
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
-    """(at, env, group, prompt, reward, values of the facts, whether the row names its environment)"""
+    samples: list[Sample] = field(default_factory=list)
+    """Of the rows with a verdict."""
     lost: list[tuple[int, str]] = field(default_factory=list)
     """Rows that no step sees: (at, why), such as "no verdict: timeout"."""
     bad: list[tuple[int, Unusable]] = field(default_factory=list)
@@ -63,11 +62,13 @@ def inputs(runs: Sequence[str | Path]) -> list[Input]:
 
 def scan(block: Block, *, inputs: Sequence[Input], facts: Mapping[str, Fact]) -> Scanned:
     found = Scanned(block.source)
-    default = inputs[block.source].env
-    names = {"": default}  # one string for all rows of an environment: pickled once
+    source, given = block.source, inputs[block.source]
+    names = {"": given.env}  # one string for all rows of an environment: pickled once
     groups: dict[tuple[str, str, bytes], bytes] = {}
-    computed = list(facts.values())
-    for at, record in records(block):
+    computed = facts.items()
+    eager = False
+    for at, line in lines(block):
+        record = read(line, eager=eager)
         if isinstance(record, Unusable):
             found.bad.append((at, record))
             continue
@@ -85,23 +86,21 @@ def scan(block: Block, *, inputs: Sequence[Input], facts: Mapping[str, Fact]) ->
         except (UserError, ValueError) as error:
             found.bad.append((at, Unusable(str(error), record.line[:60])))
             continue
-        values: tuple[Any, ...] = ()
-        if computed:
-            try:
-                values = tuple([fact(record) for fact in computed])
-            except (UserError, ValueError) as error:
-                found.lost.append((at, str(error)))
-                continue
-        found.rows.append((at, env, group, prompt, record.reward, values, bool(named)))
-    if computed and found.rows:
-        columns = zip(*[row[5] for row in found.rows], strict=True)
-        facts_of = zip(*map(completed, computed, columns), strict=True)
-        found.rows = [(*row[:5], values, row[6]) for row, values in zip(found.rows, facts_of, strict=True)]
-    for _, env, _, _, reward, *_ in found.rows:
+        try:
+            known = {name: fact(record) for name, fact in computed}
+        except (UserError, ValueError) as error:
+            found.lost.append((at, str(error)))
+            continue
+        eager = record.answered  # what the facts asked of this row they will ask of the next
+        # A row that has its environment from the name of its file takes it along.
+        changes: Json = {} if named else {"rollforge": {"env": env}}
         tally = found.read.get(env)
         if tally is None:
             tally = found.read[env] = Tally()
-        tally.add(reward)
+        tally.add(record.reward)
+        found.samples.append(Sample(source, at, env, group, prompt, record.reward, known, changes, given.split))
+    for name, fact in computed:
+        complete(name, fact, found.samples)
     return found
 
 
@@ -114,19 +113,20 @@ class Hashing:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._hashes = [hashlib.sha256() for _ in files]
+        self._room = memoryview(bytearray(1 << 18))
         self.sizes = [0] * len(files)
 
     def through(self, blocks: Iterator[Block]) -> Iterator[Block]:
         for block in blocks:
-            with open(block.file, "rb") as file:
+            with open(block.file, "rb", buffering=0) as file:
                 file.seek(block.start)
                 left = block.end - block.start
                 while left > 0:
-                    piece = file.read(min(left, 1 << 18))
-                    if not piece:
+                    size = file.readinto(self._room[:left])
+                    if not size:
                         raise UserError(f"{block.file} became shorter while it was read; is it being written?")
-                    self._hashes[block.source].update(piece)
-                    left -= len(piece)
+                    self._hashes[block.source].update(self._room[:size])
+                    left -= size
             self.sizes[block.source] = block.end
             yield block
 

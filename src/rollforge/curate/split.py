@@ -21,7 +21,7 @@ from rollforge.bulk.record import digest
 from rollforge.config import Section
 from rollforge.curate.distinct import Distinct, Signatures
 from rollforge.curate.near import HASHES, THRESHOLD, WORDS, clusters, signature_fact, signature_of
-from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace, completed
+from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace, complete
 from rollforge.errors import UserError
 from rollforge.records.items import Json
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIDES = ("train", "validation", "test")
+_BIT = {side: 1 << number for number, side in enumerate(SIDES)}
 
 FEW = 10
 """Prompts of a split under which its figures say little."""
@@ -138,9 +139,9 @@ class Split:
             sides, filled = self._sides(digests, roots, home, present, pinned, seed)
             self._check(sides[present])
             proof = Proof(count, names, self._shares)
-            for row, sample in enumerate(kept, before):
-                number = int(numbers[row])
-                sample.split = SIDES[sides[number]]
+            numbers = numbers[before:]
+            for sample, number, side in zip(kept, numbers.data, sides[numbers].data, strict=True):
+                sample.split = SIDES[side]
                 proof.count(number, sample)
                 yield sample
             proof.report(work, self._args, roots, home, filled)
@@ -163,8 +164,11 @@ class Split:
                         f"{file}:{line_number(file, at)}: {record.reason}: `previous` reads rollouts as curate writes them, "
                         f"not a trainer's format"
                     )
-                facts = {name: completed(fact, [fact(record)])[0] for name, fact in self.facts.items()}
-                yield Sample(-1, at, record.env, b"", record.prompt, 0.0, facts)
+                facts = {name: fact(record) for name, fact in self.facts.items()}
+                sample = Sample(-1, at, record.env, b"", record.prompt, 0.0, facts)
+                for name, fact in self.facts.items():
+                    complete(name, fact, [sample])
+                yield sample
 
     def _sides(self, digests: Any, roots: Any, home: Any, present: Any, pinned: Any, seed: int) -> tuple[Any, int]:
         """The side of every prompt, as an index of `SIDES`; how many clusters went to a split that was empty."""
@@ -260,28 +264,27 @@ class Proof:
     """Counts what comes out, independently of how it was decided."""
 
     def __init__(self, prompts: int, envs: Sequence[str], shares: Sequence[float]) -> None:
-        import numpy as np
-
-        self._on = np.zeros(prompts, np.uint8)
+        self._on = bytearray(prompts)
         self._envs = {env: dict.fromkeys(SIDES, 0) for env in envs}
         self._shares = shares
 
     def count(self, number: int, sample: Sample) -> None:
         assert sample.split is not None
-        self._on[number] |= 1 << SIDES.index(sample.split)
+        self._on[number] |= _BIT[sample.split]
         self._envs[sample.env][sample.split] += sample.copies
 
     def report(self, work: Workspace, args: SplitArgs, roots: Any, home: Any, filled: int) -> None:
         """Adds to notes and warnings. `home` is the environment that a prompt counts for."""
         import numpy as np
 
-        seen = self._on > 0
+        found = np.frombuffer(self._on, np.uint8)
+        seen = found > 0
         total = int(seen.sum())
         rows = {side: sum(env[side] for env in self._envs.values()) for side in SIDES}
         splits = {}
         by_env: Json = {env: {} for env in self._envs}
         for index, side in enumerate(SIDES):
-            on = (self._on & (1 << index)) > 0
+            on = (found & (1 << index)) > 0
             count = int(on.sum())
             if not (self._shares[index] or count):
                 continue
@@ -304,7 +307,7 @@ class Proof:
                     f"split: {side} has {_count(count, 'prompt')}: figures over so few say little; collect more tasks"
                 )
         across = np.zeros(len(roots), np.uint8)
-        np.bitwise_or.at(across, roots, self._on)
+        np.bitwise_or.at(across, roots, found)
         sizes = np.bincount(roots[seen], minlength=max(len(roots), 1))
         work.notes.update(
             {
@@ -312,7 +315,7 @@ class Proof:
                 "by_env": by_env,
                 "proof": {
                     "prompts": total,
-                    "prompts in two splits": int(_several(self._on).sum()),
+                    "prompts in two splits": int(_several(found).sum()),
                     "near-duplicate clusters": int((sizes > 1).sum()),
                     "largest cluster": int(sizes.max()),
                     "near-duplicate clusters in two splits": int((_several(across) & (sizes[: len(across)] > 1)).sum()),

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+import msgspec
+
 from rollforge.bulk.record import Record
 from rollforge.bulk.spill import Kept, grouped, sort
 from rollforge.records.items import Json
@@ -25,14 +27,7 @@ With a method `complete(values) -> values` a fact is made in two steps: of each 
 block of rows together."""
 
 
-def completed(fact: Fact, values: Sequence[Any]) -> Sequence[Any]:
-    """What a fact gave for some rows, after its second step if it has one."""
-    complete: Callable[[Sequence[Any]], Sequence[Any]] | None = getattr(fact, "complete", None)
-    return values if complete is None else complete(values)
-
-
-@dataclass(slots=True)
-class Sample:
+class Sample(msgspec.Struct):
     source: int
     """Number of the input file."""
     at: int
@@ -44,27 +39,29 @@ class Sample:
     """Rows with the same prompt share it (`Record.prompt`)."""
     reward: float
     """After the steps so far: reward shaping changes it."""
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
     """By the names under which steps asked for them. A step may add its own."""
-    changes: Json = field(default_factory=dict)
+    changes: Json = msgspec.field(default_factory=dict)
     """Top-level fields that the written row gets: `reward`, `task_name`."""
     split: str | None = None
     """train, validation or test, once split."""
     copies: int = 1
     """How often the row is written (upsampling)."""
 
-    def __reduce__(self) -> tuple[type[Sample], tuple[Any, ...]]:
-        # Samples go through the disk when they are sorted; what a dataclass does by itself takes half as long again.
-        changing = (self.reward, self.facts, self.changes, self.split, self.copies)
-        return Sample, (self.source, self.at, self.env, self.group, self.prompt, *changing)
-
     @property
     def place(self) -> tuple[int, int]:
         return (self.source, self.at)
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+def complete(name: str, fact: Fact, samples: Sequence[Sample]) -> None:
+    """The second step of a fact that has one."""
+    rest: Callable[[Sequence[Any]], Sequence[Any]] | None = getattr(fact, "complete", None)
+    if rest is not None and samples:
+        for sample, value in zip(samples, rest([sample.facts[name] for sample in samples]), strict=True):
+            sample.facts[name] = value
+
+
+class Drop(msgspec.Struct, frozen=True):
     sample: Sample
     reason: str
     """One of few, for counting: "reward < 0.8", "duplicate prompt". What is particular to the row is evidence."""

@@ -45,7 +45,8 @@ class Grams:
         self._ends = np.append(spaces, len(letters))
         powers, self._inverse = _powers(1 << max(len(letters), 1 << 12).bit_length())
         self._sums = np.zeros(len(letters) + 1, np.uint64)
-        np.cumsum(letters * powers[: len(letters)], out=self._sums[1:])
+        sums = self._sums[1:]
+        np.cumsum(np.multiply(letters, powers[: len(letters)], out=sums), out=sums)
 
     def __len__(self) -> int:
         """The number of words."""

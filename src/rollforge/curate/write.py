@@ -29,17 +29,10 @@ from rollforge.records.lossless import dumps, loads
 MANIFEST = "manifest.json"
 
 
-class Order(NamedTuple):
-    """Write this row. A plain tuple: there is one for every row, and they go through the disk when there are many."""
-
-    source: int
-    at: int
-    target: str
-    """Name of the file, without `.jsonl`."""
-    copies: int = 1
-    changes: Json | None = None
-    """Top-level fields; `rollforge` is merged into the row's own block. A changed reward leaves the first one in
-    `rollforge.reward_before`."""
+Order: TypeAlias = tuple[int, int, str, int, Json | None]
+"""Write this row: (source, at, target, copies, changes). A plain tuple: there is one for every row, and they go through the
+disk when there are many. The target is a file's name without `.jsonl`. The changes are top-level fields; `rollforge` is
+merged into the row's own block, and a changed reward leaves the first one in `rollforge.reward_before`."""
 
 
 Part: TypeAlias = tuple[str, int, bytes | memoryview | str]
@@ -56,11 +49,11 @@ def units(orders: Iterable[Order], files: Sequence[Path], size: int) -> Iterator
     held: list[Order] = []
     source = end = -1
     for order in orders:
-        if order.at >= end or order.source != source:
+        if order[1] >= end or order[0] != source:
             if held:
                 yield Unit(str(files[source]), held)
                 held = []
-            source, end = order.source, order.at + size
+            source, end = order[0], order[1] + size
         held.append(order)
     if held:
         yield Unit(str(files[source]), held)
@@ -68,6 +61,8 @@ def units(orders: Iterable[Order], files: Sequence[Path], size: int) -> Iterator
 
 _NEAR = 1 << 20
 # What is read, cut, hashed and written by one core stays in its cache.
+_TAIL = 1 << 14
+# Where a unit ends is not known; most last lines are shorter, and are read in one go with the others.
 
 
 def write(orders: Iterable[Order], files: Sequence[Path], folder: Path, *, changed: bool, workers: int) -> list[Json]:
@@ -92,11 +87,12 @@ def write(orders: Iterable[Order], files: Sequence[Path], folder: Path, *, chang
 
 def _cut(unit: Unit) -> list[Part]:
     """(target, rows, lines) for each target."""
-    first, last = unit.orders[0].at, unit.orders[-1].at
+    first, last = unit.orders[0][1], unit.orders[-1][1]
     with open(unit.file, "rb") as file:
         file.seek(first)
-        data = file.read(last - first)
-        data += file.readline()
+        data = file.read(last - first + _TAIL)
+        if data.find(b"\n", last - first) < 0:
+            data += file.readline()
     view = memoryview(data)
     pieces: dict[str, list[bytes | memoryview]] = {}
     rows: dict[str, int] = {}

@@ -35,9 +35,9 @@ def loads(text: bytes | str) -> Any:
         return value
     try:
         # orjson makes a float of a whole number beyond 64 bits, and the last digits of an expected answer are gone.
-        if _has_long_number(text):
+        if has_long_number(text):
             value = json.loads(text)
-        if text.count(b"[") + text.count(b"{") > _DEPTH:
+        if len(text) > 2 * _DEPTH and text.count(b"[") + text.count(b"{") > _DEPTH:
             dumps(value)
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -101,7 +101,7 @@ def _key(key: Any, where: str) -> str:
         raise ValueError(f"{where or 'the value'} has the key {key!r}, which JSON cannot hold") from None
 
 
-def _has_long_number(text: bytes) -> bool:
+def has_long_number(text: bytes) -> bool:
     """Whether 20 digits and signs stand in a row that no point precedes: the shortest number that orjson would round."""
     shape = text.translate(_SHAPE)
     at = shape.find(_RUN)
