@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rollforge.export.examples import Origin
-from rollforge.export.writer import Parts, Sheet, file_names, shapes
+from rollforge.export.writer import Parts, Sheet, file_names, new_shapes
 from tests.export.toy import TOY, lines, row, write
 
 
@@ -61,11 +61,22 @@ def test_a_large_unit_is_written_in_pieces(tmp_path: Path) -> None:
 
 
 def test_shapes_are_keys_and_types_not_values() -> None:
-    assert shapes(called(city="Paris")) == shapes(called(city="Rome"))
-    assert shapes(called(city="Paris")) != shapes(called(city=1))
-    assert shapes(called(city="Paris")) != shapes(called(town="Paris"))
-    assert shapes(called(where={"city": "Paris"})) != shapes(called(where={"town": "Paris"}))
-    assert shapes(plain("a")) != shapes({"messages": [], "tools": []})
+    known: dict[Any, None] = {}
+    assert new_shapes(called(city="Paris"), known)
+    assert not new_shapes(called(city="Rome"), known)
+    assert new_shapes(called(city=1), known)
+    assert new_shapes(called(town="Paris"), known)
+    assert new_shapes(called(where={"city": "Paris"}), known)
+    assert new_shapes(called(where={"town": "Paris"}), known)
+    assert new_shapes({"messages": [], "tools": []}, known)
+    assert not new_shapes(called(town="Rome"), known)
+
+
+def test_no_more_shapes_are_kept_than_can_stand_at_the_head() -> None:
+    known: dict[Any, None] = {}
+    new = [new_shapes({f"key{number}": 1}, known) for number in range(1100)]
+    assert [bool(one) for one in new] == [number < 1000 for number in range(1100)]
+    assert len(known) == 1000
 
 
 def test_names_of_files_are_safe_and_different() -> None:

@@ -20,7 +20,7 @@ MARKUP = 5
 
 def estimate(messages: Sequence[Json], tools: Sequence[Json] = ()) -> int:
     """Bytes of text, calls and schemas / 4, rounded up, and `MARKUP` tokens a message."""
-    size = _size_of(tools) if tools else 0
+    size = len(dumped(tools)) if tools else 0
     for message in messages:
         content = message["content"]
         size += _bytes(content) if type(content) is str else len(dumps(content))
@@ -38,15 +38,16 @@ def tokens(size: int) -> int:
     return -(-size // BYTES_PER_TOKEN)
 
 
-def _size_of(tools: Sequence[Json]) -> int:
+def dumped(tools: Sequence[Json]) -> bytes:
+    """Tools as JSON."""
     # Rows of one task share the very list.
     if _last[0] is not tools:
-        _last[:] = tools, len(dumps(tools))
-    size: int = _last[1]
-    return size
+        _last[:] = tools, dumps(tools)
+    text: bytes = _last[1]
+    return text
 
 
-_last: list[Any] = [None, 0]
+_last: list[Any] = [None, b""]
 
 
 def _bytes(text: str) -> int:

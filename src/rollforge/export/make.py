@@ -273,7 +273,10 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
 
 def _arguments(text: str) -> Json:
     try:
-        value = orjson.loads(text) if len(text) < _SHORT else loads(text)
+        value = orjson.loads(text)
+        if isinstance(value, dict) and _EXACT.issuperset(map(type, value.values())):
+            return value
+        value = loads(text)
     except ValueError:
         value = None
     if not isinstance(value, dict):
@@ -281,8 +284,8 @@ def _arguments(text: str) -> Json:
     return value
 
 
-_SHORT = 20
-"""Characters in which no number has more digits than orjson can hold."""
+_EXACT = frozenset((str, int, bool, type(None)))
+"""What orjson reads as it stands; a number that it cannot hold becomes a float."""
 
 
 def _without_ids(messages: Iterable[Json]) -> list[Any]:

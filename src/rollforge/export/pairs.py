@@ -118,13 +118,14 @@ def _far(chosen: Attempt, rejected: Attempt, how: Pairing) -> bool:
 
 
 def _by_gap(best: list[Attempt], worst: list[Attempt], how: Pairing) -> Iterator[tuple[Attempt, Attempt]]:
-    """The widest gap first. Of a task with hundreds of attempts only the ends are looked at."""
+    """The widest gap first, which is wide enough. Of a task with hundreds of attempts only the ends are looked at."""
+    yield best[0], worst[0]
     ends = how.max_pairs + _TRIES
     near = [
         (-(chosen.reward - rejected.reward), i + j, i, j)
         for i, chosen in enumerate(best[:ends])
         for j, rejected in enumerate(worst[:ends])
-        if _far(chosen, rejected, how)
+        if (i or j) and _far(chosen, rejected, how)
     ]
     near.sort()
     for _, _, i, j in near:

@@ -37,7 +37,7 @@ from rollforge.export.lengths import Counted
 from rollforge.export.make import How
 from rollforge.export.options import Input, Options
 from rollforge.export.pairs import Attempt, Funnel, Pairing
-from rollforge.export.passes import Found, Groups, Job, Left, Plan, Reason, first, second, third
+from rollforge.export.passes import Found, Groups, Job, Left, Plan, Reason, Run, Stored, first, second, third
 from rollforge.export.result import Done, Exported
 from rollforge.export.target import Data, Kind, Made, Settings, Target
 from rollforge.export.writer import Parts, sha256
@@ -199,7 +199,7 @@ def _add_reasons(to: dict[str, Reason], more: dict[str, Reason]) -> None:
 def run_passes(plan: Plan, totals: Totals, planned: int | None, workers: int, progress: Callable[[int], None]) -> None:
     files = [one.file for one in plan.inputs]
 
-    def attempts() -> Iterator[tuple[bytes, Attempt]]:
+    def attempts() -> Iterator[Run]:
         done = 0
         for found in spread(partial(first, plan), blocks(files), workers):
             totals.add(found)
@@ -213,7 +213,7 @@ def run_passes(plan: Plan, totals: Totals, planned: int | None, workers: int, pr
             yield from found.left
 
     # The first group is known when everything was read.
-    groups = grouped(attempts(), itemgetter(0), plan.folder)
+    groups = grouped(attempts(), itemgetter(0), plan.folder, at_once=20_000)
     start = next(groups, None)
     _check_coverage(totals, planned, plan)
     if start is None:
@@ -225,12 +225,15 @@ def run_passes(plan: Plan, totals: Totals, planned: int | None, workers: int, pr
     kept.close()
 
 
-def _by_place(group: list[tuple[bytes, Attempt]]) -> list[Attempt]:
-    return sorted((attempt for _, attempt in group), key=itemgetter(2, 3))
+def _by_place(group: list[Run]) -> list[Stored]:
+    return sorted(chain.from_iterable(run for _, run in group), key=_place)
 
 
-def _first_place(attempts: list[Attempt]) -> tuple[int, int]:
-    return (attempts[0].source, attempts[0].at)
+_place = itemgetter(2, 3)
+
+
+def _first_place(attempts: list[Stored]) -> Any:
+    return _place(attempts[0])
 
 
 def _units(items: Iterable[Any], size: Callable[[Any], int], most: int = 1000) -> Iterator[tuple[int, list[Any]]]:

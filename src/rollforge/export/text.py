@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rollforge.export.target import Refused
 from rollforge.records.items import Json, text_of
@@ -32,14 +33,17 @@ def with_tools(messages: Sequence[Json], tools: Sequence[Json]) -> list[Json]:
     of Hermes and Qwen models."""
     if not tools:
         return list(messages)
-    listed = "\n".join(dumps(tool).decode() for tool in tools)
-    text = _TOOLS.format(listed)
+    if tools is not _last[0]:
+        listed = "\n".join(dumps(tool).decode() for tool in tools)
+        _last[:] = tools, _TOOLS.format(listed)  # rows of one task share the very list
+    text = _last[1]
     first = messages[0] if messages else None
     if first is not None and first["role"] == "system" and isinstance(first["content"], str):
         return [{**first, "content": f"{first['content']}\n\n{text}"}, *messages[1:]]
     return [{"role": "system", "content": text}, *messages]
 
 
+_last: list[Any] = [None, ""]
 _TOOLS = """# Tools
 
 You may call one or more functions to assist with the user query.

@@ -2,7 +2,7 @@
 `{prompt, chosen, rejected, ...}`; one row per rollout, or per pair.
 
     grpo, sft   blocks ─► rows of a block, in workers ─► the output, in order
-    dpo         blocks ─► attempts (prompt, reward, place) ─► sorted on disk ─► pairs, whose rows are read again
+    dpo         blocks ─► attempts (prompt, reward, place, texts) ─► sorted on disk ─► pairs; long texts are read again
 
 These formats hold the last question and the last answer; `rollforge export` keeps whole conversations, and writes the
 configuration too. The output has its final name only when it is complete.
@@ -17,8 +17,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, TypeAlias
 
 from rollforge.bulk.blocks import Block, Unusable, blocks, read, records, spread
 from rollforge.bulk.record import Record
@@ -216,7 +217,7 @@ def _rows(make: ToGrpo | ToSft, block: Block) -> tuple[Block, _Part, bytes]:
 
 
 def _usable(block: Block, part: _Part) -> Iterator[tuple[int, Record]]:
-    for at, record in records(block):
+    for at, record in records(block, eager=True):
         part.read += 1
         if isinstance(record, Unusable):
             part.leave_out(record.reason)
@@ -234,6 +235,17 @@ def _reward(record: Record) -> float:
 def _asked(record: Record, notes: Counter[str]) -> str:
     """The last user message, as the pages have it; the last of all where no user speaks."""
     messages = record.prompt_messages()
+    if messages is not _last[0]:
+        _last[:] = messages, _question(messages)  # attempts at one task share the very list
+    notes["prompts with system text or earlier turns, which this format has no place for"] += len(messages) > 1
+    text: str = _last[1]
+    return text
+
+
+_last: list[Any] = [None, ""]
+
+
+def _question(messages: list[Json]) -> str:
     if not messages:
         raise Refused("the prompt is empty")
     last = next((message for message in reversed(messages) if message["role"] == "user"), messages[-1])
@@ -242,13 +254,12 @@ def _asked(record: Record, notes: Counter[str]) -> str:
         raise Refused("the prompt holds more than text")
     if not text:
         raise Refused("the prompt is empty")
-    notes["prompts with system text or earlier turns, which this format has no place for"] += len(messages) > 1
     return text
 
 
 def _said(record: Record) -> str:
     """The final text; what was called, where the last turn only called tools; "" if nothing was said."""
-    last = next((one for one in reversed(record.response_messages(DIALECTS["drop"])) if one["role"] == "assistant"), None)
+    last = record.last_message(DIALECTS["drop"])
     if last is None:
         return ""
     if not isinstance(last["content"], str):
@@ -277,39 +288,51 @@ def _add(total: Transformed, part: _Part, block: Block) -> None:
 # Pairs
 
 
-def _attempts(files: Sequence[str | Path], total: Transformed, workers: int) -> Iterator[tuple[bytes, Attempt]]:
+Texts: TypeAlias = tuple[str, str]
+"""Question and answer."""
+Told: TypeAlias = tuple[bytes, Attempt, Texts | None]
+"""Prompt, attempt, and its texts, if they are short enough to be kept with it."""
+
+_CARRIED = 2000
+"""Characters of question and answer that are short enough: reading their row again takes longer than sorting them along."""
+_AT_ONCE = 20_000
+
+
+def _attempts(files: Sequence[str | Path], total: Transformed, workers: int) -> Iterator[Told]:
     for block, part, attempts in spread(_index, blocks(files), workers):
         _add(total, part, block)
         yield from attempts
 
 
-def _index(block: Block) -> tuple[Block, _Part, list[tuple[bytes, Attempt]]]:
-    part, found = _Part(), []
+def _index(block: Block) -> tuple[Block, _Part, list[Told]]:
+    part = _Part()
+    found: list[Told] = []
     for at, record in _usable(block, part):
         try:
             key, said = record.prompt, _said(record)
-            _asked(record, part.notes)
+            asked = _asked(record, part.notes)
         except (Refused, UserError) as error:
             part.leave_out(str(error))
             continue
         if said:
-            found.append((key, Attempt(_reward(record), len(said), block.source, at)))
+            texts = (asked, said) if len(asked) + len(said) <= _CARRIED else None
+            found.append((key, Attempt(_reward(record), len(said), block.source, at), texts))
         else:
             part.leave_out("the final text is empty")
     return block, part, found
 
 
 def _pairs(
-    files: Sequence[str | Path], found: Iterable[tuple[bytes, Attempt]], how: Pairing, total: Transformed, spill: str
+    files: Sequence[str | Path], found: Iterable[Told], how: Pairing, total: Transformed, spill: str
 ) -> Iterator[Json]:
     assert total.funnel is not None
     high: list[Attempt] = []
     low: list[Attempt] = []
-    for group in grouped(found, _prompt, spill):
-        attempts = [attempt for _, attempt in group]
-        sides: dict[tuple[int, int], tuple[str, str]] = {}
+    for group in grouped(found, itemgetter(0), spill, _AT_ONCE):
+        attempts = [attempt for _, attempt, _ in group]
+        sides = {(one.source, one.at): texts for _, one, texts in group if texts is not None}
 
-        def same(good: Attempt, bad: Attempt, sides: dict[Any, tuple[str, str]] = sides) -> bool:
+        def same(good: Attempt, bad: Attempt, sides: dict[Any, Texts] = sides) -> bool:
             return _side(files, good, sides)[1] == _side(files, bad, sides)[1]
 
         pairs, outcome = pair_up(attempts, how, same)
@@ -328,12 +351,7 @@ def _pairs(
             yield _pair(files, good, bad, sides)
 
 
-def _prompt(item: tuple[bytes, Attempt]) -> bytes:
-    return item[0]
-
-
-def _side(files: Sequence[str | Path], one: Attempt, sides: dict[Any, tuple[str, str]]) -> tuple[str, str]:
-    """(question, answer) of an attempt."""
+def _side(files: Sequence[str | Path], one: Attempt, sides: dict[Any, Texts]) -> Texts:
     found = sides.get((one.source, one.at))
     if found is None:
         with open(files[one.source], "rb") as file:
@@ -345,7 +363,7 @@ def _side(files: Sequence[str | Path], one: Attempt, sides: dict[Any, tuple[str,
     return found
 
 
-def _pair(files: Sequence[str | Path], good: Attempt, bad: Attempt, sides: dict[Any, tuple[str, str]]) -> Json:
+def _pair(files: Sequence[str | Path], good: Attempt, bad: Attempt, sides: dict[Any, Texts]) -> Json:
     prompt, chosen = _side(files, good, sides)
     return {
         "prompt": prompt,

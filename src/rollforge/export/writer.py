@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +105,8 @@ class Sheet:
         elif column.size >= _SEGMENT:
             self._flush(split, env, column)
         end = column.size + len(line) + 1
-        new = shapes(row) - column.known
-        if new and len(column.known) < _SHAPES:
-            column.known |= new
-            for shape in new:
-                column.heads[_digest(shape)] = (len(column.lines), column.size, end)
+        for shape in new_shapes(row, column.known):
+            column.heads[_digest(shape)] = (len(column.lines), column.size, end)
         column.size = end
         column.lines.append(line)
         column.origins.append("\t".join([f"{_cell_text(one.id)}\t{one.source}\t{one.at}" for one in origins]).encode())
@@ -141,7 +139,7 @@ class _Column:
     __slots__ = ("heads", "known", "lines", "origins", "size", "tally")
 
     def __init__(self) -> None:
-        self.known: set[Any] = set()
+        self.known: dict[Any, None] = {}
         self.empty()
 
     def empty(self) -> None:
@@ -321,27 +319,36 @@ _HEAD = 6 << 20
 # Shapes
 
 
-def shapes(row: Json) -> set[Any]:
-    """The distinct shapes in a row: keys and types of every object in a list, and of the row itself. Two rows of the same
-    shapes are of one type to a reader that infers types; plain messages `{role, content}` are left out."""
-    found: set[Any] = {(tuple(row), tuple(map(type, row.values())))}
+def new_shapes(row: Json, known: dict[Any, None]) -> list[Any]:
+    """The shapes in a row that are not `known` yet, and are then, as long as there are not too many: keys and types of every
+    object in a list, and of the row itself. Two rows of the same shapes are of one type to a reader that infers types; plain
+    messages `{role, content}` are left out."""
+    before = len(known)
+    known[tuple(row), tuple(map(type, row.values()))] = None
     for key, value in row.items():
         if type(value) is list:
-            # Rows of one task share the very list of its tools.
-            known = _lists.get(key)
-            if known is not None and known[0] is value:
-                found |= known[1]
-                continue
-            inside: set[Any] = set()
-            _shape(value, inside)
-            _lists[key] = (value, inside)
-            found |= inside
+            if key == "tools":
+                # Rows of one task share the very list.
+                if value is not _tools[0]:
+                    inside: dict[Any, None] = {}
+                    _shape(value, inside)
+                    _tools[:] = value, inside
+                known.update(_tools[1])
+            else:
+                _shape(value, known)
         elif type(value) is dict:
-            found.add((key, _shape(value, found)))
-    return found
+            known[key, _shape(value, known)] = None
+    if len(known) == before:
+        return []
+    new = list(islice(known, before, None))
+    if before < _SHAPES:
+        return new
+    for shape in new:
+        del known[shape]
+    return []
 
 
-def _shape(value: Any, found: set[Any]) -> Any:
+def _shape(value: Any, found: dict[Any, None]) -> Any:
     if type(value) is dict:
         types = tuple(map(type, value.values()))
         if dict not in types and list not in types:
@@ -353,19 +360,19 @@ def _shape(value: Any, found: set[Any]) -> Any:
             inside = dict
             content = type(item.get("content"))
             if "tool_calls" in item and type(item["tool_calls"]) is list:
-                found.add((content, *item))
+                found[(content, *item)] = None
                 for call in item["tool_calls"]:
-                    found.add(_call_shape(call, found))
+                    found[_call_shape(call, found)] = None
             elif content is not str:
-                found.add(_shape(item, found))
+                found[_shape(item, found)] = None
             elif len(item) != 2:
-                found.add(tuple(item))  # of a message: whatever else it has is text, too
+                found[tuple(item)] = None  # of a message: whatever else it has is text, too
         elif inside is None:
             inside = _shape(item, found) if type(item) is list else type(item)
     return inside
 
 
-def _call_shape(call: Any, found: set[Any]) -> Any:
+def _call_shape(call: Any, found: dict[Any, None]) -> Any:
     """What differs between calls is their arguments, nearly always flat."""
     try:
         function = call["function"]
@@ -378,7 +385,7 @@ def _call_shape(call: Any, found: set[Any]) -> Any:
     return (*call, *function, *arguments, *types)
 
 
-_lists: dict[str, tuple[list[Any], set[Any]]] = {}
+_tools: list[Any] = [None, {}]
 _DEEP = (dict, list)
 _digests: dict[Any, bytes] = {}
 

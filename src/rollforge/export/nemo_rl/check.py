@@ -168,25 +168,33 @@ def dpo_messages(row: Json) -> Iterator[str]:
 def _messages(messages: list[Any], where: str) -> Iterator[str]:
     ids: set[str] = set()
     for place, message in enumerate(messages):
-        at = f"{where}[{place}]"
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            yield f"{at} is no message: it has no role"
+            yield f"{where}[{place}] is no message: it has no role"
             continue
-        content = message.get("content")
+        role, content = message["role"], message.get("content")
+        if type(content) is str:  # as nearly all messages are, there is nothing to say of them
+            if len(message) == 2 and role in _PLAIN:
+                continue
+            if len(message) == 3 and role == "tool" and message.get("tool_call_id") in ids:
+                continue
+        at = f"{where}[{place}]"
         if content is None:
             yield f"{WARNING}{at} has no content: templates that join texts fail on null; write an empty string"
         elif not isinstance(content, (str, list)):
             yield f"{at}.content is {_named(content)}: it must be a text"
         elif isinstance(content, list):
             yield f"{WARNING}{at}.content is a list of parts: most templates of text models want a string"
-        if message["role"] == "developer":
+        if role == "developer":
             yield f"{WARNING}{at} is a developer's turn: chat templates know system"
         if message.get("reasoning_content") or message.get("reasoning"):
             yield f"{WARNING}{at} has reasoning in a field of its own: templates that do not know it drop it without a word"
         if message.get("tool_calls") is not None:
             yield from _calls(message["tool_calls"], at, ids)
-        if message["role"] == "tool" and message.get("tool_call_id") not in ids:
+        if role == "tool" and message.get("tool_call_id") not in ids:
             yield f"{WARNING}{at} answers tool_call_id {_cut(str(message.get('tool_call_id')))}, which no call before it has"
+
+
+_PLAIN = ("system", "user", "assistant")
 
 
 def _calls(calls: Any, at: str, ids: set[str]) -> Iterator[str]:
@@ -194,10 +202,16 @@ def _calls(calls: Any, at: str, ids: set[str]) -> Iterator[str]:
         yield f"{at}.tool_calls is {_named(calls)}: it must be a list of objects"
         return
     for place, call in enumerate(calls):
-        where = f"{at}.tool_calls[{place}]"
         if isinstance(call.get("id"), str):
             ids.add(call["id"])
         function = call.get("function")
+        if (
+            isinstance(function, dict)
+            and isinstance(function.get("name"), str)
+            and isinstance(function.get("arguments"), dict)
+        ):
+            continue
+        where = f"{at}.tool_calls[{place}]"
         if not isinstance(function, dict):
             nested = "{id, type, function: {name, arguments}}"
             yield f"{WARNING}{where} has no `function`: templates of Llama 3 fail on flat calls; write {nested}"

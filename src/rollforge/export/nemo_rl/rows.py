@@ -118,8 +118,9 @@ def _math(settings: Settings) -> bool:
 
 
 def _only_text(messages: Sequence[Json]) -> Sequence[Json]:
-    if not all(isinstance(message["content"], str) for message in messages):
-        raise Refused(MORE_THAN_TEXT)
+    for message in messages:
+        if not isinstance(message["content"], str):
+            raise Refused(MORE_THAN_TEXT)
     return messages
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from rollforge.records.items import Json
@@ -176,14 +177,21 @@ def _call(call: Any, place: str) -> Iterator[str]:
         yield f"{place}.function.arguments is {_kind(arguments)}, not an object"
 
 
-def _tools(row: Json) -> Iterator[str]:
+def _tools(row: Json) -> Iterable[str]:
     tools = row.get("tools")
-    if isinstance(tools, str):
-        try:
-            tools = loads(tools)
-        except ValueError as error:
-            yield f"tools is text that is not JSON ({error}): TRL parses it"
-            return
+    return _tools_text(tools) if isinstance(tools, str) else _tools_list(tools)
+
+
+@lru_cache(64)
+def _tools_text(text: str) -> list[str]:
+    """Rows share their tools."""
+    try:
+        return list(_tools_list(loads(text)))
+    except ValueError as error:
+        return [f"tools is text that is not JSON ({error}): TRL parses it"]
+
+
+def _tools_list(tools: Any) -> Iterator[str]:
     if tools is None:
         return
     if not isinstance(tools, list):

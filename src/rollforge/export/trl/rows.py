@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rollforge.export.examples import Demonstration, Judged, Pair, Prompt
+from rollforge.export.lengths import dumped
 from rollforge.export.target import Refused, Settings
 from rollforge.export.trl.check import SAID
 from rollforge.records.items import Json
@@ -91,7 +92,7 @@ def chat(messages: Iterable[Json]) -> list[Json]:
 
 
 def tools_text(tools: Sequence[Json]) -> str:
-    return dumps(tools).decode() if tools else NO_TOOLS
+    return dumped(tools).decode() if tools else NO_TOOLS
 
 
 def _split(prompt: list[Json], completion: list[Json]) -> tuple[list[Json], list[Json]]:
