@@ -139,7 +139,7 @@ async def test_no_service_at_all_is_an_infra_fault_that_says_how_to_check() -> N
         pass
     async with closing(Service(url)) as made:
         with pytest.raises(InfraFault, match=f"cannot connect to {url}/x .*check: curl -s {url}/health"):
-            await made.call("POST", "/x", {}, seconds=0.4)
+            await made.call("POST", "/x", {}, seconds=1)
     async with closing(Service("http://no-such-host.invalid")) as made:
         with pytest.raises((SetupError, InfraFault), match="cannot be resolved"):
             await made.call("POST", "/x", {}, seconds=2)

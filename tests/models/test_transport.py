@@ -12,7 +12,8 @@ import pytest
 from rollforge.errors import DeadlineExceeded, InfraFault, SetupError, UserError
 from rollforge.models import anthropic, chat
 from rollforge.models.base import ModelOptions, Request
-from rollforge.models.transport import BadRequest, Budget, raise_file_limit, retry_after
+from rollforge.models.dial import raise_file_limit
+from rollforge.models.transport import BadRequest, Budget, retry_after
 from rollforge.records.items import final_text, user
 from tests.models.server import HANG, Reply, closing, completion, raw_server, serve
 

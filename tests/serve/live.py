@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 
+from rollforge.serve.protocol import HttpProtocol
 from rollforge.serve.run import listen
 
 
@@ -23,7 +24,8 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
     """The service's URL."""
-    config = uvicorn.Config(app, ws="none", lifespan="on", log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    options: Any = {"ws": "none", "lifespan": "on", "log_config": None, "access_log": False}
+    config = uvicorn.Config(app, http=HttpProtocol, timeout_graceful_shutdown=5, **options)
     server = _Server(config)
     with listen("127.0.0.1", 0) as socket:
         host, port = socket.getsockname()[:2]

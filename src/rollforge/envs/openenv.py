@@ -23,7 +23,7 @@ from rollforge.envs.steps import NOTHING
 from rollforge.envs.tasks import Tasks, TaskSource
 from rollforge.envs.tools import error_text, result_text
 from rollforge.errors import InfraFault, RolloutError, SetupError, UserError, VerifierFault, short
-from rollforge.models.transport import broken, shown
+from rollforge.models.dial import shown
 from rollforge.records.items import Json, Response, final_text
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.rows import BadLine
@@ -206,7 +206,7 @@ class _Link:
                 raise SetupError(f"{self._name} is no OpenEnv server: /ws answered {error.status}") from error
             raise InfraFault(f"{self._name}: /ws answered {error.status}") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise InfraFault(broken(error, self._name, shown)) from error
+            raise _lost(error, self._name) from error
 
     async def schema(self) -> Json:
         """Of its actions."""
@@ -218,7 +218,7 @@ class _Link:
         try:
             page = await within(self._limits.tool, f"{self._name}/schema", read())
         except (aiohttp.ClientError, OSError) as error:
-            raise InfraFault(broken(error, self._name, shown)) from error
+            raise _lost(error, self._name) from error
         except ValueError:
             page = None
         found = page.get("action") if isinstance(page, dict) else None
@@ -243,7 +243,7 @@ class _Link:
                 await self._socket.send_str(dumps({"type": kind, "data": data}).decode())
                 message = await within(self._limits.tool, f"{kind} of {self._name}", self._socket.receive())
             except (aiohttp.ClientError, OSError) as error:
-                raise InfraFault(broken(error, self._name, shown)) from error
+                raise _lost(error, self._name) from error
         if message.type is not aiohttp.WSMsgType.TEXT:
             raise InfraFault(f"{self._name} broke off in {kind} ({message.type.name.lower()} {message.extra or ''})".strip())
         try:
@@ -322,6 +322,11 @@ def _result(answer: Json) -> ToolOutput:
         texts = [part["text"] for part in result["content"] if isinstance(part, dict) and isinstance(part.get("text"), str)]
         return ToolOutput(result_text("\n".join(texts)), error=bool(result.get("is_error") or result.get("isError")))
     return ToolOutput(result_text(result))
+
+
+def _lost(error: Exception, name: str) -> InfraFault:
+    what = "cannot connect to" if isinstance(error, aiohttp.ClientConnectorError) else "lost the connection to"
+    return InfraFault(f"{what} {name} ({short(error)})")
 
 
 def _seeds(n: int = 60) -> Iterator[Json]:

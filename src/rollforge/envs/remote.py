@@ -22,7 +22,8 @@ from urllib.parse import quote
 from rollforge.envs.base import Limits, Session, Step, Tool, ToolCall, ToolOutput, Verdict, verdict
 from rollforge.envs.tools import error_text, result_text
 from rollforge.errors import InfraFault, JudgeFault, RolloutError, SetupError, VerifierFault, describe
-from rollforge.models.service import NONE, Answer, Service
+from rollforge.models.http import NONE
+from rollforge.models.service import Answer, Service
 from rollforge.records.items import Json, Response
 from rollforge.records.problem import FAULTS, IDEMPOTENCY_KEY, TOOL_ERROR
 from rollforge.records.rows import SHADOWED
@@ -119,7 +120,7 @@ class ToolSession:
             known = ", ".join(sorted(self._names)) or "none"
             return ToolOutput(error_text(f"unknown tool {call.name!r}; the tools are: {known}"), error=True)
         answer = await self._link.tool(f"/{quote(call.name, safe='')}", dict(call.arguments))
-        return ToolOutput(answer.text, error=not answer.ok or TOOL_ERROR in answer.headers)
+        return ToolOutput(answer.text, error=not answer.ok or TOOL_ERROR.lower() in answer.headers)
 
     async def verify(self, response: Response, /) -> Verdict:
         return await self._link.judge(response)

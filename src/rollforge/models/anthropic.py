@@ -11,8 +11,9 @@ from typing import Any
 from rollforge.errors import InfraFault, SetupError
 from rollforge.models.base import Model, ModelOptions, Request
 from rollforge.models.chat import out_of_context
+from rollforge.models.dial import Target, targets
 from rollforge.models.stream import Delta, Events, broken_off
-from rollforge.models.transport import BadRequest, Endpoint, Target, Transport, endpoint, targets
+from rollforge.models.transport import BadRequest, Endpoint, Transport, endpoint
 from rollforge.records.anthropic import messages_request, response_from_message
 from rollforge.records.blocks import STREAMED, output_item
 from rollforge.records.items import Json, Params, Response

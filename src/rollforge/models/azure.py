@@ -11,7 +11,8 @@ import os
 from rollforge.errors import UserError
 from rollforge.models.base import Model, ModelOptions
 from rollforge.models.chat import ChatModel
-from rollforge.models.transport import endpoint, targets
+from rollforge.models.dial import targets
+from rollforge.models.transport import endpoint
 from rollforge.records.chat import Dialect
 
 API_VERSION = "2024-10-21"

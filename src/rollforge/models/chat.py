@@ -12,8 +12,9 @@ from typing import Any, get_args
 from rollforge.errors import InfraFault, SetupError, UserError
 from rollforge.models.base import Model, ModelOptions, Request
 from rollforge.models.chunks import Chunks
+from rollforge.models.dial import Target, targets
 from rollforge.models.stream import Events
-from rollforge.models.transport import BadRequest, Endpoint, Target, Transport, endpoint, targets
+from rollforge.models.transport import BadRequest, Endpoint, Transport, endpoint
 from rollforge.records.chat import WIRE, Dialect, chat_request, first_choice, response_from_completion
 from rollforge.records.items import Json, Response
 from rollforge.records.messages import Reasoning, unique

@@ -11,9 +11,10 @@ from typing import Any, Literal
 from rollforge.errors import InfraFault, SetupError
 from rollforge.models.base import Model, ModelOptions, Request
 from rollforge.models.chat import out_of_context
+from rollforge.models.dial import Target, targets
 from rollforge.models.service import TOKEN_ENV
 from rollforge.models.stream import Delta, Events, broken_off
-from rollforge.models.transport import BadRequest, Endpoint, Target, Transport, endpoint, targets
+from rollforge.models.transport import BadRequest, Endpoint, Transport, endpoint
 from rollforge.records.items import TOKEN_FIELDS, Item, Json, Response, check_items
 
 PUBLIC = "https://api.openai.com/v1"

@@ -17,32 +17,18 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
-import aiohttp
 from yarl import URL
 
 from rollforge import __version__
 from rollforge.errors import DeadlineExceeded, InfraFault, RolloutError, SetupError, UserError
 from rollforge.models.base import ModelOptions
+from rollforge.models.broken import SHOWN, Broken, TooLarge
+from rollforge.models.dial import Target, shown, targets
 from rollforge.models.hops import hop
-from rollforge.models.transport import (
-    BACKOFF,
-    MAX_ANSWER,
-    SHOWN,
-    Budget,
-    Target,
-    TooLarge,
-    broken,
-    endpoint,
-    no_such_host,
-    raise_file_limit,
-    read_body,
-    retry_after,
-    shown,
-    targets,
-)
+from rollforge.models.http import MAX_ANSWER, NONE, Client
+from rollforge.models.transport import BACKOFF, Budget, endpoint, retry_after
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.problem import FAULTS, raised
 
@@ -51,8 +37,6 @@ RETRIES = 4
 
 TOKEN_ENV = "ROLLFORGE_TOKEN"
 """The variable that holds the token of services named by URL, where a command has no other name for it."""
-
-NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +48,7 @@ class Answer:
     cookies: dict[str, str] = field(default_factory=dict)
     """Those it set: to be sent with the next calls of the same session."""
     headers: Mapping[str, str] = field(default_factory=lambda: NONE)
+    """By their names in small letters."""
 
     @property
     def ok(self) -> bool:
@@ -107,17 +92,16 @@ class Service:
         self._bases = where.bases
         self._token_env = token_env
         self._secrets = tuple(filter(None, (where.key, URL(where.bases[0]).password)))
-        self._headers = {
+        headers = {
             "Content-Type": "application/json",
             # As for models: compressing costs a local server more than the network does.
             "Accept-Encoding": "identity",
             "User-Agent": f"rollforge/{__version__}",
             **where.headers(),
         }
-        self._connect_seconds = connect_seconds
+        self._client = Client(headers, connect_seconds=connect_seconds)
         self._budget = Budget()
         self._targets: dict[str, Target] = {}
-        self._session: aiohttp.ClientSession | None = None
         self._answered = False
         self.shown = self._target("").shown
         """Its URL for messages, without credentials."""
@@ -162,7 +146,7 @@ class Service:
                         break
                     if isinstance(last, _Lost) and (last.arrived and not replay):
                         break
-                    polite = isinstance(last, Answer) and "Retry-After" in last.headers
+                    polite = isinstance(last, Answer) and "retry-after" in last.headers
                     failures += not polite
                     wait = _wait(last, tries)
                     if failures > RETRIES or loop.time() + wait >= deadline:
@@ -195,40 +179,18 @@ class Service:
 
     async def aclose(self) -> None:
         """Close the pool. A later call opens another one."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._client.aclose()
 
     async def _try(self, method: str, to: Target, data: bytes | None, headers: Mapping[str, str]) -> Answer | _Lost:
-        session = self._session or self._open()
         try:
-            answer = await session.request(method, to.url, data=data, proxy=to.proxy, headers=headers, allow_redirects=False)
-            self._answered = True
-            body = await read_body(answer, MAX_ANSWER)
-            return Answer(answer.status, body, to.shown, _cookies(answer.headers.getall("Set-Cookie", ())), answer.headers)
+            answer = await self._client.send(method, to, data, headers)
         except TooLarge:
             raise InfraFault(f"{to.shown} answered with more than {MAX_ANSWER >> 20} MiB") from None
-        except aiohttp.ServerTimeoutError:
-            return _Lost(f"no connection to {to.shown} within {self._connect_seconds:g} s")
-        except (aiohttp.ClientError, OSError) as error:
-            unknown = isinstance(error, aiohttp.ClientConnectorDNSError) and no_such_host(error)
-            tls = isinstance(error, aiohttp.ClientSSLError)
-            return _Lost(
-                broken(error, to.shown, self._clean),
-                arrived=not (tls or isinstance(error, aiohttp.ClientConnectorError)),
-                fatal=(unknown or tls) and not self._answered,
-            )
-
-    def _open(self) -> aiohttp.ClientSession:
-        raise_file_limit()
-        self._session = aiohttp.ClientSession(
-            # uvicorn closes an idle connection after 5 s unless told otherwise: do not race with it.
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=4.0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds),
-        )
-        return self._session
+        except Broken as error:
+            told = error.told(to.shown, self._clean)
+            return _Lost(told, arrived=error.arrived, fatal=error.lasting and not self._answered)
+        self._answered = True
+        return Answer(answer.status, answer.body, to.shown, _cookies(answer.cookies), answer.headers)
 
     def _target(self, path: str) -> Target:
         found = self._targets.get(path)
@@ -268,7 +230,7 @@ def as_name(url: str) -> str:
 
 
 def _cookies(headers: Sequence[str]) -> dict[str, str]:
-    """Those of `Set-Cookie`, as they came (RFC 6265, 5.2); aiohttp parses their attributes as well."""
+    """Those of `Set-Cookie`, as they came, without their attributes (RFC 6265, 5.2)."""
     pairs = (header.partition(";")[0].partition("=") for header in headers)
     return {name.strip(): value.strip() for name, _, value in pairs if name}
 
@@ -284,7 +246,7 @@ def _again(answer: Answer, replay: bool) -> bool:
 
 
 def _wait(last: _Lost | Answer, tries: int) -> float:
-    asked = retry_after(last.headers.get("Retry-After"), time.time()) if isinstance(last, Answer) else None
+    asked = retry_after(last.headers.get("retry-after"), time.time()) if isinstance(last, Answer) else None
     if asked is not None:
         return asked + random.uniform(0, max(0.1, min(1.0, 0.1 * asked)))
     return random.uniform(0, min(BACKOFF[0] * 2**tries, BACKOFF[1]))

@@ -18,37 +18,31 @@ import itertools
 import os
 import random
 import re
-import resource
-import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, TypeVar
-from urllib.request import getproxies, proxy_bypass
 from zlib import crc32
 
-import aiohttp
 import orjson
 from yarl import URL
 
 from rollforge import __version__
 from rollforge.errors import DeadlineExceeded, InfraFault, SetupError, UserError
 from rollforge.models.base import ModelOptions
+from rollforge.models.broken import SHOWN, Broken, Late, TooLarge, clipped
+from rollforge.models.dial import Target, shown
 from rollforge.models.hops import hop
+from rollforge.models.http import MAX_ANSWER, Answer, Client
 from rollforge.models.sse import event_data
 from rollforge.records.lossless import dumps
 from rollforge.records.problem import FAULTS
 
-MAX_ANSWER = 64 * 2**20
-"""Bytes of one answer's body."""
 BACKOFF = (0.5, 30.0)
 """Seconds: the first retry waits at most the one, no retry waits more than the other (a Retry-After may)."""
 T = TypeVar("T")
-SHOWN = 500
-"""Characters of a server's text that a message repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +86,6 @@ class BadRequest(InfraFault):
         """Its word for it: error.code, else error.type."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    url: URL
-    proxy: str | None
-    shown: str
-
-
 def endpoint(
     options: ModelOptions,
     name: str,
@@ -132,21 +119,12 @@ def endpoint(
     return where
 
 
-def targets(bases: Sequence[str], path: str) -> tuple[Target, ...]:
-    return tuple(Target(url := URL(base + path), _proxy(url), shown(str(url))) for base in bases)
-
-
-def shown(url: str) -> str:
-    """A URL for messages: without user, password and query, where keys have been seen."""
-    return re.sub(r"//[^/]*@", "//", url.partition("?")[0])
-
-
 class Transport:
     """The connection pool and the retry budget of one model. Belongs to the event loop of its first call, until `aclose`."""
 
     def __init__(self, options: ModelOptions, where: Endpoint, check: str) -> None:
         self._options = options
-        self._headers = {
+        headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
             # Compressing costs a local server more than the network does, and a small body may unpack to a huge one.
@@ -155,12 +133,12 @@ class Transport:
             **where.headers(),
             **options.headers,
         }
+        self._client = Client(headers, connect_seconds=options.connect_seconds)
         self._secrets = _secrets(where, options)
         self._key_env = where.key_env
         self._check = check
         self._budget = Budget()
         self._turn = itertools.count()
-        self._session: aiohttp.ClientSession | None = None
         self._answered = False
         """Whether this server ever answered: then its name and certificate were right once."""
         self._served: set[URL] = set()
@@ -179,8 +157,8 @@ class Transport:
         Raises as `post` does. The consumer closes it (`aclosing`): that ends the request.
         """
         deadline = asyncio.get_running_loop().time() + self._options.call_seconds
-        first, answer, events = await self._repeat(to, rollout, partial(self._begin, data=_written(body)))
-        name = shown(str(answer.url))
+        first, source, answer, events = await self._repeat(to, rollout, partial(self._begin, data=_written(body)))
+        name = source.shown
         try:
             yield first
             while True:
@@ -199,11 +177,8 @@ class Transport:
             await events.aclose()
             answer.close()
 
-    async def _repeat(
-        self, to: Sequence[Target], rollout: str, attempt: Callable[[aiohttp.ClientSession, Target], Awaitable[T]]
-    ) -> T:
+    async def _repeat(self, to: Sequence[Target], rollout: str, attempt: Callable[[Target], Awaitable[T]]) -> T:
         """What `attempt` gives, tried again as long as that makes sense."""
-        session = self._session or self._open()
         options = self._options
         deadline = asyncio.get_running_loop().time() + options.call_seconds
         first = (crc32(rollout.encode()) if rollout else next(self._turn)) if len(to) > 1 else 0
@@ -214,7 +189,7 @@ class Transport:
                 tries = 0
                 while True:
                     try:
-                        return await attempt(session, to[(first + tries) % len(to)])
+                        return await attempt(to[(first + tries) % len(to)])
                     except _Failure as error:
                         failure = error
                     tries += 1
@@ -226,74 +201,57 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close the pool. A later call opens another one."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._client.aclose()
 
-    def _open(self) -> aiohttp.ClientSession:
-        raise_file_limit()
-        self._session = aiohttp.ClientSession(
-            # uvicorn, which most model servers run on, closes an idle connection after 5 s: do not race with it.
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, keepalive_timeout=4.0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._options.connect_seconds),
-        )
-        return self._session
-
-    async def _try(self, session: aiohttp.ClientSession, to: Target, data: bytes) -> Any:
+    async def _try(self, to: Target, data: bytes) -> Any:
         try:
-            answer = await session.post(to.url, data=data, proxy=to.proxy, headers=hop(), allow_redirects=False)
-            self._answered = True
-            body = await read_body(answer, MAX_ANSWER)
-            if 200 <= answer.status < 300:
-                value = orjson.loads(body)
-                self._served.add(to.url)
-                return value
-            raise self._refusal(to, answer, body)
-        except orjson.JSONDecodeError:
-            raise _Failure(f"{to.shown} answered {answer.status} with what is not JSON: {self._start(body)}") from None
+            answer = await self._client.send("POST", to, data, hop())
         except TooLarge:
-            raise InfraFault(f"{to.shown} answered with more than {MAX_ANSWER >> 20} MiB") from None
-        except (aiohttp.ClientError, OSError) as error:
-            # `from None`: a client error holds the request, and the request holds the key.
+            raise _too_large(to) from None
+        except Broken as error:
             raise self._broken(to, error) from None
+        self._answered = True
+        if not 200 <= answer.status < 300:
+            raise self._refusal(to, answer, answer.body)
+        try:
+            value = orjson.loads(answer.body)
+        except orjson.JSONDecodeError:
+            raise self._no_json(to, answer, answer.body) from None
+        self._served.add(to.url)
+        return value
 
-    async def _begin(
-        self, session: aiohttp.ClientSession, to: Target, data: bytes
-    ) -> tuple[Any, aiohttp.ClientResponse, AsyncGenerator[Any, None]]:
-        """The first event, the open answer, and the events to come."""
-        headers = {**hop(), "Accept": "text/event-stream, application/json"}
+    async def _begin(self, to: Target, data: bytes) -> tuple[Any, Target, Answer, AsyncGenerator[Any, None]]:
+        """The first event, who sent it, the open answer, and the events to come."""
         answer = None
         try:
-            answer = await session.post(to.url, data=data, proxy=to.proxy, headers=headers, allow_redirects=False)
+            answer = await self._client.open("POST", to, data, {**hop(), "Accept": "text/event-stream, application/json"})
             self._answered = True
             if not 200 <= answer.status < 300:
-                raise self._refusal(to, answer, await read_body(answer, MAX_ANSWER))
+                raise self._refusal(to, answer, await answer.read())
             events = self._events(to, answer)
             first = await anext(events, None)
             if first is None:
                 raise _Failure(f"{to.shown} answered with an empty stream")
             self._served.add(to.url)
-            return first, answer, events
+            return first, to, answer, events
         except BaseException as error:
             if answer is not None:
                 answer.close()
             if isinstance(error, TooLarge):
-                raise InfraFault(f"{to.shown} answered with more than {MAX_ANSWER >> 20} MiB") from None
-            if isinstance(error, (aiohttp.ClientError, OSError)):
+                raise _too_large(to) from None
+            if isinstance(error, Broken):
                 raise self._broken(to, error) from None
             raise
 
-    async def _events(self, to: Target, answer: aiohttp.ClientResponse) -> AsyncGenerator[Any, None]:
+    async def _events(self, to: Target, answer: Answer) -> AsyncGenerator[Any, None]:
         """Raises `_Failure` for what breaks off or cannot be read, `InfraFault` for too much."""
         data, size = b"", 0
         try:
             if answer.content_type != "text/event-stream":
-                data = await read_body(answer, MAX_ANSWER)
+                data = await answer.read()
                 yield orjson.loads(data)
                 return
-            async for data in event_data(answer.content.iter_any()):
+            async for data in event_data(answer):
                 size += len(data)
                 if size > MAX_ANSWER:
                     raise TooLarge
@@ -302,34 +260,33 @@ class Transport:
                     data = self._clean(data.decode("utf-8", "replace")).encode()
                 yield orjson.loads(data)
         except orjson.JSONDecodeError:
-            raise _Failure(f"{to.shown} answered {answer.status} with what is not JSON: {self._start(data)}") from None
+            raise self._no_json(to, answer, data) from None
         except (TooLarge, ValueError):
-            raise InfraFault(f"{to.shown} answered with more than {MAX_ANSWER >> 20} MiB") from None
-        except (aiohttp.ClientError, OSError) as error:
+            raise _too_large(to) from None
+        except Broken as error:
             raise self._broken(to, error) from None
 
-    def _broken(self, to: Target, error: Exception) -> Exception:
-        """What an exception of the client means."""
-        if isinstance(error, aiohttp.ServerTimeoutError):
-            seconds = self._options.connect_seconds
-            return _Failure(f"no connection to {to.shown} within {seconds:g} s (connect_seconds)")
-        unknown = isinstance(error, aiohttp.ClientConnectorDNSError) and no_such_host(error)
-        fatal = unknown or isinstance(error, aiohttp.ClientSSLError)
-        return _Failure(broken(error, to.shown, self._clean), fatal=fatal and not self._answered)
+    def _broken(self, to: Target, error: Broken) -> Exception:
+        named = " (connect_seconds)" if isinstance(error, Late) else ""
+        return _Failure(error.told(to.shown, self._clean) + named, fatal=error.lasting and not self._answered)
 
-    def _refusal(self, to: Target, answer: aiohttp.ClientResponse, body: bytes) -> Exception:
+    def _no_json(self, to: Target, answer: Answer, body: bytes) -> Exception:
+        start = clipped(self._clean(body[:4096].decode("utf-8", "replace")), 200) or "an empty body"
+        return _Failure(f"{to.shown} answered {answer.status} with what is not JSON: {start}")
+
+    def _refusal(self, to: Target, answer: Answer, body: bytes) -> Exception:
         """What a status other than 2xx means."""
         status = answer.status
         text, code = _said(body)
         text = self._clean(text)
         if code in FAULTS:
             # A model service of ours, whose own tries are over: what it says is what happened there.
-            return FAULTS[code][0](f"{to.shown} answered {status}: {_short(text)}")
-        message = f"{to.shown} answered {status}: {_short(text) or answer.reason or 'nothing'}"
+            return FAULTS[code][0](f"{to.shown} answered {status}: {clipped(text)}")
+        message = f"{to.shown} answered {status}: {clipped(text) or answer.reason or 'nothing'}"
         if status in (402, 429) and (status == 402 or "insufficient_quota" in code):
             return SetupError(f"{message}; the account has nothing left to spend")
         if status in (408, 429, 500, 502, 503, 504) or 520 <= status <= 529:
-            return _Failure(message, after=retry_after(answer.headers.get("Retry-After"), time.time()), polite=status == 429)
+            return _Failure(message, after=retry_after(answer.headers.get("retry-after"), time.time()), polite=status == 429)
         if status in (401, 403):
             return SetupError(f"{message}; the key in {self._key_env} was refused or is missing; check: {self._check}")
         if (_NO_MODEL if status == 404 else _NO_SUCH_MODEL).search(f"{code} {text}") and status in (400, 404, 422):
@@ -338,7 +295,7 @@ class Transport:
             # A gateway whose servers come and go.
             return _Failure(message)
         if status in (404, 405) or 300 <= status < 400:
-            moved = f" (it redirects to {shown(answer.headers['Location'])})" if "Location" in answer.headers else ""
+            moved = f" (it redirects to {shown(answer.headers['location'])})" if "location" in answer.headers else ""
             return SetupError(
                 f"{message}{moved}; the base URL is wrong: most servers want http://HOST:PORT/v1; check: {self._check}"
             )
@@ -361,9 +318,6 @@ class Transport:
         if not failure.polite and not self._budget.retry(now):
             raise end(f"{failure.message} ({count}; too many calls fail to try all of them again); check: {self._check}")
         return seconds
-
-    def _start(self, body: bytes) -> str:
-        return _short(self._clean(body[:4096].decode("utf-8", "replace")), 200) or "an empty body"
 
     def _clean(self, text: str) -> str:
         for secret in self._secrets:
@@ -406,40 +360,6 @@ def retry_after(value: str | None, now: float) -> float | None:
         return None
 
 
-def raise_file_limit() -> None:
-    """As many open files as the system lets us: 10,000 calls at once are 10,000 sockets."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        # Some systems say there is no hard limit and refuse such a soft one: then the old limit holds.
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def broken(error: Exception, where: str, clean: Callable[[str], str]) -> str:
-    """What an exception of the client means, in words. `clean` takes the secrets out."""
-    # Other texts of the client's errors repeat the URL, or what little it has read.
-    told = getattr(error, "os_error", None) or getattr(error, "message", None) or error
-    reason = _short(clean(str(told))) or type(error).__name__
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return f"the host name of {where} cannot be resolved ({reason})"
-    if isinstance(error, aiohttp.ClientSSLError):
-        return f"{where} does not speak TLS as it should ({reason}); is it https, and whose certificate is it?"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"cannot connect to {where} ({reason})"
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return f"{where} cut its answer off ({reason})"
-    if isinstance(error, aiohttp.ClientResponseError):
-        return f"{where} does not speak HTTP ({reason})"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        reason = "before its answer was complete"
-    return f"{where} closed the connection ({reason})"
-
-
-def no_such_host(error: aiohttp.ClientConnectorDNSError) -> bool:
-    """Whether the name is unknown, and not only its server out of reach."""
-    return error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None))
-
-
 class _Failure(Exception):
     """A try that failed and may be repeated."""
 
@@ -454,10 +374,6 @@ class _Failure(Exception):
         """If it goes on like this, it will for every call."""
 
 
-class TooLarge(Exception):
-    pass
-
-
 def _written(body: Mapping[str, Any]) -> bytes:
     try:
         return dumps(body)
@@ -465,27 +381,8 @@ def _written(body: Mapping[str, Any]) -> bytes:
         raise InfraFault(f"the request cannot be written as JSON: {error}") from error
 
 
-async def read_body(answer: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body, as far as the limit: a length may be missing, and a packed body may unpack to anything.
-
-    Read to its end, the answer has given its connection back; whatever goes wrong before closes it.
-    """
-    try:
-        length = answer.content_length
-        if length is not None and length > limit:
-            raise TooLarge
-        if length is not None and "Content-Encoding" not in answer.headers:
-            return await answer.read()
-        parts, size = [], 0
-        async for part in answer.content.iter_any():
-            parts.append(part)
-            size += len(part)
-            if size > limit:
-                raise TooLarge
-        return b"".join(parts)
-    except BaseException:
-        answer.close()
-        raise
+def _too_large(to: Target) -> InfraFault:
+    return InfraFault(f"{to.shown} answered with more than {MAX_ANSWER >> 20} MiB")
 
 
 def _said(body: bytes) -> tuple[str, str]:
@@ -510,11 +407,6 @@ _NO_MODEL = re.compile(
 """The second for a 404, which says itself that something is not there."""
 
 
-def _short(text: str, length: int = SHOWN) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[:length] + "..."
-
-
 def _check_url(url: str) -> None:
     try:
         parsed = URL(url)
@@ -534,14 +426,6 @@ def _check_alone(name: str, key: str, bases: Sequence[str]) -> None:
     for base in filter(_has_password, bases):
         what = f"{name} at {shown(base)} has a user or password in its URL, and there is {key} too"
         raise UserError(f"{what}: only one of them can be sent; take away the one that is not meant")
-
-
-def _proxy(url: URL) -> str | None:
-    """The proxy of the usual variables; never one for this machine. Read once: aiohttp would read them at every call."""
-    host = url.host or ""
-    if host == "localhost" or host == "::1" or host.startswith("127.") or host == "0.0.0.0":
-        return None
-    return None if proxy_bypass(f"{host}:{url.port}") else getproxies().get(url.scheme)
 
 
 def _secrets(where: Endpoint, options: ModelOptions) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from typing import Any
 from rollforge.errors import InfraFault, SetupError
 from rollforge.models.base import Model, ModelOptions, Request
 from rollforge.models.chat import ChatModel
-from rollforge.models.transport import BadRequest, Target, endpoint, targets
+from rollforge.models.dial import Target, targets
+from rollforge.models.transport import BadRequest, endpoint
 from rollforge.records.chat import first_choice
 from rollforge.records.items import TOKEN_FIELDS, Json, Response
 

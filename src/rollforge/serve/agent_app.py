@@ -62,7 +62,7 @@ def agent_routes(runner: Runner, outcomes: Counter) -> APIRouter:
     async def run(request: Request) -> Response:
         """One rollout of a task row, verified. Every field of the row comes back."""
         row = await body(request)
-        rollout = await while_connected(request.receive, rollout_of(row, runner))
+        rollout = await while_connected(request, rollout_of(row, runner))
         outcomes.labels(str(rollout.outcome)).inc()
         return answer(settled(rollout))
 

@@ -17,15 +17,18 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from functools import cache
+from itertools import accumulate
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,6 +39,7 @@ from rollforge.models.hops import REQUEST_ID
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.problem import Problem, bad_request, problem_of
+from rollforge.serve.exchange import EXCHANGE, Exchange
 from rollforge.serve.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -96,26 +100,44 @@ class App(FastAPI):
         await self.front(scope, receive, send)
 
 
-class Gauges:
-    """What `/metrics` shows of one application. Services add their own to `registry`."""
+class Gauges(Collector):
+    """What `/metrics` shows of one application. Services add their own to `registry`.
+
+    Requests are counted here, and become metrics when they are asked for: prometheus_client's own cost many times as much.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.started = time.time()
         self.draining = False
-        labels = ("method", "path", "status")
-        self.requests = Counter("rollforge_requests", "Requests answered.", labels, registry=self.registry)
-        self.seconds = Histogram("rollforge_request_seconds", "Time to answer.", ("path",), registry=self.registry)
+        self._requests: dict[tuple[str, str, int], int] = {}
+        self._seconds: dict[str, list[float]] = {}
+        """Of each path: how many answers took as long as each of `_BOUNDS`, how many longer, and the sum."""
+        self.registry.register(self)
         self.in_flight = Gauge("rollforge_requests_in_flight", "Requests being answered.", registry=self.registry)
         self.number = 0
         self.in_flight.set_function(lambda: self.number)
-        self._count = cache(lambda *labels: self.requests.labels(*labels).inc)
-        self._observe = cache(lambda path: self.seconds.labels(path).observe)
 
     def count(self, method: str, path: str, status: int, started: float) -> None:
         """A request that is answered. `path` is the route's, not the caller's: there are few of them."""
-        self._count(method if method in METHODS else UNKNOWN, path, status)()
-        self._observe(path)(time.perf_counter() - started)
+        key = (method if method in METHODS else UNKNOWN, path, status)
+        self._requests[key] = self._requests.get(key, 0) + 1
+        seen = self._seconds.get(path) or self._seconds.setdefault(path, [0.0] * (len(_BOUNDS) + 2))
+        took = time.perf_counter() - started
+        seen[bisect_left(_BOUNDS, took)] += 1
+        seen[-1] += took
+
+    def collect(self) -> Iterator[Metric]:
+        """For the registry."""
+        requests = CounterMetricFamily("rollforge_requests", "Requests answered.", labels=("method", "path", "status"))
+        for (method, path, status), count in self._requests.items():
+            requests.add_metric((method, path, str(status)), count)
+        yield requests
+        seconds = HistogramMetricFamily("rollforge_request_seconds", "Time to answer.", labels=("path",))
+        for path, (*counts, total) in self._seconds.items():
+            names = (*(str(bound) for bound in _BOUNDS), "+Inf")
+            seconds.add_metric((path,), list(zip(names, accumulate(counts), strict=True)), total)
+        yield seconds
 
 
 class Gate:
@@ -167,10 +189,14 @@ class Gate:
                     await self.app(scope, self._limited(receive), send_with_id)
                 else:
                     path = scope["path"]
-                    found = await endpoint(Request(scope, self._limited(receive)))
+                    exchange: Exchange | None = scope.get(EXCHANGE)
+                    found = await endpoint(self._request(scope, receive, exchange))
                     found.raw_headers.append((b"x-request-id", request_id.encode()))
                     status = found.status_code
-                    await found(scope, receive, send)
+                    if exchange is not None and type(found) is Response and found.background is None:
+                        await exchange.respond(status, found.raw_headers, found.body)
+                    else:
+                        await found(scope, receive, send)
         except asyncio.CancelledError:
             if status or not gauges.draining:
                 raise
@@ -212,6 +238,16 @@ class Gate:
         # The SDK of Anthropic sends its key in a header of its own.
         given = token.strip() if kind.lower() == b"bearer" else headers.get(b"x-api-key", b"")
         return hmac.compare_digest(given, self._token)
+
+    def _request(self, scope: Scope, receive: Receive, exchange: Exchange | None) -> Request:
+        """With its body, where that has come already: then there is nothing to wait for, and no deadline to set."""
+        request = Request(scope, self._limited(receive))
+        body = exchange.whole() if exchange is not None else None
+        if body is not None:
+            if len(body) > self._max:
+                raise self._too_large()
+            request._body = body
+        return request
 
     def _limited(self, receive: Receive) -> Receive:
         size, ended = 0, False
@@ -374,4 +410,6 @@ async def _send(problem: Problem, request_id: str, scope: Scope, receive: Receiv
     await Response(content, problem.status, problem.headers, "application/json")(scope, receive, send)
 
 
+_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""Seconds."""
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")

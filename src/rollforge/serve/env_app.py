@@ -90,7 +90,7 @@ def env_routes(env: Env, name: str, sessions: Sessions) -> APIRouter:
         if old is not None and (key is None or old.key != key):
             await sessions.close(old)
         # A session whose cookie nobody is there to take would stay until it expires.
-        seat = await while_connected(request.receive, sessions.open(task, key))
+        seat = await while_connected(request, sessions.open(task, key))
         try:
             check_names(name, seat.tools)
         except UserError:

@@ -94,7 +94,7 @@ def event(data: Any, name: str = "") -> bytes:
 
 async def streamed(request: Request, events: Events, encoder: Encoder) -> Response:
     """The streaming answer, once there is something to send. Raises what the model raises before that."""
-    first = await while_connected(request.receive, anext(events))
+    first = await while_connected(request, anext(events))
     return EventStream(_encoded(first, events, encoder, request.scope["request_id"]))
 
 
@@ -133,7 +133,7 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with aclosing(self._content):
             with suppress(Gone):
-                await while_connected(receive, self._send(send))
+                await while_connected(Request(scope, receive), self._send(send))
 
     async def _send(self, send: Send) -> None:
         async for data in self._content:

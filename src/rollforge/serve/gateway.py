@@ -247,7 +247,7 @@ def gateway_routes(gateway: Gateway, runner: Runner) -> APIRouter:
     @router.post("/rollouts", openapi_extra=spec(_ROW, _LIVE, errors=(400, 422, 502, 503)))
     async def begin(request: Request) -> Response:
         """Begin a rollout of a task row; answers where its program finds its model and its tools."""
-        live = await while_connected(request.receive, gateway.begin(await body(request), runner))
+        live = await while_connected(request, gateway.begin(await body(request), runner))
         return answer(live.row(_root(request)))
 
     @router.post("/rollouts/{id}/finish", openapi_extra=spec(_FINISH, _ROW, errors=(401, 404, 422, 502, 504)))
@@ -306,7 +306,7 @@ def reach_routes(gateway: Gateway) -> APIRouter:
     async def tool(request: Request) -> Response:
         """A tool of the environment: arguments in, the text of its output out."""
         live = gateway.find(request)
-        return await while_connected(request.receive, live.call(request.path_params["name"], await body(request)))
+        return await while_connected(request, live.call(request.path_params["name"], await body(request)))
 
     return router
 

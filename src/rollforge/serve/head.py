@@ -14,11 +14,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-import aiohttp
 import yaml
 from fastapi import APIRouter, FastAPI, Request, Response
+from yarl import URL
 
+from rollforge.models.broken import Broken, Late, TooLarge
+from rollforge.models.dial import target
 from rollforge.models.hops import hop
+from rollforge.models.http import Client
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
 from rollforge.serve.app import App, answer, make_app, spec, token_of
@@ -68,13 +71,14 @@ class _Asking:
     def __init__(self, settings: Settings) -> None:
         token = token_of(settings)
         self._headers = {"Authorization": f"Bearer {token.decode()}"} if token else {}
-        self._pool: aiohttp.ClientSession | None = None
+        self._client = Client({}, connect_seconds=ASK_SECONDS, limit=1 << 20)
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        timeout = aiohttp.ClientTimeout(total=ASK_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as self._pool:
+        try:
             yield
+        finally:
+            await self._client.aclose()
 
     async def all(self, instances: Sequence[Instance]) -> list[Json]:
         async with asyncio.TaskGroup() as group:
@@ -83,23 +87,22 @@ class _Asking:
 
     async def _one(self, instance: Instance) -> Json:
         """What its `/status` says, with `status`: success, or what kept it from answering."""
-        assert self._pool is not None
         # The token is for our own services: a server elsewhere has not been told it, and must not be.
         headers = {**(self._headers if instance.here else {}), **hop()}
         try:
-            async with self._pool.get(f"{instance.url}/status", headers=headers, allow_redirects=False) as found:
-                text = await found.content.read(1 << 20)
-                if found.status < 400:
-                    status = loads(text)
-                    return {**(status if isinstance(status, dict) else {}), "status": "success"}
-                # A server that is not ours has no /status; that it answers is all there is to know.
-                alive = found.status < 500
-                return {"status": "success"} if alive else {"status": "unknown_error", "answered": found.status}
-        except TimeoutError:
+            async with asyncio.timeout(ASK_SECONDS):
+                found = await self._client.send("GET", target(URL(f"{instance.url}/status")), headers=headers)
+            if found.status < 400:
+                status = loads(found.body)
+                return {**(status if isinstance(status, dict) else {}), "status": "success"}
+            # A server that is not ours has no /status; that it answers is all there is to know.
+            alive = found.status < 500
+            return {"status": "success"} if alive else {"status": "unknown_error", "answered": found.status}
+        except (TimeoutError, Late):
             return {"status": "timeout"}
-        except ValueError:
+        except (ValueError, TooLarge):
             return {"status": "success"}
-        except aiohttp.ClientError:
+        except Broken:
             return {"status": "connection_error"}
 
 

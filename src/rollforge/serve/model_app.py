@@ -190,7 +190,7 @@ async def _ours(request: Request, work: Any, *, watch: bool = True) -> Any:
     A request that the upstream refused is refused in turn: it is not the upstream that failed.
     """
     try:
-        return await (while_connected(request.receive, work) if watch else work)
+        return await (while_connected(request, work) if watch else work)
     except BadRequest as error:
         status = error.status if 400 <= error.status < 500 else 400
         raise Problem(status, "invalid_request_error", str(error), code=error.code or None) from error

@@ -32,7 +32,7 @@ def add_reward(router: APIRouter, sessions: Sessions) -> None:
     async def get_reward(request: Request) -> Response:
         """Judge answers of one turn, as OpenRLHF asks for it. Tools are not run."""
         attempts = _attempts(await body(request))
-        rewards = await while_connected(request.receive, _judge_all(sessions, attempts))
+        rewards = await while_connected(request, _judge_all(sessions, attempts))
         logs = {"answered": [float(bool(final_text(response))) for _, response in attempts]}
         return answer({"rewards": rewards, "scores": rewards, "extra_logs": logs})
 

@@ -14,13 +14,12 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from rollforge.errors import UserError
+from rollforge.serve.protocol import HttpProtocol
 from rollforge.serve.settings import Settings
 
 BACKLOG = 4096
@@ -148,42 +147,10 @@ class _Server(uvicorn.Server):
         yield  # `run` has them, for all servers at once
 
 
-class _Protocol(HttpToolsProtocol):
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast("asyncio.Transport", _Joined(transport, self.loop)))
-
-
-class _Joined:
-    """A transport that writes once a turn of the loop. uvicorn writes the head and the body of an answer one by one: two
-    system calls here, and the caller is woken twice."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._parts: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._parts:
-            self._loop.call_soon(self._flush)
-        self._parts.append(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        parts, self._parts = self._parts, []
-        if parts and not self._transport.is_closing():
-            self._transport.writelines(parts)
-
-
 def _config(service: Service, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         service.app,
-        http=_Protocol,
+        http=HttpProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

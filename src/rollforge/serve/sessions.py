@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from hashlib import blake2b
 from typing import Any, cast
 
 from fastapi import Request
@@ -296,7 +297,7 @@ class Sessions:
 
     def _cookie(self, id: str) -> str:
         signed = f"{self._worker}.{id}"
-        return f"{signed}.{hmac.digest(self._secret, signed.encode(), 'sha256').hex()}"
+        return f"{signed}.{blake2b(signed.encode(), key=self._secret, digest_size=32).hexdigest()}"
 
 
 def worker_of(cookie: str) -> int | None:
