@@ -202,7 +202,7 @@ def nemo_gym(fails: dict[str, int]) -> FastAPI:
     @app.post("/aggregate_metrics")
     async def metrics(request: Request) -> Any:
         number = len((await request.json())["verify_responses"])
-        return {"group_level_metrics": [], "agent_metrics": {"own": number}, "key_metrics": {"own": float(number)}}
+        return {"group_level_metrics": [], "agent_metrics": {"own": number}, "key_metrics": {"own": number}}
 
     return app
 
@@ -215,6 +215,7 @@ def test_servers_of_nemo_gym_and_runs_that_fail(capsys: pytest.CaptureFixture[st
         words = [*head, tasks, "+output_jsonl_fpath=r.jsonl", "+agent_name=theirs"]
         assert call("ng_collect_rollouts", words) == 1
         assert sorted(row["answer"] for row in rows("r.jsonl")) == ["fine", "once"]
+        assert "theirs: {'own': 2}" in capsys.readouterr().out
         assert rows("r.jsonl")[0]["extra"] == 2
         failed = rows("r_failures.jsonl")
         assert {row["_ng_failure_class"] for row in failed} == {"infra_fault", "judge_failed"}
@@ -252,10 +253,16 @@ def test_what_is_no_head_is_said_to_be_none(head: list[str], capsys: pytest.Capt
         ("ng_run", [], "no server is configured"),
         ("ng_run", [*CONFIG, "+rollforge.max_sesions=3"], "did you mean max_sessions"),
         ("ng_prepare_data", ["+mode=train"], "train_preparation"),
-        ("ng_prepare_data", ["+should_download=true"], "not supported"),
+        ("ng_prepare_data", ["+data_sorce=x", "+mode=example_validation"], "did you mean data_source"),
+        (
+            "ng_collect_rollouts",
+            [*CONFIG, "+output_jsonl_fpath=r.jsonl", "+responses_create_params.temprature=2"],
+            "unknown field of responses_create_params 'temprature'; did you mean temperature",
+        ),
         ("ng_viewer", [], r"\+jsonl_fpath= is missing"),
         ("ng_reward_profile", ["+rollout_jsonl_fpath=x"], "did you mean rollouts_jsonl_fpath"),
         ("ng_init_resources_server", ["+entrypoint=elsewhere/x"], "resources_servers/"),
+        ("ng_init_resources_server", ["+entrypoint=resources_servers/class"], "'class' is a word of Python"),
         ("ng_test_all", [], "there is no"),
         ("ng_nothing", [], "unknown command"),
         *((name, [], "is not here") for name in ELSEWHERE),
@@ -303,7 +310,8 @@ def test_a_new_server_works_at_once(head: list[str], capsys: pytest.CaptureFixtu
     assert collected.returncode == 0, collected.stdout + collected.stderr
     assert len(rows("r.jsonl")) == 5
     assert {row["expected_answer"] for row in rows("r.jsonl")} == {"5", "17", "42", "384", "1000"}
-    prepared = run("ng_prepare_data", config, "+output_dirpath=data", "+mode=example_validation")
+    words = ["+output_dirpath=data", "+mode=example_validation", "+should_download=true"]
+    prepared = run("ng_prepare_data", config, *words)
     assert prepared.returncode == 0, prepared.stdout + prepared.stderr
     assert {row["agent_ref"]["name"] for row in rows("data/example.jsonl")} == {"my_adder_simple_agent"}
     again = run("ng_init_resources_server", "+entrypoint=resources_servers/my_adder")
@@ -326,3 +334,44 @@ def test_the_script_of_the_pages_prints_means() -> None:
     script = ROOT / "scripts" / "print_aggregate_results.py"
     done = subprocess.run([sys.executable, script, "+jsonl_fpath=r.jsonl"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {"reward": 0.5, "accuracy": 0.5}
+    assert "r.jsonl:3: not JSON" in done.stderr
+
+
+def test_a_file_without_rollouts_is_told_without_a_traceback() -> None:
+    Path("r.jsonl").write_text('{"no": "rollout"}\n')
+    done = subprocess.run([BIN / "ng_viewer", "+jsonl_fpath=r.jsonl"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "error: no usable rollout in r.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_shards_tell_their_bad_lines_and_tasks_that_are_numbered_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    answered = {**QUESTION, "response": {"output": []}, "reward": 1.0, "_ng_task_index": 0, "_ng_rollout_index": 0}
+    other = {**answered, "responses_create_params": {"input": "another"}, "reward": 0.0}
+    Path("a.jsonl").write_text(json.dumps(answered) + '\n{"broken\n' + "[1]\n" * 30)
+    Path("b.jsonl").write_text(json.dumps(other) + "\nnull\n")
+    Path("a_materialized_inputs.jsonl").write_text(json.dumps(QUESTION) + "\n")
+    assert call("ng_aggregate_rollouts", ["+input_glob=*.jsonl", "+output_jsonl_fpath=all/r.jsonl"]) == 0
+    told = capsys.readouterr()
+    assert "2 rollouts of 2 shards" in told.out
+    assert "the 2 tasks are numbered anew" in told.err
+    assert "not used: a.jsonl:2: not JSON" in told.err
+    assert "not used: 12 more lines" in told.err
+    (found,) = json.loads(Path("all/r_aggregate_metrics.json").read_text())
+    assert [one["rollouts"] for one in found["group_level_metrics"]] == [1, 1]
+    Path("r.jsonl").write_text('{"reward": 1.0}\n' + json.dumps(answered))
+    Path("r_materialized_inputs.jsonl").write_text(json.dumps({**QUESTION, "_ng_task_index": 0, "_ng_rollout_index": 0}))
+    assert call("ng_reward_profile", ["+rollouts_jsonl_fpath=r.jsonl"]) == 0
+    assert "not used: r.jsonl:1: no _ng_task_index" in capsys.readouterr().err
+
+
+def test_the_only_agent_takes_rows_that_name_another(head: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = write_tasks("in.jsonl", {**QUESTION, "agent_ref": {"name": "mcqa_v2_simple_agent"}})
+    words = [*CONFIG, *head, tasks, "+output_jsonl_fpath=r.jsonl", "+responses_create_params.top_k=5"]
+    assert call("ng_collect_rollouts", words) == 0
+    assert (
+        "1 rollouts are for mcqa_v2_simple_agent, which is not here: mcqa_simple_agent makes them" in capsys.readouterr().err
+    )
+    assert rows("r.jsonl")[0]["agent_ref"]["name"] == "mcqa_simple_agent"
+    with pytest.raises(UserError, match="unknown agent 'mcqa_v2_simple_agent'"):
+        call("ng_collect_rollouts", [*words, "+agent_name=typo"])

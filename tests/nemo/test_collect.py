@@ -13,7 +13,7 @@ from rollforge.errors import SetupError, UserError
 from rollforge.nemo.collect import Agent, Collection, Job, write_metrics
 from rollforge.nemo.config import GymConfig, Server
 from rollforge.nemo.data import prepare
-from rollforge.nemo.profile import averages, matching, merge_shards, reward_profile
+from rollforge.nemo.profile import averages, matching, merge_shards, metrics_by_agent, reward_profile
 from rollforge.nemo.prompt import read_prompt
 from rollforge.nemo.rows import Plan, materialise
 from rollforge.records.items import Json, assistant
@@ -103,6 +103,20 @@ def test_what_is_laid_over_rows(tmp_path: Path) -> None:
     seeds = [json.loads(row["responses_create_params"]["metadata"]["extra_body"]) for row in rows]
     assert seeds == [{"top_k": 5, "seed": 0}, {"top_k": 5, "seed": 1}, {"seed": 0}]
     assert rows[2]["responses_create_params"]["input"] == "short"
+
+
+async def test_repeats_with_seeds_of_their_own_are_one_task(tmp_path: Path) -> None:
+    seeded = question("y")
+    seeded["responses_create_params"]["metadata"] = {"extra_body": '{"top_k": 5}', "note": "n"}
+    write_rows(tmp_path / "in.jsonl", question("x"), seeded)
+    ids = []
+    for add_seed in (True, False):
+        one = collection(tmp_path, Runs(), plan=Plan(agent="a", repeats=2, add_seed=add_seed))
+        await one.run()
+        rows = read_rows(one.files.rollouts)
+        ids.append({row["_ng_task_index"]: row["rollforge"]["task"] for row in rows})
+        assert len({row["rollforge"]["task"] for row in rows}) == 2
+    assert ids[0][0] == ids[1][0]
 
 
 def test_a_seed_needs_a_place(tmp_path: Path) -> None:
@@ -223,6 +237,16 @@ async def test_what_cannot_be_planned_is_told_and_leaves_nothing(tmp_path: Path,
     assert list((tmp_path / "out").iterdir()) == []
 
 
+async def test_rows_of_agents_that_are_not_there_may_be_taken_by_another(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", question("x", agent_ref={"name": "aa"}), question("y"))
+    said: list[str] = []
+    one = collection(tmp_path, Runs(), said, adopt="a")
+    await one.run()
+    assert {row["agent_ref"]["name"] for row in read_rows(one.files.rollouts)} == {"a"}
+    assert {row["agent_ref"]["name"] for row in read_rows(one.files.materialized)} == {"a"}
+    assert said == ["2 rollouts are for aa, which is not here: a makes them"]
+
+
 async def test_a_setup_that_can_never_work_ends_it(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", question("x"))
 
@@ -251,14 +275,32 @@ async def test_profiles_name_what_is_missing(tmp_path: Path) -> None:
     await one.run()
     files = one.files
     with pytest.raises(UserError, match="allow_partial_rollouts"):
-        reward_profile(files.materialized, files.rollouts, partial=False)
-    tasks, agents = reward_profile(files.materialized, files.rollouts, partial=True)
+        reward_profile(files.materialized, files.rollouts, unexpected, partial=False)
+    tasks, agents = reward_profile(files.materialized, files.rollouts, unexpected, partial=True)
     assert [(task["num_rollouts"], task["missing_num_rollouts"]) for task in tasks] == [(2, 0), (1, 1)]
     assert tasks[0]["mean/reward"] == 0.5
     assert tasks[0]["rollout_infos"][1] | {"reward": 1.0, "output_tokens": 2} == tasks[0]["rollout_infos"][1]
     assert tasks[0]["sample"]["responses_create_params"]["input"][0]["content"] == "x"
     assert agents[0]["agent_ref"]["name"] == "a"
-    assert averages(files.rollouts)["score"] == 2
+    assert averages(files.rollouts, unexpected)["score"] == 2
+    with files.rollouts.open("ab") as file:
+        file.write(b'{"reward": 1.0}\n[1]\n{"_ng_task_index": 0, "_ng_rollout_index": 0}\n{"broken\n')
+    bad: list[BadLine] = []
+    tasks, agents = reward_profile(files.materialized, files.rollouts, bad.append, partial=True)
+    assert [(line.line, line.reason.partition(":")[0].partition("(")[0].strip()) for line in bad] == [
+        (4, "no _ng_task_index and _ng_rollout_index"),
+        (5, "the line is list, not an object"),
+        (6, "neither reward nor response"),
+        (7, "not JSON"),
+    ]
+    assert [task["num_rollouts"] for task in tasks] == [2, 1]
+    write_rows(files.materialized, question("x"))
+    with pytest.raises(UserError, match=r"r_materialized_inputs\.jsonl:1: no _ng_task_index"):
+        reward_profile(files.materialized, files.rollouts, bad.append, partial=True)
+
+
+def unexpected(what: object) -> None:
+    raise AssertionError(what)
 
 
 def test_shards_are_merged_once_and_in_order(tmp_path: Path) -> None:
@@ -268,12 +310,101 @@ def test_shards_are_merged_once_and_in_order(tmp_path: Path) -> None:
     write_rows(tmp_path / "s1.jsonl", row(1, 0), row(0, 1), "{torn")
     write_rows(tmp_path / "s2.jsonl", row(0, 0), row(1, 0), row(1, 0, "another shard's task 1"), {"reward": 0.0})
     shards = matching(f"{tmp_path}/s1.jsonl, {tmp_path}/s*.jsonl")
-    assert merge_shards(shards, tmp_path / "all.jsonl") == 5
+    bad: list[BadLine] = []
+    assert merge_shards(shards, tmp_path / "all.jsonl", bad.append, unexpected) == 5
+    assert [(line.file, line.line) for line in bad] == [(str(tmp_path / "s1.jsonl"), 3)]
     assert [row.get("_ng_task_index") for row in read_rows(tmp_path / "all.jsonl")] == [0, 0, 1, 1, None]
     with pytest.raises(UserError, match="one of the shards"):
-        merge_shards(shards, tmp_path / "s1.jsonl")
+        merge_shards(shards, tmp_path / "s1.jsonl", unexpected, unexpected)
     with pytest.raises(UserError, match="no file matches"):
         matching(str(tmp_path / "nothing*"))
+
+
+def rollout(text: str, task: int, repeat: int, reward: float, **more: Any) -> Json:
+    response = {"output": [assistant(f"{text} {repeat}")]}
+    return {
+        **question(text, _ng_task_index=task, _ng_rollout_index=repeat),
+        "response": response,
+        "reward": reward,
+        "agent_ref": {"name": "a"},
+        **more,
+    }
+
+
+def two_shards(tmp_path: Path, prompts: str, other: str, **more: Any) -> list[Path]:
+    """Each numbered from 0, two rollouts of each task; the first has all right, the second nothing."""
+    return [
+        write_rows(
+            tmp_path / f"{name}.jsonl",
+            *(rollout(text, task, n, reward, **more) for task, text in enumerate(texts) for n in range(2)),
+        )
+        for name, texts, reward in (("a", prompts, 1.0), ("b", other, 0.0))
+    ]
+
+
+def test_shards_that_were_numbered_each_for_itself_are_not_mixed(tmp_path: Path) -> None:
+    shards = two_shards(tmp_path, "pq", "rs")
+    said: list[str] = []
+    assert merge_shards(shards, tmp_path / "all.jsonl", unexpected, said.append) == 8
+    assert said == ["2 task numbers mean different tasks in different files: the 4 tasks are numbered anew"]
+    rows = read_rows(tmp_path / "all.jsonl")
+    assert keys(rows) == [(task, n) for task in range(4) for n in range(2)]
+    assert [row["responses_create_params"]["input"][0]["content"] for row in rows] == list("ppqqrrss")
+    (merged,) = metrics_by_agent([tmp_path / "all.jsonl"], unexpected, unexpected)
+    (apart,) = metrics_by_agent(shards, unexpected, said.append)
+    assert len(said) == 2
+    assert merged == apart
+    assert merged["agent_metrics"]["pass@2/reward"] == 50
+    assert [one["rollouts"] for one in merged["group_level_metrics"]] == [2, 2, 2, 2]
+
+
+def test_shards_of_the_same_tasks_keep_their_numbers(tmp_path: Path) -> None:
+    shards = two_shards(tmp_path, "pq", "pq")
+    assert merge_shards(shards, tmp_path / "all.jsonl", unexpected, unexpected) == 8
+    assert [row["_ng_task_index"] for row in read_rows(tmp_path / "all.jsonl")] == [0, 0, 0, 0, 1, 1, 1, 1]
+    (found,) = metrics_by_agent(shards, unexpected, unexpected)
+    assert found["agent_metrics"]["pass@4/reward"] == 100
+
+
+def test_tasks_of_one_prompt_are_told_apart_by_their_ids_and_not_by_what_a_game_showed_first(tmp_path: Path) -> None:
+    first = write_rows(tmp_path / "a.jsonl", rollout("p", 0, 0, 1.0, rollforge={"task": "seed 1"}))
+    second = write_rows(tmp_path / "b.jsonl", rollout("p", 0, 0, 0.0, rollforge={"task": "seed 2"}))
+    said: list[str] = []
+    (found,) = metrics_by_agent([first, second], unexpected, said.append)
+    assert len(found["group_level_metrics"]) == 2
+    assert len(said) == 1
+    bare = write_rows(tmp_path / "c.jsonl", rollout("p", 0, 0, 0.0))
+    (found,) = metrics_by_agent([first, bare], unexpected, unexpected)
+    assert [one["rollouts"] for one in found["group_level_metrics"]] == [2]
+    (found,) = metrics_by_agent([bare, second], unexpected, unexpected)
+    assert [one["rollouts"] for one in found["group_level_metrics"]] == [2]
+
+    def game(hand: str, repeat: int) -> Json:
+        row = rollout("Deal me in.", 0, repeat, 1.0, terminated=True, truncated=False)
+        row["responses_create_params"]["input"].append({"role": "user", "content": hand})
+        return row
+
+    games = [write_rows(tmp_path / f"{n}.jsonl", game(hand, n)) for n, hand in enumerate(("8, 5", "K, 2"))]
+    (found,) = metrics_by_agent(games, unexpected, unexpected)
+    assert [one["rollouts"] for one in found["group_level_metrics"]] == [2]
+
+
+def test_rollouts_without_numbers_are_grouped_by_their_prompts(tmp_path: Path) -> None:
+    plain = [{k: v for k, v in rollout(text, 0, 0, 1.0).items() if not k.startswith("_ng_")} for text in "ppq"]
+    (found,) = metrics_by_agent([write_rows(tmp_path / "r.jsonl", *plain)], unexpected, unexpected)
+    assert sorted(one["rollouts"] for one in found["group_level_metrics"]) == [1, 2]
+
+
+def test_what_stands_beside_rollouts_is_no_shard(tmp_path: Path) -> None:
+    for name in ("r", "r_failures", "r_materialized_inputs", "r_reward_profiling", "of_failures"):
+        write_rows(tmp_path / f"{name}.jsonl", rollout("p", 0, 0, 1.0))
+    assert [path.name for path in matching(f"{tmp_path}/*.jsonl")] == ["of_failures.jsonl", "r.jsonl"]
+    with pytest.raises(UserError, match=r"but what stands beside rollouts: .*r_failures"):
+        matching(f"{tmp_path}/r_*.jsonl")
+    plan = write_rows(tmp_path / "plan.jsonl", question("p", _ng_task_index=0, _ng_rollout_index=0))
+    bad: list[BadLine] = []
+    assert merge_shards([tmp_path / "r.jsonl", plan], tmp_path / "all.jsonl", bad.append, unexpected) == 1
+    assert "it is no rollout" in bad[0].reason
 
 
 def config_with(*entries: Json) -> GymConfig:

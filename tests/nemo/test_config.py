@@ -61,10 +61,18 @@ def read(*words: str, **options: Any) -> GymConfig:
         ("{a:1,b: [x,2]}", {"a": 1, "b": ["x", 2]}),
         ("{agent:4,_default:1}", {"agent": 4, "_default": 1}),
         ("${inherit_from:a.b}", "${inherit_from:a.b}"),
+        ("TRUE", True),
+        ("NULL", None),
+        ("-1_000", -1000),
+        (".5", 0.5),
+        ("[05,yes,'1',007,1e3]", ["05", "yes", "1", "007", 1000.0]),
+        ("{007:x,12:30,yes: on}", {"007": "x", "12": 30, "yes": "on"}),
+        *((text, text) for text in ("05", "007", "yes", "on", "off", "12:30:45", "0x10", "0b1", "1__0", "~", ".inf")),
     ],
 )
 def test_values_of_arguments(text: str, meant: object) -> None:
     assert value(text) == meant
+    assert type(value(text)) is type(meant)
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="[{\"'"), max_size=40))
@@ -82,7 +90,12 @@ def test_arguments_nest_and_later_ones_win() -> None:
 def test_words_that_are_no_arguments_are_named(word: str) -> None:
     with pytest.raises(UserError) as error:
         parse_arguments([word])
-    assert word.partition("=")[0] in str(error.value) or word.partition("=")[2] in str(error.value)
+    assert word.partition("=")[0].strip("+") in str(error.value)
+
+
+def test_a_list_that_does_not_end_is_told_by_its_key() -> None:
+    with pytest.raises(UserError, match=r"^a\.b: \[1,2 is no \[list\]"):
+        parse_arguments(["+a.b=[1,2"])
 
 
 def test_later_files_win_then_env_yaml_then_arguments() -> None:
@@ -222,6 +235,25 @@ def test_known_files_of_nemo_gym_need_not_be_here() -> None:
     assert model.block["base_url"] == "http://x/v1"
     assert model.block["return_token_id_information"] is True
     assert "mcqa_simple_agent" in found.of_type("responses_api_agents")
+
+
+@pytest.mark.parametrize(
+    ("path", "agent", "implementation"),
+    [
+        ("blackjack/configs/blackjack", "blackjack_gymnasium_agent", "gymnasium_agent"),
+        ("grl_sokoban/configs/grl_sokoban", "grl_sokoban_gymnasium_agent", "gymnasium_agent"),
+        ("structured_outputs/configs/structured_outputs", "structured_outputs_simple_agent", "simple_agent"),
+        ("structured_outputs/configs/structured_outputs_v4", "structured_outputs_v4_simple_agent", "simple_agent"),
+        ("reasoning_gym/configs/reasoning_gym", "reasoning_gym_simple_agent", "simple_agent"),
+    ],
+)
+def test_agents_are_called_as_the_rows_call_them(path: str, agent: str, implementation: str) -> None:
+    write("m.yaml", "policy_model: {responses_api_models: {rollforge: {model: tiny}}}\n")
+    found = read(f"+config_paths=[resources_servers/{path}.yaml,m.yaml]")
+    assert {one.name: one.implementation for one in found.of_type("responses_api_agents").values()} == {
+        agent: implementation
+    }
+    assert found.of_type("resources_servers").keys() == {path.partition("/")[0]}
 
 
 def test_deleted_keys_are_gone_and_unknown_ones_are_an_error() -> None:

@@ -177,3 +177,20 @@ async def test_an_environment_of_ours_by_reference(tmp_path: Path, monkeypatch: 
             ("agent", "agent"),
         ]
         assert set(gym.agents) == {"agent"}
+
+
+async def test_the_head_tells_servers_by_the_names_of_their_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = "policy_model: {responses_api_models: {vllm_model: {model: up, base_url: 'http://127.0.0.1:9/v1'}}}\n"
+    (tmp_path / "a.yaml").write_text(
+        model + "mine: {resources_servers: {mcqa: {}}}" + AGENT.replace("IMPLEMENTATION", "simple_agent")
+    )
+    config = read_config(parse_arguments(["+config_paths=[a.yaml]"]))
+    async with built(config, Settings()) as gym:
+        assert {one.name: one.use for one in gym.instances} == {
+            "policy_model": "vllm_model",
+            "mine": "mcqa",
+            "agent": "simple_agent",
+        }

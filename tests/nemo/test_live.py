@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rollforge.errors import InfraFault, SetupError, VerifierFault
+from rollforge.errors import InfraFault, RollforgeError, SetupError, UserError, VerifierFault
 from rollforge.nemo.live import TransportError, mended, run_rows, trainable
 from rollforge.records.items import TOKEN_FIELDS, Json
 
@@ -143,6 +143,30 @@ async def test_nothing_judged_at_all_is_an_error_of_the_infrastructure() -> None
     with pytest.raises(TransportError, match="InfraFault: dead") as caught:
         await gathered([row(0)], {0: InfraFault("dead")})
     assert caught.value.status == 503
+
+
+@pytest.mark.parametrize("failure", [SetupError("wrong key"), VerifierFault("the row has no input")])
+async def test_what_is_wrong_with_rows_or_set_up_is_no_error_of_the_infrastructure(failure: RollforgeError) -> None:
+    with pytest.raises(type(failure), match=str(failure)) as caught:
+        await gathered([row(0)], {0: failure})
+    assert not hasattr(caught.value, "status")
+
+
+@pytest.mark.parametrize("failure", [SetupError("no such agent"), UserError("no head"), InfraFault("gone"), KeyError("bug")])
+async def test_what_is_wrong_before_any_row_runs_is_told_to_every_row(failure: Exception) -> None:
+    ran: list[Json] = []
+
+    async def run(one: Json) -> Json:
+        ran.append(one)
+        return result(1.0)
+
+    async def begin(_: Any) -> None:
+        raise failure
+
+    found = await asyncio.gather(*run_rows([row(0), row(1)], run, begin=begin), return_exceptions=True)
+    expected = TransportError if isinstance(failure, (InfraFault, KeyError)) else type(failure)
+    assert [type(one) for one in found] == [expected, expected]
+    assert not ran
 
 
 async def test_a_rollout_without_tokens_keeps_its_reward_and_is_masked() -> None:

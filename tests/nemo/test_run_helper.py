@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from rollforge.errors import InfraFault, UserError
+from rollforge.errors import InfraFault, SetupError, UserError, VerifierFault
 from rollforge.nemo.live import TransportError
 from rollforge.nemo.run_helper import GlobalConfigDictParserConfig, RolloutCollectionHelper, RunHelper
 from rollforge.records.items import Json
@@ -180,11 +180,40 @@ async def test_faults_end_nothing_and_are_no_zeros(gym: At, policy: Policy) -> N
     assert all(found[number]["instance_config"]["mask_sample"] for number in (2, 3, 4))
 
 
-async def test_an_agent_that_nobody_knows_is_named(gym: At) -> None:
-    unknown = [{**rows("a")[0], "agent_ref": {"name": "simple_wether_agent"}}]
-    tasks = list(RolloutCollectionHelper().run_examples(unknown, gym))
-    with pytest.raises(TransportError, match="did you mean simple_weather_agent") as caught:
-        await tasks[0]
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [({"name": "simple_wether_agent"}, "did you mean simple_weather_agent"), (None, "unknown agent ''"), ("x", "row 2")],
+)
+async def test_an_agent_that_nobody_knows_is_told_before_any_row_runs(
+    gym: At, policy: Policy, reference: Any, told: str
+) -> None:
+    examples = [rows("a")[0], {**rows("a")[0], "agent_ref": reference}]
+    for task in list(RolloutCollectionHelper().run_examples(examples, gym)):
+        with pytest.raises(SetupError, match=told) as caught:
+            await task
+        assert not hasattr(caught.value, "status")
+    assert not policy.bodies
+
+
+async def test_a_row_that_is_refused_is_not_tried_again(gym: At, caplog: pytest.LogCaptureFixture) -> None:
+    refused = rows("a")[0]
+    del refused["responses_create_params"]["input"]
+    (task,) = RolloutCollectionHelper().run_examples([refused], gym)
+    with pytest.raises(VerifierFault, match="input"):
+        await task
+    assert "attempt 1" not in caplog.text
+
+
+async def test_without_a_head_the_one_that_was_started_is_asked(gym: At) -> None:
+    (task,) = RolloutCollectionHelper().run_examples(rows("a"))
+    _, result = await task
+    assert result["reward"] == 1.0
+
+
+async def test_a_head_that_is_not_there_is_an_error_of_the_infrastructure() -> None:
+    (task,) = RolloutCollectionHelper().run_examples(rows("a"), At(free_port()))
+    with pytest.raises(TransportError, match="no head server") as caught:
+        await task
     assert caught.value.status == 503
 
 

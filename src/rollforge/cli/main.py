@@ -78,6 +78,8 @@ def guarded(work: Callable[[], object]) -> None:
     """Exit status: 0 done, 1 the work failed or is incomplete, 2 the request was wrong, 130 interrupted."""
     try:
         work()
+    except typer.Exit as end:  # of a verb that was called as a function
+        sys.exit(end.exit_code)
     except RollforgeError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UserError) else 1)

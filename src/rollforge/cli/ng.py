@@ -117,9 +117,9 @@ _ALL = (
             "output_dirpath": "where train.jsonl, validation.jsonl and their metrics go",
             "mode": "train_preparation or example_validation",
             "overwrite_metrics_conflicts": "write metrics that differ from those committed",
+            "should_download": "taken for compatibility: what is missing is named with the command that fetches it",
             "data_source": "taken for compatibility: nothing is downloaded",
         },
-        {"should_download": "download what is missing first; without it ng_prepare_data names the `hf download` command"},
     ),
     Command(
         "ng_viewer",

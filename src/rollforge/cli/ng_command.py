@@ -12,7 +12,11 @@ from rollforge.errors import UserError, unknown
 if TYPE_CHECKING:
     from rollforge.nemo.arguments import Arguments
     from rollforge.nemo.config import GymConfig
+    from rollforge.records.rows import BadLine
     from rollforge.serve.settings import Settings
+
+SHOWN = 20
+"""Unusable lines that are named; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +104,12 @@ def say(text: str) -> None:
     from rollforge.stats.visible import one_line
 
     say(one_line(text, 2000))
+
+
+def tell(bad: Sequence[BadLine], more: int = 0) -> None:
+    """Which lines could not be used; `more` that nobody kept."""
+    for line in bad[:SHOWN]:
+        say(f"not used: {line}"[:300])
+    more += len(bad[SHOWN:])
+    if more:
+        say(f"not used: {more} more lines")

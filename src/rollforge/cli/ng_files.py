@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rollforge.cli.ng_command import Command, number, say, text
+from rollforge.cli.ng_command import Command, number, say, tell, text
 from rollforge.errors import unknown
 
 if TYPE_CHECKING:
     from rollforge.nemo.arguments import Arguments
+    from rollforge.records.rows import BadLine
 
 
 def prepare(command: Command, arguments: Arguments) -> int:
@@ -23,8 +24,7 @@ def prepare(command: Command, arguments: Arguments) -> int:
         raise unknown("mode", str(mode), IN_SCOPE, "(+mode=)")
     output = Path(text(values, "output_dirpath"))
     done = prepare(config, output, mode, overwrite=bool(values.get("overwrite_metrics_conflicts")), say=print)
-    for line in done.bad:
-        say(f"left out: {line}"[:300])
+    tell(done.bad)
     for path in done.conflicts:
         say(
             f"{path} describes other data than there are now: what was found is in {path.stem}_conflict.json; delete it, or "
@@ -56,7 +56,9 @@ def profile(command: Command, arguments: Arguments) -> None:
     inputs = Path(
         values.get("materialized_inputs_jsonl_fpath") or rollouts.with_name(f"{rollouts.stem}_materialized_inputs.jsonl")
     )
-    tasks, agents = reward_profile(inputs, rollouts, partial=bool(values.get("allow_partial_rollouts")))
+    bad: list[BadLine] = []
+    tasks, agents = reward_profile(inputs, rollouts, bad.append, partial=bool(values.get("allow_partial_rollouts")))
+    tell(bad)
     profile = rollouts.with_name(f"{rollouts.stem}_reward_profiling.jsonl")
     metrics = rollouts.with_name(f"{rollouts.stem}_agent_metrics.json")
     write_jsonl(profile, tasks)
@@ -72,12 +74,14 @@ def aggregate(command: Command, arguments: Arguments) -> None:
     values = command.only(arguments, more=("config_paths", "head_server"))
     shards, output = matching(text(values, "input_glob")), Path(text(values, "output_jsonl_fpath"))
     output.parent.mkdir(parents=True, exist_ok=True)
+    bad: list[BadLine] = []
     source = shards
     if values.get("merge_shards", True):
-        print(f"{merge_shards(shards, output)} rollouts of {len(shards)} shards: {output}")
+        print(f"{merge_shards(shards, output, bad.append, say)} rollouts of {len(shards)} shards: {output}")
         source = [output]
     metrics = Files(output).metrics
-    metrics.write_bytes(dumps(metrics_by_agent(source)) + b"\n")
+    metrics.write_bytes(dumps(metrics_by_agent(source, bad.append, say)) + b"\n")
+    tell(bad)
     print(f"metrics: {metrics}")
 
 
@@ -86,21 +90,22 @@ def averages(command: Command, arguments: Arguments) -> None:
 
     from rollforge.nemo.profile import averages
 
-    print(json.dumps(averages(Path(text(command.only(arguments), "jsonl_fpath"))), indent=4))
+    bad: list[BadLine] = []
+    found = averages(Path(text(command.only(arguments), "jsonl_fpath")), bad.append)
+    tell(bad)
+    print(json.dumps(found, indent=4))
 
 
 def materialize(command: Command, arguments: Arguments) -> int:
     from rollforge.nemo.profile import write_jsonl
     from rollforge.nemo.prompt import read_prompt
     from rollforge.nemo.rows import prompted
-    from rollforge.records.rows import BadLine
 
     values = command.only(arguments)
     prompt, output = read_prompt(text(values, "prompt_config")), Path(text(values, "output_jsonl_fpath"))
     bad: list[BadLine] = []
     write_jsonl(output, prompted(Path(text(values, "input_jsonl_fpath")), prompt, bad.append))
-    for line in bad:
-        say(f"left out: {line}"[:300])
+    tell(bad)
     print(f"rows with prompts: {output}")
     return 1 if bad else 0
 
@@ -111,7 +116,7 @@ def init(command: Command, arguments: Arguments) -> None:
     entrypoint = text(command.only(arguments), "entrypoint")
     for path in init_resources_server(entrypoint):
         print(path)
-    print(f"next: ng_test +entrypoint={entrypoint}")
+    print(f"next: ng_test +entrypoint={entrypoint} (its tests need pytest: pip install 'rollforge[test]')")
 
 
 def test(command: Command, arguments: Arguments) -> int:

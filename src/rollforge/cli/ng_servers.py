@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rollforge.cli.ng_command import Command, number, repeats, say, settings_of, text
-from rollforge.errors import UserError
+from rollforge.cli.ng_command import Command, number, repeats, say, settings_of, tell, text
+from rollforge.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from rollforge.nemo.arguments import Arguments
@@ -102,13 +102,11 @@ async def _to_files(config: GymConfig, agents: Any, servers: Any) -> int:
     with progress(collection):  # type: ignore[arg-type]
         await collection.run()
     files, tally = collection.files, collection.tally
-    for line in collection.bad:
-        say(f"not used: {line}"[:300])
-    if tally.bad_lines > len(collection.bad):
-        say(f"not used: {tally.bad_lines - len(collection.bad)} more lines")
+    tell(collection.bad, tally.bad_lines - len(collection.bad))
     if tally.judged and not config.values.get("disable_aggregation"):
         for entry in await write_metrics(files, agents, say):
-            shown = {key: round(value, 4) for key, value in entry.get("key_metrics", {}).items() if isinstance(value, float)}
+            found = entry.get("key_metrics", {})
+            shown = {key: round(value, 4) for key, value in found.items() if isinstance(value, (int, float))}
             print(f"{entry['agent_ref']['name']}: {shown}")
     mean = "none" if tally.mean is None else f"{tally.mean:.4f}"
     print(f"mean reward {mean} over {tally.judged} of {tally.total} rollouts: {files.rollouts}")
@@ -129,7 +127,7 @@ def _job(config: GymConfig, servers: Any, agents: list[str]) -> tuple[Any, str]:
     import os
 
     from rollforge.nemo.collect import MAX_ATTEMPTS, WINDOW, Job
-    from rollforge.nemo.config import find
+    from rollforge.nemo.config import AGENTS, find
     from rollforge.nemo.prompt import read_prompt
     from rollforge.nemo.rows import Plan
     from rollforge.nemo.tasks import tasks_of
@@ -143,20 +141,16 @@ def _job(config: GymConfig, servers: Any, agents: list[str]) -> tuple[Any, str]:
         source = find(text(values, "input_jsonl_fpath"))
     else:
         source, where = tasks_of(agent, servers, output, limit)
-    params = values.get("responses_create_params") or {}
-    if not isinstance(params, dict):
-        raise UserError(
-            f"responses_create_params is {params!r}, not keys and values: +responses_create_params.temperature=1.0"
-        )
     prompt = read_prompt(str(values["prompt_config"])) if values.get("prompt_config") else None
     plan = Plan(
         agent=agent,
         limit=limit,
         repeats=repeats(values.get("num_repeats")),
         add_seed=bool(values.get("num_repeats_add_seed")),
-        params=params,
+        params=_params(values),
         prompt=prompt,
     )
+    own = list(config.of_type(AGENTS))
     attempts = os.environ.get("NEMO_GYM_MAX_ROLLOUT_ATTEMPTS", "")
     job = Job(
         input=source,
@@ -164,9 +158,34 @@ def _job(config: GymConfig, servers: Any, agents: list[str]) -> tuple[Any, str]:
         plan=plan,
         window=number(values, "num_samples_in_parallel") or WINDOW,
         resume=bool(values.get("resume_from_cache")),
+        adopt=agent if own == [agent] else None,
         max_attempts=int(attempts) if attempts.isdigit() and int(attempts) else MAX_ATTEMPTS,
     )
     return job, where
+
+
+def _params(values: dict[str, Any]) -> dict[str, Any]:
+    """What is laid over the rows' parameters: NeMo Gym's request takes no other fields, and models here these."""
+    from rollforge.models.openai import PARAMETERS
+
+    params = values.get("responses_create_params") or {}
+    if not isinstance(params, dict):
+        raise UserError(
+            f"responses_create_params is {params!r}, not keys and values: +responses_create_params.temperature=1.0"
+        )
+    known = {*PARAMETERS, *SAMPLING}
+    for key in params:
+        if key not in known:
+            hint = "(a model server's own go into metadata.extra_body, as JSON in a text)"
+            raise unknown("field of responses_create_params", key, known, hint)
+    return params
+
+
+SAMPLING = (
+    *("seed", "stop", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
+    *("logit_bias", "logprobs"),
+)
+"""Parameters that the Responses API lacks and that reach model servers by these names."""
 
 
 def dump(command: Command, arguments: Arguments) -> None:

@@ -33,6 +33,7 @@ ENVIRONMENTS = {
     "math_with_judge": "math_answer",
     "library_judge_math": "math_answer",
     "mcqa": "choice",
+    "reasoning_gym": "reasoning_gym",
     "string_match": "string_match",
     "structured_outputs": "structured_outputs",
     "workplace_assistant": "workplace",
@@ -41,6 +42,10 @@ ENVIRONMENTS = {
 }
 """Resources server, by its names of today and of before, to the environment here that takes its rows. Where the rewards
 differ, the README of the environment says how."""
+STEPS = {"blackjack": 5, "grl_sokoban": 20}
+"""Those that are played by steps, with the model calls of one rollout: their agent is a gymnasium_agent."""
+VERSIONS = {"structured_outputs": ("structured_outputs_v3", "structured_outputs_v4")}
+"""Further configuration files of a resources server, whose agents are called after them."""
 
 MODELS: dict[str, Json] = {
     "openai_model": {
@@ -92,14 +97,16 @@ def built_in(path: str) -> Json | None:
             return None
         more = {"return_token_id_information": True} if training else {}
         return {"policy_model": {type: {folder: {"entrypoint": "app.py", **MODELS[folder], **more}}}}
-    if folder not in ENVIRONMENTS or name != folder:
+    if folder not in ENVIRONMENTS or name not in (folder, *VERSIONS.get(folder, ())):
         return None
+    agent, limit = ("gymnasium_agent", {"max_steps": STEPS[folder]}) if folder in STEPS else ("simple_agent", {})
     return {
         folder: {type: {folder: {"entrypoint": "app.py"}}},
-        f"{folder}_simple_agent": {
+        f"{name}_{agent}": {
             "responses_api_agents": {
-                "simple_agent": {
+                agent: {
                     "entrypoint": "app.py",
+                    **limit,
                     "resources_server": {"type": "resources_servers", "name": folder},
                     "model_server": {"type": "responses_api_models", "name": "policy_model"},
                 }

@@ -16,6 +16,7 @@ import fcntl
 import filecmp
 import itertools
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -30,13 +31,12 @@ from rollforge.collect.scheduler import RunOne, Stop, schedule
 from rollforge.collect.signals import on_signals
 from rollforge.collect.tally import Tally
 from rollforge.errors import RolloutError, SetupError, UserError, unknown
-from rollforge.nemo.profile import metrics_by_agent, rows_of
-from rollforge.nemo.rows import Plan, materialise
+from rollforge.nemo.profile import metrics_by_agent
+from rollforge.nemo.rows import Plan, materialise, task_of
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import BadLine, dump, row_of
-from rollforge.records.task import task_from_row
 from rollforge.records.whole import whole
 
 WINDOW = 256
@@ -89,6 +89,8 @@ class Job:
     window: int = WINDOW
     """Rollouts at a time."""
     resume: bool = False
+    adopt: str | None = None
+    """The agent that takes the rows of agents that are not there; without one they are an error."""
     max_attempts: int = MAX_ATTEMPTS
     """Of one rollout; resuming is asking for as many again."""
 
@@ -183,16 +185,21 @@ class Collection:
     def _settle_inputs(self) -> None:
         """The materialised inputs on disk: made now, or, of a resumed run, the same as then."""
         files, part = self.files, self.files.materialized.with_suffix(".part")
-        agents: set[str] = set()
+        strangers: Counter[str] = Counter()
         count = 0
         try:
             with open(part, "wb") as file:
                 for row in materialise(self.job.input, self.job.plan, self._note_bad):
+                    name = row["agent_ref"]["name"]
+                    if name not in self.agents:
+                        strangers[name] += 1
+                        row["agent_ref"] = {**row["agent_ref"], "name": self.job.adopt}
                     file.write(dumps(row) + b"\n")
-                    agents.add(row["agent_ref"]["name"])
                     count += 1
-            for name in sorted(agents - self.agents.keys()):
-                raise unknown("agent", name, self.agents, f"(named by rows of {self.job.input}, or by +agent_name)")
+            for name, number in sorted(strangers.items()):
+                if self.job.adopt is None:
+                    raise unknown("agent", name, self.agents, f"(named by rows of {self.job.input}, or by +agent_name)")
+                self.warn(f"{number} rollouts are for {name}, which is not here: {self.job.adopt} makes them")
             if not count:
                 raise UserError(f"no task to work on: {self.bad[0] if self.bad else f'{self.job.input} is empty'}")
             self.tally.planned = count
@@ -257,7 +264,7 @@ class Collection:
             key = row["_ng_task_index"], row["_ng_rollout_index"]
             if key not in done:
                 made = done.attempts(key)
-                yield Planned(task_from_row(row), key[1], made + 1, made + self.job.max_attempts)
+                yield Planned(task_of(row, self.job.plan), key[1], made + 1, made + self.job.max_attempts)
 
     async def _run_one(self, task: Any, index: int, attempt: int) -> Rollout:
         rollout = await self.agents[task.fields["agent_ref"]["name"]].run(task, index, attempt)
@@ -268,14 +275,14 @@ class Collection:
 
 async def write_metrics(files: Files, agents: Mapping[str, Agent], say: Callable[[str], None]) -> list[Json]:
     """Metrics of the rollouts, per agent, written and given back."""
-    found = metrics_by_agent([files.rollouts])
+    found = metrics_by_agent([files.rollouts], lambda line: say(f"not used: {line}"), say)
     for place, entry in enumerate(found):
         name = entry["agent_ref"]["name"]
         agent = agents.get(name)
         if agent is None or agent.metrics is None:
             continue
         try:
-            theirs = await agent.metrics([row for row in rows_of([files.rollouts]) if _agent(row) == name])
+            theirs = await agent.metrics([row for row in _rows(files.rollouts) if _agent(row) == name])
             found[place] = {"agent_ref": entry["agent_ref"], **theirs}
         except (RolloutError, SetupError) as error:
             say(f"{name} did not compute its metrics ({error}): the usual ones are written")

@@ -114,8 +114,8 @@ class _Made:
     envs: dict[str, Env] = field(default_factory=dict)
     models: dict[str, tuple[Model, str]] = field(default_factory=dict)
     agents: dict[str, Agent] = field(default_factory=dict)
-    uses: dict[str, str] = field(default_factory=dict)
-    """What each server is made of."""
+    made: set[str] = field(default_factory=set)
+    """The names of those that are, or are being made."""
     to_close: list[Any] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     foreign: Servers = field(default_factory=Servers)
@@ -132,9 +132,9 @@ class _Made:
 
     def add(self, server: Server) -> None:
         """Make it, and before it what it refers to."""
-        if server.name in self.uses:
+        if server.name in self.made:
             return
-        self.uses[server.name] = server.implementation
+        self.made.add(server.name)
         {MODELS: self._model, RESOURCES: self._resources, AGENTS: self._agent}[server.type](server)
 
     @property
@@ -144,7 +144,8 @@ class _Made:
             Service(server.name, KINDS[server.type], self.apps[server.name], self.sockets[server.name]) for server in servers
         ]
         instances = [
-            Instance(server.name, KINDS[server.type], self.uses[server.name], self._url(server.name), _references(server))
+            # As the configuration has it, not by what stands for it here: callers go by NeMo Gym's names.
+            Instance(server.name, KINDS[server.type], server.implementation, self._url(server.name), _references(server))
             for server in servers
         ]
         return Gym(services, instances, self.agents, [*self.config.warnings, *self.warnings], self.config)
@@ -170,7 +171,6 @@ class _Made:
             model, use = model_of(server, ModelOptions(solve=solve))
             self.apps[name] = self.foreign.applications[name] = model_app(model, name, self._settings(server))
             self.warnings += [f"{name}: {key} has no effect here" for key in ignored(server)]
-        self.uses[name] = use
         self.models[name] = model, use
         self.to_close.append(model)
 
@@ -180,8 +180,7 @@ class _Made:
             self._load(server)
             env: Env = RemoteEnv(self._url(name), token_env=self.settings.token_env)
         else:
-            self.uses[name] = use = self._env_name(server)
-            env = load_env(use)
+            env = load_env(self._env_name(server))
             self.apps[name] = self.foreign.applications[name] = env_app(env, name, self._settings(server))
         self.envs[name] = env
         self.to_close.append(env)

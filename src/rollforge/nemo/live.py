@@ -7,7 +7,8 @@ What NeMo RL does with a result decides what may leave here (nemo_rl/environment
 batch, and so do token ids that do not continue the call before, log probabilities that are no numbers, and a result without
 generated tokens. A reward counts in the baseline of its group even when the sample is masked from the loss. So a rollout
 without a verdict comes back masked, with tokens, and with the mean reward of its group, which moves no baseline; never as a
-zero. Only if nothing at all was judged is there nothing to hand over, and the first failure is raised.
+zero. Only if nothing at all was judged is there nothing to hand over, and the first failure is raised: with a status, by
+which NeMo RL knows the infrastructure, unless it is the rows or the configuration that are wrong.
 """
 
 from __future__ import annotations
@@ -23,7 +24,16 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from rollforge.errors import DeadlineExceeded, InfraFault, JudgeFault, RolloutError, SetupError, short
+from rollforge.errors import (
+    DeadlineExceeded,
+    InfraFault,
+    JudgeFault,
+    RolloutError,
+    SetupError,
+    UserError,
+    VerifierFault,
+    short,
+)
 from rollforge.records.items import TOKEN_FIELDS, Item, Json, input_items
 from rollforge.records.task import task_id
 
@@ -47,14 +57,16 @@ def run_rows(
     limit: AbstractAsyncContextManager[Any] | None = None,
     *,
     backoff: float = 1.0,
+    begin: Callable[[Sequence[Json]], Awaitable[None]] | None = None,
     ended: Callable[[], None] = lambda: None,
 ) -> Iterator[Awaitable[tuple[Json, Json]]]:
     """As many awaitables as rows; each gives the next `(row, result)` that is there, `row` being the object passed in.
 
     Called with a running event loop. Nothing is left running when the iterator is dropped before its end. `backoff`: seconds
-    before the second attempt, at most; it doubles with each further one. `ended` is called when no row is under way.
+    before the second attempt, at most; it doubles with each further one. `begin` is called with all rows before any of them
+    runs; what it raises, every awaitable raises. `ended` is called when no row is under way.
     """
-    batch = _Batch(rows, run, limit or nullcontext(), backoff, ended)
+    batch = _Batch(rows, run, limit or nullcontext(), backoff, begin or _nothing, ended)
     try:
         for _ in rows:
             yield batch.next()
@@ -110,7 +122,7 @@ class _Group:
     parts: list[dict[str, float]] = field(default_factory=list)
     tokens: Item | None = None
     """An item with tokens to train on, of one of them."""
-    failed: list[tuple[Json, Json | RolloutError]] = field(default_factory=list)
+    failed: list[tuple[Json, Json | RolloutError | SetupError]] = field(default_factory=list)
     """Rows with their failure, or with a result that has no tokens to train on."""
 
 
@@ -121,9 +133,11 @@ class _Batch:
         run: Run,
         limit: AbstractAsyncContextManager[Any],
         backoff: float,
+        begin: Callable[[Sequence[Json]], Awaitable[None]],
         ended: Callable[[], None],
     ) -> None:
         self._backoff = backoff
+        self._begun = asyncio.ensure_future(begin(rows)) if rows else None
         self._run = run
         self._limit = limit
         self._out: asyncio.Queue[tuple[Json, Json] | Exception] = asyncio.Queue()
@@ -147,8 +161,9 @@ class _Batch:
         return found
 
     def cancel(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        for task in (*self._tasks, self._begun):
+            if task is not None:
+                task.cancel()
 
     def _done(self, _: asyncio.Future[None]) -> None:
         self._under_way -= 1
@@ -156,10 +171,16 @@ class _Batch:
             self._told()
 
     async def _one(self, row: Json, group: _Group) -> None:
+        assert self._begun is not None
+        try:
+            await asyncio.shield(self._begun)
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for a row
+            self._out.put_nowait(_raised(error))
+            return
         try:
             result = await self._attempts(row)
         except (RolloutError, SetupError) as error:
-            group.failed.append((row, error if isinstance(error, RolloutError) else InfraFault(str(error))))
+            group.failed.append((row, error))
         except Exception as error:  # whatever it was, the stream goes on and the others are delivered
             log.warning("a row failed: %s", short(error), exc_info=error)
             group.failed.append((row, InfraFault(short(error))))
@@ -203,10 +224,13 @@ class _Batch:
         raise AssertionError("unreachable")
 
 
-def _without_verdict(row: Json, failure: Json | RolloutError, donor: _Group | None) -> tuple[Json, Json] | Exception:
-    if isinstance(failure, RolloutError):
+def _without_verdict(
+    row: Json, failure: Json | RolloutError | SetupError, donor: _Group | None
+) -> tuple[Json, Json] | Exception:
+    if not isinstance(failure, dict):
         reason = f"{type(failure).__name__}: {failure}"
-        partial = failure.partial if isinstance(failure.partial, dict) else {"output": []}
+        partial = getattr(failure, "partial", None)
+        partial = partial if isinstance(partial, dict) else {"output": []}
         params = row.get("responses_create_params") or {}
         result = {**row, "responses_create_params": {**params, "input": input_items(params)}, "response": partial}
         result = mended(result)
@@ -214,14 +238,23 @@ def _without_verdict(row: Json, failure: Json | RolloutError, donor: _Group | No
         reason, result = "the rollout has no generated tokens", failure
     if donor is None:
         # No tokens anywhere: a model server that gives none has to be told by the trainer, a failure by its cause.
-        return TransportError(reason) if isinstance(failure, RolloutError) else (row, result)
+        return (row, result) if isinstance(failure, dict) else _raised(failure)
     log.warning("a rollout is masked: %s", reason)
     if not trainable(result):
         output = [*(result["response"].get("output") or []), dict(donor.tokens or {})]
         result = {**result, "response": {**result["response"], "output": output}}
-    if isinstance(failure, RolloutError):
+    if not isinstance(failure, dict):
         result |= {"reward": fmean(donor.rewards), **_components(donor.parts)}
     return row, masked(result, reason)
+
+
+def _raised(failure: Exception) -> Exception:
+    """What a trainer is told of a failure: without a status it is taken for the data's or the configuration's fault."""
+    return failure if isinstance(failure, (SetupError, UserError, VerifierFault)) else TransportError(short(failure))
+
+
+async def _nothing(_: Sequence[Json]) -> None:
+    pass
 
 
 def _components(parts: Sequence[Mapping[str, float]]) -> Json:

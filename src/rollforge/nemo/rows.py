@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rollforge.nemo.prompt import Prompt
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.rows import BadLine
-from rollforge.records.task import task_from_row
+from rollforge.records.task import Task, task_from_row
 
 SHOWN = 5
 """Offending lines that a message names."""
@@ -48,7 +48,7 @@ def materialise(path: Path, plan: Plan, bad: Callable[[BadLine], None]) -> Itera
     """Task index by the digest of the line."""
     repeats: Counter[int] = Counter()
     homeless: list[int] = []
-    for number, line in _lines(path, plan.limit):
+    for number, line in lines(path, plan.limit):
         try:
             row = _row(line, plan)
             agent = (row.get("agent_ref") or {}).get("name")
@@ -57,7 +57,7 @@ def materialise(path: Path, plan: Plan, bad: Callable[[BadLine], None]) -> Itera
                 continue
             count, extra = _count(plan, agent), _extra(row) if plan.add_seed else None
         except UserError as error:
-            bad(BadLine(str(path), number, str(error), line[:60].decode("utf-8", "replace")))
+            bad(unusable(path, number, line, error))
             continue
         index = row.get("_ng_task_index")
         if type(index) is not int:
@@ -73,16 +73,32 @@ def materialise(path: Path, plan: Plan, bad: Callable[[BadLine], None]) -> Itera
         )
 
 
+def task_of(row: Json, plan: Plan) -> Task:
+    """The task of a row that is run: one for all its repeats, whatever their seeds."""
+    task = task_from_row(row)
+    if not plan.add_seed:
+        return task
+    extra = {key: value for key, value in _extra(row).items() if key != "seed"}
+    params = row["responses_create_params"]
+    metadata = {key: value for key, value in params["metadata"].items() if key != "extra_body"}
+    if extra:
+        metadata["extra_body"] = dumps(extra).decode()
+    rest = {key: value for key, value in params.items() if key != "metadata"}
+    unseeded = {**row, "responses_create_params": rest | ({"metadata": metadata} if metadata else {})}
+    return replace(task, id=task_from_row(unseeded).id)
+
+
 def prompted(path: Path, prompt: Prompt, bad: Callable[[BadLine], None]) -> Iterator[Json]:
     """The rows of a file with their prompts filled in, and nothing else changed."""
-    for number, line in _lines(path, None):
+    for number, line in lines(path):
         try:
-            yield prompt(_object(line))
+            yield prompt(as_object(line))
         except UserError as error:
-            bad(BadLine(str(path), number, str(error), line[:60].decode("utf-8", "replace")))
+            bad(unusable(path, number, line, error))
 
 
-def _lines(path: Path, limit: int | None) -> Iterator[tuple[int, bytes]]:
+def lines(path: Path, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not blank, with their numbers. Raises `UserError` if it cannot be read."""
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(islice(file, limit), 1):
@@ -93,7 +109,8 @@ def _lines(path: Path, limit: int | None) -> Iterator[tuple[int, bytes]]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _object(line: bytes) -> Json:
+def as_object(line: bytes) -> Json:
+    """Raises `UserError` for what is no JSON object."""
     try:
         row = loads(line)
     except ValueError as error:
@@ -103,8 +120,12 @@ def _object(line: bytes) -> Json:
     return row
 
 
+def unusable(path: Path, number: int, line: bytes, error: UserError) -> BadLine:
+    return BadLine(str(path), number, str(error), line[:60].decode("utf-8", "replace"))
+
+
 def _row(line: bytes, plan: Plan) -> Json:
-    row = _object(line)
+    row = as_object(line)
     if plan.prompt is not None:
         row = plan.prompt(row)
     if not isinstance(row.get("agent_ref") or {}, dict):

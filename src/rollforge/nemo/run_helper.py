@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import uvloop
 
 from rollforge.config import merge, read_yaml
-from rollforge.errors import InfraFault, RollforgeError, SetupError, UserError, unknown
+from rollforge.errors import InfraFault, RollforgeError, SetupError, UserError, VerifierFault, unknown
 from rollforge.models.service import Service
 from rollforge.nemo import activate
 from rollforge.nemo.arguments import Arguments, parse_arguments
@@ -110,16 +110,25 @@ class RunHelper:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         settings = Settings(drain_seconds=1)
         async with started(config, settings) as gym:
-            end = await start(gym.head(settings), settings)
+            head = gym.head(settings)
+            end = await start(head, settings)
+            at = config.head[0], int(head.socket.getsockname()[1])
+            _HEADS.append(at)
             try:
                 self._ready.set()
                 await self._stop.wait()
             finally:
+                _HEADS.remove(at)
                 await end()
 
 
+_HEADS: list[tuple[str, int]] = []
+"""Host and port of the heads that run in this process; the last one is meant where none is named."""
+
+
 class RolloutCollectionHelper:
-    """Rows through the agents that a head server knows."""
+    """Rows through the agents that a head server knows: the one named, else that of the `RunHelper` started last, else that
+    on the usual port."""
 
     def run_examples(
         self,
@@ -127,12 +136,13 @@ class RolloutCollectionHelper:
         head_server_config: At | None = None,
         semaphore: AbstractAsyncContextManager[Any] | None = None,
     ) -> Iterator[Awaitable[tuple[Json, Json]]]:
-        """As many awaitables as `examples`, each giving the next `(row, result)`; rows are the objects given.
+        """As many awaitables as `examples`, each giving the next `(row, result)`; rows are the objects given. Each raises
+        `SetupError`, before any row runs, if a row names no agent or one that the head does not know.
 
         `nemo.live` says what a result is and what becomes of failures. Called with a running event loop.
         """
         agents = _Agents(head_server_config)
-        return run_rows(examples, agents.run, semaphore, ended=agents.close)
+        return run_rows(examples, agents.run, semaphore, begin=agents.find, ended=agents.close)
 
     def setup_server_client(self, head_server_config: At | None = None) -> _Agents:
         return _Agents(head_server_config)
@@ -142,29 +152,37 @@ class _Agents:
     """The connections of one batch."""
 
     def __init__(self, head: At | None) -> None:
-        self._head = (head.host, int(head.port)) if head else ("127.0.0.1", HEAD_PORT)
-        self._addresses: asyncio.Task[dict[str, str]] | None = None
+        if head is not None:
+            self._head = (head.host, int(head.port))
+        else:
+            self._head = _HEADS[-1] if _HEADS else ("127.0.0.1", HEAD_PORT)
+        self._addresses: dict[str, str] = {}
         self._services: dict[str, Service] = {}
 
-    async def run(self, row: Json) -> Json:
-        name = str((row.get("agent_ref") or {}).get("name") or "")
-        if self._addresses is None:
-            self._addresses = asyncio.ensure_future(self._known())
-        addresses = await asyncio.shield(self._addresses)
-        if name not in addresses:
-            raise SetupError(str(unknown("agent", name, addresses, "(agent_ref.name of a row)")))
-        service = self._services.get(name)
-        if service is None:
-            service = self._services[name] = Service(addresses[name])
-        answer = await service.call("POST", "/run", row, seconds=ROLLOUT_SECONDS)
-        found: Json = answer.json()
-        return found
-
-    async def _known(self) -> dict[str, str]:
+    async def find(self, rows: Sequence[Json]) -> None:
+        """Where the agents of the rows are. Raises `SetupError` for one that is nowhere, `InfraFault` without a head."""
         found = await ask(*self._head)
         if found is None:
             raise InfraFault(f"there is no head server at {self._head[0]}:{self._head[1]}")
-        return found.addresses
+        self._addresses = found.addresses
+        for number, row in enumerate(rows, 1):
+            if (name := _agent(row)) not in self._addresses:
+                where = f"(agent_ref.name of row {number} of the batch)"
+                raise SetupError(str(unknown("agent", name, self._addresses, where)))
+
+    async def run(self, row: Json) -> Json:
+        name = _agent(row)
+        service = self._services.get(name)
+        if service is None:
+            service = self._services[name] = Service(self._addresses[name])
+        answer = await service.call("POST", "/run", row, seconds=ROLLOUT_SECONDS, refuse=False)
+        if not answer.ok:
+            fault = service.fault(answer)
+            # The row itself was refused: so would it be again.
+            refused = answer.status in (400, 413, 422) and type(fault) is InfraFault and answer.problem != "infra_fault"
+            raise VerifierFault(str(fault)) if refused else fault
+        found: Json = answer.json()
+        return found
 
     def close(self) -> None:
         services, self._services = list(self._services.values()), {}
@@ -172,6 +190,11 @@ class _Agents:
             task = asyncio.ensure_future(service.aclose())
             _CLOSING.add(task)
             task.add_done_callback(_CLOSING.discard)
+
+
+def _agent(row: Json) -> str:
+    reference = row.get("agent_ref")
+    return str(reference.get("name") or "") if isinstance(reference, dict) else ""
 
 
 _CLOSING: set[asyncio.Future[None]] = set()

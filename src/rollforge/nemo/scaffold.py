@@ -6,6 +6,7 @@ It runs under `ng_run` here and under NeMo Gym itself: it imports nothing but `n
 from __future__ import annotations
 
 import re
+from keyword import iskeyword
 from pathlib import Path
 
 from rollforge.errors import UserError
@@ -15,11 +16,14 @@ from rollforge.records.items import Json
 
 
 def init_resources_server(entrypoint: str) -> list[Path]:
-    """Write `resources_servers/NAME`; the files. Raises `UserError` for another path, and for one that is there."""
+    """Write `resources_servers/NAME`; the files. Raises `UserError` for another path, for a name that Python cannot import,
+    and for one that is there."""
     directory = Path(entrypoint)
     name = directory.name
     if directory.parent.name != RESOURCES or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"+entrypoint={entrypoint}: it is written {RESOURCES}/name_in_lower_case")
+    if iskeyword(name):
+        raise UserError(f"+entrypoint={entrypoint}: {name!r} is a word of Python, and cannot be imported: {name}_task can")
     if directory.exists():
         raise UserError(f"{directory} is there already; nothing was changed")
     title = "".join(word.capitalize() for word in name.split("_"))
