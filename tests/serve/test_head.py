@@ -46,13 +46,18 @@ async def test_services_are_listed_as_they_are(client: aiohttp.ClientSession) ->
     theirs = FastAPI()  # has no /status
     async with serving(service()) as url, serving(theirs) as other:
         listed = [
-            Instance("math", "environment", "arithmetic", url),
+            Instance("math", "environment", "arithmetic", url, folder="/code/arithmetic", domain="agent"),
             Instance("policy", "model", "chat:Qwen/Qwen3-8B", nobody()),
             Instance("old", "environment", other, other, here=False),
         ]
         async with serving(head_app(listed, {}, Settings(), "http://127.0.0.1:11000")) as head:
             found = await (await client.get(f"{head}/server_instances")).json()
             status = await (await client.get(f"{head}/status")).json()
+            config = yaml.safe_load(await (await client.get(f"{head}/global_config_dict_yaml")).json())
+            async with client.head(f"{head}/health") as alive:
+                assert (alive.status, await alive.read()) == (200, b"")
+    assert config["math"]["resources_servers"]["arithmetic"]["domain"] == "agent"
+    assert (found[0]["dir_path"], found[0]["entrypoint"]) == ("/code/arithmetic", "app.py")
     assert [(one["name"], one["server_type"], one["status"]) for one in found] == [
         ("math", "resources_servers", "success"),
         ("policy", "responses_api_models", "connection_error"),

@@ -145,7 +145,15 @@ class _Made:
         ]
         instances = [
             # As the configuration has it, not by what stands for it here: callers go by NeMo Gym's names.
-            Instance(server.name, KINDS[server.type], server.implementation, self._url(server.name), _references(server))
+            Instance(
+                server.name,
+                KINDS[server.type],
+                server.implementation,
+                self._url(server.name),
+                _references(server),
+                folder=str(server.directory) if server.directory else None,
+                domain=str(server.block.get("domain") or "other"),
+            )
             for server in servers
         ]
         return Gym(services, instances, self.agents, [*self.config.warnings, *self.warnings], self.config)

@@ -163,6 +163,8 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD" and scope["path"] in OPEN:  # as some that watch over services ask
+            scope["method"] = "GET"
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
@@ -225,7 +227,9 @@ class Gate:
         free = path in OPEN or path.startswith(self._keyed)
         if self._token is not None and not free and not self._knows(headers):
             how = {"WWW-Authenticate": "Bearer"}
-            raise Problem(401, "authentication_error", "a bearer token is needed: Authorization: Bearer ...", headers=how)
+            sent = b"authorization" in headers or b"x-api-key" in headers
+            what = "that is not the token of this service" if sent else "a bearer token is needed"
+            raise Problem(401, "authentication_error", f"{what}: Authorization: Bearer ...", headers=how)
         if self._gauges.draining and path not in OPEN:
             raise shut_down()
         length = headers.get(b"content-length", b"0")

@@ -52,6 +52,10 @@ class Instance:
     """Of an agent: `resources_server` and `model_server`, as (kind, name), as far as they are services themselves."""
     here: bool = True
     """Whether it was started together with the head; its process is then known."""
+    folder: str | None = None
+    """Where its code is, of a server that was written for NeMo Gym."""
+    domain: str = "other"
+    """Of an environment."""
 
 
 def head_app(instances: Sequence[Instance], config: Json, settings: Settings, own_url: str) -> App:
@@ -135,7 +139,7 @@ def _routes(asking: _Asking, instances: Sequence[Instance], config: Json, own_ur
             }
             block = {"entrypoint": "app.py", **_at(one.url, request), **refs}
             if one.kind == "environment":
-                block["domain"] = "other"
+                block["domain"] = one.domain
             found[one.name] = {SERVER_TYPES[one.kind]: {_implementation(one.use): block}}
         return answer(yaml.safe_dump(found, sort_keys=False))
 
@@ -156,8 +160,8 @@ def _listed(one: Instance, status: Json, request: Request) -> Json:
         "process_name": one.name,
         "server_type": SERVER_TYPES[one.kind],
         "config_path": one.name,
-        "dir_path": os.getcwd() if one.here else None,
-        "entrypoint": one.use,
+        "dir_path": one.folder or (os.getcwd() if one.here else None),
+        "entrypoint": "app.py" if one.folder else one.use,
         **_at(one.url, request),
         "url": _reachable(one.url, request),
         "pid": pid if isinstance(pid, int) else None,
