@@ -26,6 +26,7 @@ FLOORS = (
     ("train",),
     ("nemo", "loop"),
     ("cli",),
+    ("__main__",),
 )
 """A part may import from those above its line here; parts of one line do not know each other."""
 
@@ -98,12 +99,17 @@ def test_only_the_command_line_and_the_version_use_the_front_door() -> None:
                 assert public <= {"__version__"}, f"{name} imports {public} from rollforge itself"
 
 
-@pytest.mark.parametrize("module", ["rollforge", "rollforge.cli.main", "rollforge.registry", "rollforge.records.rows"])
+@pytest.mark.parametrize("module", ["rollforge", "rollforge.__main__", "rollforge.registry", "rollforge.records.rows"])
 def test_importing_pulls_in_nothing_heavy(module: str) -> None:
     code = f"import {module}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not done.stderr
     assert set(HEAVY) & {name.partition(".")[0] for name in done.stdout.split()} == set()
+
+
+def test_the_package_is_a_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "rollforge", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"rollforge {rollforge.__version__}\n"
 
 
 @pytest.mark.parametrize("name", rollforge.__all__)

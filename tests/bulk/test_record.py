@@ -87,6 +87,7 @@ part = st.one_of(
     st.fixed_dictionaries({"type": st.just("input_image"), "image_url": text}),
 )
 content = st.one_of(st.none(), text, st.lists(part, max_size=3))
+call = st.fixed_dictionaries({"name": text, "arguments": st.one_of(text, st.just({"a": 1}))})
 role = st.sampled_from(["user", "assistant", "system", "developer"])
 item = st.one_of(
     st.fixed_dictionaries(
@@ -101,6 +102,17 @@ item = st.one_of(
     st.fixed_dictionaries({"type": st.just("function_call_output"), "output": content}, optional={"call_id": text}),
     st.fixed_dictionaries({"type": st.sampled_from(["web_search_call", "mcp_call"])}),
     st.just({"content": "neither type nor role"}),
+    st.fixed_dictionaries(
+        {"role": st.just("assistant"), "content": content},
+        optional={
+            "tool_calls": st.lists(st.fixed_dictionaries({"function": call}, optional={"id": text}), max_size=2),
+            "function_call": call,
+            "reasoning_content": st.one_of(st.none(), text),
+            "reasoning": text,
+            "refusal": st.one_of(st.none(), text),
+        },
+    ),
+    st.fixed_dictionaries({"role": st.just("tool"), "content": content}, optional={"tool_call_id": text, "name": text}),
 )
 params = st.fixed_dictionaries(
     {"input": st.one_of(text, st.lists(item, max_size=3))}, optional={"instructions": st.one_of(st.none(), text)}
@@ -162,6 +174,20 @@ def test_a_prompt_is_the_same_however_it_is_written() -> None:
     assert asked != prompt({"input": "Which?", "instructions": "Be brief."})
     system = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Which?"}]
     assert prompt({"input": system}) == prompt({"input": "Which?", "instructions": "Be brief."})
+
+
+def test_history_in_the_form_of_chat_messages_keeps_its_calls() -> None:
+    calls = [{"id": "h1", "type": "function", "function": {"name": "add", "arguments": '{"x": 1}'}}]
+    history = [
+        {"role": "user", "content": "1 + 2?"},
+        {"role": "assistant", "content": None, "reasoning_content": "Add.", "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "h1", "content": "3", "name": "add"},
+        {"role": "assistant", "content": "3"},
+        {"role": "user", "content": "Sure?"},
+    ]
+    row = {"responses_create_params": {"input": history}, "response": {"output": []}, "reward": 1}
+    found = Record(json.dumps(row).encode()).prompt_messages(DIALECTS[1])
+    assert found == [history[0], {**history[1], "content": ""}, *history[2:]]
 
 
 def test_groups_of_two_collections_do_not_mix() -> None:

@@ -94,6 +94,50 @@ def test_nothing_left_is_an_error(math: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["math"]
 
 
+def test_what_is_no_rollouts_is_an_error_with_its_remedy(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b"\x1f\x8b\x08" + bytes(range(256)) * 9)
+    result = run(tmp_path / "x.jsonl", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"error: no row is left: {tmp_path}/x.jsonl: the file is compressed (gzip): gunzip" in result.stderr
+    assert len(result.stdout) < 2000
+
+
+def test_fields_that_no_row_has(tmp_path: Path) -> None:
+    write(tmp_path / "x.jsonl", [made(1.0, task, fields={"level": "easy", "meta": {"kind": "a"}}) for task in range(6)])
+    for by, message in (
+        ("task.levle", "unknown field 'task.levle'; did you mean task.level"),
+        ("task.meta.kindd", "unknown field 'task.meta.kindd'; did you mean task.meta.kind"),
+        ("usage.nothing", "unknown field 'usage.nothing'"),
+    ):
+        result = run(tmp_path / "x.jsonl", "--out", tmp_path / "out", "--balance", by, "--cap", 3)
+        assert isinstance(result.exception, UserError)
+        assert message in str(result.exception)
+        assert f"(no row has it, in balance by {by})" in str(result.exception)
+    write(tmp_path / "x.jsonl", [made(1.0, 0, fields={"level": "easy"}), *(made(1.0, task) for task in (1, 2))])
+    result = run(tmp_path / "x.jsonl", "--out", tmp_path / "out", "--balance", "task.level", "--upsample")
+    said = " ".join(result.stdout.split())
+    assert "2 of 3 rows have no task.level; they are a category of their own, null" in said
+    assert "1 of the rows are copies. SFT trains on each of them; prompts (GRPO) and pairs (DPO) are made once" in said
+
+
+def test_a_group_expression_after_a_filter_on_rewards_says_why_nothing_is_left(math: Path, tmp_path: Path) -> None:
+    one, two = "reward >= 0.8", "0.2 <= group.solve_rate <= 0.8"
+    result = run(math, "--out", tmp_path / "out", "--filter", one, "--filter", two)
+    assert result.exit_code == 1
+    assert "group.* counts only the attempts that the steps before left" in " ".join(result.stdout.split())
+    assert run(math, "--out", tmp_path / "out", "--filter", two, "--filter", one).exit_code == 0
+    assert run(math, "--out", tmp_path / "more", "--filter", f"{one} and {two}").exit_code == 0
+
+
+def test_a_pattern_without_an_end_ends(tmp_path: Path) -> None:
+    write(tmp_path / "x.jsonl", [made(1.0, 0, reply="a" * 41 + "!"), made(1.0, 1, reply="aaa")])
+    result = run(tmp_path / "x.jsonl", "--out", tmp_path / "out", "--filter", 'matches(text, "(a+)+$")', "--keep-dropped")
+    assert result.exit_code == 0, result.output
+    (dropped,) = rows(tmp_path / "out/dropped.jsonl")
+    assert dropped["rollforge"]["dropped"]["reason"] == "the pattern '(a+)+$' takes more than 1 s on the text"
+    assert len(rows(tmp_path / "out/rollouts.jsonl")) == 1
+
+
 def test_json_is_ascii(tmp_path: Path) -> None:
     write(tmp_path / "x.jsonl", [made(env="naïve\x9b31m")])
     result = run(tmp_path / "x.jsonl", "--out", tmp_path / "out", "--json")

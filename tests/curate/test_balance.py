@@ -129,7 +129,10 @@ def test_warnings(tmp_path: Path) -> None:
 
 
 def test_shares_that_nobody_can_have(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no rows of 'games' for its share; rows there are: code 10, math 50"):
+    with pytest.raises(
+        UserError,
+        match=r"^balance by env \(of the rows given\): no rows of 'games' for its share; rows there are: code 10, math 50",
+    ):
         balance(samples(math=50, code=10), tmp_path, shares={"games": 0.5, "math": 0.5})
 
 

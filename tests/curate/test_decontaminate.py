@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,7 @@ def test_an_ngram_of_a_benchmark_is_found_whatever_its_punctuation(bench: Path) 
         "overlap": 1.0,
         "in": "prompt",
     }
-    assert result.notes["found"] == [{"source": 0, "at": 1, **drop.evidence}]
+    assert result.notes["found"] == [{"row": "0:1", **drop.evidence}]
     assert result.notes["items"] == 2
     assert result.notes["benchmarks"] == {str(bench): 2}
 
@@ -56,7 +58,31 @@ def test_short_items_count_whole(bench: Path) -> None:
     assert against(bench, f"Tell me: {WHOLE}?", "Who wrote the long novel War").places == [1]
     assert against(bench, f"Tell me: {WHOLE}?", min_words=9).places == [0]
     warning = against(bench, "x", min_words=9).warnings[0]
-    assert "1 benchmark items have fewer than 9 words" in warning
+    assert "1 benchmark items have fewer than 9 words: only prompts equal to one are found" in warning
+
+
+def test_items_of_a_few_words_count_whole_and_the_shortest_as_the_whole_prompt(tmp_path: Path) -> None:
+    bench = write(
+        tmp_path / "b.jsonl",
+        *({"question": text} for text in ("What is 3 + 5?", "- Name a well-known river", "17 * 3 =", "8 - 2", "!")),
+    )
+    prompts = [
+        "Now tell me: what is 3+5 please",
+        "What is 3 - 5?",
+        "Somewhat is 3 + 5?",
+        "Name a well known river.",
+        "17 * 3",
+        "What is 17 * 3?",
+        "8 + 2",
+        [system("You calculate."), user("8 - 2 = ?")],
+        "What 3 + 5 is",
+    ]
+    result = against(bench, *prompts)
+    assert list(result.dropped) == [0, 3, 4, 7]
+    assert (result.dropped[7].evidence or {})["line"] == 4
+    assert result.notes["equal_prompts_only"] == 2
+    (warning,) = result.warnings
+    assert warning.startswith("2 benchmark items have fewer than 3 words")
 
 
 def test_the_system_turn_and_the_response_are_looked_at_when_asked(bench: Path) -> None:
@@ -131,6 +157,39 @@ def test_shapes_of_benchmarks(row: Any, tmp_path: Path) -> None:
     assert against(write(tmp_path / "b.jsonl", row), ITEM, "clean").places == [1]
 
 
+def test_arrays_and_tables(tmp_path: Path) -> None:
+    array = tmp_path / "array.json"
+    array.write_bytes(b"\xef\xbb\xbf" + json.dumps([{"question": "other"}, {"question": ITEM}], indent=1).encode())
+    lines = write(tmp_path / "lines.json", {"question": "other"}, {"question": ITEM})
+    comma, tab = tmp_path / "b.csv", tmp_path / "b.tsv"
+    comma.write_text(f'id,question\n1,"two\nlines"\n2,"{ITEM}, so?"\n', "utf-8")
+    tab.write_text(f"question\tid\nother\t1\n{ITEM}\t2\textra\n", "utf-8")
+    for file, place in ((array, 2), (lines, 2), (comma, 4), (tab, 3)):
+        result = against(file, ITEM, "clean")
+        assert (result.places, (result.dropped[0].evidence or {})["line"]) == ([1], place)
+    other, broken = tmp_path / "other.csv", tmp_path / "broken.json"
+    other.write_text("id,stem\n1,x\n", "utf-8")
+    with pytest.raises(UserError, match=r"other\.csv:2: no text in any of question.*it has id, stem; name its key"):
+        against(other, ITEM)
+    broken.write_text("[1")
+    with pytest.raises(UserError, match=r"broken\.json: not JSON"):
+        against(broken, ITEM)
+
+
+def test_parquet_where_there_is_pyarrow(tmp_path: Path) -> None:
+    file = tmp_path / "b.parquet"
+    try:
+        parquet: Any = import_module("pyarrow.parquet")
+    except ImportError:
+        file.write_bytes(b"PAR1")
+        with pytest.raises(UserError, match="pip install pyarrow"):
+            against(file, ITEM)
+        return
+    parquet.write_table(import_module("pyarrow").table({"id": [1, 2], "question": ["other", ITEM]}), file)
+    result = against(file, ITEM, "clean")
+    assert (result.places, (result.dropped[0].evidence or {})["line"]) == ([1], 2)
+
+
 def test_text_files_several_files_and_a_named_field(tmp_path: Path, bench: Path) -> None:
     text = tmp_path / "lines.txt"
     text.write_text(f"\ufeffsome first line of the file that has more than enough words\n\n{ITEM}\n", encoding="utf-8")
@@ -144,13 +203,13 @@ def test_text_files_several_files_and_a_named_field(tmp_path: Path, bench: Path)
     ("content", "message"),
     [
         (b'{"question": "x"}\n{"question": \n', r"b\.jsonl:2: not JSON"),
-        (b"[1]\n", r"b\.jsonl:1: the line is list"),
+        (b"[1]\n", r"b\.jsonl:1: the row is list"),
         (b'{"q": "x", "a": "y"}\n', r"b\.jsonl:1: no text in any of question.*it has q, a; name its key: field: KEY"),
         (b'{"messages": [1, {}]}\n', r"b\.jsonl:1: the messages are none"),
         (b'{"question": ""}\n', r"b\.jsonl:1: no text"),
         (b"\n\n", "is empty"),
         (b"", "is empty"),
-        (b'{"question": "two words"}\n', "none of the 1 benchmark items has 8 words.*min_words: 4"),
+        (b'{"question": "!?"}\n', "none of the 1 benchmark items has a word"),
         (b"\xff\xfe\x00", r"b\.jsonl:1: not JSON"),
     ],
 )
@@ -164,8 +223,8 @@ def test_bad_benchmarks_are_errors_with_their_place(content: bytes, message: str
 def test_files_that_are_not_there_or_no_benchmark(tmp_path: Path, bench: Path) -> None:
     with pytest.raises(UserError, match=r"there is no benchmark file .*bensh\.jsonl; did you mean .*bench\.jsonl"):
         steps(DecontaminateArgs(benchmarks=str(tmp_path / "bensh.jsonl")))
-    with pytest.raises(UserError, match="convert it first"):
-        steps(DecontaminateArgs(benchmarks="x.parquet"))
+    with pytest.raises(UserError, match="unpack or convert it first"):
+        steps(DecontaminateArgs(benchmarks="x.zip"))
     binary = tmp_path / "b.txt"
     binary.write_bytes(b"fine\n\xff\xfe\n")
     with pytest.raises(UserError, match=r"b\.txt:2: not UTF-8"):

@@ -10,6 +10,7 @@ from rollforge.config import validate
 from rollforge.curate.dedup import DedupArgs, steps
 from rollforge.errors import UserError
 from rollforge.records.items import assistant, function_call, function_call_output, user
+from rollforge.records.lossless import dumps, loads
 from tests.curate.sampled import line, ran
 
 
@@ -22,7 +23,7 @@ def test_of_equal_prompts_the_first_stays_however_they_are_written() -> None:
     result = ran(steps(DedupArgs()), [line("a"), line([user("a")]), line("b"), line(parts, "other")])
     assert result.places == [0, 2]
     assert result.dropped[3].reason == "duplicate prompt"
-    assert result.dropped[3].evidence == {"duplicate_of": [0, 0]}
+    assert result.dropped[3].evidence == {"duplicate_of": {"file": "0", "byte": 0}}
     assert result.notes == {"distinct": 2}
 
 
@@ -117,7 +118,37 @@ def test_one_of_each_stays_and_the_best(rows: list[tuple[str, str, float]]) -> N
     assert len(result.places) == len(best)
     for drop in result.dropped.values():
         assert drop.evidence is not None
-        assert rows[drop.evidence["duplicate_of"][1]][:2] == rows[drop.sample.at][:2]
+        assert rows[drop.evidence["duplicate_of"]["byte"]][:2] == rows[drop.sample.at][:2]
+
+
+def test_tools_belong_to_the_prompt() -> None:
+    def row(*names: str, nested: bool = False) -> bytes:
+        found = loads(line("a"))
+        flat = [{"type": "function", "name": name, "parameters": {}} for name in names]
+        tools = [{"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}} for tool in flat]
+        found["responses_create_params"]["tools"] = tools if nested else flat
+        return dumps(found)
+
+    lines = [line("a"), row(), row("add"), row("add", "sub"), row("sub", "add", nested=True), row("mul")]
+    assert kept(lines) == [0, 2, 3, 5]
+    assert kept(lines, by="both") == [0, 2, 3, 5]
+    assert kept(lines, by="response") == [0]
+
+
+def test_another_expected_answer_is_no_duplicate_and_is_said() -> None:
+    lines = [
+        line("a", expected_answer="4"),
+        line("a", "other", expected_answer=4),
+        line("a", expected_answer="5"),
+        line("b", answer="5"),
+        line("b", answer="5"),
+    ]
+    result = ran(steps(DedupArgs()), lines)
+    assert result.places == [0, 2, 3]
+    assert result.notes == {"distinct": 3}
+    (warning,) = result.warnings
+    assert "expect different answers (1 such pairs), and both stay: 0:0 and 0:2" in warning
+    assert ran(steps(DedupArgs()), lines[2:]).warnings == []
 
 
 def test_shorthand() -> None:

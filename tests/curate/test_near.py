@@ -60,7 +60,7 @@ def test_similar_prompts_are_one_cluster_and_one_prompt_stays_with_all_its_rows(
     assert result.dropped[1].reason == "near duplicate prompt"
     evidence = result.dropped[3].evidence
     assert evidence is not None
-    assert evidence["duplicate_of"] == [0, 0]
+    assert evidence["duplicate_of"] == {"file": "0", "byte": 0}
     assert abs(evidence["similarity"] - jaccard(first, other)) < 0.1
     assert result.notes == {"prompts": 3, "clusters": 1, "largest": 2, "kept": 2}
 

@@ -41,6 +41,16 @@ def _tally(reward: float) -> Tally:
     return tally
 
 
+def test_long_lists_have_a_line_for_each_element() -> None:
+    found = [{"row": f"a.jsonl:{number}", "ngram": "so many words that are the same", "line": 4} for number in range(14)]
+    report = Report(["x"], [Stage("decontaminate", 3, 3, notes={"found": found, "sizes": [1, 2]})])
+    lines = list(text(report, None))
+    assert "  sizes: 1, 2" in lines
+    start = lines.index("  found:")
+    assert lines[start + 1] == "    row a.jsonl:0, ngram so many words that are the same, line 4"
+    assert lines[start + 13] == "    and 2 more"
+
+
 def test_many_reasons_are_not_listed_for_ever() -> None:
     many = Stage("filter", 200, 100)
     for number in range(100):

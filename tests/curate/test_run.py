@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -288,6 +289,26 @@ def test_files_that_hold_no_rollouts(tmp_path: Path, content: bytes) -> None:
     done = curate(tmp_path / "out", runs=[tmp_path / "a.jsonl"])
     assert done.folder is None
     assert done.report.stages[0].taken == done.report.stages[0].dropped.total()
+
+
+def test_files_that_are_something_else_are_said_to_be(run: Path, tmp_path: Path) -> None:
+    rows = (run / "rollouts.jsonl").read_bytes().splitlines()
+    (tmp_path / "packed.jsonl").write_bytes(gzip.compress(b"\n".join(rows)))
+    (tmp_path / "array.jsonl").write_bytes(b"[" + b",\n".join(rows) + b"]")
+    report = curate(tmp_path / "out", runs=[run, tmp_path / "packed.jsonl", tmp_path / "array.jsonl"]).report
+    assert [text.partition(": ")[2] for text in report.alien] == [
+        f"the file is compressed (gzip): gunzip {tmp_path}/packed.jsonl first",
+        f"the file is one JSON array, not one object per line: jq -c '.[]' {tmp_path}/array.jsonl > array.jsonl",
+    ]
+    assert {bad.file for bad in report.bad} == {str(run / "rollouts.jsonl")}
+    assert (report.rows, report.warnings[1:]) == (12, report.alien)
+
+
+@pytest.mark.parametrize("out", ["file/out", "/proc/out"])
+def test_where_nothing_can_be_written(run: Path, tmp_path: Path, out: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*/out: (Not a directory|File exists|No such file)"):
+        curate(tmp_path / out, runs=[run])
 
 
 def test_ends_and_beginnings_of_lines(tmp_path: Path) -> None:

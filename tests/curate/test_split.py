@@ -224,7 +224,7 @@ def test_a_small_environment_is_said_to_bend_the_shares() -> None:
 
 def test_an_empty_split_is_warned_of() -> None:
     result = split(tasks(3), train=99.99, validation=0.01, each_env=False)
-    assert result.warnings[1].startswith("split: validation is empty: 3 prompts, too few for its share, or near duplicates")
+    assert result.warnings[1].startswith("validation is empty: 3 prompts, too few for its share, or near duplicates")
 
 
 @pytest.mark.parametrize(

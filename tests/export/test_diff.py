@@ -45,6 +45,22 @@ def test_rows_and_prompts_of_one_side(tmp_path):
     assert found.examples["another answer"] == [f"{tmp_path}/a.jsonl:1 | {tmp_path}/b.jsonl:3"]
 
 
+def test_numbers_are_compared_by_value(tmp_path):
+    rollout = {"responses_create_params": {"input": "q"}, "response": {"output": []}, "metrics": {"right": 1}}
+    a = [row("p", answer=4, reward=0), {**rollout, "reward": 1}]
+    b = [row("p", answer=4.0, reward=0.0), {**rollout, "reward": 1.0, "metrics": {"right": 1.0}}]
+    assert pair(tmp_path, a, b).same
+    assert not pair(tmp_path, [row("p", answer="4")], [row("p", answer="4.0")]).same
+    assert not pair(tmp_path, [row("p", reward=0)], [row("p", reward=0.5)]).same
+
+
+def test_only_what_there_is_was_made_with_something(tmp_path):
+    a = write(tmp_path / "a/a.jsonl", [row("p")])
+    b = write(tmp_path / "b/b.jsonl", [row("q")])
+    (tmp_path / "a/manifest.json").write_text('{"seed": 3}')
+    assert diff(a, b).parameters() == {"seed": (3, None)}
+
+
 ROWS = st.lists(
     st.fixed_dictionaries(
         {"prompt": st.sampled_from("pq"), "completion": st.sampled_from("xy"), "reward": st.sampled_from([0, 1])}

@@ -41,6 +41,12 @@ class Item(msgspec.Struct, gc=False):
     status: str | None = None
     error: msgspec.Raw = _NOTHING
     generation_token_ids: msgspec.Raw = _NOTHING
+    # What a chat message has that stands among items: the reference's.
+    tool_calls: Any = None
+    function_call: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    refusal: Any = None
 
     @property
     def kind(self) -> str:
@@ -182,6 +188,8 @@ def turns(items: list[Item], dialect: Dialect) -> list[Turn] | None:
                     thoughts.append(all_text(parts))
             else:
                 text = _text(item.content)
+                if item.tool_calls or item.function_call or item.reasoning_content or item.reasoning or item.refusal:
+                    return None
                 if text is None or item.name or item.call_id or item.arguments or item.output or item.summary:
                     return None
                 if not told:
@@ -196,7 +204,7 @@ def turns(items: list[Item], dialect: Dialect) -> list[Turn] | None:
             found.append(_turn(thoughts, told, calls, dialect))
             thoughts, told, calls, tokens, started = [], None, [], False, False
         if kind == "message":
-            if item.call_id or item.output:
+            if item.call_id or item.output or item.role == "tool":
                 return None
             found.append(Turn(dialect.developer if item.role == "developer" else item.role, text))
         elif kind == "function_call_output":

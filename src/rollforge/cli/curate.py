@@ -62,6 +62,7 @@ def curate(
     from rollforge.curate.write import json_text
     from rollforge.errors import UserError
     from rollforge.stats.terminal import console
+    from rollforge.stats.visible import visible
 
     if cap is not None and not balance:
         raise UserError("--cap is a part of --balance: add --balance env")
@@ -108,6 +109,8 @@ def curate(
     if done.folder is None:
         took = done.report.took_all
         why = f"the step {took.name!r} left nothing" if took and took.taken else "there were no rows to begin with"
+        if took and took.name == "read" and done.report.alien:
+            why = visible("; ".join(done.report.alien))
         print(f"error: no row is left: {why}; nothing was written", file=sys.stderr)
         raise typer.Exit(1)
 

@@ -16,7 +16,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rollforge.bulk.record import Record
 from rollforge.config import Section
+from rollforge.curate.facts import ABOUT, LATER, fact, inside
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import UserError, unknown
 from rollforge.records.lossless import dumps
@@ -122,16 +124,34 @@ class Balance:
 
     def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
         args = self._args
-        pool = Pool(samples, work, lambda sample: self._category(sample, work), self._unit)
+        pool = Pool(self._watched(samples, work), work, lambda sample: self._category(sample, work), self._unit)
         try:
             named = args.counts or args.shares or {}
             for name in named:
                 if name not in pool.sizes:
                     work.warnings.append(str(unknown("category", name, pool.sizes, "(no rows are of it)")))
-            targets = share_out(pool.sizes, args.shares, args.upsample) if args.shares else self._targets(pool.sizes)
+            targets = self._targets(pool.sizes)
+            if args.shares:
+                targets = share_out(pool.sizes, args.shares, args.upsample, where=f"{self.name} (of {of_runs(work)})")
             yield from pool.choose(targets, work, args.upsample)
         finally:
             pool.close()
+
+    def _watched(self, samples: Iterable[Sample], work: Workspace) -> Iterator[Sample]:
+        """The samples as they are. Raises `UserError` for a field that none of them has."""
+        first, rows = None, 0
+        nulls = dict.fromkeys(self.facts, 0)
+        for sample in samples:
+            first = first or sample
+            rows += 1
+            for name in nulls:
+                nulls[name] += sample.facts[name] is None
+            yield sample
+        for name, count in nulls.items():
+            if first is not None and count == rows:
+                raise unknown("field", name, _named_like(name, first, work), f"(no row has it, in {self.name})")
+            if count:
+                work.warnings.append(f"{count:,} of {rows:,} rows have no {name}; they are a category of their own, null")
 
     def _category(self, sample: Sample, work: Workspace) -> str:
         own = {"env": sample.env, "source": work.runs[sample.source] if work.runs else str(sample.source)}
@@ -150,9 +170,29 @@ class Balance:
 _OWN = ("env", "source", "difficulty")
 
 
-def _fact(name: str) -> Fact:
-    from rollforge.curate.facts import LATER, fact
+def _named_like(name: str, sample: Sample, work: Workspace) -> list[str]:
+    """What stands in a row beside the field of this name."""
+    *way, last = name.split(".")
+    if not (work.files and way):
+        return [known for known in ABOUT if known != name]
+    with open(work.files[sample.source], "rb") as file:
+        file.seek(sample.at)
+        record = Record(file.readline().strip().removeprefix(b"\xef\xbb\xbf"))
+    whole = {"usage": record.usage, "seconds": record.block.get("seconds")}
+    beside = inside(whole[way[0]] if way[0] in whole else record.fields(_NOT_FIELDS), way[1:])
+    return [".".join((*way, key)) for key in beside if key != last] if isinstance(beside, dict) else []
 
+
+_NOT_FIELDS = ("agent_ref", "_ng_task_index", "_ng_rollout_index")
+
+
+def of_runs(work: Workspace) -> str:
+    """The runs that the rows come from, as the user named them."""
+    names = [*dict.fromkeys(work.runs)] or ["the rows given"]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _fact(name: str) -> Fact:
     if name in LATER:
         raise UserError(f"balance by {name!r} is not possible: it is not known when rows are read")
     return fact(name)
@@ -163,16 +203,22 @@ def _text(value: Any) -> str:
 
 
 def share_out(
-    sizes: Mapping[str, int], shares: Mapping[str, float], upsample: bool, total: int | None = None
+    sizes: Mapping[str, int],
+    shares: Mapping[str, float],
+    upsample: bool,
+    total: int | None = None,
+    *,
+    where: str = "balance",
 ) -> dict[str, int]:
     """Rows of each category that make the shares come true: of `total` rows in all, else of as many as there are (with
-    `upsample`), else of as many as the scarcest category allows. Raises `UserError` where a category has no rows."""
+    `upsample`), else of as many as the scarcest category allows. Raises `UserError`, naming the step (`where`), for a
+    category without rows."""
     whole = sum(shares.values())
     wanted = {name: share / whole for name, share in shares.items() if share}
     empty = sorted(name for name in wanted if not sizes.get(name))
     if empty:
         there = ", ".join(f"{name} {size:,}" for name, size in sizes.items()) or "none"
-        raise UserError(f"no rows of {', '.join(map(repr, empty))} for its share; rows there are: {there}")
+        raise UserError(f"{where}: no rows of {', '.join(map(repr, empty))} for its share; rows there are: {there}")
     if total is None and upsample:
         total = sum(sizes.values())
     elif total is None:
@@ -213,6 +259,12 @@ class Pool:
             if choice.most > _OFTEN:
                 work.warnings.append(f"{name}: its rows are repeated up to {choice.most:,} times; collect more of them")
         work.warnings.extend(lopsided(rows))
+        copies = sum(max(0, choice.rows - self.sizes[name]) for name, choice in choices.items())
+        if copies:
+            work.warnings.append(
+                f"{copies:,} of the rows are copies. SFT trains on each of them; prompts (GRPO) and pairs (DPO) are made "
+                f"once per task, where copies change nothing: weights in the trainer's own mix do"
+            )
         for sample in self._kept:
             name = self._category(sample)
             choice = choices[name]

@@ -1,16 +1,18 @@
 """The decontaminate step: rows whose prompt (or response) shares word n-grams with a benchmark are dropped.
 
 13-grams of words without punctuation, as in the GPT-3 paper (Brown et al. 2020, appendix C); so are n-grams that many items
-share ignored: they are the benchmark's template. Short items count whole. A hash only finds: what is reported was compared
-as text.
+share ignored: they are the benchmark's template. Items shorter than an n-gram count whole: all their words in order, with
+the arithmetic signs; the shortest only as the whole prompt. A hash only finds: what is reported was compared as text.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,11 +40,13 @@ KEYS = ("question", "prompt", "problem", "input", "messages", "instruction", "qu
 
 class DecontaminateArgs(Section):
     benchmarks: str | list[str]
-    """Files: .jsonl of tasks, of rollouts, or of objects with one of the usual keys; any other is text, an item per line."""
+    """Files of tasks, of rollouts, or of objects with one of the usual keys: .jsonl, .json (an array, too), .csv, .tsv,
+    .parquet; any other is text, an item per line."""
     words: int = Field(13, ge=1, le=100)
     """The n of the n-grams."""
-    min_words: int = Field(8, ge=1)
-    """Items shorter than `words` count if all of their text is found; those of fewer than this many words are left out."""
+    min_words: int = Field(3, ge=1)
+    """Items shorter than `words` count if all of their text is found; those of fewer than this many words only if they are
+    the whole prompt."""
     overlap: float = Field(0.0, ge=0, le=1)
     """The share of an item's n-grams that a text must hold; 0: any one."""
     common: int = Field(10, ge=1)
@@ -92,7 +96,7 @@ class Decontaminate:
             which = (found["ngram"], found["benchmark"], found["line"])
             if len(shown) < _SHOWN and which not in seen:
                 seen.add(which)
-                shown.append({"source": sample.source, "at": sample.at, **found})
+                shown.append({"row": work.line(sample.source, sample.at), **found})
             dropped[found["ngram"]] += 1
             yield Drop(sample, f"in benchmark {Path(found['benchmark']).name}", found)
         work.notes.update(self._benchmark.about)
@@ -100,10 +104,10 @@ class Decontaminate:
         ngram, rows = max(dropped.items(), key=lambda pair: pair[1], default=("", 0))
         if rows >= 100 and rows > dropped.total() / 4:
             work.warnings.append(
-                f"{self.name}: {rows:,} of {dropped.total():,} rows are dropped for one n-gram, {one_line(ngram, 90)!r}: a "
+                f"{rows:,} of {dropped.total():,} rows are dropped for one n-gram, {one_line(ngram, 90)!r}: a "
                 f"template that both use? overlap: 0.5 asks for half of a benchmark item"
             )
-        work.warnings += [f"{self.name}: {text}" for text in self._benchmark.warnings]
+        work.warnings += self._benchmark.warnings
 
 
 _SHOWN = 10
@@ -136,10 +140,11 @@ class Overlap:
                     _prompts.clear()
                 prompt = record.prompt_messages()
                 text = "\n".join(text_of(message.get("content")) for message in prompt)
-                _prompts[key] = self.benchmark().look_up(normal(text, signs=False), "prompt")
+                benchmark = self.benchmark()
+                _prompts[key] = benchmark.equal(asked(prompt)[0]) or benchmark.look_up(text, "prompt")
             found = _prompts[key]
         if found is None and self.check != "prompt":
-            found = self.benchmark().look_up(normal(said(record.response_messages()), signs=False), "response")
+            found = self.benchmark().look_up(said(record.response_messages()), "response")
         return found
 
 
@@ -161,36 +166,40 @@ class Benchmark:
         self._least = options.overlap
         self._files = options.files
         self._items: list[tuple[bytes, int, int]] = []
+        self._signed: dict[int, bytes] = {}
+        """Of items shorter than an n-gram."""
+        self._short: dict[bytes, tuple[int, int]] = {}
+        """Items that only an equal prompt holds: where they are."""
         self.warnings = []
         hashes: dict[int, list[NDArray[np.uint64]]] = {}
         owners: dict[int, list[int]] = {}
         seen: set[bytes] = set()
         counts: dict[str, int] = {}
-        short = 0
         for number, file in enumerate(options.files):
             counts[file] = 0
             for line, text in texts(file, options.field):
                 counts[file] += 1
                 words = normal(text, signs=False)
-                name = digest(words)
+                length = words.count(b" ") + 1 if words else 0
+                signed = compact(text) if length < options.words else b""
+                name = digest(words + b"\n" + signed)
                 if name in seen:
                     continue
                 seen.add(name)
-                length = words.count(b" ") + 1 if words else 0
                 if length < options.min_words:
-                    short += 1
+                    self._short.setdefault(signed, (number, line))
                     continue
+                if signed:
+                    self._signed[len(self._items)] = signed
                 size = min(length, options.words)
                 hashes.setdefault(size, []).append(np.unique(Grams(words).hashes(size)))
                 owners.setdefault(size, []).append(len(self._items))
                 self._items.append((words, number, line))
             if not counts[file]:
                 raise UserError(f"{file} is empty: there is no benchmark item in it")
-        if not self._items:
-            raise UserError(
-                f"none of the {sum(counts.values()):,} benchmark items has {options.min_words} words: none could be found; "
-                f"look for shorter ones: min_words: 4"
-            )
+        self._short.pop(b"", None)
+        if not (self._items or self._short):
+            raise UserError(f"none of the {sum(counts.values()):,} benchmark items has a word: none could be found")
         self._lengths: list[tuple[int, NDArray[np.uint64], NDArray[np.int32]]] = []
         self._sizes = np.zeros(len(self._items), np.int32)
         ignored = 0
@@ -207,24 +216,38 @@ class Benchmark:
         self.about = {
             "benchmarks": counts,
             "items": len(self._items),
-            "too_short": short,
+            "equal_prompts_only": len(self._short),
             "only_common": int((self._sizes == 0).sum()),
             "common_ngrams_ignored": ignored,
         }
-        if short:
-            self.warnings.append(f"{short:,} benchmark items have fewer than {options.min_words} words and cannot be found")
+        if self._short:
+            self.warnings.append(
+                f"{len(self._short):,} benchmark items have fewer than {options.min_words} words: only prompts equal "
+                f"to one are found"
+            )
         if self.about["only_common"]:
             self.warnings.append(
                 f"{self.about['only_common']:,} benchmark items have no n-gram of their own (each is in more than "
                 f"{options.common} items) and cannot be found; raise `common`"
             )
 
-    def look_up(self, words: bytes, where: str) -> Json | None:
-        """What a text in normal form holds of the benchmark: the item with the largest share, if that is enough."""
+    def equal(self, question: str) -> Json | None:
+        """The item of few words that a question is."""
+        found = self._short.get(compact(question)) if self._short else None
+        return None if found is None else self._evidence(normal(question, signs=False), *found, 1.0, "prompt")
+
+    def _evidence(self, ngram: bytes, file: int, line: int, share: float, where: str) -> Json:
+        found = {"ngram": ngram.decode(), "benchmark": self._files[file], "line": line}
+        return {**found, "overlap": round(share, 4), "in": where}
+
+    def look_up(self, text: str, where: str) -> Json | None:
+        """What a text holds of the benchmark: the item with the largest share, if that is enough."""
         import numpy as np
 
+        words = normal(text, signs=False)
         if not words:
             return None
+        signed = None
         grams = Grams(words)
         hits: dict[int, set[bytes]] = {}
         split: list[bytes] = []
@@ -240,7 +263,10 @@ class Benchmark:
                 place = int(places[at])
                 while place < len(hashes) and hashes[place] == wanted[at]:
                     item = int(items[place])
-                    if b" %b " % ngram in b" %b " % self._items[item][0]:
+                    known = self._signed.get(item)
+                    if known is not None and signed is None:
+                        signed = compact(text)
+                    if b" %b " % ngram in b" %b " % self._items[item][0] and (known is None or known in (signed or b"")):
                         hits.setdefault(item, set()).add(ngram)
                     place += 1
         share, item = max(((len(found) / int(self._sizes[item]), -item) for item, found in hits.items()), default=(0.0, 0))
@@ -248,15 +274,24 @@ class Benchmark:
             return None
         _, file, line = self._items[-item]
         first = min(hits[-item], key=words.find)
-        evidence = {"ngram": first.decode(), "benchmark": self._files[file], "line": line}
-        return {**evidence, "overlap": round(share, 4), "in": where}
+        return self._evidence(first, file, line, share, where)
+
+
+def compact(text: str) -> bytes:
+    """The words with their arithmetic signs, without spaces: 3 + 4 is 3+4, and not 3 - 4. Hyphens between letters, the mark
+    of a list and the last = are no such signs."""
+    return _HYPHEN.sub("", _AROUND.sub("", normal(text).decode()).replace(" ", "")).encode()
+
+
+_AROUND = re.compile(r"^(?:[-=>]+ )+|[ =]+$")
+_HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 
 
 def texts(file: str, field: str | None = None) -> Iterator[tuple[int, str]]:
     """(line, from 1; text) of a benchmark's items. Raises `UserError` with file and line of what is none."""
     path = Path(file)
-    if path.suffix in _NOT_LINES:
-        raise UserError(f"{file}: benchmarks are .jsonl or text files; convert it first (one JSON object per line)")
+    if path.suffix in _NOT_READ:
+        raise UserError(f"{file}: benchmarks are .jsonl, .json, .csv, .tsv, .parquet or text; unpack or convert it first")
     if not path.is_file():
         near = (
             get_close_matches(path.name, [other.name for other in path.parent.glob("*")], n=1)
@@ -266,7 +301,12 @@ def texts(file: str, field: str | None = None) -> Iterator[tuple[int, str]]:
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise UserError(f"there is no benchmark file {file}{hint}")
     try:
+        if path.suffix in _TABLES or (path.suffix == ".json" and _is_array(path)):
+            for number, row in _TABLES.get(path.suffix, _array)(path):
+                yield number, _text_of_row(row, f"{file}:{number}", field)
+            return
         with open(path, "rb") as lines:
+            number = 0
             for number, line in enumerate(lines, 1):
                 line = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
                 if line:
@@ -274,11 +314,51 @@ def texts(file: str, field: str | None = None) -> Iterator[tuple[int, str]]:
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from error
     except UnicodeDecodeError:
-        raise UserError(f"{file}:{number}: not UTF-8 text") from None
+        place = "" if path.suffix in _TABLES else f":{number}"
+        raise UserError(f"{file}{place}: not UTF-8 text") from None
 
 
+def _is_array(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+
+
+def _array(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        rows = loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error})") from None
+    yield from enumerate(rows, 1)
+
+
+def _csv(path: Path) -> Iterator[tuple[int, Any]]:
+    import csv
+
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        try:
+            for row in rows:
+                yield rows.line_num, row
+        except csv.Error as error:
+            raise UserError(f"{path}:{rows.line_num}: not CSV ({error})") from None
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        parquet: Any = import_module("pyarrow.parquet")
+    except ImportError:
+        raise UserError(f"{path}: Parquet is read by pyarrow, which is not here: pip install pyarrow") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            yield from enumerate((row for batch in file.iter_batches(256) for row in batch.to_pylist()), 1)
+    except ValueError as error:  # ArrowInvalid is one
+        raise UserError(f"{path}: not Parquet ({error})") from None
+
+
+_TABLES: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
+"""(number of the line or row, row) of files that are not JSON Lines."""
 _JSON = frozenset((".jsonl", ".ndjson", ".json"))
-_NOT_LINES = frozenset((".parquet", ".csv", ".tsv", ".gz", ".zip", ".zst", ".arrow", ".xlsx"))
+_NOT_READ = frozenset((".gz", ".zip", ".zst", ".arrow", ".xlsx"))
 
 
 def _row_text(line: bytes, where: str, field: str | None) -> str:
@@ -286,10 +366,14 @@ def _row_text(line: bytes, where: str, field: str | None) -> str:
         row = loads(line)
     except ValueError as error:
         raise UserError(f"{where}: not JSON ({error}); a benchmark has one JSON object per line") from None
+    return _text_of_row(row, where, field)
+
+
+def _text_of_row(row: Any, where: str, field: str | None) -> str:
     if isinstance(row, str):
         return row
     if not isinstance(row, dict):
-        raise UserError(f"{where}: the line is {type(row).__name__}, not an object with a question")
+        raise UserError(f"{where}: the row is {type(row).__name__}, not an object with a question")
     params = row.get("responses_create_params")
     if field is not None:
         value = row.get(field)
@@ -302,7 +386,7 @@ def _row_text(line: bytes, where: str, field: str | None) -> str:
         return text
     wanted = repr(field) if field is not None else f"any of {', '.join(KEYS)}"
     raise UserError(
-        f"{where}: no text in {wanted} (it has {', '.join(list(row)[:12]) or 'no keys'}; name its key: field: KEY)"
+        f"{where}: no text in {wanted} (it has {', '.join(map(str, list(row)[:12])) or 'no keys'}; name its key: field: KEY)"
     )
 
 

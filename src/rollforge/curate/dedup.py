@@ -1,4 +1,8 @@
-"""The dedup step: of rows with the same prompt, the same response or both, one is kept."""
+"""The dedup step: of rows with the same prompt, the same response or both, one is kept.
+
+The tools are a part of the prompt: the policy sees them. What a task expects is not, but two tasks that ask the same and
+expect something else are no duplicates: both stay, with a warning that names them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from rollforge.config import Section
 from rollforge.curate.distinct import Distinct
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import UserError, unknown
+from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, has_long_number, loads
 
 By = Literal["prompt", "response", "both"]
@@ -24,8 +29,8 @@ Within = Literal["all", "env", "group"]
 
 class DedupArgs(Section):
     by: By = "prompt"
-    """What makes two rows the same: the prompt's roles and texts, the response's (with reasoning, calls, what the tools
-    returned), or both."""
+    """What makes two rows the same: the prompt's roles and texts, with the tools and the expected answer; the response's,
+    with reasoning, calls, what the tools returned; or both."""
     keep: Keep = "first"
     """Which one stays: the first, the highest reward, the shortest response; of equals the first."""
     within: Within = "all"
@@ -57,7 +62,7 @@ class Dedup:
         self.name = (
             f"dedup {what}{'' if keep == 'first' else f', keep {keep}'}{'' if within == 'all' else f' within {within}'}"
         )
-        self.facts = {}
+        self.facts = {} if by == "response" else {"asked": asked}
         if by != "prompt":
             self.facts["response digest"] = response_digest
         if keep == "shortest":
@@ -81,14 +86,66 @@ class Dedup:
                 if first == row:
                     yield sample
                 else:
-                    yield Drop(sample, self._reason, {"duplicate_of": rows.place(first)})
+                    yield Drop(sample, self._reason, {"duplicate_of": work.place(*rows.place(first))})
             work.notes["distinct"] = len(digests)
+            if self._by != "response":
+                self._tell_of_answers(digests, stays, rows, work)
 
     def _key(self, sample: Sample) -> bytes:
-        if self._by == "prompt":
-            return scoped(sample.prompt, sample, self._within)
-        response: bytes = sample.facts["response digest"]
-        return scoped(response if self._by == "response" else sample.prompt + response, sample, self._within)
+        if self._by == "response":
+            return scoped(sample.facts["response digest"], sample, self._within)
+        known: bytes = sample.facts["asked"]
+        what, answer = known[:16], known[16:]
+        key = scoped(what + sample.facts["response digest"] if self._by == "both" else what, sample, self._within)
+        # The first half says what is asked: where it is the same and the second is not, the expected answers differ.
+        return key[:8] + (_number(key[8:]) ^ _number(answer)).to_bytes(8) if answer else key
+
+    def _tell_of_answers(self, digests: Any, stays: Any, rows: Distinct, work: Workspace) -> None:
+        import numpy as np
+
+        again = np.flatnonzero(digests[1:, 0] == digests[:-1, 0])
+        if len(again):
+            pairs = (sorted(rows.place(int(stays[number])) for number in (one, one + 1)) for one in again[:_NAMED].tolist())
+            named = "; ".join(" and ".join(work.line(*place) for place in pair) for pair in pairs)
+            work.warnings.append(
+                f"rows that ask the same expect different answers ({len(again):,} such pairs), and both stay: {named}"
+                f"{'; ...' if len(again) > _NAMED else ''}. One of the two is wrong, or the prompt leaves something out"
+            )
+
+
+_NAMED = 3
+
+EXPECTED = ("expected_answer", "expected_answers", "ground_truth", "answer", "target")
+"""Where a row says what its task expects; the first that is there counts."""
+
+
+def asked(record: Record) -> bytes:
+    """16 bytes that say what is asked: the prompt, and the tools in any order; 8 more for the expected answer, if there is
+    one."""
+    tools = record.tools
+    what = digest(record.prompt + _tools_digest(tools)) if tools else record.prompt
+    answer = next((value for value in map(record.field, EXPECTED) if value is not None), None)
+    if answer is None:
+        return what
+    # 4 and "4" are one answer.
+    said = answer.encode("utf-8", "replace") if isinstance(answer, str) else dumps(answer, sort_keys=True)
+    return what + digest(said.strip())[:8]
+
+
+def _number(half: bytes) -> int:
+    return int.from_bytes(half)
+
+
+_last_tools: tuple[list[Json], bytes] = ([], b"")
+# Rows that stand near each other share the list.
+
+
+def _tools_digest(tools: list[Json]) -> bytes:
+    global _last_tools
+    if _last_tools[0] is not tools:
+        known = ({key: value for key, value in tool.items() if value is not None} for tool in tools)
+        _last_tools = (tools, digest(b"\n".join(sorted(dumps(tool, sort_keys=True) for tool in known))))
+    return _last_tools[1]
 
 
 def scoped(key: bytes, sample: Sample, within: Within) -> bytes:

@@ -43,9 +43,9 @@ class Distinct:
     def __len__(self) -> int:
         return self._count
 
-    def place(self, row: int) -> list[int]:
+    def place(self, row: int) -> tuple[int, int]:
         """(number of the file, byte) of the row that came as number `row`."""
-        return [self._sources[row], self._places[row]]
+        return self._sources[row], self._places[row]
 
     def numbers(self) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
         """For every row the number of its digest, counted in the order of the digests; and these, as pairs of 64 bits."""

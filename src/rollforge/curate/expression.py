@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from rollforge.curate.bounded import Search
 from rollforge.curate.facts import GROUP
 from rollforge.curate.grammar import ExpressionError as ExpressionError
 from rollforge.curate.grammar import Node, parse
@@ -270,10 +271,8 @@ def _contains(node: Node, parts: list[Run]) -> Run:
 
 
 def _matches(node: Node, parts: list[Run]) -> Run:
-    # A pattern comes from the recipe's author, never from data. Python cannot limit the time it takes: one with a repeat
-    # inside a repeat can take forever on a long text.
-    search = node.value.search
-    return _of(node, parts[:1], (str,), "text", lambda value, _: search(value) is not None)
+    search = Search(node.value)
+    return _of(node, parts[:1], (str,), "text", lambda value, _: search(value))
 
 
 def _extreme(node: Node, parts: list[Run]) -> Run:

@@ -7,7 +7,7 @@ Most are a function of the row alone (`fact(name)`), computed where the row is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -24,7 +24,7 @@ BYTES_A_TOKEN = 4
 
 ROOTS = {
     "task": "a field of the row's top level, of the task or of the verdict: task.level, task.metadata.source",
-    "metrics": "the same, if it is a number (true is 1): metrics.accuracy",
+    "metrics": "the same, if it is a number (true is 1), or one of the row's object `metrics`: metrics.accuracy",
     "usage": "token counts of the response: usage.output_tokens_details.reasoning_tokens",
     "seconds": "wall-clock seconds: seconds.total, seconds.model, seconds.tools, seconds.verify",
 }
@@ -59,10 +59,12 @@ class Field:
         if self.root == "seconds":
             return inside(record.block.get("seconds"), self.path)
         value = inside(record.field(first) if isinstance(first, str) else None, rest)
-        return number(value) if self.root == "metrics" else value
+        if self.root == "task":
+            return value
+        return number(inside(record.field("metrics"), self.path) if value is None else value)
 
 
-def inside(value: Any, path: Path | list[str | int]) -> Any:
+def inside(value: Any, path: Sequence[str | int]) -> Any:
     """What is found down a path of keys and list indices; None where it ends."""
     for key in path:
         if isinstance(key, str):

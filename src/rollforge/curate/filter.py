@@ -66,12 +66,19 @@ class Filter:
         self.facts = needed
 
     def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
-        rows = guessed = 0
+        rows = guessed = kept = 0
         for sample, group in self._with_groups(samples, work):
             rows += 1
             if self._counts_tokens:
                 guessed += sample.facts["estimated"]
-            yield self._judge(sample, group, work)
+            judged = self._judge(sample, group, work)
+            kept += isinstance(judged, Sample)
+            yield judged
+        if self._grouped and rows and not kept:
+            work.warnings.append(
+                "it drops everything. group.* counts only the attempts that the steps before left: a filter on rewards "
+                "leaves groups that are all solved or all failed. Put this filter first, or join both with `and` in one"
+            )
         if guessed:
             work.warnings.append(f"{guessed:,} of {rows:,} rows have no token counts; they are estimated at 4 bytes a token")
 

@@ -12,7 +12,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from rollforge.config import Section
-from rollforge.curate.balance import Pool, check_weights, share_out
+from rollforge.curate.balance import Pool, check_weights, of_runs, share_out
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import unknown
 from rollforge.stats.source import SPLITS
@@ -65,8 +65,10 @@ class Mix:
             for name in weights:
                 if name not in pool.sizes and pool.sizes:
                     known = {*envs, *map(short, work.runs)}
-                    raise unknown("run or environment", name, known, "with rows left, in the weights of mix")
-            targets = share_out(pool.sizes, weights, args.upsample, args.total) if pool.sizes else {}
+                    raise unknown(
+                        "run or environment", name, known, f"(with rows left of {of_runs(work)}, in the weights of mix)"
+                    )
+            targets = share_out(pool.sizes, weights, args.upsample, args.total, where=self.name) if pool.sizes else {}
             for name, target in targets.items():
                 if 0 < target < args.min_per_task:
                     work.warnings.append(f"{name}: {target:,} rows; a task needs {args.min_per_task:,} or more")

@@ -105,7 +105,7 @@ class Near:
                 if first == row or (args.of == "prompt" and numbers[first] == number):
                     yield sample
                 else:
-                    evidence = {"duplicate_of": rows.place(first), "similarity": round(float(alike[number]), 2)}
+                    evidence = {"duplicate_of": work.place(*rows.place(first)), "similarity": round(float(alike[number]), 2)}
                     yield Drop(sample, f"near duplicate {args.of}", evidence)
 
     def _take(self, sample: Sample, row: int, signatures: Signatures) -> bytes:
@@ -151,7 +151,7 @@ class Near:
         )
         if self._args.of == "prompt" and sizes.max() >= 10 and sizes.max() > len(roots) / 4:
             work.warnings.append(
-                f"{self.name}: {sizes.max():,} of {len(roots):,} prompts are near duplicates of one another: tasks of one "
+                f"{sizes.max():,} of {len(roots):,} prompts are near duplicates of one another: tasks of one "
                 f"template with other values? Keep those with a higher threshold (near: 0.95)"
             )
 

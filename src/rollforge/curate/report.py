@@ -15,6 +15,8 @@ from rollforge.stats.visible import one_line, visible
 
 _LINES = 12
 """So many reasons and notes are shown to people; report.json has them all."""
+_LONG = 80
+"""Lists of more characters have a line for each element."""
 _REASONS = 50
 """So many reasons of one step are counted apart; the rest are "other"."""
 
@@ -91,6 +93,8 @@ class Report:
     """By file (train, validation, test; rollouts), then environment. Copies count."""
     files: list[Json] = field(default_factory=list)
     """Name, rows, bytes and sha256 of each data file."""
+    alien: list[str] = field(default_factory=list)
+    """Files without a row that are something else: what, and the command that makes rows of them."""
     notes: list[str] = field(default_factory=list)
     """The engine's own warnings."""
 
@@ -106,7 +110,7 @@ class Report:
 
     @property
     def warnings(self) -> list[str]:
-        return [*self.notes, *(f"{stage.name}: {text}" for stage in self.stages for text in stage.warnings)]
+        return [*self.notes, *self.alien, *(f"{stage.name}: {text}" for stage in self.stages for text in stage.warnings)]
 
     @property
     def took_all(self) -> Stage | None:
@@ -209,6 +213,11 @@ def _notes(notes: dict[str, Any], indent: str = "  ") -> Iterator[str]:
         if isinstance(value, dict) and any(isinstance(inner, dict) for inner in value.values()):
             yield f"{indent}{_name(str(key))}:"
             yield from _notes(value, indent + "  ")
+        elif isinstance(value, list) and len(_value(value)) > _LONG:
+            yield f"{indent}{_name(str(key))}:"
+            yield from (f"{indent}  {_value(one)}" for one in value[:_LINES])
+            if len(value) > _LINES:
+                yield f"{indent}  and {len(value) - _LINES:,} more"
         else:
             yield f"{indent}{_name(str(key))}: {_value(value)}"
 

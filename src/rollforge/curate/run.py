@@ -19,6 +19,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from rollforge.bulk.alien import HEAD, alien
 from rollforge.bulk.blocks import Unusable, blocks, line_number, processes, spread
 from rollforge.bulk.spill import AT_ONCE, Kept
 from rollforge.curate.recipe import Recipe, make_recipe, read_recipe
@@ -176,12 +177,18 @@ class _Work:
                 report.read.setdefault(env, Tally()).join(tally)
             yield from block.samples
         unusable = sum(count["unusable"] for count in counts)
+        for path, count in zip(paths, counts, strict=True):
+            what = alien(_head(path), path) if count["unusable"] and not count["rows"] else None
+            if what:
+                report.alien.append(f"{path}: {what}")
+                report.bad[:] = [line for line in report.bad if line.file != str(path)]  # they say nothing
         if unusable:
             report.notes.append(f"{unusable:,} of {stage.taken:,} lines are no usable rows")
 
     def _apply(self, step: Step, stage: Stage, samples: Iterator[Sample], orders: _Orders) -> Iterator[Sample]:
         runs = [one.run for one in self.files]
-        work = Workspace(self.folder, self.seed, runs, stage.notes, stage.warnings)
+        files = [one.path for one in self.files]
+        work = Workspace(self.folder, self.seed, runs, files, stage.notes, stage.warnings)
 
         # Overflow of balancing is kept unless told otherwise: another choice of the same rows.
         keep = self.keep_dropped or getattr(step, "keep_dropped", False)
@@ -204,6 +211,11 @@ class _Work:
         # A step that stops before its input does would hide what it left: `Stage.check` must see it.
         for _ in samples:
             pass
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(HEAD)
 
 
 def _facts(steps: Iterable[Step]) -> dict[str, Fact]:

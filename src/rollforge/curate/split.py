@@ -250,12 +250,12 @@ class Split:
         }
         if clashes:
             work.warnings.append(
-                f"{self.name}: {_count(clashes, 'prompt')} of `previous` {'is' if clashes == 1 else 'are'} in two of its "
+                f"{_count(clashes, 'prompt')} of `previous` {'is' if clashes == 1 else 'are'} in two of its "
                 f"splits; the side nearest to train is kept"
             )
         if torn:
             work.warnings.append(
-                f"{self.name}: `previous` has {_count(torn, 'cluster')} of near duplicates in two of its splits; its "
+                f"`previous` has {_count(torn, 'cluster')} of near duplicates in two of its splits; its "
                 f"prompts keep their sides, new ones go to the side nearest to train (near: null compares equal prompts)"
             )
 
@@ -297,14 +297,14 @@ class Proof:
                 continue
             if index == 0 and filled and abs(got - self._shares[0]) > 0.05:
                 work.warnings.append(
-                    f"split: train has {got:.0%} of the prompts, not {self._shares[0]:.0%}: small environments have a "
+                    f"train has {got:.0%} of the prompts, not {self._shares[0]:.0%}: small environments have a "
                     f"prompt in every split, too (each_env: false splits them by hash alone)"
                 )
             if not count:
-                work.warnings.append(f"split: {side} is empty: {_count(total, 'prompt')}{self._why(args)}")
+                work.warnings.append(f"{side} is empty: {_count(total, 'prompt')}{self._why(args)}")
             elif count < FEW:
                 work.warnings.append(
-                    f"split: {side} has {_count(count, 'prompt')}: figures over so few say little; collect more tasks"
+                    f"{side} has {_count(count, 'prompt')}: figures over so few say little; collect more tasks"
                 )
         across = np.zeros(len(roots), np.uint8)
         np.bitwise_or.at(across, roots, found)
@@ -326,7 +326,7 @@ class Proof:
         )
         if args.near is not None and sizes.max() >= FEW and sizes.max() > total / 4:
             work.warnings.append(
-                f"split: {sizes.max():,} of {total:,} prompts are near duplicates of one another and stay on one side: "
+                f"{sizes.max():,} of {total:,} prompts are near duplicates of one another and stay on one side: "
                 f"tasks of one template with other values? near: 0.95 tells more of them apart, near: null all of them"
             )
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
+from rollforge.bulk.blocks import line_number
 from rollforge.bulk.record import Record
 from rollforge.bulk.spill import Kept, grouped, sort
 from rollforge.records.items import Json
@@ -78,9 +79,21 @@ class Workspace:
     seed: int = 0
     runs: Sequence[str] = ()
     """For `Sample.source`: the run that each input file belongs to, as the user named it."""
+    files: Sequence[Path] = ()
+    """For `Sample.source`: the input file."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the step wants in the report, JSON: counts per category, ranges before and after, proofs."""
     warnings: list[str] = field(default_factory=list)
+
+    def place(self, source: int, at: int) -> Json:
+        """Where a row is, for evidence: file and byte."""
+        return {"file": str(self.files[source]) if self.files else str(source), "byte": at}
+
+    def line(self, source: int, at: int) -> str:
+        """The same for people, as `file:line`. Reads the file up to there: for a few rows only."""
+        if not self.files:
+            return f"{source}:{at}"
+        return f"{self.files[source]}:{line_number(self.files[source], at)}"
 
     def sort(self, samples: Iterable[T], key: Callable[[T], Any]) -> Iterator[T]:
         """Sorted on disk: memory stays constant. Steps may change the order freely; it is restored at the end."""

@@ -219,16 +219,23 @@ class Draft:
                 )
 
     def __enter__(self) -> Self:
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        # Whoever holds the lock is at work; without a holder the rest of a killed run may go.
-        self._lock = os.open(self.folder.with_name(f"{self.folder.name}.lock"), os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            # Whoever holds the lock is at work; without a holder the rest of a killed run may go.
+            self._lock = os.open(self.folder.with_name(f"{self.folder.name}.lock"), os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError as error:
+            raise UserError(f"cannot write {self.out}: {error.strerror or error} ({error.filename})") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
             raise UserError(f"another command is writing {self.out} at this moment") from None
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir()
+        try:
+            self.folder.mkdir()
+        except OSError as error:
+            os.close(self._lock)
+            raise UserError(f"cannot write {self.out}: {error.strerror or error} ({self.folder})") from error
         return self
 
     def publish(self) -> None:

@@ -134,7 +134,7 @@ class Difference:
 
     def parameters(self) -> dict[str, tuple[Any, Any]]:
         """What the manifests say that the two were made with, where it differs."""
-        a, b = (dict(_flat(side.manifest, "")) for side in (self.a, self.b))
+        a, b = (dict(_flat(side.manifest, "")) if side.manifest else {} for side in (self.a, self.b))
         return {name: (a.get(name), b.get(name)) for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)}
 
     def envs(self) -> Iterator[tuple[str, Shape, Shape]]:
@@ -238,7 +238,7 @@ class _Part:
                 side,
                 file,
                 at,
-                b"" if answer is None else digest(_canonical(answer)),
+                b"" if answer is None else digest(_canonical(_number(answer))),
                 b"" if response is None else digest(_canonical(response)),
                 reward,
             )
@@ -310,12 +310,19 @@ def _canonical(value: Any) -> bytes:
 def _content(row: Json) -> Json:
     """Without what a run adds: the same rollout may stand in two files."""
     if "responses_create_params" not in row:
-        return row
-    content = {name: value for name, value in row.items() if name != "rollforge"}
+        return {name: _number(value) for name, value in row.items()}
+    content = {name: _number(value) for name, value in row.items() if name != "rollforge"}
     response = row.get("response")
     if isinstance(response, dict):
         content["response"] = {name: value for name, value in response.items() if name not in ("id", "created_at")}
     return content
+
+
+def _number(value: Any) -> Any:
+    """0.0 is 0, in the row's fields and in the objects among them; lists (of token ids) are as written."""
+    if type(value) is float and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return {name: _number(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _response(row: Json) -> Any:

@@ -49,7 +49,7 @@ def messages(params: Mapping[str, Any], output: Iterable[Item] = (), dialect: Di
     if params.get("instructions"):
         found.append({"role": "system", "content": params["instructions"]})
     turn: Turn | None = None
-    for item in (*input_items(params), *output):
+    for item in _items((*input_items(params), *output)):
         kind = assistant_kind(item)
         if kind:
             if turn is not None and turn.ends_before(kind):
@@ -75,15 +75,40 @@ def items_from_messages(chat: Iterable[Json]) -> list[Item]:
         if role == "assistant":
             items += turn_items(message, place, items)
         elif role == "tool":
-            content = _parts_from_chat(message.get("content"), "input_text")
-            item = {"type": "function_call_output", "call_id": message.get("tool_call_id") or "", "output": content}
-            items.append(item | others(message, ("role", "content", "tool_call_id")))
+            items.append(_tool_item(message))
         elif isinstance(role, str):
             item = {"type": "message", "role": role, "content": _parts_from_chat(message.get("content"), "input_text")}
             items.append(item | others(message, ("role", "content")))
         else:
             raise UserError(f"messages[{place}] is no chat message (it has no role): {str(message)[:100]}")
     return items
+
+
+def _items(items: Sequence[Item]) -> Sequence[Item]:
+    """The items, of which some may be chat messages (data sets mix both): those as the Responses API has them."""
+    if not any(map(_is_chat, items)):
+        return items
+    found: list[Item] = []
+    for place, item in enumerate(items):
+        if not _is_chat(item):
+            found.append(item)
+        elif item["role"] == "tool":
+            found.append(_tool_item(item))
+        else:
+            found += turn_items(item, place, found)
+    return found
+
+
+def _is_chat(item: Item) -> bool:
+    """Whether it says what only chat messages have a place for."""
+    role = item.get("role")
+    return item_type(item) == "message" and (role == "tool" or (role == "assistant" and any(map(item.get, _CHAT_KEYS))))
+
+
+def _tool_item(message: Json) -> Item:
+    content = _parts_from_chat(message.get("content"), "input_text")
+    item = {"type": "function_call_output", "call_id": message.get("tool_call_id") or "", "output": content}
+    return item | others(message, ("type", "role", "content", "tool_call_id"))
 
 
 class Turn:
@@ -275,6 +300,8 @@ def turn_items(message: Json, place: int | None, before: Sequence[Item] = (), lo
         name = f"rs_{unique() if fresh else place}"
         items.append({"type": "reasoning", "id": name, "summary": [{"type": "summary_text", "text": thought}]})
     calls = message.get("tool_calls") or _legacy_call(message)
+    if not isinstance(calls, list):
+        raise UserError(f"tool_calls is {type(calls).__name__}, not a list of calls: {str(calls)[:100]}")
     extra = others(message, _ASSISTANT_KEYS)
     refusal = message.get("refusal")
     # Without text there is still a message if nothing else would stand for the turn, or to keep two turns apart.
@@ -335,9 +362,10 @@ def _message_item(message: Json, text: Any, fresh: bool, logprobs: Any) -> Item:
 
 
 def _call_item(call: Json, place: int | None, number: int, seen: set[str]) -> Item:
-    function = call.get("function")
+    function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict):
-        raise UserError(f"a tool call of type {call.get('type')!r} cannot be used; only functions are: {str(call)[:100]}")
+        kind = call.get("type") if isinstance(call, dict) else type(call).__name__
+        raise UserError(f"a tool call of type {kind!r} cannot be used; only functions are: {str(call)[:100]}")
     call_id = str(call.get("id") or "")
     if not call_id or call_id in seen:
         call_id = f"call_{unique()}" if place is None else f"call_{place}_{number}"
@@ -362,6 +390,7 @@ def _flat_annotation(annotation: Json) -> Json:
 
 
 _REASONING_KEYS = ("reasoning_content", "reasoning")
+_CHAT_KEYS = (*_REASONING_KEYS, "refusal", "tool_calls", "function_call")
 _ASSISTANT_KEYS = frozenset(
     ("role", "content", *_REASONING_KEYS, "refusal", "tool_calls", "function_call", "annotations", *TOKEN_FIELDS)
 )

@@ -221,7 +221,7 @@ def _distribution(s: Stats) -> Iterator[Finding]:
             0,
             f"{_count(r.outside, 'reward')} outside [-1, 1]: from {r.min:.4g} to {r.max:.4g}",
             "Clipping, learning rates and thresholds of most recipes assume rewards in [-1, 1].",
-            "Scale rewards or in the trainer. SFT, which only ranks, does not mind.",
+            "Scale the rewards (rollforge curate --shape scale, or in the trainer). SFT, which only ranks, does not mind.",
         )
     if s.judged < at.ENOUGH:
         yield Finding(

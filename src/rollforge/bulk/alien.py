@@ -1,0 +1,55 @@
+"""Files that are not JSON Lines, told by how they begin: what they are, and the command that makes JSON Lines of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rollforge.errors import UserError
+
+BOM = b"\xef\xbb\xbf"
+HEAD = 4096
+"""So many bytes of a file are enough."""
+
+
+def alien(first: bytes, file: str | Path = "FILE") -> str | None:
+    """What a file that begins like this is instead of JSON Lines, with the remedy; None if it may be JSON Lines (an empty
+    file, and one with broken lines, may be). `file` is named in the remedy."""
+    for magic, name, remedy in _MAGIC:
+        if first.startswith(magic):
+            return f"the file is {name}: {remedy.format(file=file, stem=Path(file).stem)}"
+    if b"\0" in first:
+        return "the file is binary, not JSON Lines"
+    text = first.removeprefix(BOM).lstrip()
+    line, _, rest = text.partition(b"\n")
+    if text.startswith(b"[") and not (line.strip().endswith(b"]") and rest.lstrip().startswith(b"{")):
+        what, command = "one JSON array", "jq -c '.[]'"
+    elif line.strip() == b"{":
+        what, command = "one JSON object over many lines", "jq -c ."
+    else:
+        return None
+    return f"the file is {what}, not one object per line: {command} {file} > {Path(file).stem}.jsonl"
+
+
+def refuse_alien(file: str | Path) -> None:
+    """Raises `UserError` for a file that is not JSON Lines, or that cannot be read."""
+    try:
+        with open(file, "rb") as handle:
+            found = alien(handle.read(HEAD), file)
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    if found:
+        raise UserError(f"{file}: {found}")
+
+
+_MAGIC = (
+    (b"\x1f\x8b", "compressed (gzip)", "gunzip {file} first"),
+    (b"\x28\xb5\x2f\xfd", "compressed (zstd)", "unzstd {file} first"),
+    (b"BZh", "compressed (bzip2)", "bunzip2 {file} first"),
+    (b"\xfd7zXZ", "compressed (xz)", "unxz {file} first"),
+    (b"PK\x03\x04", "a zip archive", "unzip {file} first"),
+    (b"PAR1", "Parquet, not JSON Lines", "write it with datasets' to_json"),
+    (b"ARROW1", "an Arrow file", "write it with datasets' to_json"),
+    (b"\xff\xfe", "UTF-16", "iconv -f utf-16 -t utf-8 {file} > {stem}.utf8.jsonl"),
+    (b"\xfe\xff", "UTF-16", "iconv -f utf-16 -t utf-8 {file} > {stem}.utf8.jsonl"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the data", "git lfs pull"),
+)
