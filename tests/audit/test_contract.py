@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -218,6 +219,121 @@ async def test_what_breaks_it_is_found(target: type, name: str, says: str) -> No
     assert name in failed, checks
     assert says in failed[name].says
     assert failed[name].remedy
+
+
+# State that the process of a verifier does not see.
+
+STATE = {"n": 0}
+
+
+def reached() -> int:
+    return STATE["n"]
+
+
+class InTheModule(Count):
+    def reset(self) -> str:
+        STATE["n"] = 0
+        return "It is 0."
+
+    def add(self, by: int) -> int:
+        """Add to it."""
+        STATE["n"] += by
+        return by
+
+    def verify(self, reply: str, goal: int) -> float:  # type: ignore[override]
+        return float(reached() == goal)
+
+
+class InTheClass(Count):
+    seen: list[int] = []  # noqa: RUF012 - that is the fault
+
+    def add(self, by: int) -> int:
+        """Add to it."""
+        self.seen.append(by)
+        return by
+
+    def verify(self, reply: str, goal: int) -> float:  # type: ignore[override]
+        return float(sum(self.seen) == goal)
+
+
+class InAnotherObject(Count):
+    """What the names in the verifier do not lead to."""
+
+    def add(self, by: int) -> int:
+        """Add to it."""
+        LEFT.append(threading.Event())
+        return by
+
+    def verify(self, reply: str, goal: int) -> float:  # type: ignore[override]
+        return float(len(vars(sys.modules[__name__])["LEFT"]))
+
+
+class Forgets(Count):
+    solve = None  # type: ignore[assignment]
+    calls: list[int] = []  # noqa: RUF012 - that is the fault
+
+    def add(self, by: int) -> int:
+        """Add to it."""
+        self.calls.append(by)
+        return len(self.calls)
+
+    def verify(self, reply: str, goal: int) -> float:  # type: ignore[override]
+        return 0.0
+
+
+class Remembers(Count):
+    """A cache is no state: it is the same once it is warm."""
+
+    squares: dict[int, int] = {}  # noqa: RUF012 - so is a cache shared
+
+    def add(self, by: int) -> int:
+        """Add to it."""
+        self.squares.setdefault(by, by * by)
+        return super().add(by)
+
+    def verify(self, reply: str, goal: int) -> dict[str, Any]:
+        return super().verify(reply, goal) | {"of_two": self.squares.get(2, 4)}
+
+
+@pytest.mark.parametrize("solved", [True, False])
+@pytest.mark.parametrize(
+    ("target", "says"), [(InTheModule, "the verifier reads STATE"), (InTheClass, "the verifier reads InTheClass.seen")]
+)
+async def test_state_that_the_verifiers_process_does_not_see(target: type, says: str, solved: bool) -> None:
+    made: Any = target if solved else type(target.__name__, (target,), {"solve": None, "__module__": __name__})
+    failed = failing(await checked(rf.env(made, tasks=ROWS)))
+    assert says in failed["isolation"].says
+    assert "runs in another process" in failed["isolation"].remedy
+    assert list(failed) == (["reference", "isolation"] if solved else ["isolation"])
+    assert all("another process" in check.remedy for check in failed.values())
+
+
+async def test_a_verdict_that_would_be_another_where_the_tools_were_at_work() -> None:
+    failed = failing(await checked(rf.env(InAnotherObject, tasks=ROWS)))
+    assert "where the tools were at work" in failed["isolation"].says
+
+
+async def test_tools_that_answer_otherwise_each_time_are_a_leak() -> None:
+    failed = failing(await checked(rf.env(Forgets, tasks=ROWS)))
+    assert "the same calls twice" in failed["isolation"].says
+    assert "`seed` of reset" in failed["isolation"].remedy
+
+
+async def test_a_cache_is_no_state() -> None:
+    assert failing(await checked(rf.env(Remembers, tasks=ROWS))) == {}
+
+
+async def test_a_method_that_no_model_is_told_of() -> None:
+    class Untold(Count):
+        def subtract(self, by: int) -> int:
+            self.count -= by
+            return self.count
+
+        def _own(self) -> None: ...
+
+    failed = failing(await checked(rf.env(Untold, tasks=ROWS, inline=True)))
+    assert list(failed) == ["tools"]
+    assert failed["tools"].says.startswith("subtract: a public method without a docstring")
 
 
 async def test_a_verifier_that_hangs_is_cut_off() -> None:

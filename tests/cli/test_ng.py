@@ -302,7 +302,9 @@ def test_a_new_server_works_at_once(head: list[str], capsys: pytest.CaptureFixtu
     def run(name: str, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([BIN / name, *words], capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
 
-    assert run("ng_init_resources_server", "+entrypoint=resources_servers/my_adder").returncode == 0
+    made = run("ng_init_resources_server", "+entrypoint=resources_servers/my_adder")
+    assert made.returncode == 0
+    assert "pip install 'rollforge[test]'" in made.stdout
     tested = run("ng_test", "+entrypoint=resources_servers/my_adder")
     assert tested.returncode == 0, tested.stdout + tested.stderr
     config = f"+config_paths=[resources_servers/my_adder/configs/my_adder.yaml,{PERFECT}]"

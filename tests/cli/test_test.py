@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from rollforge.audit.suite import run_suite
+from rollforge.envs.load import load_env
+
 ROLLFORGE = str(Path(sys.executable).parent / "rollforge")
 
 GOOD = """
@@ -69,6 +72,14 @@ def test_its_own_suite_is_run_and_nobody_elses(folder: Path) -> None:
     assert "1 + 1" in said
     assert "\x1b" not in said
     assert check(folder, "mine.py:good", "--no-suite").returncode == 0
+
+
+def test_a_suite_that_cannot_be_run_is_no_success(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "test_mine.py").write_text("def test_it(): assert True\n")
+    monkeypatch.setitem(sys.modules, "pytest", None)
+    found = run_suite(load_env(f"{folder}/mine.py:good"))
+    assert (found.status, found.says) == ("fail", "test_mine.py was not run: pytest is not installed")
+    assert found.remedy == "pip install 'rollforge[test]', or --no-suite"
 
 
 def test_the_suite_of_a_package(tmp_path: Path) -> None:

@@ -76,7 +76,8 @@ class Server(SimpleResourcesServer):
 def test_every_sample_passes(name: str) -> None:
     lines: list[str] = []
     assert ng_test.test_server(RESOURCES / name, lines.append) == 0
-    assert "pass  sessions are kept apart" in lines
+    assert any(line.startswith("pass  session cookies") for line in lines)
+    assert any(line.startswith("pass  tasks") for line in lines)
 
 
 async def test_a_tool_server_is_an_environment() -> None:
@@ -337,7 +338,7 @@ def test_a_configuration_that_does_not_fit_names_the_field_and_no_value() -> Non
 @pytest.mark.parametrize(
     ("reward", "rows", "finding"),
     [
-        ("float('nan')", 5, "not a finite number"),
+        ("float('nan')", 5, "not a number"),
         ("1 / 0", 5, "ZeroDivisionError"),
         ("1.0", 4, "has 4 rows"),
     ],
@@ -350,6 +351,73 @@ def test_findings(tmp_path: Path, reward: str, rows: int, finding: str) -> None:
     assert ng_test.test_servers(tmp_path, lines.append) == 1
     assert any(line.startswith("fail") and finding in line for line in lines), lines
     assert "0 of 1 passed" in lines[-1]
+
+
+SHARED = """
+from fastapi import FastAPI
+from nemo_gym.base_resources_server import BaseVerifyRequest, BaseVerifyResponse, SimpleResourcesServer
+
+class Server(SimpleResourcesServer):
+    count: int = 0
+    def setup_webserver(self) -> FastAPI:
+        app = super().setup_webserver()
+        app.post("/add")(self.add)
+        return app
+    async def add(self) -> float:
+        self.count += 1
+        return self.count
+    async def verify(self, body: BaseVerifyRequest) -> BaseVerifyResponse:
+        return BaseVerifyResponse(**body.model_dump(), reward=0.0)
+"""
+ADD = {"type": "function", "name": "add", "parameters": {"type": "object", "properties": {}}}
+
+
+@pytest.mark.parametrize(
+    ("app", "tools", "findings"),
+    [
+        (SHARED, [ADD], {"isolation": "the same calls twice"}),
+        (SERVER.replace("REWARD", "__import__('random').random()"), [], {"determinism": "and then"}),
+        (SHARED.replace("return self.count", "return __import__('random').random()"), [ADD], {}),  # chance is no state
+        (SERVER.replace("REWARD", "1.0"), [ADD], {}),  # a server that judges calls, and runs none
+        (SHARED.replace("self.count += 1", ""), [ADD, {**ADD, "name": "away"}], {"routes": "that have none: away"}),
+        (
+            SHARED.replace("self.count += 1", ""),
+            [ADD, ADD, {**ADD, "name": "add it!", "parameters": {"type": "objekt", "properties": []}}],
+            {"routes": "add it!", "tools": "'add' is declared twice; tool 'add it!': model servers take names"},
+        ),
+    ],
+)
+def test_what_breaks_the_contract_is_found(tmp_path: Path, app: str, tools: list[Json], findings: dict[str, str]) -> None:
+    directory = write(tmp_path / "resources_servers" / "faulty", app)
+    (directory / "data").mkdir()
+    params = {"input": "Count.", "tools": tools}
+    rows = [json.dumps({"responses_create_params": params, "goal": goal}) + "\n" for goal in range(5)]
+    (directory / "data" / "example.jsonl").write_text("".join(rows))
+    lines: list[str] = []
+    assert ng_test.test_server(directory, lines.append) == bool(findings)
+    failed = {line.split(":")[0].removeprefix("fail  "): line for line in lines if line.startswith("fail")}
+    assert failed.keys() == findings.keys(), lines
+    assert all(said in failed[name] for name, said in findings.items()), failed
+
+
+def test_a_name_without_a_directory_is_what_is_built_in() -> None:
+    lines: list[str] = []
+    assert ng_test.test_server("resources_servers/simple_weather", lines.append) == 0
+    assert "the built-in environment weather" in lines[0]
+    assert any(line.startswith("pass  reference") for line in lines)
+    with pytest.raises(UserError, match="there is no"):
+        ng_test.test_server("resources_servers/nothing_like_it")
+
+
+def test_without_pytest_the_contract_is_checked_and_the_suite_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytest", None)
+    lines: list[str] = []
+    assert ng_test.test_server(RESOURCES / "weather_tool", lines.append) == 1
+    assert lines[:2] == [
+        "fail  its own tests: they were not run: pytest is not installed",
+        "      -> pip install 'rollforge[test]'",
+    ]
+    assert any(line.startswith("pass  isolation") for line in lines)
 
 
 def test_its_own_failing_suite_is_shown(tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ from random import Random
 from typing import Any, Literal
 
 from rollforge.audit.left import Left, left, own_temporary
-from rollforge.audit.play import Ground, Played, say
-from rollforge.audit.schema import tool_problems
+from rollforge.audit.outside import outside
+from rollforge.audit.play import Ground, Played, Player, say
+from rollforge.audit.schema import tool_problems, untold
 from rollforge.envs.base import Env, Limits, Tool
+from rollforge.envs.decorate import PythonEnv
 from rollforge.envs.tasks import env_tasks
 from rollforge.errors import RolloutError, VerifierFault, stage
 from rollforge.models.base import Solution
@@ -51,6 +53,16 @@ class Check:
     """Of a failure, what mends it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """An environment that was written for NeMo Gym. Told, and no failure, are rows that repeat or have no prompt, tools
+    without a description, unusual responses (a refusal, none at all, tags of reasoning) that get no verdict, and chance in
+    what is played by steps."""
+
+    asks: str = ""
+    """Other services that its verifier asks: where they give no answer, what needs verdicts is skipped."""
+
+
 async def check_env(
     env: Env,
     name: str,
@@ -60,13 +72,15 @@ async def check_env(
     n: int = 8,
     success: float = 1.0,
     limits: Limits | None = None,
+    foreign: Foreign | None = None,
 ) -> list[Check]:
     """All checks, in order. `tasks`: a JSONL file instead of the environment's own; `options` go to its task generator; `n`
-    tasks are played. `success`: the reward that the reference solution should get. The environment is left open."""
+    tasks are played. `success`: the reward that the reference solution should get; `foreign`: it follows other rules. The
+    environment is left open."""
     limits = limits or Limits()
     if hasattr(env, "limits"):
         env.limits = limits
-    found, reading = _read(env, name, tasks, options or {})
+    found, reading = _read(env, name, tasks, options or {}, foreign)
     checks = [reading]
     if not found:
         return [*checks, *(Check(other, "skip", "there is no task to play") for other in _PLAYED)]
@@ -77,14 +91,26 @@ async def check_env(
         # A service that is not there, say: the others would wait for it as long.
         failed = Check("opening", "fail", f"{_where(chosen[0])}: {first.problem}", "no session opens: nothing can be played")
         return [*checks, failed, *(Check(other, "skip", "no session opens") for other in _PLAYED)]
+    if foreign and foreign.asks:
+        tried = await _said_to(ground, chosen[:1], [kind for kind in NONSENSE if kind not in UNUSUAL])
+        if any(played.problem for played in tried):
+            seen = Probes(await _said_to(ground, chosen, ["an empty reply"]), [], "", [])
+            shut = [f"{_where(played.task)}: {played.problem}" for played in seen.nonsense if not played.opened]
+            opening = Check("opening", "fail" if shut else "pass", _some(shut) or f"{len(chosen)} sessions")
+            why = next(played.problem for played in tried if played.problem)
+            unasked = Check("verdicts", "skip", f"all that needs them needs {foreign.asks}: {why}")
+            return [*checks, opening, _tools(env, seen, foreign), unasked]
     probes = await _probes(env, ground, chosen)
+    unseen = await _unseen(env, ground, chosen, probes)
     checks += [
-        _tools(probes),
-        _replies(probes),
-        _reference(probes, success),
-        _determinism(probes),
+        _tools(env, probes, foreign),
+        _replies(probes, foreign),
+        _reference(probes, success, unseen)
+        if foreign is None
+        else Check("reference", "skip", "a server of NeMo Gym brings none"),
+        _determinism(probes, foreign),
         _fields(probes),
-        await _isolation(env, ground, chosen, probes),
+        unseen or await _isolation(env, ground, chosen, probes, foreign),
         await _clean_up(ground, chosen, probes),
         await _speed(ground, chosen, limits),
     ]
@@ -110,7 +136,9 @@ class Probes:
 _PLAYED = ("tools", "replies", "reference", "determinism", "fields", "isolation", "clean-up", "speed")
 
 
-def _read(env: Any, name: str, source: str | Path | None, options: Mapping[str, Any]) -> tuple[list[Task], Check]:
+def _read(
+    env: Any, name: str, source: str | Path | None, options: Mapping[str, Any], foreign: Foreign | None
+) -> tuple[list[Task], Check]:
     try:
         with stage("open", VerifierFault):
             first, second = (list(islice(env_tasks(env, source, options, name=name), READ)) for _ in range(2))
@@ -120,20 +148,24 @@ def _read(env: Any, name: str, source: str | Path | None, options: Mapping[str, 
     bad = [line for line in first if isinstance(line, BadLine)]
     if bad:
         says = f"{len(bad)} of {len(first)} cannot be used; the first: {bad[0]}"
+        if foreign:
+            return tasks, Check("tasks", "skip", f"{says}; they are for an agent that fills them")
         return tasks, Check("tasks", "fail", says, "mend or remove those rows")
     if not tasks:
         return [], Check("tasks", "fail", "there are none", "give some: @env(tasks=...), or --tasks FILE.jsonl")
     ids: dict[str, int] = {}
+    repeated = []
     for place, task in enumerate(tasks):
-        if task.id in ids:
-            says = f"task {place} is task {ids[task.id]} again"
-            return tasks, Check("tasks", "fail", says, "remove the repetition, or give each row a task_id of its own")
-        ids[task.id] = place
-    if [task.id for task in second if isinstance(task, Task)] != list(ids):
+        if ids.setdefault(task.id, place) != place:
+            repeated.append(f"task {place} is task {ids[task.id]} again")
+    if repeated and not foreign:
+        return tasks, Check("tasks", "fail", repeated[0], "remove the repetition, or give each row a task_id of its own")
+    if [task.id for task in second if isinstance(task, Task)] != [task.id for task in tasks]:
         says = "another reading gave other tasks"
         return tasks, Check("tasks", "fail", says, "make the function that yields them a function of its parameters")
     more = " (more were not read)" if len(first) == READ else ""
-    return tasks, Check("tasks", "pass", f"{len(tasks):,}, all different, the same when read again{more}")
+    different = _some(repeated) if repeated else "all different"
+    return tasks, Check("tasks", "pass", f"{len(tasks):,}, {different}, the same when read again{more}")
 
 
 async def _probes(env: Any, ground: Ground, tasks: Sequence[Task]) -> Probes:
@@ -164,6 +196,12 @@ async def _probes(env: Any, ground: Ground, tasks: Sequence[Task]) -> Probes:
     )
 
 
+async def _said_to(ground: Ground, tasks: Sequence[Task], kinds: Sequence[str]) -> list[Played]:
+    async with asyncio.TaskGroup() as group:
+        plays = [group.create_task(ground.play(kind, task, NONSENSE[kind](task))) for task in tasks for kind in kinds]
+    return [play.result() for play in plays]
+
+
 NONSENSE: dict[str, Callable[[Task], Response]] = {
     "an empty reply": lambda task: {"output": [assistant("")]},
     "no message": lambda task: {"output": []},
@@ -174,6 +212,7 @@ NONSENSE: dict[str, Callable[[Task], Response]] = {
     "nonsense": lambda task: {"output": [assistant("harbour seven -1 copper maybe")]},
 }
 """What a policy may say that is no answer."""
+UNUSUAL = ("no message", "a refusal", "odd characters")
 
 
 def _solution(env: Any, task: Task) -> tuple[Solution | None, str]:
@@ -188,11 +227,15 @@ def _solution(env: Any, task: Task) -> tuple[Solution | None, str]:
     return solution, "" if solution is not None else f"no reference solution for {_where(task)}"
 
 
-def _tools(probes: Probes) -> Check:
+def _tools(env: Any, probes: Probes, foreign: Foreign | None) -> Check:
+    silent = untold(env)
+    if silent:
+        says = f"{_some(silent)}: a public method without a docstring is no tool, and no model is told of it"
+        return Check("tools", "fail", says, "say in a docstring what it does; one that is no tool begins with an underscore")
     tools: dict[str, Tool] = {}
     problems: list[str] = []
     for played in probes.nonsense:
-        for problem in tool_problems(played.tools):
+        for problem in tool_problems(played.tools, described=foreign is None):
             if problem not in problems:
                 problems.append(problem)
         own = {tool.name: tool for tool in played.tools}
@@ -208,21 +251,26 @@ def _tools(probes: Probes) -> Check:
         return Check("tools", "fail", _some(problems), remedy)
     if not tools:
         return Check("tools", "pass", "none")
-    return Check("tools", "pass", f"{len(tools)}, with names and JSON Schemas that model servers take: {', '.join(tools)}")
+    bare = [name for name, tool in tools.items() if not tool.description.strip()]
+    told = f"; without a description: {', '.join(bare)}" if bare else ""
+    says = f"{len(tools)}, with names and JSON Schemas that model servers take: {', '.join(tools)}{told}"
+    return Check("tools", "pass", says)
 
 
-def _replies(probes: Probes) -> Check:
+def _replies(probes: Probes, foreign: Foreign | None) -> Check:
     failed = [played for played in probes.nonsense if played.problem]
-    if failed:
+    unusual = failed if foreign and all(played.kind in UNUSUAL and played.opened for played in failed) else []
+    if failed and not unusual:
         where = _some([f"{played.kind}, {_where(played.task)}: {played.problem}" for played in failed])
         remedy = "a verifier has a verdict on whatever a policy says: nonsense is worth 0, an exception loses the rollout"
         return Check("replies", "fail", f"{len(failed)} of {len(probes.nonsense)} got no verdict: {where}", remedy)
     rewards = [played.reward for played in probes.nonsense if played.reward is not None]
     span = f"{min(rewards):g} to {max(rewards):g}"
-    return Check("replies", "pass", f"{len(rewards)} replies that are no answers got rewards of {span}")
+    without = f"; no verdict on {unusual[0].kind}: {unusual[0].problem}" if unusual else ""
+    return Check("replies", "pass", f"{len(rewards)} replies that are no answers got rewards of {span}{without}")
 
 
-def _reference(probes: Probes, success: float) -> Check:
+def _reference(probes: Probes, success: float, unseen: Check | None) -> Check:
     reference = probes.reference
     failed = [f"{_where(played.task)}: {played.problem}" for played in reference if played.problem]
     if failed or probes.reference_problem.startswith("solve()"):
@@ -232,7 +280,8 @@ def _reference(probes: Probes, success: float) -> Check:
         return Check("reference", "skip", f"{probes.reference_problem}; a method solve, or @env(solve=...), gives it one")
     low = [f"{_where(played.task)}: {played.reward:g}" for played in reference if (played.reward or 0) < success - EQUAL]
     if low:
-        remedy = f"mend the verifier or solve; if full marks are another number than {success:g}, say so: --success"
+        marks = f"mend the verifier or solve; if full marks are another number than {success:g}, say so: --success"
+        remedy = unseen.remedy if unseen else marks
         return Check("reference", "fail", f"below full marks: {_some(low)}", remedy)
     best = {played.task.id: played.reward or 0.0 for played in reference}
     above = [
@@ -251,16 +300,18 @@ def _reference(probes: Probes, success: float) -> Check:
     return Check("reference", "pass", f"full marks on {len(best)} tasks, and nonsense gets less{missing}")
 
 
-def _determinism(probes: Probes) -> Check:
+def _determinism(probes: Probes, foreign: Foreign | None) -> Check:
     differ = []
+    by_chance = foreign is not None
     for one, other in probes.repeated:
         if one.said == other.said:
             continue
-        first, second = next((a, b) for a, b in zip(one.said, other.said, strict=True) if a != b)
-        differ.append(f"{one.kind}, {_where(one.task)}: {first!r:.100} and then {second!r:.100}")
+        differ.append(f"{one.kind}, {_where(one.task)}: {_differing(one, other)}")
+        by_chance = by_chance and one.stepwise
+    if differ and by_chance:
+        return Check("determinism", "skip", f"{_CHANCE}: {_some(differ)}")
     if differ:
-        remedy = "take all chance from the task: a parameter `seed` of reset or verify is the same for every repeat"
-        return Check("determinism", "fail", _some(differ), remedy)
+        return Check("determinism", "fail", _some(differ), f"take all chance from the task: {_SEED}")
     return Check("determinism", "pass", f"{len(probes.repeated)} answers judged twice: the same observation and verdict")
 
 
@@ -286,10 +337,47 @@ def _fields(probes: Probes) -> Check:
     return Check("fields", "pass", f"{', '.join(kinds) or 'none'} beside the reward; JSON, of one type each")
 
 
-async def _isolation(env: Any, ground: Ground, tasks: Sequence[Task], probes: Probes) -> Check:
-    """Against the verdict alone; tasks with their neighbours, and each with itself."""
+async def _unseen(env: Any, ground: Ground, tasks: Sequence[Task], probes: Probes) -> Check | None:
+    """The failure of a verifier that would judge otherwise in this process, where the tools have been at work."""
+    if not isinstance(env, PythonEnv) or env.inline or not (env.tools or env.stepwise):
+        return None
+    found = []
+    for task in _steady(tasks, probes):
+        looks: list[dict[str, bytes]] = []
+
+        async def look(looks: list[dict[str, bytes]] = looks) -> None:
+            looks.append(outside(env))
+
+        alone = await ground.meet("alone", task, Player(_acts(env, task, probes), look))
+        changed = [name for name, value in looks[-1].items() if value != looks[0].get(name)] if looks else []
+        if changed:
+            found.append(f"{_where(task)}: the verifier reads {', '.join(changed)}, which the tools change")
+        elif alone.outcome is not Outcome.TIMEOUT:
+            env.apart = False
+            try:
+                here = await ground.play("here", task, _acts(env, task, probes))
+            finally:
+                env.apart = True
+            if not here.problem and (here.reward, here.fields) != (alone.reward, alone.fields):
+                found.append(f"{_where(task)}: {_said(alone)}, but {_said(here)} where the tools were at work")
+    remedy = f"{_OWN_STATE}: the verifier runs in another process, which does not see what tools change there"
+    return Check("isolation", "fail", _some(found), remedy) if found else None
+
+
+def _steady(tasks: Sequence[Task], probes: Probes) -> list[Task]:
+    """Those that have the same verdict twice."""
     unlike = {one.task.id for one, other in probes.repeated if one.said != other.said}
-    steady = [task for task in tasks if task.id not in unlike]
+    return [task for task in tasks if task.id not in unlike]
+
+
+_OWN_STATE = "keep the state of a rollout in the instance (self), not in the class, the module or a file of one name"
+_CHANCE = "what is played goes otherwise each time, by chance or by a state that its sessions share"
+_SEED = "a parameter `seed` of reset or verify is the same for every repeat"
+
+
+async def _isolation(env: Any, ground: Ground, tasks: Sequence[Task], probes: Probes, foreign: Foreign | None) -> Check:
+    """Against the verdict alone; tasks with their neighbours, and each with itself."""
+    steady = _steady(tasks, probes)
     if not steady:
         return Check("isolation", "skip", "no task has the same verdict twice, so nothing can be compared")
     games = [(one, other) for one, other in zip(steady, [*steady[1:], steady[0]], strict=True) if one is not other]
@@ -301,15 +389,17 @@ async def _isolation(env: Any, ground: Ground, tasks: Sequence[Task], probes: Pr
             if task.id not in alone:
                 alone[task.id] = await ground.play("alone", task, _acts(env, task, probes))
                 again = await ground.play("alone", task, _acts(env, task, probes))
+                if again.said != alone[task.id].said and foreign and again.stepwise:
+                    return Check("isolation", "skip", f"{_CHANCE}: {_where(task)}")
                 if again.said != alone[task.id].said:
-                    return Check("isolation", "skip", f"the tools of {_where(task)} answer otherwise each time")
+                    says = f"{_where(task)}, the same calls twice: {_differing(alone[task.id], again)}"
+                    return Check("isolation", "fail", says, f"{_OWN_STATE}; draw chance from the task: {_SEED}")
         for played in await ground.together("together", [(task, _acts(env, task, probes)) for task in pair]):
             if played.said != alone[played.task.id].said and "BrokenBarrier" not in played.problem:
                 what = f"{_where(played.task)} beside {_where(pair[0] if played.task is pair[1] else pair[1])}"
                 mixed.append(f"{what}: {_said(played)}, alone {_said(alone[played.task.id])}")
     if mixed:
-        remedy = "keep the state of a rollout in the instance (self), not in the class, the module or a file of one name"
-        return Check("isolation", "fail", _some(mixed), remedy)
+        return Check("isolation", "fail", _some(mixed), _OWN_STATE)
     return Check("isolation", "pass", f"{len(games)} pairs of sessions open at once, each with the same verdict as alone")
 
 
@@ -371,6 +461,15 @@ def _where(task: Task) -> str:
 
 def _said(played: Played) -> str:
     return played.problem or f"reward {played.reward:g}" + (f", outputs {played.outputs!r:.120}" if played.outputs else "")
+
+
+def _differing(one: Played, other: Played) -> str:
+    pairs = zip((*one.said[:-1], *one.outputs), (*other.said[:-1], *other.outputs), strict=False)
+    first, second = next(((a, b) for a, b in pairs if a != b), (one.outputs, other.outputs))
+    texts = repr(first), repr(second)
+    place = next((place for place, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), 0)
+    start = 0 if place < 80 else place - 20
+    return " and then ".join(f"{'...' if start else ''}{text[start : start + 100]}" for text in texts)
 
 
 def _some(texts: Sequence[str], most: int = 3) -> str:

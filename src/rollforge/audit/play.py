@@ -36,6 +36,7 @@ class Played:
     """Of the tools, in order."""
     tools: Sequence[Tool]
     opened: bool
+    stepwise: bool
     problem: str
     """Why it was not judged; "" if it was."""
     closing: str
@@ -58,15 +59,18 @@ class Player:
     observation: str | None = None
     outputs: list[str] = field(default_factory=list)
     began: bool = False
+    stepwise: bool = False
 
     async def __call__(self, task: Task, model: Model, session: Session, /) -> Response:
         self.began, self.tools, self.observation = True, session.tools, session.observation
         if self.meet is not None:
             await self.meet()
         step: Callable[[Response], Awaitable[Step]] | None = getattr(session, "step", None)
+        self.stepwise = step is not None
         if isinstance(self.solution, dict):
             response: Response = self.solution
-            for call in model_calls(response["output"]) if step is not None else ():
+            # A call of a model that says nothing is a step too.
+            for call in (model_calls(response["output"]) or [[]]) if step is not None else ():
                 await step({"output": call})  # type: ignore[misc] # there is one
         else:
             response = {"output": await (self._play(session) if step is None else self._steps(step))}
@@ -190,6 +194,7 @@ def _played(kind: str, task: Task, player: Player, rollout: Rollout) -> Played:
         outputs=player.outputs,
         tools=player.tools,
         opened=player.began,
+        stepwise=player.stepwise,
         problem=problem,
         closing=str(rollout.extra.get("close_error") or ""),
         verify_seconds=rollout.seconds.get("verify", 0.0),

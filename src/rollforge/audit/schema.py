@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rollforge.envs.base import Tool
+from rollforge.envs.code import RESERVED as NO_TOOL
+from rollforge.envs.code import member
+from rollforge.envs.decorate import PythonEnv
 from rollforge.records.items import Json
 
 TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
@@ -19,8 +22,8 @@ RESERVED = frozenset(
 """Paths of a service: a tool of that name could not be served."""
 
 
-def tool_problems(tools: Sequence[Tool]) -> Iterator[str]:
-    """What is wrong with the declarations, one text each."""
+def tool_problems(tools: Sequence[Tool], *, described: bool = True) -> Iterator[str]:
+    """What is wrong with the declarations, one text each. `described`: each has to say what it does."""
     seen: set[str] = set()
     for tool in tools:
         where = f"tool {tool.name!r}"
@@ -31,13 +34,23 @@ def tool_problems(tools: Sequence[Tool]) -> Iterator[str]:
         if tool.name in seen:
             yield f"{where} is declared twice"
         seen.add(tool.name)
-        if not tool.description.strip():
+        if described and not tool.description.strip():
             yield f"{where} has no description: a model is told only its name"
         if not isinstance(tool.parameters, dict) or tool.parameters.get("type") != "object":
             yield f"{where}: its parameters are no JSON Schema of type object"
             continue
         for problem in schema_problems(tool.parameters):
             yield f"{where}, {problem}"
+
+
+def untold(env: Any) -> list[str]:
+    """Public methods of a class that are no tools because they have no docstring; not those that it has from elsewhere."""
+    if not isinstance(env, PythonEnv) or not env.code.is_class or env.stepwise:
+        return []
+    target: type = env.target
+    names = dict.fromkeys(name for base in reversed(target.__mro__) for name in vars(base))
+    silent = [name for name in names if not name.startswith("_") and name not in NO_TOOL and name not in env.code.functions]
+    return [name for name in silent if (found := member(target, name)) and found[0].__module__ == target.__module__]
 
 
 def schema_problems(schema: Any, path: str = "parameters", root: Json | None = None) -> Iterator[str]:

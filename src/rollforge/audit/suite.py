@@ -12,6 +12,7 @@ from rollforge.audit.contract import Check
 from rollforge.sandbox.processes import kill_tree
 
 SHOWN_LINES = 12
+_PYTEST = "pip install 'rollforge[test]'"
 
 
 def suite_of(env: Any) -> list[Path]:
@@ -34,8 +35,8 @@ def run_suite(env: Any, seconds: float = 600.0) -> Check:
     if not found:
         return Check("tests", "skip", "no pytest suite beside it (test_<its name>.py, or tests/)")
     if find_spec("pytest") is None:
-        return Check("tests", "skip", "pytest is not installed: pip install pytest")
-    names = ", ".join(path.name for path in found)
+        return Check("tests", "fail", f"{_names(found)} was not run: pytest is not installed", f"{_PYTEST}, or --no-suite")
+    names = _names(found)
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *map(str, found)]
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -57,3 +58,7 @@ def run_suite(env: Any, seconds: float = 600.0) -> Check:
         return Check("tests", "skip", f"{names}: no test in there")
     tail = "\n".join(lines[-SHOWN_LINES:])
     return Check("tests", "fail", f"{names}: {tail}", f"run it: python -m pytest {' '.join(map(str, found))}")
+
+
+def _names(files: list[Path]) -> str:
+    return ", ".join(path.name for path in files)

@@ -92,6 +92,8 @@ class PythonEnv:
         self.tools = [function.tool for function in self.code.functions.values()]
         self.limits = Limits()
         """Deadlines that its sessions keep; a run sets its own."""
+        self.apart = not inline
+        """Whether sync verifiers run in worker processes; the thread of their session sees what its tools changed."""
         self._source = TaskSource(self.name, tasks, self.file.parent if self.file else None, system, prompt)
         self._solve = solve
         if inspect.iscoroutinefunction(solve or getattr(target, "solve", None)):
@@ -128,7 +130,8 @@ class PythonEnv:
     @asynccontextmanager
     async def open(self, task: Task, /) -> AsyncIterator[Session]:
         lane = None if self.inline else self._threads.lane()
-        session = (SteppingSession if self.stepwise else PythonSession)(self.code, task, self.limits, lane, self._workers)
+        made = SteppingSession if self.stepwise else PythonSession
+        session = made(self.code, task, self.limits, lane, self._workers if self.apart else None)
         try:
             await session.start()
             yield session

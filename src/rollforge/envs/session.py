@@ -22,10 +22,10 @@ from rollforge.sandbox.workers import CannotCarry, Workers
 class PythonSession:
     """Async functions run on the event loop; sync tools in the session's own thread; sync verifiers in `workers`.
 
-    Without a `lane` (`inline`) everything runs on the event loop.
+    Without a `lane` (`inline`) everything runs on the event loop; without `workers` verifiers run where tools do.
     """
 
-    def __init__(self, code: Code, task: Task, limits: Limits, lane: Lane | None, workers: Workers) -> None:
+    def __init__(self, code: Code, task: Task, limits: Limits, lane: Lane | None, workers: Workers | None) -> None:
         self._code = code
         self._task = task
         self._limits = limits
@@ -68,12 +68,12 @@ class PythonSession:
         with stage("verify", VerifierFault):
             verifier = self._code.verifier(self._instance)
             arguments = bind(verifier, self._task, reply=final_text(response), response=response)
-            packed = None
-            if self._lane is not None and not inspect.iscoroutinefunction(verifier):
+            workers, packed = self._workers, None
+            if workers is not None and not inspect.iscoroutinefunction(verifier):
                 packed = self._code.pack(self._instance, arguments)
-            if packed is not None:
+            if workers is not None and packed is not None:
                 try:
-                    found: Verdict = await self._workers.run(packed, self._limits.verify, "verify")
+                    found: Verdict = await workers.run(packed, self._limits.verify, "verify")
                     return found
                 except CannotCarry:
                     packed = None

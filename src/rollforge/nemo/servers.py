@@ -181,7 +181,7 @@ def _as_program(directory: Path) -> Iterator[None]:
         sys.path.remove(str(directory))
         os.chdir(before)
         for name in set(sys.modules) - known:
-            file = getattr(sys.modules[name], "__file__", None) or ""
+            file = getattr(sys.modules.get(name), "__file__", None) or ""  # forgotten with its package
             if "." not in name and Path(file).parent in (directory, directory / name):
                 _forget(name)
 

@@ -1,7 +1,8 @@
 """`ng_test`: a server's own pytest suite under our `nemo_gym`, then its contract, on its configuration and its example rows.
 
-The suite runs in a process of its own, in the server's directory; the contract in this one, without a socket. What needs
-another server (a judge, say) is skipped and says so.
+The suite runs in a process of its own, in the server's directory; the server in this one, on a port of its own, where the
+checks of `rollforge test` play it. What needs another server (a judge, say) is skipped and says so. A name without a
+directory is the built-in environment that stands for it.
 """
 
 from __future__ import annotations
@@ -9,35 +10,38 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import math
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from starlette.routing import Match
+
+from rollforge.audit.contract import Check, Foreign, check_env
+from rollforge.collect.closing import close
+from rollforge.envs.base import Env, Limits
+from rollforge.envs.load import load_env
+from rollforge.envs.remote import RemoteEnv
 from rollforge.errors import UserError, describe
 from rollforge.nemo import compat_path, installed
 from rollforge.nemo.arguments import Arguments
-from rollforge.nemo.config import Server, read_config
+from rollforge.nemo.builtin import ENVIRONMENTS
+from rollforge.nemo.config import RESOURCES, Server, read_config
 from rollforge.nemo.servers import TYPES, Servers, entrypoint, load_server, root_of, theirs
 from rollforge.records.items import Json
 from rollforge.records.whole import whole
+from rollforge.serve.run import Service, listen, start
+from rollforge.serve.settings import Settings
+from rollforge.stats.visible import visible
 
 EXAMPLES = 5
 """Rows that NeMo Gym asks of `data/example.jsonl`."""
 SECONDS = 120.0
 """Longest wait for one answer."""
 SUITE_SECONDS = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    name: str
-    result: Literal["pass", "fail", "skip"]
-    detail: str = ""
 
 
 def test_servers(root: str | os.PathLike[str] = ".", say: Callable[[str], None] = print) -> int:  # noqa: PT028
@@ -56,11 +60,16 @@ def test_servers(root: str | os.PathLike[str] = ".", say: Callable[[str], None] 
 
 def test_server(directory: str | os.PathLike[str], say: Callable[[str], None] = print) -> int:  # noqa: PT028
     """One server: 0 if nothing fails, else 1. Raises `UserError` if there is no server there."""
-    results = []
-    for check in checks(entrypoint(directory).parent):
-        say(f"{check.result}  {check.name}" + (f": {check.detail}" if check.detail else ""))
-        results.append(check.result)
-    return 1 if "fail" in results else 0
+    place = Path(directory)
+    use = ENVIRONMENTS.get(place.name) if place.parent.name == RESOURCES and not place.exists() else None
+    found = checks(entrypoint(place).parent) if use is None else _built_in(place, use)
+    failed = 0
+    for check in found:
+        failed += check.status == "fail"
+        say(f"{check.status}  {check.name}" + (f": {visible(check.says)}" if check.says else ""))
+        if check.remedy:
+            say(f"      -> {visible(check.remedy)}")
+    return 1 if failed else 0
 
 
 # Named like tests, which they are not: pytest would collect them where they are imported.
@@ -74,7 +83,7 @@ def checks(directory: Path) -> Iterator[Check]:
     yield check
     servers, block, check = _configuration(directory)
     yield check
-    if check.result == "fail":
+    if check.status == "fail":
         return
     try:
         load_server(directory, block, name=directory.name, servers=servers)
@@ -82,8 +91,20 @@ def checks(directory: Path) -> Iterator[Check]:
         yield Check("loads", "fail", str(error))
         return
     yield Check("loads", "pass", type(servers.applications[directory.name].state.server).__name__)  # type: ignore[attr-defined]
-    if directory.parent.name == "resources_servers" or directory.parent.name not in TYPES:
-        yield from asyncio.run(_collected(_Contract(servers, directory, block, rows).checks()))
+    if directory.parent.name == RESOURCES or directory.parent.name not in TYPES:
+        yield from asyncio.run(_Contract(servers, directory, block, rows).checks())
+
+
+def _built_in(place: Path, use: str) -> Iterator[Check]:
+    yield Check("code", "skip", f"there is no {place}/app.py: what takes its rows is the built-in environment {use}")
+    yield from asyncio.run(_played(load_env(use), use))
+
+
+async def _played(env: Env, name: str, **options: Any) -> list[Check]:
+    try:
+        return await check_env(env, name, **options)
+    finally:
+        await close(env, print)
 
 
 def _suite(directory: Path) -> Check:
@@ -91,7 +112,7 @@ def _suite(directory: Path) -> Check:
     if not list(directory.glob("tests/**/test_*.py")):
         return Check(name, "skip", "there is no tests/test_*.py")
     if importlib.util.find_spec("pytest") is None:
-        return Check(name, "fail", "pytest is not installed: pip install pytest pytest-asyncio")
+        return Check(name, "fail", "they were not run: pytest is not installed", "pip install 'rollforge[test]'")
     # Away from whatever configuration of pytest lies above: as where the server was written.
     options = ["-q", "--no-header", "-c", os.devnull, "--rootdir", str(directory), "-p", "no:cacheprovider"]
     if importlib.util.find_spec("pytest_asyncio") is not None:
@@ -116,8 +137,8 @@ def _suite(directory: Path) -> Check:
         return Check(name, "pass", lines[-1].strip("= "))
     missing = [line for line in lines if "ModuleNotFoundError" in line]
     module = missing[0].rpartition("'")[0].rpartition("'")[2] if missing else ""
-    need = f"\n      tests need {module}: pip install {module.partition('.')[0]}" if module else ""
-    return Check(name, "fail", "\n      ".join(["", *lines[-30:]]) + need)
+    need = f"the tests need {module}: pip install {module.partition('.')[0]}" if module else ""
+    return Check(name, "fail", "\n      ".join(["", *lines[-30:]]), need)
 
 
 def _path(directory: Path) -> str:
@@ -174,10 +195,6 @@ def _open(value: Any) -> bool:
     return isinstance(value, str) and (value == "???" or "${" in value)
 
 
-async def _collected(found: AsyncIterator[Check]) -> list[Check]:
-    return [check async for check in found]
-
-
 @dataclass(frozen=True, slots=True)
 class _Contract:
     """Talks to the server as an agent does."""
@@ -187,15 +204,20 @@ class _Contract:
     block: Json
     rows: list[Json]
 
-    async def checks(self) -> AsyncIterator[Check]:
+    async def checks(self) -> list[Check]:
         paths = {getattr(route, "path", None) for route in self.app.routes}
         steps = "/reset" in paths and "/step" in paths
-        yield await self._named("sessions are kept apart", self._isolation, "/reset" if steps else "/seed_session")
-        yield await self._named("starts on its rows", self._each, "/reset" if steps else "/seed_session")
-        if "/verify" in paths:
-            yield await self._named("judges its rows", self._verify)
+        found = [await self._named("session cookies", self._cookies, "/reset" if steps else "/seed_session")]
+        if not steps:
+            found.append(self._routes())
+        if self.rows:
+            found += [self._weighed(check) for check in await self.play()]
+        unjudged = any(check.name == "verdicts" for check in found)
+        if not steps and not unjudged and "/verify" in paths:
+            found.append(await self._named("stored rollouts", self._again))
         if "/aggregate_metrics" in paths:
-            yield await self._named("aggregates", self._aggregate)
+            found.append(await self._named("aggregates", self._aggregate))
+        return found
 
     @property
     def app(self) -> Any:
@@ -219,7 +241,7 @@ class _Contract:
             raise _Failed(f"{path} answered {answer.status}: {(await answer.text())[:300]}")
         return answer
 
-    async def _isolation(self, path: str) -> tuple[str, str]:
+    async def _cookies(self, path: str) -> tuple[str, str]:
         if not self.rows:
             return "skip", "no rows"
         one, other = [await self._post(path, self.rows[0]) for _ in range(2)]
@@ -228,67 +250,77 @@ class _Contract:
             raise _Failed(f"{path} sets no cookie: setup_webserver has to call setup_session_middleware")
         if values[0] == values[1]:
             raise _Failed(f"{path} gives two callers the same session")
-        return "pass", ""
+        return "pass", "two callers have two sessions"
 
-    async def _each(self, path: str) -> tuple[str, str]:
-        for number, row in enumerate(self.rows, 1):
+    def _routes(self) -> Check:
+        """Where rows declare tools that are judged and never run, no tool has a route."""
+        tools = [tool for row in self.rows for tool in row["responses_create_params"].get("tools") or []]
+        functions = [tool for tool in tools if isinstance(tool, dict) and tool.get("type") == "function"]
+        names = dict.fromkeys(str(tool.get("name")) for tool in functions)
+        missing = [name for name in names if not self._answers(f"/{name}")]
+        if not names:
+            return Check("routes", "pass", "the rows declare no tools")
+        if len(missing) == len(names):
+            return Check("routes", "pass", "no tool of the rows has one: a call is judged, and its output is an error")
+        remedy = "setup_webserver adds them: app.post('/NAME')(self.NAME)"
+        says = f"rows declare tools that have none: {', '.join(missing)}"
+        return (
+            Check("routes", "fail", says, remedy) if missing else Check("routes", "pass", f"all {len(names)} tools have one")
+        )
+
+    def _answers(self, path: str) -> bool:
+        asked = {"type": "http", "method": "POST", "path": path, "root_path": "", "headers": []}
+        return any(route.matches(asked)[0] is Match.FULL for route in self.app.routes)
+
+    def _weighed(self, check: Check) -> Check:
+        """What went otherwise, and otherwise again in a new process, did so by chance: shared state shows the same there."""
+        if check.name != "isolation" or check.status != "fail":
+            return check
+        command = [sys.executable, "-m", __name__, str(self.directory)]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        same = done.stdout.splitlines()[-1:] == [json.dumps(check.says)]
+        return check if same else Check("isolation", "skip", f"{check.says}; in a new process it went otherwise: by chance")
+
+    async def play(self) -> list[Check]:
+        with listen("127.0.0.1", 0) as listening:
+            service = Service(self.directory.name, "environment", self.app, listening)
+            stop = await start(service, Settings())
             try:
-                await self._post(path, row)
-            except _Failed as error:
-                raise _Failed(f"row {number}: {error}") from None
-        return ("pass", f"{len(self.rows)}") if self.rows else ("skip", "no rows")
+                return await _played(
+                    RemoteEnv(service.url),
+                    self.directory.name,
+                    tasks=self.directory / "data" / "example.jsonl",
+                    n=len(self.rows),
+                    limits=Limits(SECONDS, SECONDS),
+                    foreign=Foreign(" and ".join(self._others())),
+                )
+            finally:
+                await stop()
 
-    async def _verify(self) -> tuple[str, str]:
-        """An empty reply to every row has to be judged; stored rollouts, where there are any, are judged again."""
-        judged = 0
-        for number, row in enumerate(self.rows, 1):
-            empty = {"output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": ""}]}]}
-            reward = await self._reward(row, whole(empty, row["responses_create_params"]), number)  # type: ignore[arg-type]
-            if reward is None:
-                return "skip", f"needs {' and '.join(self._others()) or 'a judge'}"
-            judged += 1
-        more = await self._again()
-        return ("pass", f"{judged} empty replies{more}") if judged else ("skip", "no rows")
-
-    async def _reward(self, row: Json, response: Any, number: int) -> float | None:
-        seeded = await self._post("/seed_session", row)
-        try:
-            answer = await (await self._post("/verify", {**row, "response": response}, seeded.cookies)).json()
-        except _Failed as error:
-            if self._others():
-                return None
-            raise _Failed(f"row {number}: {error}") from None
-        if answer.get("_ng_failure_class"):
-            return None
-        reward = answer.get("reward")
-        if isinstance(reward, bool) or not isinstance(reward, (int, float)) or not math.isfinite(reward):
-            raise _Failed(f"row {number}: the reward is {reward!r}, not a finite number")
-        parts = answer.get("reward_components")
-        if isinstance(parts, dict) and not math.isclose(sum(parts.values()), reward, abs_tol=1e-6):
-            raise _Failed(f"row {number}: reward_components sum to {sum(parts.values())}, the reward is {reward}")
-        return float(reward)
-
-    async def _again(self) -> str:
+    async def _again(self) -> tuple[str, str]:
         """Stored rollouts, judged once more. Another reward is no fault of the contract: the tools are not called again."""
         file = self.directory / "data" / "example_rollouts.jsonl"
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         # A stored rollout has the verdict's fields too, and lacks those of its task that the server did not declare.
         tasks = {_asked(row): row for row in self.rows}
         same = judged = refused = 0
-        for number, line in enumerate(lines, 1):
+        for line in lines:
             row = json.loads(line) if line.startswith("{") else {}
             if not isinstance(row.get("response"), dict) or not isinstance(row.get("reward"), (int, float)):
                 continue
             task = tasks.get(_asked(row), row)
             try:
-                reward = await self._reward(task, whole(row["response"], task["responses_create_params"]), number)
+                seeded = await self._post("/seed_session", task)
+                sent = {**task, "response": whole(row["response"], task["responses_create_params"])}
+                answer = await (await self._post("/verify", sent, seeded.cookies)).json()
             except _Failed:
-                refused += 1  # written by an older version of the server
+                refused += 1  # written by an older version of the server, or for a judge that is not here
                 continue
             judged += 1
-            same += row["reward"] == reward
-        again = f"; {same} of {judged} stored rollouts get their reward again" if judged else ""
-        return again + (f"; it refuses {refused} stored rollouts" if refused else "")
+            same += row["reward"] == answer.get("reward") and not answer.get("_ng_failure_class")
+        if not judged + refused:
+            return "skip", "there is no data/example_rollouts.jsonl with any"
+        return "pass", f"{same} of {judged} get their reward again" + (f"; {refused} are refused" if refused else "")
 
     def _others(self) -> list[str]:
         return [
@@ -318,3 +350,16 @@ def _asked(row: Json) -> str:
 
 class _Failed(Exception):
     """The contract is broken; the message says where."""
+
+
+def _isolation(directory: Path) -> str:
+    """What the check of isolation says here."""
+    rows, _ = _examples(directory)
+    servers, block, _ = _configuration(directory)
+    load_server(directory, block, name=directory.name, servers=servers)
+    played = asyncio.run(_Contract(servers, directory, block, rows).play())
+    return next((check.says for check in played if check.name == "isolation"), "")
+
+
+if __name__ == "__main__":
+    print("\n" + json.dumps(_isolation(Path(sys.argv[1]))))
