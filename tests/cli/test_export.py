@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from rollforge.cli.main import app
 from rollforge.errors import UserError
+from rollforge.export.nemo_rl.check_config import check_config
 from tests.export.toy import lines, row, write
 
 
@@ -87,9 +90,99 @@ def test_what_models_wrote_does_not_steer_the_terminal(tmp_path: Path) -> None:
         (["--to", "trll:sft", "--out", "x"], "did you mean trl"),
         (["--to", "trl", "--out", "x"], "trl:sft"),
         (["--to", "trl:sft", "--out", "x", "--target-version", "trl"], "not of the form"),
-        (["--to", "trl:sft", "--out", "x", "--reasoning", "maybe"], "reasoning"),
+        (["--to", "trl:sft", "--out", "x", "--reasoning", "maybe"], "--reasoning 'maybe'"),
+        (["--to", "nemo-rl:sft", "--out", "x", "--set", "polcy.model_name=a"], "did you mean policy"),
+        (["--to", "nemo-rl:sft", "--out", "x", "--set", "grpo.seed=1"], "unknown part of nemo-rl:sft's configuration"),
+        (["--to", "trl:sft", "--out", "x", "--set", "foo.bar=1"], "--set foo.bar: .*aim it: --set trl:sft:foo.bar="),
+        (["--to", "trl:sft", "--out", "x", "--set", "nemo-rl:policy.x=1"], "unknown target 'nemo-rl'; .*trl:sft"),
     ],
 )
 def test_wrong_requests(rollouts: Path, arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         run(rollouts, *arguments)
+
+
+def test_settings_aimed_at_one_target(rollouts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    kinds = ("nemo-rl:grpo", "nemo-rl:sft", "trl:sft")
+    sets = ["nemo-rl:grpo:grpo.seed=7", "nemo-rl:policy.precision=float32", "nemo-rl:sft:policy.precision=bfloat16"]
+    sets.append("trl:seed=3")
+    arguments = [word for kind in kinds for word in ("--to", kind)] + [word for one in sets for word in ("--set", one)]
+    code, shown = run(rollouts, *arguments, "--out", out, "--set", "nemo-rl:sft:polcy.x=1")
+    made = {name: yaml.safe_load((out / name / f"{name.rpartition('-')[2]}.yaml").read_text()) for name in names(kinds)}
+    assert made["nemo-rl-grpo"]["grpo"]["seed"] == 7
+    assert made["nemo-rl-grpo"]["policy"]["precision"] == "float32"
+    assert made["nemo-rl-sft"]["policy"]["precision"] == "bfloat16"
+    assert "grpo" not in made["nemo-rl-sft"]
+    assert (made["trl-sft"]["seed"], made["nemo-rl-sft"]["polcy"]) == (3, {"x": 1})
+    assert "warning: --set polcy.x: unknown part of nemo-rl:sft's configuration" in shown
+    assert code == 0, shown
+
+
+def names(kinds: tuple[str, ...]) -> list[str]:
+    return [kind.replace(":", "-") for kind in kinds]
+
+
+def test_settings_by_option(rollouts: Path, tmp_path: Path) -> None:
+    arguments = ("--max-length", 512, "--epochs", 5, "--batch-size", 4, "--logger", "wandb", "--learning-rate", "0.001")
+    code, shown = run(rollouts, "--to", "trl:sft", "--out", tmp_path / "out", *arguments)
+    assert code == 0, shown
+    made = yaml.safe_load((tmp_path / "out" / "trl-sft" / "sft.yaml").read_text())
+    assert (made["max_length"], made["num_train_epochs"], made["report_to"]) == (512, 5, "wandb")
+    assert made["per_device_train_batch_size"] * made["gradient_accumulation_steps"] == 4
+    assert made["learning_rate"] == 0.001
+
+
+@pytest.mark.parametrize(
+    ("to", "options"),
+    [
+        ("nemo-rl:sft", ["--logger", "wandb"]),
+        ("nemo-rl:sft", ["--set", "logger.wandb_enabled=true"]),
+        ("trl:sft", ["--set", "report_to=[wandb]"]),
+        ("verl:grpo", ["--set", "trainer.logger=[console, wandb]"]),
+        ("openrlhf:sft", ["--set", "logger.wandb.key=true"]),
+    ],
+)
+def test_a_launch_that_logs_to_wandb_asks_for_its_key(rollouts: Path, tmp_path: Path, to: str, options: list[str]) -> None:
+    for name, given in (("with", options), ("without", [])):
+        run(rollouts, "--to", to, "--out", tmp_path / name, *given)
+        script = (tmp_path / name / to.replace(":", "-") / "launch.sh").read_text()
+        assert ("have_token WANDB_API_KEY" in script) == (name == "with")
+
+
+def test_several_nodes_of_nemo_rl_want_an_image(rollouts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    wanted = ("--to", "nemo-rl:sft", "--out", out, "--nodes", "2", "--home", tmp_path)
+    run(rollouts, *wanted)
+    launch = out / "nemo-rl-sft" / "launch.sh"
+    done = subprocess.run(["bash", launch, "--check"], capture_output=True, text=True, timeout=60, check=False)
+    assert "the environment variable CONTAINER is not set" in done.stderr
+    run(rollouts, *wanted, "--container", "img", "--overwrite")
+    assert "have_variable CONTAINER" not in launch.read_text()
+    assert "CONTAINER=img" in launch.read_text()
+
+
+def test_rows_that_trl_would_cut_are_warned_about(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [row(f"{n}?", "word " * 100) for n in range(3)])
+    _, cut = run(file, "--to", "trl:sft", "--to", "trl:dpo", "--out", tmp_path / "cut", "--max-length", "20")
+    assert "max_length is 20, and" in cut
+    assert "TRL cuts them without a word" in cut
+    _, whole = run(file, "--to", "trl:sft", "--out", tmp_path / "whole")
+    assert "cuts them" not in whole
+
+
+def test_an_older_version_is_checked_as_that_version(rollouts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(rollouts, "--to", "nemo-rl:sft", "--out", out, "--target-version", "nemo-rl=0.5")
+    found = json.loads((out / "nemo-rl-sft" / "check.json").read_text())["problems"]
+    assert not any("are not read" in one["message"] for one in found)
+    anybody = tmp_path / "sft.yaml"
+    anybody.write_text((out / "nemo-rl-sft" / "sft.yaml").read_text().partition("\n")[2])
+    assert any("they are not read" in one.message for one in check_config("sft", anybody))
+
+
+def test_validation_batches_are_no_larger_than_the_data(rollouts: Path, tmp_path: Path) -> None:
+    run(rollouts, "--to", "nemo-rl:sft", "--out", tmp_path / "out", "--validation", "0.5")
+    folder = tmp_path / "out" / "nemo-rl-sft"
+    made = yaml.safe_load((folder / "sft.yaml").read_text())
+    assert made["sft"]["val_global_batch_size"] == len(lines(folder / "validation.jsonl")) < 8

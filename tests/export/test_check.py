@@ -335,6 +335,14 @@ def test_what_the_loader_says_is_passed_on(tmp_path):
     assert found.loader == "loaded sft"
 
 
+def test_rows_of_several_files_are_added_up(tmp_path):
+    def load(kind, path):
+        return f"loaded {len(path.read_bytes().splitlines()):,} rows with made 1"
+
+    files = [write(tmp_path, *texts(rows), name=f"{name}.jsonl") for name, rows in (("train", 1200), ("validation", 6))]
+    assert check_files(files, target(load=load), "sft").loader == "loaded 1,206 rows with made 1"
+
+
 def test_a_loader_that_fails_is_an_error_with_advice(tmp_path):
     def load(kind, path):
         raise KeyError("input")
@@ -443,6 +451,9 @@ def test_datasets_does_what_the_check_says(tmp_path, first, later):
         ("train_sft.py: error: unrecognized arguments: --input_key messages", "flags of another version"),
         ("json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)", "blank line"),
         ("ValueError: reward_model_group is required", "reward server"),
+        ("all-zero rewards", "all rewards zero"),
+        ("Killed", "out of memory (host)"),
+        ("launch.sh: line 31: 4242 Killed    trl sft --config sft.yaml", "out of memory (host)"),
     ],
 )
 def test_known_failures_get_advice(error, name):

@@ -468,6 +468,12 @@ def test_a_task_name_column(place: Place) -> None:
         ("nemo-gym", {"responses_create_params": {"input": "x"}}, "agent_ref.name"),
         ("nemo-gym", {"agent_ref": {"name": "x"}}, "responses_create_params"),
         ("nemo-gym", GOOD["nemo-gym"] | {"reward": 1.0, "response": {}}, "of an earlier attempt"),
+        (
+            "nemo-gym",
+            {"responses_create_params": {"input": "x"}, "agent_ref": {"name": "x"}, "num_correct": 1},
+            "verdict leaves",
+        ),
+        ("nemo-gym", {"responses_create_params": {"input": "x"}, "agent_ref": {"name": "x"}}, "the row has nothing"),
     ],
 )
 def test_rows(kind: str, row: Json, says: str) -> None:

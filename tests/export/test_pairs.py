@@ -136,4 +136,31 @@ def test_stratified_says_what_the_other_strategy_would_give() -> None:
     found = attempts(0.6, 0.1)
     funnel.count(found, pair_up(found, how, never)[1], 0, how)
     assert funnel.advice(how)[0] == "--strategy same_prompt would give pairs for 1 tasks"
-    assert "--across-prompts" in funnel.advice(how)[1]
+    assert not any("--across-prompts" in line for line in funnel.advice(how))
+    funnel.leave("train math", 3, 0)
+    funnel.leave("train code", 0, 3)
+    assert not any("--across-prompts" in line for line in funnel.advice(how))
+    funnel.leave("train code", 2, 0)
+    assert funnel.advice(how)[-1] == "--across-prompts would give 2 pairs of different tasks"
+
+
+def test_lower_thresholds_are_offered_with_what_they_give() -> None:
+    how = Pairing(strategy="stratified")
+    funnel = Funnel()
+    for rewards in ([0.6, 0.45], [0.65, 0.5], [1, 1]):
+        funnel.count(attempts(*rewards), pair_up(attempts(*rewards), how, never)[1], 0, how)
+    offered = "--high-threshold 0.6 --low-threshold 0.5 --min-gap 0.1 would give pairs for 2 tasks"
+    assert funnel.advice(how) == [offered]
+    lower = Pairing(strategy="stratified", high_threshold=0.6, low_threshold=0.5, min_gap=0.1)
+    assert [len(pair_up(attempts(*one), lower, never)[0]) for one in ([0.6, 0.45], [0.65, 0.5], [1, 1])] == [1, 1, 0]
+
+
+def test_what_max_pairs_leaves_out_is_counted() -> None:
+    rewards = [1, 0.9, 0.75, 0.5, 0.5, 0]
+    how = Pairing(pick="all_pairs")
+    pairs, outcome = pair_up(attempts(*rewards), how, never)
+    funnel = Funnel()
+    funnel.count(attempts(*rewards), outcome, len(pairs), how)
+    everything = Pairing(pick="all_pairs", max_pairs=100)
+    assert funnel.row()["pairs"] == 4
+    assert funnel.row()["pairs_beyond_max_pairs"] == len(pair_up(attempts(*rewards), everything, never)[0]) - 4

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from rollforge.errors import UserError
 from rollforge.export.result import Done, Exported
 from rollforge.export.run import export_rollouts
+from rollforge.export.target import Made, Problem
 from tests.export.toy import TOY, call, lines, output, row, said, write
 
 
@@ -124,12 +127,35 @@ def test_a_run_that_planned_more(tmp_path: Path) -> None:
         export(run, "sft", out=tmp_path / "out")
 
 
-@pytest.mark.parametrize("content", ["", "\n\n", "{\n", '{"a": 1}\n', "[1]\n", "\x00\x01\x02"])
+@pytest.mark.parametrize("content", ["", "\n\n", '{"a"\n', '{"a": 1}\n', "1\n"])
 def test_nothing_usable(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.jsonl").write_text(content)
     with pytest.raises(UserError, match="no judged rollout"):
         export(tmp_path / "a.jsonl", "sft", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"{}"), r"a\.jsonl: the file is compressed \(gzip\): gunzip .*a\.jsonl first"),
+        (b'[{"reward": 1}]', r"one JSON array.*jq -c '\.\[\]'"),
+        (b'{\n "reward": 1\n}', r"one JSON object over many lines.*jq -c \."),
+        ('{"reward": 1}'.encode("utf-16"), "UTF-16.*iconv"),
+        (b"\x00\x01\x02", "binary"),
+        (b"PAR1", "Parquet"),
+    ],
+)
+def test_files_that_are_no_json_lines_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        export(tmp_path / "a.jsonl", "sft", out=tmp_path / "out")
+
+
+def test_a_first_row_that_is_a_list_is_a_bad_line(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", ["[1, 2]", *[row(str(n)) for n in range(5)]])
+    result = export(file, "sft", out=tmp_path / "out")
+    assert (result.targets[0].rows, sum(one.count for one in result.unusable.values())) == (5, 1)
 
 
 def test_answers_that_are_needed(tmp_path: Path) -> None:
@@ -140,6 +166,25 @@ def test_answers_that_are_needed(tmp_path: Path) -> None:
     assert done.made.data[0].answered == 1
     named = export(file, "answers", out=tmp_path / "named", answer="solution.x").targets[0]
     assert lines(named.folder / "train.jsonl")[0]["answer"] == "2"
+
+
+def test_prompts_without_an_answer_are_warned_about(tmp_path: Path) -> None:
+    several = row("2?", expected_answer=["5", "five"])
+    inside = row("3?", verifier_metadata={"answer": {"x": 1}})
+    file = write(tmp_path / "a.jsonl", [row("1?", expected_answer=1), several, inside])
+    kinds = ("trl:grpo", "verl:grpo", "openrlhf:grpo")
+    for done in export_rollouts(file, kinds, tmp_path / "out", workers=1, validation=0).targets:
+        assert done.rows == 3
+        [warning] = done.warnings
+        assert warning.startswith("2 of 3 prompts have no expected answer: re")
+        assert "expected_answer is a list: --answer expected_answer takes it as JSON" in warning
+        assert "verifier_metadata.answer is an object" in warning
+    refused = export_rollouts(file, ["nemo-rl:grpo"], tmp_path / "out", workers=1, validation=0).targets[0].refused
+    assert any("expected_answer is a list: --answer expected_answer" in reason for reason in refused)
+    named = export_rollouts(file, kinds[:1], tmp_path / "named", workers=1, validation=0, answer="no.such").targets[0]
+    assert named.warnings[-1] == "no row has no.such: --answer names a field that is not there"
+    full = export_rollouts(file, kinds[:1], tmp_path / "b", workers=1, validation=0, answer="responses_create_params")
+    assert full.targets[0].warnings == []
 
 
 def test_tasks_below_a_reward_are_left_out(tmp_path: Path) -> None:
@@ -161,7 +206,7 @@ def test_no_pairs_says_why_and_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_equal_texts_make_no_pair(tmp_path: Path) -> None:
-    rows = [row("1?", "same", 1.0), row("1?", "same", 0.0), row("1?", "other", 0.1)]
+    rows = [row("1?", "same", 1.0), row("1?", "  same \n", 0.0), row("1?", "other", 0.1)]
     done = export(write(tmp_path / "a.jsonl", rows), "dpo", out=tmp_path / "out").targets[0]
     assert [one["rejected"][0]["content"] for one in lines(done.folder / "train.jsonl")] == ["other"]
 
@@ -169,14 +214,19 @@ def test_equal_texts_make_no_pair(tmp_path: Path) -> None:
 def test_across_prompts_only_when_asked(tmp_path: Path) -> None:
     rows = [row("1?", "good", 1.0), row("2?", "bad", 0.0), row("3?", "better", 0.9), row("4?", "worse", 0.1)]
     file = write(tmp_path / "a.jsonl", rows)
-    assert export(file, "dpo", out=tmp_path / "no", strategy="stratified").targets[0].rows == 0
+    none = export(file, "dpo", out=tmp_path / "no", strategy="stratified").targets[0]
+    assert none.rows == 0
+    assert "--across-prompts would give 2 pairs of different tasks" in none.warnings[0]
     done = export(file, "dpo", out=tmp_path / "yes", strategy="stratified", across_prompts=True).targets[0]
     found = lines(done.folder / "train.jsonl")
     assert [(one["chosen"][0]["content"], one["rejected"][0]["content"]) for one in found] == [
         ("good", "bad"),
         ("better", "worse"),
     ]
-    assert "different prompts" in done.warnings[-1]
+    assert [text.partition(":")[0] for text in done.warnings] == ["2 pairs are of different prompts"]
+    split = [{**one, "agent_ref": {"name": str(n % 2)}} for n, one in enumerate(rows)]
+    apart = export(write(tmp_path / "b.jsonl", split), "dpo", out=tmp_path / "no", strategy="stratified").targets[0]
+    assert "--across-prompts" not in apart.warnings[0]
 
 
 def test_lineage_leads_back_to_the_lines(tmp_path: Path) -> None:
@@ -269,6 +319,13 @@ def test_a_pair_that_the_format_cannot_hold_is_none(tmp_path: Path) -> None:
         ([(TOY, "sft")], {"min_rewrad": 1}, "did you mean min_reward"),
         ([(TOY, "sft")], {"strategy": "best"}, "strategy"),
         ([(TOY, "sft")], {"tokenizer": "nowhere"}, "there is no nowhere"),
+        ([(TOY, "sft")], {"gpus": 0}, r"--gpus 0: should be greater than or equal to 1"),
+        ([(TOY, "sft")], {"nodes": -1}, r"--nodes -1: "),
+        ([(TOY, "sft")], {"lora": -4}, r"--lora -4: "),
+        ([(TOY, "sft")], {"min_gap": -1}, r"--min-gap -1: "),
+        ([(TOY, "sft")], {"max_pairs": 0}, r"--max-pairs 0: "),
+        ([(TOY, "sft")], {"low_threshold": 0.8}, r"--low-threshold 0\.8 is above --high-threshold 0\.7"),
+        ([(TOY, "sft")], {"model": "a\nb"}, r"--model 'a\\nb': must be text on one line"),
         ([(TOY, "sft")], {"target_version": {"toy": "3"}}, "unknown version of toy '3'; known: 1, 2"),
         ([(TOY, "sft")], {"target_version": {"trl": "3"}}, "unknown target 'trl'"),
     ],
@@ -295,3 +352,94 @@ def test_tokens_are_counted_where_a_tokenizer_is_at_hand(tmp_path: Path) -> None
     done = export(file, "sft", out=tmp_path / "out", tokenizer=str(tmp_path)).targets[0]
     assert done.made.measured
     assert (done.made.data[0].longest_prompt, done.made.data[0].longest) == (2 + 5, 2 + 5 + 100 + 5)
+
+
+def test_what_no_export_wrote_survives_overwrite(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [row()])
+    folder = export(file, "sft", out=tmp_path / "out").targets[0].folder
+    weights = folder / "results" / "step_100" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    (folder / "notes.txt").write_text("mine")
+    (folder / "validation.jsonl").write_text("not the export's\n")
+    done = export(file, "sft", out=tmp_path / "out", overwrite=True).targets[0]
+    assert weights.read_bytes() == b"weights"
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert done.kept == ["notes.txt", "results", "validation.jsonl"]
+    rows = [row(f"{n}?") for n in range(40)]
+    again = export(write(tmp_path / "b.jsonl", rows), "sft", out=tmp_path / "out", overwrite=True, validation=0.3)
+    assert (folder / "validation.jsonl.old").read_text() == "not the export's\n"
+    assert again.targets[0].kept == ["notes.txt", "results", "validation.jsonl.old"]
+    assert [one.name for one in (tmp_path / "out").iterdir()] == ["toy-sft"]
+
+
+def test_checkpoints_survive_a_kill_between_the_renames(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    file = write(tmp_path / "a.jsonl", [row()])
+    folder = export(file, "sft", out=out).targets[0].folder
+    (folder / "results").mkdir()
+    (folder / "results" / "model").write_text("weights")
+    folder.rename(out / ".old-toy-sft")
+    export(file, "sft", out=tmp_path / "other")
+    (tmp_path / "other" / "toy-sft").rename(folder)
+    export(file, "prompts", out=out)
+    assert (folder / "results" / "model").read_text() == "weights"
+    assert sorted(one.name for one in out.iterdir()) == ["toy-prompts", "toy-sft"]
+
+
+def test_the_check_comes_before_the_final_name(tmp_path: Path) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    def files(made: Made) -> dict[str, str]:
+        return {"config.yaml": f"data: {made.data[0].path}\n"}
+
+    def check_config(kind: str, file: Path) -> list[Problem]:
+        there = Path(file.read_text().removeprefix("data: ").strip())
+        seen.append((str(file.parent), there.is_file() and not (tmp_path / "out" / "toy-sft").exists()))
+        return [Problem(str(file), 1, "warning", f"{there} is looked at")]
+
+    target = replace(TOY, files=files, check_config=check_config)
+    found = export_rollouts(write(tmp_path / "a.jsonl", [row()]), [(target, "sft")], tmp_path / "out", workers=1)
+    folder = tmp_path / "out" / "toy-sft"
+    assert [at_work for _, at_work in seen] == [True]
+    said = f"{folder}/config.yaml:1: {folder}/train.jsonl is looked at"
+    assert [str(one) for one in found.targets[0].problems] == [said]
+    assert (folder / "config.yaml").read_text() == f"data: {folder}/train.jsonl\n"
+    assert ".partial-" not in "".join(file.read_text() for file in folder.iterdir())
+
+
+def thinking(*parts: dict[str, Any], text: str = "4") -> dict[str, Any]:
+    return row(response={"output": [{"type": "reasoning", "id": "r", "summary": [], **one} for one in parts] + [said(text)]})
+
+
+def test_reasoning_that_no_message_holds_is_said(tmp_path: Path) -> None:
+    full = {"content": [{"type": "reasoning_text", "text": "all"}], "summary": [{"type": "summary_text", "text": "some"}]}
+    rows = [thinking({"encrypted_content": "abc"}), thinking({"encrypted_content": None}), thinking(full)]
+    file = write(tmp_path / "a.jsonl", rows)
+    done = export(file, "sft", out=tmp_path / "out").targets[0]
+    assert done.rows == 3
+    assert done.warnings[:2] == [
+        "1 rollout had encrypted reasoning: chat messages have no place for it",
+        "1 rollout had summaries of reasoning that is there in full: chat messages have no place for it",
+    ]
+    dropped = export(file, "sft", out=tmp_path / "dropped", reasoning="drop").targets[0]
+    assert not any("reasoning" in text for text in dropped.warnings)
+
+
+def test_reasoning_in_the_text_is_dropped_too(tmp_path: Path) -> None:
+    answers = ["<think>hm</think>\n\n4", "hm</think>4", "4 is what <think> says"]
+    file = write(tmp_path / "a.jsonl", [row(str(n), text) for n, text in enumerate(answers)])
+    done = export(file, "sft", out=tmp_path / "out", reasoning="drop").targets[0]
+    texts = [one["messages"][-1]["content"] for one in lines(done.folder / "train.jsonl")]
+    assert texts == ["4", "4", "4 is what <think> says"]
+
+
+def test_why_a_rollout_is_no_demonstration(tmp_path: Path) -> None:
+    refusal = {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
+    strange = {"type": "file_search_call", "id": "f", "queries": []}
+    rows = [row("1"), row("2", response={"output": [refusal]}), row("3", response={"output": [strange, said("4")]})]
+    refused = export(write(tmp_path / "a.jsonl", rows), "sft", out=tmp_path / "out").targets[0].refused
+    assert list(refused) == [
+        "the model refused to answer",
+        "the conversation has an item of type 'file_search_call', which Chat Completions cannot express",
+    ]

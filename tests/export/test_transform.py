@@ -167,11 +167,45 @@ def test_the_order_is_kept_whatever_the_number_of_workers(tmp_path):
 def test_nothing_usable_leaves_no_file(tmp_path, kind):
     out = tmp_path / "out.jsonl"
     out.write_text("what was there\n")
-    given = write(tmp_path / "in.jsonl", b"\x00\x01", b"{}", b"[]", rollout("p?", reward=None))
+    given = write(tmp_path / "in.jsonl", b"\xfe\x01", b"{}", b"[]", rollout("p?", reward=None))
     done = run(kind, "--input", given, "--output", out, code=1)
     assert done.stderr.count(f"{given}:") == 4
     assert out.read_text() == "what was there\n"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+@pytest.mark.parametrize("kind", ["grpo", "sft", "dpo"])
+def test_the_rollouts_are_not_replaced(tmp_path, kind):
+    given = write(tmp_path / "in.jsonl", rollout("p?"), rollout("p?", "5", 0.0))
+    (tmp_path / "link.jsonl").symlink_to(given)
+    before = given.read_bytes()
+    for name in ("in.jsonl", "link.jsonl"):
+        assert "is the input itself" in run(kind, "--input", given, "--output", tmp_path / name, code=2).stderr
+    assert given.read_bytes() == before
+
+
+def test_pairs_of_different_prompts_are_offered(tmp_path):
+    given = write(tmp_path / "in.jsonl", *(rollout(f"{n}?", f"say {n}", float(n % 2)) for n in range(10)))
+    wanted = ("--input", given, "--output", tmp_path / "o.jsonl", "--strategy", "stratified")
+    assert "--across-prompts would give 5 pairs" in run("dpo", *wanted, code=1).stderr
+    assert "5 pairs written" in run("dpo", *wanted, "--across_prompts").stdout
+
+
+def test_texts_that_differ_in_white_space_at_the_ends_make_no_pair(tmp_path):
+    given = write(tmp_path / "in.jsonl", rollout("p?", "good8", 1.0), rollout("p?", "  good8 \n", 0.0))
+    run("dpo", "--input", given, "--output", tmp_path / "o.jsonl", code=1)
+
+
+def test_other_formats_are_named(tmp_path):
+    given = write(tmp_path / "in.jsonl", b'[{"reward": 1}]')
+    assert "one JSON array" in run("sft", "--input", given, "--output", tmp_path / "o", code=2).stderr
+
+
+def test_thresholds_in_the_words_of_the_options(tmp_path):
+    given = write(tmp_path / "in.jsonl", rollout("p?"))
+    assert "--min-gap -1.0: " in run("dpo", "--input", given, "--min_gap", -1, code=2).stderr
+    done = run("dpo", "--input", given, "--low_threshold", 0.9, "--strategy", "stratified", code=2)
+    assert "--low-threshold 0.9 is above --high-threshold 0.7" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["grpo", "sft", "dpo"])

@@ -37,7 +37,26 @@ def export(
     gpus: int | None = typer.Option(None, help="Per node (default 1)."),
     nodes: int | None = typer.Option(None, help="Nodes; more than one: Slurm (default 1)."),
     lora: int | None = typer.Option(None, help="Rank of LoRA, where the framework has it."),
-    set_: list[str] = typer.Option([], "--set", help="Any other key of the framework's configuration, as a.b=value."),
+    max_length: int | None = typer.Option(None, help="Tokens of prompt and answer together (default: from the data)."),
+    epochs: int | None = typer.Option(None, help="Passes over the data (default: the framework's usual number)."),
+    batch_size: int | None = typer.Option(
+        None, help="Prompts or rows a step, at most (default: the framework's usual one)."
+    ),
+    micro_batch_size: int | None = typer.Option(None, help="Rows of one pass on one GPU (default: made to fit)."),
+    generations: int | None = typer.Option(None, help="Attempts at each prompt: GRPO (default: the framework's usual one)."),
+    learning_rate: float | None = typer.Option(None, help="(default: the framework's usual one)."),
+    activation_checkpointing: bool | None = typer.Option(
+        None, help="Less memory, a third more time (default: for models from 7B on)."
+    ),
+    checkpoints: str | None = typer.Option(None, help="Directory for them (default: results)."),
+    logger: str | None = typer.Option(None, help="tensorboard (default), wandb or none."),
+    container: str | None = typer.Option(None, help="Image for Slurm: with --nodes."),
+    set_: list[str] = typer.Option(
+        [],
+        "--set",
+        help="Any other key of the framework's configuration, as a.b=value; for one of several targets: "
+        "nemo-rl:a.b=value, nemo-rl:sft:a.b=value.",
+    ),
     target_version: list[str] = typer.Option([], "--target-version", help="Of a framework, as nemo-rl=0.5."),
     home: str | None = typer.Option(None, help="The framework's own checkout (NeMo RL)."),
     mapping: Path | None = typer.Option(None, "--mapping", help="YAML with your field names, for generic:mapping."),
@@ -73,6 +92,16 @@ def export(
         "gpus": gpus,
         "nodes": nodes,
         "lora": lora,
+        "max_length": max_length,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "micro_batch_size": micro_batch_size,
+        "generations": generations,
+        "learning_rate": learning_rate,
+        "activation_checkpointing": activation_checkpointing,
+        "checkpoints": checkpoints,
+        "logger": logger,
+        "container": container,
         "home": home,
         "license": license_,
         "mapping": read_mapping(mapping) if mapping else None,
@@ -168,6 +197,8 @@ def _target(one: Done, found: Exported) -> list[str]:
     if len(problems) > _SHOWN:
         lines.append(f"  ... and {len(problems) - _SHOWN} more: {folder}/check.json")
     lines.append(f"  check: {one.loader}")
+    if one.kept:
+        lines.append(f"  kept, since no export wrote it: {', '.join(one.kept[:_SHOWN])}{' ...' * (len(one.kept) > _SHOWN)}")
     lines += [f"  {folder}/{file.name}  {file.tally.rows:,} rows" for file in one.files]
     launch = next((name for name in one.beside if name.endswith(".sh")), None)
     if launch:

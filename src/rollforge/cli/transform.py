@@ -85,17 +85,19 @@ def dpo() -> None:
     )
 
     def work(options: argparse.Namespace) -> Transformed:
+        from rollforge.export.options import validated
         from rollforge.export.pairs import Pairing
         from rollforge.export.transform import transform_pairs
 
-        how = Pairing(
-            strategy="stratified" if options.strategy == "stratified" else "same_prompt",
-            pick="all_pairs" if options.strategy == "all_pairs" else "best_worst",
-            min_gap=options.min_gap,
-            high_threshold=options.high_threshold,
-            low_threshold=options.low_threshold,
-            across_prompts=options.across_prompts,
-        )
+        given = {
+            "strategy": "stratified" if options.strategy == "stratified" else "same_prompt",
+            "pick": "all_pairs" if options.strategy == "all_pairs" else "best_worst",
+            "min_gap": options.min_gap,
+            "high_threshold": options.high_threshold,
+            "low_threshold": options.low_threshold,
+            "across_prompts": options.across_prompts,
+        }
+        how = validated(Pairing, given)
         return transform_pairs(options.input, options.output, how, _workers(options))
 
     _run(parser, work, "pairs")

@@ -72,7 +72,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "NeMo RL 0.4 and 0.5 read all of train_data_path, val_data_path, chat_key, system_key, system_prompt, "
         "tool_key and "
         "use_preserving_dataset of an openai_format data set; one is missing.",
-        "Write all seven keys, or export for the version you run: rollforge export ... --to nemo-rl:sft --version 0.5.",
+        "Write all seven keys, or export for the version you run: rollforge export ... --to nemo-rl:sft --target-version "
+        "nemo-rl=0.5.",
     ),
     (
         "KeyError: None",
@@ -122,7 +123,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "out of memory (host)",
-        r"(oom|out of memory).{0,40}kill|Killed process \d+|exit(ed with| status| code)? ?(-9|137)\b"
+        r"(oom|out of memory).{0,40}kill|Killed process \d+|^\W*Killed\W*$|: +\d+ Killed\b"
+        r"|exit(ed with| status| code)? ?(-9|137)\b"
         r"|OutOfMemoryError: Task was killed",
         "The machine's memory ran out (not the GPU's), and the system ended a process.",
         "Fewer data workers, fewer processes per node, a smaller max length; Ray: raise its object store or give it "
@@ -131,7 +133,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "all rewards zero",
         r"(all|every|mean|avg|average)[ _/a-z]*rewards?[^\n]{0,20}?[:= ]+(are |is )?(all )?(0\.0+|0|zero)(?![.\w])"
-        r"|rewards? (are )?all 0",
+        r"|rewards? (are )?all 0|all[- ]zero[ -]rewards?|zero rewards? (only|everywhere)",
         "The environment never finds the answer. NeMo RL compares with the row's output field (output_key) and not with "
         "ground_truth; an answer that is a number, empty, null or prose scores 0 without a message; a word as the answer "
         "counts only inside \\boxed{}.",
@@ -265,7 +267,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         r"unrecognized arguments?:.*--(data\.|train\.|reward\.|input_key|prompt_data|dataset|apply_chat_template"
         r"|remote_rm_url)",
         "OpenRLHF's flags are dotted from 0.11 on (--data.input_key) and flat before (--input_key).",
-        "Export for the version you run: rollforge export ... --to openrlhf:... --version 0.11 or 0.10.",
+        "Export for the version you run: rollforge export ... --to openrlhf:... --target-version openrlhf=0.11 (or 0.10).",
     ),
     (
         "no training template",

@@ -79,7 +79,12 @@ def funnel(done: Done, all_of_it: Exported) -> list[tuple[str, str]]:
         rows.append(("tasks", done.tasks))
     if done.pairs is not None:
         outcomes = done.pairs.row()
-        rows += [(f"- tasks: {name}", count) for name, count in outcomes.items() if name not in ("tasks", "pairs", "paired")]
+        numbers = ("tasks", "pairs", "paired")
+        rows += [
+            (f"- {name.replace('_', ' ')}" if name.startswith("pairs") else f"- tasks: {name}", count)
+            for name, count in outcomes.items()
+            if name not in numbers
+        ]
     rows += [(f"- refused: {text}", one.count) for text, one in done.refused.items()]
     for split in dict.fromkeys(one.split for one in done.files):
         rows.append((f"rows for {split}", sum(one.tally.rows for one in done.files if one.split == split)))

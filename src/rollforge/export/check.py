@@ -7,16 +7,18 @@ blocks of a file ─► check_rows, in workers ─► counts, the first lines of
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rollforge.bulk.alien import BOM
 from rollforge.errors import UserError
 from rollforge.export.advice import advise
 from rollforge.export.check_file import File, leaks, parquet_rows
-from rollforge.export.check_rows import BOM, LONGEST, Work
+from rollforge.export.check_rows import LONGEST, Work
 from rollforge.export.target import Kind, Problem, Target
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
@@ -52,6 +54,16 @@ class Checked:
     def lines(self) -> list[str]:
         """For people: each message once, with the lines that it is about."""
         return summarised(self.problems)
+
+    def moved(self, here: str, there: str) -> Checked:
+        """The same, of files that are renamed from one folder to another."""
+
+        def said(text: str) -> str:
+            return text.replace(here, there)
+
+        problems = [replace(one, file=said(one.file), message=said(one.message)) for one in self.problems]
+        files = {said(name): about for name, about in self.files.items()}
+        return replace(self, problems=problems, files=files, loader=said(self.loader))
 
     def row(self) -> Json:
         """As JSON, for `check.json`."""
@@ -110,7 +122,7 @@ def check_files(
     work = Work(rules.check, rules.family, rules.columns, (target.name, kind) in LINE_READERS)
     problems: list[Problem] = []
     seen: list[File] = []
-    loader = ""
+    loaded: list[str] = []
     for name in files:
         path = Path(name)
         if not path.is_file():
@@ -126,7 +138,7 @@ def check_files(
                     one.say("warning", f"{target.name} reads Parquet for {kind}; this is JSON Lines")
             one.whole(rules)
         if load and one.rows and not any(found.level == "error" for found in one.said()):
-            loader = one.load(target, kind) or loader
+            loaded += [said] if (said := one.load(target, kind)) else []
         problems += one.said()
     problems += leaks(seen)
     rows = [f"{Path(found.file).resolve()}:{found.line}:" for found in problems if found.line]
@@ -138,10 +150,22 @@ def check_files(
     return Checked(
         [_with_advice(problem) for problem in problems],
         sum(one.rows for one in seen),
-        loader or _no_loader(target, load),
+        together(loaded) or _no_loader(target, load),
         f"{target.name}:{kind}",
         {one.name: one.about() for one in seen},
     )
+
+
+def together(said: Sequence[str]) -> str:
+    """What the loader said of each file, the rows of files of which it said the same added up."""
+    rows: dict[str, int] = {}
+    others = []
+    for text in said:
+        if found := re.fullmatch(r"loaded ([\d,]+) rows(.*)", text, re.DOTALL):
+            rows[found[2]] = rows.get(found[2], 0) + int(found[1].replace(",", ""))
+        elif text not in others:
+            others.append(text)
+    return "; ".join([*(f"loaded {count:,} rows{rest}" for rest, count in rows.items()), *others])
 
 
 _YAML = (".yaml", ".yml")

@@ -13,9 +13,10 @@ from typing import Any
 
 import orjson
 
+from rollforge.bulk.alien import BOM, HEAD, alien
 from rollforge.bulk.blocks import Block, spread
 from rollforge.errors import UserError, short
-from rollforge.export.check_rows import BOM, FILLED, LONGEST, MASK, Level, Part, Work, decoded
+from rollforge.export.check_rows import FILLED, LONGEST, MASK, Level, Part, Work, decoded
 from rollforge.export.mixed import FIRST, Schema
 from rollforge.export.target import Kind, Problem, Target
 from rollforge.records.items import Json
@@ -67,7 +68,7 @@ class File:
         path = Path(self.name)
         try:
             with path.open("rb") as file:
-                head = file.read(4096)
+                head = file.read(HEAD)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         message = _alien(head, path)
@@ -229,30 +230,7 @@ def _alien(head: bytes, path: Path) -> str | None:
         return None if parquet else f"this is a Parquet file: name it {path.stem}.parquet"
     if parquet:
         return "this is no Parquet file (it does not begin with PAR1)"
-    for magic, name, remedy in _MAGIC:
-        if head.startswith(magic):
-            return f"the file is {name}: {remedy.format(path)}"
-    if b"\0" in head:
-        return "the file is binary, not JSON Lines"
-    text = head.removeprefix(BOM).lstrip()
-    if text.startswith(b"["):
-        return f"the file is one JSON array, not one object per line: jq -c '.[]' {path} > {path.stem}.jsonl"
-    if text.partition(b"\n")[0].strip() == b"{":
-        return f"the file is one JSON object over many lines, not one object per line: jq -c . {path} > {path.stem}.jsonl"
-    return None
-
-
-_MAGIC = (
-    (b"\x1f\x8b", "compressed (gzip)", "gunzip {} first"),
-    (b"\x28\xb5\x2f\xfd", "compressed (zstd)", "unzstd {} first"),
-    (b"BZh", "compressed (bzip2)", "bunzip2 {} first"),
-    (b"\xfd7zXZ", "compressed (xz)", "unxz {} first"),
-    (b"PK\x03\x04", "a zip archive", "unzip {} first"),
-    (b"ARROW1", "an Arrow file", "write it with datasets' to_json"),
-    (b"\xff\xfe", "UTF-16", "iconv -f utf-16 -t utf-8 {}"),
-    (b"\xfe\xff", "UTF-16", "iconv -f utf-16 -t utf-8 {}"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the data", "git lfs pull"),
-)
+    return alien(head, path)
 
 
 def parquet_rows(path: Path) -> Iterator[Json]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import orjson
 
+from rollforge.bulk.alien import BOM
 from rollforge.bulk.blocks import Block
 from rollforge.export.mixed import Schema
 from rollforge.records.items import Json
@@ -88,7 +89,6 @@ def _kind_of(message: str) -> str:
 
 
 _VARIES = re.compile(r"'[^']*'|\"[^\"]*\"|\d+(\.\d+)?")
-BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(slots=True)

@@ -45,6 +45,8 @@ class Prompt:
     """The task's own top-level fields (`export.make.task_fields`), `agent_ref`."""
     output: str = ""
     """The final text of the first rollout."""
+    lacking: str = ""
+    """Why there is no answer, with what mends it."""
 
 
 @dataclass(slots=True)

@@ -20,21 +20,22 @@ def script(
     variables: Iterable[str] = (),
     home: str | None = None,
     slurm: str | None = None,
+    wandb: bool = False,
 ) -> str:
     """A bash script that checks and then runs `command` (one shell command; newlines escaped).
 
     `paths` must exist; `needs` are programs, `modules` Python modules that must be there; `variables` of the environment
-    must be set; `home` is the directory in which to run; `slurm` replaces the command where `settings.nodes > 1`.
+    must be set; `home` is the directory in which to run; `slurm` replaces the command where `settings.nodes > 1`;
+    `wandb`: the configuration logs to Weights & Biases, which wants a key.
     """
     run = slurm if slurm and settings.nodes > 1 else command
-    token = ' "WANDB_API_KEY"' if settings.logger == "wandb" else ""
     checks = [
         *(f"have_path {shlex.quote(str(path))}" for path in paths),
         *(f"have_program {shlex.quote(name)}" for name in needs),
         *(f"have_module {shlex.quote(name)}" for name in modules),
         *(f"have_variable {shlex.quote(name)}" for name in variables),
         *([] if settings.nodes > 1 else [f"have_gpus {settings.gpus}"]),
-        *([f"have_token{token}"] if token else []),
+        *(["have_token WANDB_API_KEY"] if wandb else []),
         *([f"hub_login {shlex.quote(settings.model)}"] if not settings.model.startswith(("/", ".")) else []),
     ]
     where = f"cd {shlex.quote(home)}\n" if home else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -78,3 +79,22 @@ class Counted:
             texts += [dumps(call["function"]).decode() for call in message.get("tool_calls") or ()]
         found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return sum(len(one.ids) for one in found) + MARKUP * len(messages)
+
+
+def row_tokens(row: Json) -> int:
+    """About how many tokens are in a row, anybody's; of a pair, in its longer half."""
+    answers = row.get("completions")
+    halves = answers if isinstance(answers, list) else [row[key] for key in ("chosen", "rejected") if key in row]
+    shorter = min((sum(map(len, _texts(half))) for half in halves), default=0) if len(halves) == 2 else 0
+    return (sum(map(len, _texts(row))) - shorter) // 4
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in islice(value, 1000):
+            yield from _texts(inner)

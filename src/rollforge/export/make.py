@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 
+from rollforge.bulk.conversation import all_text
 from rollforge.bulk.record import Record
+from rollforge.errors import UserError
 from rollforge.export.examples import Demonstration, Judged, Origin, Pair, Prompt
 from rollforge.export.target import Refused
 from rollforge.export.text import last_text
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
-from rollforge.records.messages import Dialect
+from rollforge.records.messages import Dialect, split_think
 
 Reasoning = Literal["keep", "inline", "drop"]
 """As `reasoning_content` on the message, as `<think>...</think>` at the head of its content, or not at all."""
@@ -75,6 +78,7 @@ class _Stored(Prompt):
         self.messages = _prompt(record, self._dialect)
         self.tools = nested(record.tools)
         self.answer = answer_of(record, how.answer)
+        self.lacking = "" if self.answer is not None else why_no_answer(record, how.answer)
 
     @property
     def params(self) -> Json:  # type: ignore[override]
@@ -101,7 +105,7 @@ def make_demonstration(record: Record, origin: Origin, how: How = How()) -> Demo
     if last["role"] != "assistant":
         raise Refused("the conversation does not end with the assistant's message")
     if not last["content"] and not last.get("tool_calls") and not last.get("reasoning_content"):
-        raise Refused("the last answer is empty")
+        raise Refused("the model refused to answer" if last.get("refusal") else "the last answer is empty")
     return Demonstration(origin, prompt, completion, nested(record.tools))
 
 
@@ -124,8 +128,8 @@ class Half:
     tools: list[Json]
 
     def says_the_same(self, other: Half) -> bool:
-        """Whether a policy could not tell the two apart: ids of tool calls do not count."""
-        if self.completion[-1]["content"] != other.completion[-1]["content"]:
+        """Whether a policy could not tell the two apart: ids of tool calls and white space at the ends do not count."""
+        if _bare(self.completion[-1]["content"]) != _bare(other.completion[-1]["content"]):
             return False
         return _without_ids(self.completion) == _without_ids(other.completion)
 
@@ -184,6 +188,27 @@ def answer_of(record: Record, path: str | None = None) -> str | None:
     then as JSON."""
     if path is not None:
         return _answer_text(_at(record, path), structured=True)
+    for _, value in _candidates(record):
+        text = _answer_text(value, structured=False)
+        if text is not None:
+            return text
+    return None
+
+
+def why_no_answer(record: Record, path: str | None = None) -> str:
+    """Where `answer_of` found none: why, and what mends it."""
+    if path is not None:
+        value = _at(record, path)
+        return f"the row has no {path} (--answer)" if value is None else f"{path} is empty (--answer)"
+    for place, value in _candidates(record):
+        if value and isinstance(value, (list, dict)):
+            kind = "a list" if isinstance(value, list) else "an object"
+            return f"{place} is {kind}: --answer {place} takes it as JSON"
+    return "no expected answer was found (name its field: --answer FIELD)"
+
+
+def _candidates(record: Record) -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of what rows call the expected answer."""
     for holder in HOLDERS:
         look: Callable[[str], Any] = record.field
         if holder:
@@ -192,11 +217,9 @@ def answer_of(record: Record, path: str | None = None) -> str | None:
                 continue
             look = within.get
         for name in ANSWERS:
-            text = _answer_text(look(name), structured=False)
-            if text is not None:
-                return text
+            yield f"{holder}.{name}" if holder else name, look(name)
     params = record.field("responses_create_params") or {}
-    return _answer_text(params.get("ground_truth"), structured=False)
+    yield "responses_create_params.ground_truth", params.get("ground_truth")
 
 
 def _answer_text(value: Any, structured: bool) -> str | None:
@@ -223,19 +246,54 @@ def _at(record: Record, path: str) -> Any:
 
 def _conversation(record: Record, how: How) -> tuple[list[Json], list[Json]]:
     dialect = DIALECTS[how.reasoning]
-    asked, completion = record.prompt_messages(dialect), record.response_messages(dialect)
+    asked, completion = _chat(record.prompt_messages, dialect), _chat(record.response_messages, dialect)
     if not completion:
         raise Refused("there is no response")
     if not asked:
         raise Refused("the prompt is empty")
     prompt = _prompt(record, dialect)
     _canonical(completion, prompt)
+    if how.reasoning == "drop":
+        _without_thoughts(completion)
     return prompt, completion
+
+
+def _chat(read: Callable[[Dialect], list[Json]], dialect: Dialect) -> list[Json]:
+    try:
+        return read(dialect)
+    except UserError as error:
+        # What mends it there is for those who are about to ask a model.
+        raise Refused(str(error).partition("; use a model")[0]) from None
+
+
+def _without_thoughts(messages: list[Json]) -> None:
+    """In place: reasoning at the head of the assistant's texts goes, too."""
+    for message in messages:
+        content = message["content"]
+        if message["role"] == "assistant" and isinstance(content, str) and "think>" in content:
+            thought, told = split_think(content)
+            if thought is not None:
+                message["content"] = (told or "").lstrip()
+
+
+def lost(record: Record) -> list[str]:
+    """What reasoning of the rollout no chat message holds."""
+    found = []
+    if b"encrypted_content" in record.line and _ENCRYPTED.search(record.line):
+        found.append("encrypted reasoning")
+    if b'"reasoning"' in record.line and any(
+        item.kind == "reasoning" and all_text(item.content) and all_text(item.summary) for item in record.items()
+    ):
+        found.append("summaries of reasoning that is there in full")
+    return found
+
+
+_ENCRYPTED = re.compile(rb'"encrypted_content"\s*:\s*"[^"]')
 
 
 def _prompt(record: Record, dialect: Dialect) -> list[Json]:
     """Not to be changed: nearly all prompts are what all records of the task share."""
-    chat = record.prompt_messages(dialect)
+    chat = _chat(record.prompt_messages, dialect)
     for message in chat:
         if "tool_calls" in message or message["role"] == "tool":
             return _canonical(deepcopy(chat))
@@ -292,12 +350,16 @@ def _without_ids(messages: Iterable[Json]) -> list[Any]:
     return [
         (
             message["role"],
-            message["content"],
-            message.get("reasoning_content"),
+            _bare(message["content"]),
+            _bare(message.get("reasoning_content")),
             [call["function"] for call in message.get("tool_calls") or ()],
         )
         for message in messages
     ]
+
+
+def _bare(content: Any) -> Any:
+    return content.strip() if isinstance(content, str) else content
 
 
 _nested: dict[int, tuple[list[Json], list[Json]]] = {}

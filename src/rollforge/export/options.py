@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from rollforge.config import Section
+from rollforge.errors import UserError
 from rollforge.export.make import Reasoning
 from rollforge.export.pairs import Pairing
 
@@ -33,6 +37,20 @@ class Options(Pairing):
     overwrite: bool = False
     target_version: dict[str, str] = Field(default_factory=dict)
     """Framework -> version whose formats are written."""
+
+
+S = TypeVar("S", bound=Section)
+
+
+def validated(section: type[S], values: Mapping[str, Any]) -> S:
+    """Raises `UserError` in the words of the command line: `--gpus 0: ...`."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        message = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        option = "--" + ".".join(map(str, first["loc"])).replace("_", "-")
+        raise UserError(f"{option} {repr(first['input'])[:80]}: {message}" if first["loc"] else message) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,13 @@ as the product of its attempts: `max_pairs` bounds them, and but for all_pairs a
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from math import ceil, floor
 from typing import Any, Literal, NamedTuple, TypeAlias
+
+from pydantic import Field, model_validator
 
 from rollforge.config import Section
 
@@ -36,13 +40,22 @@ Same: TypeAlias = Callable[[Attempt, Attempt], bool]
 class Pairing(Section):
     strategy: Strategy = "same_prompt"
     pick: Pick = "best_worst"
-    min_gap: float = 0.2
+    min_gap: float = Field(0.2, ge=0)
     """Reward of chosen minus rejected, at least; ties never make a pair."""
     high_threshold: float = 0.7
     low_threshold: float = 0.4
-    max_pairs: int = 4
+    max_pairs: int = Field(4, ge=1)
     """Of one task."""
     across_prompts: bool = False
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Pairing:
+        if self.low_threshold > self.high_threshold:
+            raise ValueError(
+                f"--low-threshold {self.low_threshold:g} is above --high-threshold {self.high_threshold:g}: "
+                "attempts between them would be chosen and rejected"
+            )
+        return self
 
 
 Pairs: TypeAlias = list[tuple[Attempt, Attempt]]
@@ -168,6 +181,12 @@ class Funnel:
         """Tasks by the widest gap between two of their attempts, to two places, rounded down."""
         self.could: Counter[str] = Counter()
         """Tasks that a strategy could use with today's thresholds."""
+        self.ends: Counter[tuple[float, float]] = Counter()
+        """Tasks by their best reward, rounded down to two places, and their worst, rounded up."""
+        self.free: Counter[tuple[str, bool]] = Counter()
+        """Stratified: attempts in no pair, by split and environment, and whether they are high."""
+        self.cut = 0
+        """All pairs: those that --max-pairs leaves out."""
 
     def count(self, attempts: list[Attempt], outcome: str, pairs: int, how: Pairing) -> None:
         self.tasks[outcome] += 1
@@ -180,6 +199,15 @@ class Funnel:
             self.could["same_prompt"] += 1
             if max(rewards) >= how.high_threshold and min(rewards) <= how.low_threshold:
                 self.could["stratified"] += 1
+        if gap > 0:
+            self.ends[floor(max(rewards) * 100 + _EPSILON) / 100, ceil(min(rewards) * 100 - _EPSILON) / 100] += 1
+        if how.strategy == "same_prompt" and how.pick == "all_pairs" and pairs >= how.max_pairs:
+            self.cut += _far_apart(rewards, how) - pairs
+
+    def leave(self, where: str, high: int, low: int) -> None:
+        """Attempts of a task that are in no pair, by the thresholds."""
+        self.free[where, True] += high
+        self.free[where, False] += low
 
     def add(self, other: Funnel) -> None:
         self.tasks += other.tasks
@@ -187,6 +215,9 @@ class Funnel:
         self.across += other.across
         self.gaps += other.gaps
         self.could += other.could
+        self.ends += other.ends
+        self.free += other.free
+        self.cut += other.cut
 
     def row(self) -> dict[str, Any]:
         return {
@@ -194,16 +225,17 @@ class Funnel:
             **{outcome: self.tasks[outcome] for outcome in OUTCOMES if self.tasks[outcome]},
             "pairs": self.pairs,
             **({"pairs_across_prompts": self.across} if self.across else {}),
+            **({"pairs_beyond_max_pairs": self.cut} if self.cut else {}),
         }
 
     def few(self, how: Pairing) -> str | None:
         """What to say where less than every tenth task made a pair: why, and which option would give how many."""
         tasks = sum(self.tasks.values())
-        if self.tasks["paired"] * 10 >= tasks or not tasks:
+        if (self.tasks["paired"] + self.across) * 10 >= tasks or not tasks:
             return None
         why = ", ".join(f"{count:,} {outcome}" for outcome, count in self.tasks.most_common() if outcome != "paired")
         advice = self.advice(how)
-        return f"{self.pairs:,} pairs of {tasks:,} tasks ({why}){'; ' if advice else ''}{'; '.join(advice)}"
+        return f"{self.pairs + self.across:,} pairs of {tasks:,} tasks ({why}){'; ' if advice else ''}{'; '.join(advice)}"
 
     def advice(self, how: Pairing) -> list[str]:
         """Which option, or which collection, would give how many more."""
@@ -216,6 +248,8 @@ class Funnel:
                 break
         if how.strategy == "stratified" and self.could["same_prompt"] > paired:
             found.append(f"--strategy same_prompt would give pairs for {self.could['same_prompt']:,} tasks")
+        if how.strategy == "stratified":
+            found += self._lower(how)
         if self.tasks["one attempt"] > tasks / 2:
             share = self.tasks["one attempt"] / tasks
             found.append(f"collect with --repeats 4 or more: {share:.0%} of the tasks have one attempt")
@@ -225,11 +259,34 @@ class Funnel:
                 f"{share:.0%} of the tasks have attempts of one reward only: collect with a higher --temperature or more "
                 "--repeats, or on tasks that the model solves now and then"
             )
-        if how.strategy == "stratified" and not how.across_prompts:
-            apart = self.tasks["none high enough"] + self.tasks["none low enough"]
-            if apart:
-                found.append(f"--across-prompts would pair attempts of {apart:,} tasks with those of other tasks")
+        across = sum(min(high, self.free[where, False]) for (where, is_high), high in self.free.items() if is_high)
+        if how.strategy == "stratified" and not how.across_prompts and across:
+            most = "" if how.high_threshold - how.low_threshold >= how.min_gap - _EPSILON else "up to "
+            found.append(f"--across-prompts would give {most}{across:,} pairs of different tasks")
         return found
+
+    def _lower(self, how: Pairing) -> list[str]:
+        """The first thresholds below today's that would do."""
+        for high, low, gap in ((0.6, 0.5, how.min_gap), (0.6, 0.5, 0.1), (0.5, 0.5, 0.1), (0.5, 0.5, 0.01)):
+            if high > how.high_threshold or low < how.low_threshold or gap > how.min_gap:
+                continue
+            fitting = sum(
+                count
+                for (best, worst), count in self.ends.items()
+                if best >= high and worst <= low and best - worst >= gap - _EPSILON
+            )
+            if fitting > self.tasks["paired"]:
+                less = f" --min-gap {gap:g}" if gap < how.min_gap else ""
+                options = f"--high-threshold {high:g} --low-threshold {low:g}{less}"
+                return [f"{options} would give pairs for {fitting:,} tasks"]
+        return []
+
+
+def _far_apart(rewards: list[float], how: Pairing) -> int:
+    """Pairs of rewards that differ enough."""
+    found = sorted(rewards)
+    least = how.min_gap - _EPSILON
+    return sum(min(bisect_left(found, reward), bisect_right(found, reward - least)) for reward in found)
 
 
 OUTCOMES = (

@@ -23,6 +23,7 @@ from rollforge.export.make import (
     Half,
     How,
     generated,
+    lost,
     make_demonstration,
     make_half,
     make_judged,
@@ -104,6 +105,8 @@ class Found:
     left: list[Left] = field(default_factory=list)
     funnel: Funnel = field(default_factory=Funnel)
     tools: dict[bytes, Json] = field(default_factory=dict)
+    lost: Counter[tuple[Family, str]] = field(default_factory=Counter)
+    """What reasoning of rollouts no message holds."""
     tasks: int = 0
     done: int = 0
     """Bytes read for the first time."""
@@ -154,6 +157,8 @@ class _Unit:
             if not longest:
                 prompt, longest = self._lengths(example, len(line))
             answered = isinstance(example, Prompt) and example.answer is not None
+            if isinstance(example, Prompt) and not answered:
+                tally.lacking[example.lacking] += 1
             tally.count(origin.env, origin.reward, prompt, longest, answered, _calls(example))
         if example.tools and example.tools is not self._tools:
             self._tools = example.tools
@@ -165,6 +170,10 @@ class _Unit:
     def refuse(self, jobs: Iterable[Job], reason: str, origin: Origin | Attempt) -> None:
         for job in jobs:
             _reason(self.found.refused.setdefault(job.number, {}), reason, origin.source, origin.at)
+
+    def note_lost(self, family: Family, record: Record) -> None:
+        if self.plan.how.reasoning != "drop":
+            self.found.lost.update((family, what) for what in lost(record))
 
     def leave_out(self, jobs: Iterable[Job], reason: str) -> None:
         for job in jobs:
@@ -201,7 +210,7 @@ _TOOLS = 2000
 
 def _check_prompt(example: Prompt, row: Json, job: Job) -> None:
     if job.needs_answer and example.answer is None:
-        raise Refused("no expected answer was found (name its field: --answer FIELD)")
+        raise Refused(example.lacking)
     # Some environments write the prompt themselves, when the session begins: their tasks are whole without one.
     if not example.messages and "responses_create_params" not in row:
         raise Refused("the prompt is empty: the environment writes it (only nemo-rl:nemo-gym can hold such tasks)")
@@ -268,6 +277,7 @@ def first(plan: Plan, block: Block) -> Found:
                 origin = origin_of(record, block.source, at)
                 try:
                     unit.add(demonstrations, split, make_demonstration(record, origin, how))
+                    unit.note_lost("demonstration", record)
                 except (Refused, UserError) as error:
                     unit.refuse(demonstrations, str(error), origin)
             else:
@@ -277,6 +287,7 @@ def first(plan: Plan, block: Block) -> Found:
             try:
                 label = reward >= options.high_threshold
                 unit.add(every, split, make_judged(record, origin, label, how, whole=True))
+                unit.note_lost("judged", record)
             except (Refused, UserError) as error:
                 unit.refuse(every, str(error), origin)
         if judged:
@@ -285,6 +296,8 @@ def first(plan: Plan, block: Block) -> Found:
                 try:
                     label = reward >= options.high_threshold
                     unit.add(judged, split, make_judged(record, origin, label, how))
+                    if not every:
+                        unit.note_lost("judged", record)
                 except (Refused, UserError) as error:
                     unit.refuse(judged, str(error), origin)
             else:
@@ -335,9 +348,14 @@ def second(plan: Plan, work: tuple[int, Groups]) -> Found:
             chosen, outcome = pair_up(attempts, options, partial(_same, half))
             written = sum([_add_pair(unit, half(good), half(bad), good.split) for good, bad in chosen])
             unit.found.funnel.count(attempts, outcome if written or not chosen else "refused", written, options)
-            if options.across_prompts and options.strategy == "stratified":
-                for high, left in zip((True, False), left_over(attempts, chosen, options), strict=True):
-                    unit.found.left += [Left(one.split, rows.at(one).env, high, one) for one in left]
+            if options.strategy == "stratified":
+                high, low = left_over(attempts, chosen, options)
+                if options.across_prompts:
+                    for is_high, left in ((True, high), (False, low)):
+                        unit.found.left += [Left(one.split, rows.at(one).env, is_high, one) for one in left]
+                elif high or low:
+                    where = f"{attempts[0].split} {rows.at(attempts[0]).env}"
+                    unit.found.funnel.leave(where, len(high), len(low))
     return unit.close()
 
 
@@ -391,6 +409,7 @@ def _half(unit: _Unit, rows: _Rows, held: dict[tuple[int, int], Half | None], pl
         record = rows.at(place)
         try:
             held[where] = make_half(record, origin_of(record, place.source, place.at), unit.plan.how)
+            unit.note_lost("pair", record)
         except (Refused, UserError) as error:
             unit.refuse(unit.plan.of("pair"), str(error), place)
             held[where] = None

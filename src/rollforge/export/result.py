@@ -37,6 +37,8 @@ class Done:
     loader: str = ""
     """What the framework's own loader said."""
     warnings: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    """What stood in the folder and no export had written (checkpoints): it stands there still."""
 
     @property
     def name(self) -> str:
@@ -99,6 +101,7 @@ class Exported:
                     ],
                     **one.counts(self.inputs),
                     "warnings": one.warnings,
+                    **({"kept": one.kept} if one.kept else {}),
                     "loader": one.loader,
                     "problems": [str(problem) for problem in one.problems],
                 }

@@ -7,43 +7,41 @@
                               │ what is left over, sorted by environment: only with `across_prompts`
                               ▼
                        third(): pairs of different prompts
-    parts ─► writer.put_together ─► configuration, launch script, card, manifest ─► renamed ─► check
+    parts ─► writer.put_together ─► configuration, launch script ─► check, card, manifest ─► `place`: renamed
 
-Workers do first, second and third; the parent holds counts and places. Everything is made in `OUT/.partial-*` and renamed
-when complete; a directory that a killed run left is removed by the next one.
+Workers do first, second and third; the parent holds counts and places.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from rollforge.bulk.alien import refuse_alien
 from rollforge.bulk.blocks import blocks, processes, spread
 from rollforge.bulk.spill import Kept, grouped, sort
-from rollforge.config import validate
 from rollforge.errors import UserError, unknown
 from rollforge.export import card, manifest
+from rollforge.export.aim import aimed, wrong_key
 from rollforge.export.lengths import Counted
 from rollforge.export.make import How
-from rollforge.export.options import Input, Options
+from rollforge.export.options import Input, Options, validated
 from rollforge.export.pairs import Attempt, Funnel, Pairing
 from rollforge.export.passes import Found, Groups, Job, Left, Plan, Reason, Run, Stored, first, second, third
+from rollforge.export.place import move, workplace
 from rollforge.export.result import Done, Exported
 from rollforge.export.target import Data, Kind, Made, Settings, Target
 from rollforge.export.writer import Parts, sha256
 from rollforge.records.items import Json
 from rollforge.registry import known, resolve
 from rollforge.stats.source import find_run
+from rollforge.stats.text import plural
 
 
 def export_rollouts(
@@ -59,12 +57,12 @@ def export_rollouts(
     `to` has `target:kind`, as in "nemo-rl:grpo"; `options` are those of `Options` and `Settings`. `progress` is called with
     (bytes read, bytes in all). Raises `UserError`; nothing is left under the final names then.
     """
-    settings = validate(Settings, {k: v for k, v in options.items() if k in Settings.model_fields}, "the export's options")
+    settings = validated(Settings, {key: value for key, value in options.items() if key in Settings.model_fields})
     rest = {key: value for key, value in options.items() if key not in Settings.model_fields}
     for key in rest:
         if key not in Options.model_fields:
             raise unknown("option", key, {*Options.model_fields, *Settings.model_fields})
-    given = validate(Options, rest, "the export's options")
+    given = validated(Options, rest)
     wanted = list({f"{target.name}:{kind}": (target, kind) for target, kind in map(find_target, to)}.values())
     if not wanted:
         raise UserError(f"name at least one target: --to nemo-rl:grpo (targets: {', '.join(sorted(known('export')))})")
@@ -74,11 +72,14 @@ def export_rollouts(
     final = Path(out).resolve()
     names = [f"{target.name}-{kind}" for target, kind in wanted]
     files = [one.file for one in inputs]
-    with _workplace(final, names, given.overwrite) as work, manifest.hashed(files, beside=workers > 1) as hashes:
+    with workplace(final, names, given.overwrite) as work, manifest.hashed(files, beside=workers > 1) as hashes:
         plan = _plan(wanted, inputs, settings, given, work / "parts")
         totals = Totals([target.kinds[kind] for target, kind in wanted])
         run_passes(plan, totals, planned, workers, lambda done: progress(done, size) if progress else None)
-        done = [_finish(target, job, plan, totals, work, final) for (target, _), job in zip(wanted, plan.jobs, strict=True)]
+        done = [
+            _finish(target, job, plan, totals, work, final, workers)
+            for (target, _), job in zip(wanted, plan.jobs, strict=True)
+        ]
         result = Exported(final, inputs, given, totals.rows, totals.unusable, planned, done)
         sources = manifest.sources(inputs, hashes())
         for one in done:
@@ -87,10 +88,7 @@ def export_rollouts(
                 write(work / one.folder.name / "manifest.json", manifest.dump(manifest.manifest(one, result, sources)))
         for one in done:
             if one.files:
-                _move(work / one.folder.name, one.folder)
-    for one in done:
-        if one.files:
-            _check(one, workers)
+                one.kept = move(work / one.folder.name, one.folder)
     return result
 
 
@@ -103,11 +101,10 @@ def _plan(wanted: list[tuple[Target, str]], inputs: list[Input], settings: Setti
         if version not in versions:
             raise unknown(f"version of {name}", version, versions)
     jobs = []
-    for number, (target, kind) in enumerate(wanted):
+    for number, ((target, kind), keys) in enumerate(zip(wanted, aimed(settings.set, wanted), strict=True)):
         made = target.kinds[kind]
-        mine = settings
-        if target.name in options.target_version:
-            mine = settings.model_copy(update={"version": options.target_version[target.name]})
+        wanted_version = options.target_version.get(target.name, settings.version)
+        mine = settings.model_copy(update={"version": wanted_version, "set": keys})
         jobs.append(Job(number, target.name, kind, made.family, made.row, mine, made.needs_answer, made.every))
     if settings.tokenizer:
         Counted(settings.tokenizer)  # what is wrong with it is said before anything is read
@@ -144,6 +141,8 @@ def find_inputs(runs: Iterable[str | Path]) -> tuple[list[Input], int | None]:
         planned = None if planned is None or source.planned is None else planned + source.planned
         for number, file in enumerate(source.files):
             inputs.append(Input(source.name, file, source.env, source.splits[number] if source.splits else None))
+    for one in inputs:
+        refuse_alien(one.file)
     if not inputs:
         raise UserError("name at least one run: a run directory, or a JSONL file of rollouts")
     return inputs, planned
@@ -163,6 +162,7 @@ class Totals:
         self.parts = [Parts(per_env=kind.per_env, columns=_columns(kind)) for kind in kinds]
         self.funnel = Funnel()
         self.tasks = 0
+        self.lost: Counter[tuple[str, str]] = Counter()
         self.tools: dict[bytes, Json] = {}
 
     def add(self, found: Found) -> None:
@@ -176,6 +176,7 @@ class Totals:
             self.parts[number].add(segments)
         self.funnel.add(found.funnel)
         self.tasks += found.tasks
+        self.lost += found.lost
         for key, tool in found.tools.items():
             if len(self.tools) < _TOOLS:
                 self.tools.setdefault(key, tool)
@@ -293,7 +294,7 @@ def _check_coverage(totals: Totals, planned: int | None, plan: Plan) -> None:
 # One target's directory
 
 
-def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, out: Path) -> Done:
+def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, out: Path, workers: int) -> Done:
     kind, number, settings = job.kind, job.number, job.settings
     name = f"{target.name}-{kind}"
     folder, place = out / name, work / name
@@ -326,16 +327,23 @@ def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, ou
         tasks=totals.tasks if family in ("prompt", "pair") else None,
     )
     rows = sum(one.rows for one in made.of("train"))
-    if rows:
-        for file, text in target.files(made).items():
-            (place / file).parent.mkdir(parents=True, exist_ok=True)
-            write(place / file, text)
-            if file.endswith(".sh"):
-                (place / file).chmod(0o755)
     if files:
+        # Checked where it stands, before it has its final name: for that the configuration names this place first.
+        _configure(target, replace(made, folder=place, data=[replace(one, path=place / one.path.name) for one in data]))
+        checked = _check(done, place, workers)
+        _configure(target, made, place)
         inside = sorted(path for path in place.rglob("*") if path.is_file())
         data_files = {one.name for one in files}
         done.beside = {str(path.relative_to(place)): sha256(path) for path in inside if path.name not in data_files}
+        write(place / "check.json", manifest.dump(checked))
+    for key in settings.set:
+        if wrong := wrong_key(target, job.kind, key):
+            done.warnings.append(f"--set {key}: {wrong}; it is written as given")
+    for (of, what), count in sorted(totals.lost.items()):
+        if of == family:
+            done.warnings.append(f"{plural(count, 'rollout')} had {what}: chat messages have no place for it")
+    if family == "prompt":
+        done.warnings += _unanswered(done, plan.options.answer)
     if family == "demonstration" and rows < FEW:
         done.warnings.append(
             f"{rows} demonstrations to train on; {FEW} and more are usual (a lower --min-reward, or collect more)"
@@ -349,6 +357,22 @@ def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, ou
     return done
 
 
+def _unanswered(done: Done, field: str | None) -> Iterator[str]:
+    """What is to be said of prompts without an expected answer."""
+    lacking: Counter[str] = Counter()
+    for file in done.files:
+        lacking += file.tally.lacking
+    missing = lacking.total()
+    unanswered = done.target.kinds[done.kind].unanswered
+    if missing and unanswered:
+        why = "; ".join(f"{count:,}: {text}" for text, count in lacking.most_common(3))
+        yield f"{missing:,} of {done.rows:,} prompts have no expected answer: {unanswered} ({why})"
+    nowhere = f"the row has no {field} (--answer)"
+    refused = sum(one.count for text, one in done.refused.items() if text.startswith(nowhere))
+    if field is not None and done.tasks and lacking[nowhere] + refused == done.tasks:
+        yield f"no row has {field}: --answer names a field that is not there"
+
+
 FEW = 100
 
 
@@ -356,88 +380,22 @@ def write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _check(done: Done, workers: int) -> None:
+def _configure(target: Target, made: Made, place: Path | None = None) -> None:
+    """Configuration, launch script and helper modules, into the data's own folder or another `place`."""
+    if not any(one.rows for one in made.of("train")):
+        return
+    for file, text in target.files(made).items():
+        path = (place or made.folder) / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, text)
+        if file.endswith(".sh"):
+            path.chmod(0o755)
+
+
+def _check(done: Done, place: Path, workers: int) -> Json:
+    """What the check says of `place`, in the words of the final folder."""
     from rollforge.export.check import check_export
 
-    checked = check_export(done.folder, done.target, done.kind, workers=workers)
+    checked = check_export(place, done.target, done.kind, workers=workers).moved(str(place), str(done.folder))
     done.problems, done.loader = checked.problems, checked.loader
-    write(done.folder / "check.json", manifest.dump(checked.row()))
-
-
-@contextmanager
-def _workplace(out: Path, names: list[str], overwrite: bool) -> Iterator[Path]:
-    """A directory beside the final ones. What a killed run left is removed: nobody holds its lock any more."""
-    fresh = not out.exists()
-    try:
-        if not fresh:
-            _restore(out)
-        for name in names:
-            if (out / name).exists() and not overwrite:
-                raise UserError(f"{out / name} exists; --overwrite replaces it, or give another --out")
-        out.mkdir(parents=True, exist_ok=True)
-        for old in out.glob(f"{_PARTIAL}*"):
-            with _locked(old) as mine:
-                if mine:
-                    shutil.rmtree(old, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=out))
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
-    try:
-        with _locked(work):
-            yield work
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        if fresh:
-            with suppress(OSError):
-                out.rmdir()
-
-
-_PARTIAL = ".partial-"
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield True
-        except BlockingIOError:
-            yield False
-    finally:
-        os.close(handle)
-
-
-def _move(made: Path, final: Path) -> None:
-    """What stood there before is renamed first, and not lost: `_restore` puts it back after a kill between the two."""
-    old = final.with_name(f"{_OLD}{final.name}")
-    with _alone(final.parent):
-        if final.exists():
-            final.rename(old)
-        made.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-_OLD = ".old-"
-
-
-def _restore(out: Path) -> None:
-    with _alone(out):
-        for old in out.glob(f"{_OLD}*"):
-            final = out / old.name.removeprefix(_OLD)
-            if final.exists():
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                old.rename(final)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    return checked.row()

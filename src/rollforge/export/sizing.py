@@ -44,7 +44,7 @@ def lengths(made: Made, least: int = 1024) -> tuple[int, int]:
     if total <= prompt:
         raise UserError(
             f"max_length {total} leaves no room for an answer: the longest prompt has about {prompt} tokens; "
-            f"raise it, or filter the long prompts out (rollforge curate --where 'prompt_tokens < ...')"
+            f"raise it, or filter the long prompts out (rollforge curate --filter 'prompt_tokens < {total}')"
         )
     return prompt, total - prompt
 

@@ -25,38 +25,47 @@ class Refused(Exception):
     """This example does not fit the format. The message is the reason, one of few, for counting."""
 
 
+def _one_line(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError("must be text on one line: it is written into scripts")
+    return text
+
+
+OneLine = Annotated[str, AfterValidator(_one_line)]
+
+
 class Settings(Section):
     """What the configuration and the launch script are made with; all of it optional, all of it printed into them."""
 
-    model: str = "Qwen/Qwen2.5-1.5B-Instruct"
+    model: OneLine = "Qwen/Qwen2.5-1.5B-Instruct"
     tokenizer: str | None = None
     """A directory or `tokenizer.json` at hand: lengths are measured with it instead of estimated."""
     version: str | None = None
     """Of the framework; None: the newest this package knows."""
-    home: str | None = None
+    home: OneLine | None = None
     """Where the framework's own checkout is (NeMo RL: its configurations and scripts)."""
-    gpus: int = 1
+    gpus: int = Field(1, ge=1)
     """Per node."""
-    nodes: int = 1
-    max_length: int | None = None
+    nodes: int = Field(1, ge=1)
+    max_length: int | None = Field(None, ge=1)
     """Tokens of prompt and answer together; None: from the data."""
-    learning_rate: float | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
+    learning_rate: float | None = Field(None, gt=0)
+    epochs: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1)
     """Prompts or rows per step; None: the framework's usual one, but no more than the data."""
-    micro_batch_size: int | None = None
-    generations: int | None = None
+    micro_batch_size: int | None = Field(None, ge=1)
+    generations: int | None = Field(None, ge=1)
     """Attempts per prompt (GRPO)."""
     activation_checkpointing: bool | None = None
     """None: for models from 7B on."""
-    lora: int | None = None
+    lora: int | None = Field(None, ge=1)
     """LoRA's rank, where the framework has it."""
     logger: Literal["none", "tensorboard", "wandb"] = "tensorboard"
-    checkpoints: str = "results"
-    container: str | None = None
+    checkpoints: OneLine = "results"
+    container: OneLine | None = None
     """Image for Slurm."""
     set: dict[str, Any] = Field(default_factory=dict)
-    """Any other keys of the framework's configuration, dotted."""
+    """Any other keys of the framework's configuration, dotted; for one target or kind: `nemo-rl:grpo:a.b` (`export.aim`)."""
     mapping: Annotated[dict[str, str], BeforeValidator(flattened), AfterValidator(checked)] = Field(default_factory=dict)
     """Output name (dots nest) -> source, for `generic:mapping` (`export.mapping`)."""
 
@@ -135,6 +144,8 @@ class Kind:
     """Of the judged family: all judged rollouts, also those between the thresholds."""
     needs_answer: bool = False
     """Prompts without an expected answer are refused: the framework would score them 0 without a word."""
+    unanswered: str = ""
+    """Else what becomes of them in training, and what mends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +164,5 @@ class Target:
     load: Callable[[str, Path], str | None]
     """(kind, data file) -> what the framework's own loader said of it ("loaded 120 rows with trl 1.16.0"), None where it is
     not installed. Raises what the loader raises."""
+    sections: Callable[[str], Iterable[str] | None] | None = None
+    """(kind) -> what the keys of its configuration may begin with; None: not known."""

@@ -21,12 +21,13 @@ from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
+from rollforge.bulk.alien import refuse_alien
 from rollforge.bulk.blocks import Block, Unusable, blocks, read, records, spread
 from rollforge.bulk.record import Record
 from rollforge.bulk.spill import grouped
 from rollforge.errors import UserError
 from rollforge.export.check_rows import decoded
-from rollforge.export.make import DIALECTS, How, answer_of, make_demonstration, origin_of
+from rollforge.export.make import DIALECTS, How, answer_of, make_demonstration, origin_of, why_no_answer
 from rollforge.export.pairs import Attempt, Funnel, Pairing, left_over, pair_up
 from rollforge.export.target import Refused, Settings
 from rollforge.records.items import Json
@@ -76,13 +77,14 @@ class ToGrpo:
         row: Json = {"input": _asked(record, notes)}
         if self.output == "answer":
             if answer is None:
-                raise Refused("no expected answer")
+                raise Refused(why_no_answer(record, self.answer))
             row["output"] = answer
         else:
             row["output"] = _said(record)
         if self.ground_truth and answer is not None:
             row["ground_truth"] = answer
-        notes["rows without an expected answer (--answer FIELD says where it is)"] += answer is None
+        if answer is None and self.ground_truth:
+            notes[f"rows without an expected answer: {why_no_answer(record, self.answer)}"] += 1
         if self.reward:
             row["reward"] = record.reward
         return row
@@ -112,6 +114,7 @@ def transform_rows(
     """One row per rollout from the threshold on, in the order of the files. `output` None: standard output. Nothing is
     written where no row could be made. Raises `UserError` if a file cannot be read or written."""
     total = Transformed()
+    _check_files(files, output)
     with written_to(output, total) as out:
         for block, part, lines in spread(partial(_rows, make), blocks(files), workers):
             out.write(lines)
@@ -122,6 +125,7 @@ def transform_rows(
 def transform_pairs(files: Sequence[str | Path], output: str | Path | None, how: Pairing, workers: int = 1) -> Transformed:
     """`{prompt, chosen, rejected, reward_gap, chosen_reward, rejected_reward}`: pairs of attempts at one prompt."""
     total = Transformed(funnel=Funnel())
+    _check_files(files, output)
     folder = None if output is None else Path(output).absolute().parent
     if folder is not None:
         _make_folder(folder)
@@ -135,6 +139,13 @@ def transform_pairs(files: Sequence[str | Path], output: str | Path | None, how:
     assert total.funnel is not None
     total.advice = total.funnel.advice(how)
     return total
+
+
+def _check_files(files: Sequence[str | Path], output: str | Path | None) -> None:
+    for file in files:
+        refuse_alien(file)
+        if output is not None and os.path.exists(output) and os.path.samefile(file, output):
+            raise UserError(f"{output} is the input itself: the result would replace the rollouts; name another --output")
 
 
 @contextmanager
@@ -333,20 +344,24 @@ def _pairs(
         sides = {(one.source, one.at): texts for _, one, texts in group if texts is not None}
 
         def same(good: Attempt, bad: Attempt, sides: dict[Any, Texts] = sides) -> bool:
-            return _side(files, good, sides)[1] == _side(files, bad, sides)[1]
+            return _side(files, good, sides)[1].strip() == _side(files, bad, sides)[1].strip()
 
         pairs, outcome = pair_up(attempts, how, same)
         total.funnel.count(attempts, outcome, len(pairs), how)
         for good, bad in pairs:
             yield _pair(files, good, bad, sides)
-        if how.across_prompts:
-            # One of each kind and prompt is enough: what remains is paired one to one.
-            free_high, free_low = left_over(attempts, pairs, how)
-            high += free_high[: how.max_pairs]
-            low += free_low[: how.max_pairs]
+        if how.strategy == "stratified":
+            # A few of each kind and prompt are enough: what remains is paired one to one.
+            free_high, free_low = (free[: how.max_pairs] for free in left_over(attempts, pairs, how))
+            if how.across_prompts:
+                high += free_high
+                low += free_low
+            else:
+                total.funnel.leave("", len(free_high), len(free_low))
     for good, bad in zip(high, low, strict=False):
         sides = {}
-        if good.reward - bad.reward >= how.min_gap and _side(files, good, sides)[1] != _side(files, bad, sides)[1]:
+        texts = [_side(files, one, sides)[1].strip() for one in (good, bad)]
+        if good.reward - bad.reward >= how.min_gap and texts[0] != texts[1]:
             total.funnel.across += 1
             yield _pair(files, good, bad, sides)
 

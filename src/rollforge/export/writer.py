@@ -40,6 +40,8 @@ class Tally:
     longest_prompt: int = 0
     longest: int = 0
     answered: int = 0
+    lacking: Counter[str] = field(default_factory=Counter)
+    """Prompts without an expected answer, by why."""
     tools: bool = False
     envs: Counter[str] = field(default_factory=Counter)
     rewards: Counter[float] = field(default_factory=Counter)
@@ -64,6 +66,7 @@ class Tally:
         self.longest_prompt = max(self.longest_prompt, other.longest_prompt)
         self.longest = max(self.longest, other.longest)
         self.answered += other.answered
+        self.lacking += other.lacking
         self.tools = self.tools or other.tools
         self.envs += other.envs
         for reward, count in other.rewards.items():  # Counter addition would lose nothing, but rewards of 0 are keys, too

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rollforge.export.nemo_rl import check, rows
 from rollforge.export.nemo_rl.check_config import check_config
-from rollforge.export.nemo_rl.config import VERSIONS, command, files
+from rollforge.export.nemo_rl.config import VERSIONS, command, files, sections
 from rollforge.export.nemo_rl.loader import load
 from rollforge.export.target import Kind, Target
 
@@ -51,4 +51,5 @@ TARGET = Target(
     command=command,
     check_config=check_config,
     load=load,
+    sections=sections,
 )

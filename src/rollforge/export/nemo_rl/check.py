@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from rollforge.export.make import ANSWERS
 from rollforge.export.nemo_rl.rows import LEFT_OUT
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
@@ -84,6 +85,25 @@ def nemo_gym(row: Json) -> Iterator[str]:
     if left:
         names = ", ".join(left)
         yield f"{WARNING}{names} of an earlier attempt: a gym may get the same field twice; write tasks, not rollouts"
+    fields = [name for name in row if name not in ("responses_create_params", "agent_ref")]
+    if isinstance(params, dict) and all(_verdicts(name, row[name]) for name in fields):
+        beside = f"only what a verdict leaves ({', '.join(map(repr, fields))})" if fields else "nothing"
+        yield (
+            f"{WARNING}beside the request the row has {beside}: where /verify wants fields of the task (expected answers, "
+            "tests), it cannot judge an attempt; rollouts do not always keep them: train on the task file itself then"
+        )
+
+
+def _verdicts(name: str, value: Any) -> bool:
+    """Whether a field says nothing about the task, as far as can be told: numbers, and what judging one attempt left."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(one, (bool, int, float)) for one in value)
+    if isinstance(value, dict):
+        return name in _LEFT and not value.keys() & {*ANSWERS}
+    return value is None or isinstance(value, (bool, int, float)) or name in ("task_name", "id", "uuid")
+
+
+_LEFT = ("metadata", "info", "match_details", "result")
 
 
 def sft(row: Json, chat_key: str = "messages", tool_key: str | None = "tools") -> Iterator[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rollforge.errors import UserError
 from rollforge.export.nemo_rl.check_data import DataFiles
-from rollforge.export.nemo_rl.config import ALGORITHM
+from rollforge.export.nemo_rl.config import ALGORITHM, FLAT
 from rollforge.export.nemo_rl.inherit import Found, Values, keys, line_of, lines_of, number, read, section
 from rollforge.export.target import Problem
 
@@ -34,13 +34,21 @@ def check_config(kind: str, path: Path) -> Iterable[Problem]:
     except UserError as error:
         return [Problem(str(path), 0, "error", str(error))]
     lines = lines_of(path)
-    found += _Configuration(kind, own, parent, values).problems()
+    found += _Configuration(kind, own, parent, values, _version(path)).problems()
     return [Problem(str(path), line_of(lines, key), level, f"{key}: {text}" if key else text) for key, level, text in found]
 
 
+def _version(path: Path) -> str:
+    """For which an export wrote the file, as its first line says; "" in others."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        found = re.match(r"# NeMo RL ([\w.]+),", file.readline(200))
+    return found[1] if found else ""
+
+
 class _Configuration:
-    def __init__(self, kind: str, own: Values, parent: Values | None, values: Values) -> None:
+    def __init__(self, kind: str, own: Values, parent: Values | None, values: Values, version: str) -> None:
         self.kind = kind
+        self.version = version
         self.algorithm = ALGORITHM[kind]
         self.own = own
         self.parent = parent
@@ -72,7 +80,7 @@ class _Configuration:
 
     def flat(self) -> Iterator[Found]:
         own = section(self.own, "data")
-        if self.parent is None:
+        if self.parent is None and self.version not in FLAT:
             yield (
                 "data",
                 "warning",

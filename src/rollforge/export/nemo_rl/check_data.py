@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
+from rollforge.export.lengths import row_tokens
 from rollforge.export.nemo_rl import check
 from rollforge.export.nemo_rl.inherit import Found, Values
 from rollforge.records.lossless import loads
@@ -85,7 +84,7 @@ class DataFiles:
                     said.add(start)
                     warning = message.startswith(check.WARNING)
                     yield key, "warning" if warning else "error", f"{path}:{number}: {message.removeprefix(check.WARNING)}"
-        longest = max((_tokens(row) for _, row in sample), default=0)
+        longest = max((row_tokens(row) for _, row in sample), default=0)
         if self.limit and longest >= self.limit:
             yield (
                 "data.max_input_seq_length",
@@ -132,22 +131,3 @@ def _read(path: Path) -> tuple[int, int, list[tuple[int, Values]], tuple[int, st
             else:
                 broken = number, f"{type(row).__name__} instead of an object"
     return rows, blank, sample, broken
-
-
-def _tokens(row: Values) -> int:
-    """About how many are in the row; of a pair, in its longer half."""
-    answers = row.get("completions")
-    halves = answers if isinstance(answers, list) else [row[key] for key in ("chosen", "rejected") if key in row]
-    shorter = min((sum(map(len, _texts(half))) for half in halves), default=0) if len(halves) == 2 else 0
-    return (sum(map(len, _texts(row))) - shorter) // 4
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in islice(value, 1000):
-            yield from _texts(inner)

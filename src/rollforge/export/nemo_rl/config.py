@@ -41,7 +41,14 @@ def files(made: Made) -> Mapping[str, str]:
     """`<kind>.yaml` and `launch.sh`. Raises `UserError` for what the version does not have."""
     notes: list[str] = []
     values = config(made, notes)
-    return {f"{made.kind}.yaml": _head(made, notes) + _dump(values), "launch.sh": _launch(made)}
+    return {f"{made.kind}.yaml": _head(made, notes) + _dump(values), "launch.sh": _launch(made, values)}
+
+
+def sections(kind: str) -> tuple[str, ...]:
+    """Of the configuration, its parents' too."""
+    algorithm = ALGORITHM[kind]
+    more = ("env", "loss_fn", "async_grpo", "reward_model", "ray", "fault_tolerance") if algorithm == "grpo" else ()
+    return ("defaults", algorithm, "policy", "data", "checkpointing", "logger", "cluster", *more)
 
 
 def command(made: Made) -> str:
@@ -275,7 +282,8 @@ def _validation(made: Made, values: Values, steps: int, version: str) -> None:
         section |= {"max_val_samples": min(rows, 256) or 256, "val_batch_size": min(rows, 256) or 256}
     elif rows:
         ranks = made.settings.gpus * made.settings.nodes
-        section |= {"val_global_batch_size": max(ranks, 8 - 8 % ranks), "val_micro_batch_size": 1}
+        most = min(8, rows)
+        section |= {"val_global_batch_size": max(ranks, most - most % ranks), "val_micro_batch_size": 1}
     metric = {"grpo": "val:accuracy", "sft": "val:val_loss", "dpo": "val:validation-default_loss"}[algorithm]
     values["checkpointing"] = {
         "enabled": True,
@@ -362,7 +370,7 @@ def _yaml(made: Made) -> Path:
     return made.folder / f"{made.kind}.yaml"
 
 
-def _launch(made: Made) -> str:
+def _launch(made: Made, values: Values) -> str:
     settings, run = made.settings, command(made)
     home = _home(settings)
     paths = [_yaml(made), *(data.path for data in made.data)]
@@ -387,7 +395,8 @@ def _launch(made: Made) -> str:
         needs=["sbatch"] if settings.nodes > 1 else ["uv"],
         home=home,
         slurm=go + slurm,
-        variables=() if home else (HOME,),
+        variables=[*([] if home else [HOME]), *(["CONTAINER"] if settings.nodes > 1 and not settings.container else [])],
+        wandb=isinstance(logger := values["logger"], dict) and bool(logger.get("wandb_enabled")),
     )
 
 

@@ -22,7 +22,8 @@ def grpo(example: Prompt, settings: Settings) -> Json:
     turns get their role before them. NeMo RL's own environments run no tools: those of the task are named and left out."""
     answer = (example.answer or "").strip()
     if not answer and _math(settings):
-        raise Refused("no expected answer: NeMo RL would score every attempt 0 without a word (nemo-rl:nemo-gym needs none)")
+        why = example.lacking or "no expected answer"
+        raise Refused(f"{why}; NeMo RL would score every attempt 0 without a word (nemo-rl:nemo-gym needs no answer)")
     row: Json = {"input": as_text(example.messages), "output": answer, "ground_truth": answer}
     if example.tools:
         row[LEFT_OUT] = [tool.get("function", tool).get("name") for tool in example.tools]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rollforge.export.openrlhf.config import VERSIONS, command, files
+from rollforge.export.openrlhf.config import VERSIONS, command, files, sections
 from rollforge.export.openrlhf.config_check import check_config
 from rollforge.export.openrlhf.loader import load
 from rollforge.export.openrlhf.rows import (
@@ -20,7 +20,10 @@ from rollforge.export.target import Kind, Target
 TARGET = Target(
     name="openrlhf",
     kinds={
-        "grpo": Kind("prompt", grpo, check_grpo, "train_ppo_ray, PromptDataset: {prompt: messages, label, datasource}"),
+        "grpo": Kind(
+            *("prompt", grpo, check_grpo, "train_ppo_ray, PromptDataset: {prompt: messages, label, datasource}"),
+            unanswered="reward_func.py has the environment at $GYM_URL judge them, and the run stops where none is there",
+        ),
         "sft": Kind(
             "demonstration", sft, check_sft, "train_sft, SFTDataset: {messages}, the tools' schemas in the system turn"
         ),
@@ -32,4 +35,5 @@ TARGET = Target(
     command=command,
     check_config=check_config,
     load=load,
+    sections=sections,
 )

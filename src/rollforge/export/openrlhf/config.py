@@ -11,6 +11,8 @@ from typing import Any
 
 from rollforge.errors import UserError
 from rollforge.export.launch import script
+from rollforge.export.openrlhf.flags import DOTTED
+from rollforge.export.openrlhf.flags import FLAT as FLAT_FLAGS
 from rollforge.export.pieces import assemble
 from rollforge.export.sizing import (
     batch,
@@ -101,15 +103,21 @@ def files(made: Made) -> Mapping[str, str]:
         modules=["openrlhf"],
         variables=["GYM_URL"] if _live(made) else [],
         slurm=job,
+        wandb=_values(made).get("logger.wandb.key") is True,
     )
     return found
+
+
+def sections(kind: str) -> set[str]:
+    """Groups of the dotted flags, and the flat flags."""
+    script = SCRIPTS[kind]
+    return {flag.partition(".")[0] for flag in (*DOTTED[script], *FLAT_FLAGS[script])}
 
 
 def command(made: Made) -> str:
     settings = made.settings
     old = release(settings.version, VERSIONS) != "0.11"
-    values = {"grpo": grpo, "dpo": dpo}.get(made.kind, sft)(made)
-    values |= settings.set
+    values = _values(made)
     lines = []
     for flag, value in values.items():
         if value is None or value is False:
@@ -127,6 +135,10 @@ def command(made: Made) -> str:
     else:
         start = f"deepspeed --num_gpus {settings.gpus} --module {module}"
     return " \\\n  ".join([start, *lines])
+
+
+def _values(made: Made) -> dict[str, Any]:
+    return {"grpo": grpo, "dpo": dpo}.get(made.kind, sft)(made) | made.settings.set
 
 
 def words(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rollforge.export.target import Kind, Target
 from rollforge.export.trl import check, rows
-from rollforge.export.trl.config_check import check_config
+from rollforge.export.trl.config_check import check_config, sections
 from rollforge.export.trl.load import load
 from rollforge.export.trl.settings import command, files
 
@@ -18,6 +18,7 @@ TARGET = Target(
             rows.grpo,
             check.grpo,
             "GRPOTrainer, RLOOTrainer: prompt (messages); ground_truth, env, task, fields (JSON text) for reward functions",
+            unanswered="rewards.py gives them no reward (None): write there what they are worth, or leave them out",
         ),
         "sft": Kind(
             "demonstration",
@@ -55,4 +56,5 @@ TARGET = Target(
     command=command,
     check_config=check_config,
     load=load,
+    sections=sections,
 )

@@ -10,13 +10,17 @@ import importlib
 import importlib.util
 from collections.abc import Iterator
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from rollforge.config import read_yaml
 from rollforge.errors import UserError
+from rollforge.export.lengths import row_tokens
 from rollforge.export.target import Problem
+from rollforge.export.trl.names import NAMES
 from rollforge.export.trl.settings import TRAINERS
+from rollforge.records.lossless import loads
 
 MOVED = {
     "max_seq_length": "max_length",
@@ -78,6 +82,8 @@ def _problems(kind: str, config: dict[str, Any], folder: Path) -> Iterator[_Foun
         yield from _grpo(config, folder)
     elif "max_length" not in config:
         yield "warning", "max_length is not set: TRL cuts every row at 1024 tokens without a word"
+    elif isinstance(config["max_length"], int):
+        yield from _cut(config, folder)
     if trainer == "KTO" and config.get("per_device_train_batch_size") == 1 and config.get("loss_type", "kto") == "kto":
         yield "error", "per_device_train_batch_size is 1: KTO compares the rows of one pass and wants 2 or more"
     if kind == "sft" and config.get("completion_only_loss"):
@@ -99,6 +105,11 @@ def _names(trainer: str, config: dict[str, Any]) -> Iterator[_Found]:
         elif known is not None and name not in known and name not in LAUNCH and name != "env":
             near = get_close_matches(name, known, n=1, cutoff=0.6)
             yield "error", f"{name} is no setting of {trainer}Trainer{f'; did you mean {near[0]}?' if near else ''}"
+
+
+def sections(kind: str) -> set[str]:
+    trainer = TRAINERS[kind]
+    return {*(_known_names(trainer) or NAMES[trainer]), *LAUNCH, "env"}
 
 
 def _known_names(trainer: str) -> set[str] | None:
@@ -178,6 +189,38 @@ def _grpo(config: dict[str, Any], folder: Path) -> Iterator[_Found]:
         yield "warning", "beta is not 0: a reference model is loaded as well (memory)"
     if "max_completion_length" not in config:
         yield "warning", "max_completion_length is not set: TRL cuts every completion at 512 tokens, all turns together"
+
+
+def _cut(config: dict[str, Any], folder: Path) -> Iterator[_Found]:
+    """Rows that are longer than `max_length`, of the first of each file."""
+    limit, name = config["max_length"], config.get("dataset_name")
+    sets = config.get("datasets")
+    given = [one.get("data_files") for one in sets if isinstance(one, dict)] if isinstance(sets, list) else []
+    files = [Path(str(file)) for some in given for file in (some if isinstance(some, list) else [some])]
+    if not sets and isinstance(name, str):
+        files = sorted((folder / name).glob("*.jsonl"))
+    for file in files:
+        if file.suffix not in (".jsonl", ".json") or not file.is_file():
+            continue
+        longest = max(map(row_tokens, _first_rows(file)), default=0)
+        # An estimate, which may be a fifth too high.
+        if longest * 4 // 5 > limit:
+            what = f"max_length is {limit}, and {file} has rows of about {longest} tokens"
+            yield "warning", f"{what}: TRL cuts them without a word; raise it, or leave such rows out"
+
+
+def _first_rows(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open("rb") as lines:
+        for line in islice(lines, _SAMPLE):
+            try:
+                row = loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield row
+
+
+_SAMPLE = 200
 
 
 def _absent(module: str) -> bool:

@@ -56,7 +56,9 @@ def _launch(made: Made) -> str:
     paths = [*(data.path for data in made.data), made.folder / f"{made.kind}.yaml"]
     if settings.model.startswith(("/", ".")):
         paths.append(Path(settings.model))
-    modules = ["trl", "datasets", *([_EXTRAS[settings.logger]] if settings.logger in _EXTRAS else [])]
+    given = values(made)["report_to"]
+    loggers = given if isinstance(given, list) else [given]
+    modules = ["trl", "datasets", *(_EXTRAS[name] for name in loggers if name in _EXTRAS)]
     modules += [*(["peft"] if settings.lora else []), *(["deepspeed"] if _sharding(made).startswith("zero") else [])]
     about = f"{TRAINERS[made.kind]} with TRL on {settings.nodes} x {settings.gpus} GPUs"
     needs = ["trl", *(["sbatch"] if settings.nodes > 1 else [])]
@@ -70,6 +72,7 @@ def _launch(made: Made) -> str:
         modules=modules,
         home=str(made.folder),
         slurm=_slurm(made),
+        wandb="wandb" in loggers,
     )
 
 

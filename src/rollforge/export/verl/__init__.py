@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rollforge.export.target import Kind, Target
-from rollforge.export.verl.config import VERSIONS, command, files
+from rollforge.export.verl.config import VERSIONS, command, files, sections
 from rollforge.export.verl.config_check import check_config
 from rollforge.export.verl.loader import load
 from rollforge.export.verl.rows import (
@@ -19,16 +19,18 @@ from rollforge.export.verl.rows import (
 )
 
 _ROW = "{data_source, prompt, ability, reward_model, extra_info, agent_name}"
+_LIVE = "reward.py has the environment at $GYM_URL judge them, and the run stops where none is there"
 _RM = Kind("pair", rm, check_rm, "RMDataset: {prompt, chosen, rejected} as text", format="parquet", columns=RM_COLUMNS)
 
 TARGET = Target(
     name="verl",
     kinds={
-        "grpo": Kind("prompt", grpo, check_grpo, f"main_ppo, RLHFDataset: {_ROW}"),
+        "grpo": Kind("prompt", grpo, check_grpo, f"main_ppo, RLHFDataset: {_ROW}", unanswered=_LIVE),
         "grpo-parquet": Kind(
             *("prompt", grpo, check_grpo, f"main_ppo, RLHFDataset by gym_rl_dataset.py: {_ROW}, nested ones as JSON text"),
             format="parquet",
             columns=RL_COLUMNS,
+            unanswered=_LIVE,
         ),
         "sft": Kind(
             *("demonstration", sft, check_sft, "sft_trainer, MultiTurnSFTDataset by gym_sft_dataset.py: {messages, tools}"),
@@ -43,4 +45,5 @@ TARGET = Target(
     command=command,
     check_config=check_config,
     load=load,
+    sections=sections,
 )

@@ -59,15 +59,25 @@ def files(made: Made) -> Mapping[str, str]:
         modules=["verl"],
         variables=["GYM_URL"] if _live(made) else [],
         slurm=job,
+        wandb=made.kind not in ("rm", "dpo") and "wandb" in str(_values(made)["trainer.logger"]),
     )
     return found
+
+
+def sections(kind: str) -> tuple[str, ...]:
+    """The groups of Hydra's configuration, of 0.6 to 0.9 together."""
+    if kind == "sft":
+        return ("data", "model", "optim", "engine", "trainer", "checkpoint", "profiler", "hydra")
+    return (
+        *("actor_rollout_ref", "algorithm", "critic", "custom_reward_function", "data", "distillation", "global_profiler"),
+        *("hydra", "model_engine", "ray_kwargs", "reward", "reward_manager", "reward_model", "trainer", "transfer_queue"),
+    )
 
 
 def command(made: Made) -> str:
     if made.kind in ("rm", "dpo"):
         return f"echo {shlex.quote(_NO_TRAINER)} >&2; exit 1"
-    values = sft(made) if made.kind == "sft" else grpo(made)
-    values |= made.settings.set
+    values = _values(made)
     lines = [shlex.quote(f"{key}={hydra(value)}") for key, value in values.items()]
     settings = made.settings
     if made.kind == "sft":
@@ -79,6 +89,10 @@ def command(made: Made) -> str:
         path = f"PYTHONPATH={shlex.quote(str(made.folder))}${{PYTHONPATH:+:$PYTHONPATH}} " if _tools(made) else ""
         start = f"{path}python3 -m verl.trainer.main_ppo"
     return " \\\n  ".join([start, *lines])
+
+
+def _values(made: Made) -> dict[str, Any]:
+    return (sft(made) if made.kind == "sft" else grpo(made)) | made.settings.set
 
 
 def grpo(made: Made) -> dict[str, Any]:
