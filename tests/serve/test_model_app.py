@@ -221,7 +221,7 @@ HOSTILE: list[tuple[str, Any, str]] = [
     ("responses", {"input": "x", "text": "json"}, "text is"),
     ("chat", {"messages": "hi"}, "no messages"),
     ("chat", {"messages": [None]}, r"messages\[0\]"),
-    ("chat", {"messages": [{"role": "assistant", "tool_calls": 5}]}, "shape"),
+    ("chat", {"messages": [{"role": "assistant", "tool_calls": 5}]}, "not a list of calls"),
     ("chat", {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": 5}}]}]}, "name"),
     ("chat", {"messages": [{"role": "user", "content": "x"}], "tools": [5]}, "shape"),
     ("chat", {"messages": [{"role": "user", "content": "x"}], "functions": [{"name": "f"}]}, "functions"),

@@ -42,7 +42,7 @@ FULL = 0.999
 """Of the way from nothing to the reference's reward: as good as right."""
 HALF = 0.5
 LOSS = 0.05
-SLOW = 2.0
+SLOW = 5.0
 EXAMPLES = 3
 AGAIN = 5
 _RAISED = re.compile(r"\b(?:PatternError|error): ")
