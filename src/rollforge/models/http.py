@@ -233,7 +233,7 @@ class _Connection(asyncio.Protocol):
         """When it became idle, by the clock of the loop."""
         self.transport: asyncio.Transport
         self._client = client
-        self._parser = HttpResponseParser(self)
+        self._parser: Any = HttpResponseParser(self)
         self._answer: Any = None
         """An `Answer`, or None."""
         self._length = -1
@@ -294,6 +294,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._client.forget(self)
+        self._parser = None  # which holds methods of this
         answer = self._answer
         if answer is None:
             return
