@@ -138,7 +138,7 @@ def test_nothing_usable(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b"{}"), r"a\.jsonl: the file is compressed \(gzip\): gunzip .*a\.jsonl first"),
+        (gzip.compress(b"{}", mtime=0), r"a\.jsonl: the file is compressed \(gzip\): gunzip .*a\.jsonl first"),
         (b'[{"reward": 1}]', r"one JSON array.*jq -c '\.\[\]'"),
         (b'{\n "reward": 1\n}', r"one JSON object over many lines.*jq -c \."),
         ('{"reward": 1}'.encode("utf-16"), "UTF-16.*iconv"),
