@@ -30,11 +30,16 @@ def alien(first: bytes, file: str | Path = "FILE") -> str | None:
     return f"the file is {what}, not one object per line: {command} {file} > {Path(file).stem}.jsonl"
 
 
+def alien_file(file: str | Path) -> str | None:
+    """The same of a file."""
+    with open(file, "rb") as handle:
+        return alien(handle.read(HEAD), file)
+
+
 def refuse_alien(file: str | Path) -> None:
     """Raises `UserError` for a file that is not JSON Lines, or that cannot be read."""
     try:
-        with open(file, "rb") as handle:
-            found = alien(handle.read(HEAD), file)
+        found = alien_file(file)
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from error
     if found:

@@ -19,8 +19,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
+from rollforge.bulk.alien import BOM
 from rollforge.bulk.record import Record
 from rollforge.errors import UserError
 
@@ -76,7 +77,7 @@ def lines(block: Block) -> Iterator[tuple[int, bytes]]:
             if not line:
                 return
             text = line.strip()
-            yield at, text.removeprefix(b"\xef\xbb\xbf").strip() if at == 0 else text
+            yield at, text.removeprefix(BOM).strip() if at == 0 else text
             at += len(line)
 
 
@@ -96,6 +97,13 @@ def read(line: bytes, env: str = "", *, eager: bool = False) -> Record | Unusabl
         return Unusable(str(error), line[:60])
     except ValueError as error:
         return Unusable(f"not JSON ({error})", line[:60])
+
+
+def read_at(file: IO[bytes], at: int, env: str = "", *, eager: bool = False) -> Record | Unusable:
+    """The row that starts at a byte of a file."""
+    file.seek(at)
+    line = file.readline().strip()
+    return read(line if at else line.removeprefix(BOM).strip(), env, eager=eager)
 
 
 def line_number(file: str | Path, at: int) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,6 +26,7 @@ from rollforge.records.messages import TEMPLATE, Dialect, messages
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import SHADOWED, agent_name, block_of, outcome_of, reward_of, rollout_from_row
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 _NOTHING = msgspec.Raw()
@@ -458,6 +459,19 @@ class Record:
 def digest(content: bytes) -> bytes:
     """16 bytes of a hash that nobody makes collide by accident or on purpose."""
     return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def for_the_same(make: Callable[[A], T]) -> Callable[[A], T]:
+    """Makes it once for the very same object: attempts at one task share prompt and tools, and stand together. What is made
+    is shared as well: not to be changed."""
+    last: list[tuple[A, T]] = []
+
+    def made(of: A) -> T:
+        if not last or last[0][0] is not of:
+            last[:] = [(of, make(of))]
+        return last[0][1]
+
+    return made
 
 
 class _Recent(dict[bytes, T]):

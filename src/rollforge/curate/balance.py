@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rollforge.bulk.record import Record
+from rollforge.bulk.blocks import Unusable, read_at
 from rollforge.config import Section
 from rollforge.curate.facts import ABOUT, LATER, fact, inside
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
@@ -176,8 +176,9 @@ def _named_like(name: str, sample: Sample, work: Workspace) -> list[str]:
     if not (work.files and way):
         return [known for known in ABOUT if known != name]
     with open(work.files[sample.source], "rb") as file:
-        file.seek(sample.at)
-        record = Record(file.readline().strip().removeprefix(b"\xef\xbb\xbf"))
+        record = read_at(file, sample.at)
+    if isinstance(record, Unusable):  # it changed while it was read
+        return []
     whole = {"usage": record.usage, "seconds": record.block.get("seconds")}
     beside = inside(whole[way[0]] if way[0] in whole else record.fields(_NOT_FIELDS), way[1:])
     return [".".join((*way, key)) for key in beside if key != last] if isinstance(beside, dict) else []

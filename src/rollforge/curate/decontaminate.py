@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from rollforge.bulk.alien import BOM
 from rollforge.bulk.record import Record, digest
 from rollforge.config import Section
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
@@ -308,7 +309,7 @@ def texts(file: str, field: str | None = None) -> Iterator[tuple[int, str]]:
         with open(path, "rb") as lines:
             number = 0
             for number, line in enumerate(lines, 1):
-                line = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
+                line = line.removeprefix(BOM).strip() if number == 1 else line.strip()
                 if line:
                     yield number, _row_text(line, f"{file}:{number}", field) if path.suffix in _JSON else line.decode()
     except OSError as error:
@@ -320,12 +321,12 @@ def texts(file: str, field: str | None = None) -> Iterator[tuple[int, str]]:
 
 def _is_array(path: Path) -> bool:
     with open(path, "rb") as file:
-        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+        return file.read(4096).removeprefix(BOM).lstrip()[:1] == b"["
 
 
 def _array(path: Path) -> Iterator[tuple[int, Any]]:
     try:
-        rows = loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        rows = loads(path.read_bytes().removeprefix(BOM))
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error})") from None
     yield from enumerate(rows, 1)

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import orjson
 
 from rollforge.bulk.conversation import Turn
-from rollforge.bulk.record import Record, digest
+from rollforge.bulk.record import Record, digest, for_the_same
 from rollforge.config import Section
 from rollforge.curate.distinct import Distinct
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
@@ -136,16 +136,10 @@ def _number(half: bytes) -> int:
     return int.from_bytes(half)
 
 
-_last_tools: tuple[list[Json], bytes] = ([], b"")
-# Rows that stand near each other share the list.
-
-
+@for_the_same
 def _tools_digest(tools: list[Json]) -> bytes:
-    global _last_tools
-    if _last_tools[0] is not tools:
-        known = ({key: value for key, value in tool.items() if value is not None} for tool in tools)
-        _last_tools = (tools, digest(b"\n".join(sorted(dumps(tool, sort_keys=True) for tool in known))))
-    return _last_tools[1]
+    known = ({key: value for key, value in tool.items() if value is not None} for tool in tools)
+    return digest(b"\n".join(sorted(dumps(tool, sort_keys=True) for tool in known)))
 
 
 def scoped(key: bytes, sample: Sample, within: Within) -> bytes:

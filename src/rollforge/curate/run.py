@@ -19,7 +19,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from rollforge.bulk.alien import HEAD, alien
+from rollforge.bulk.alien import alien_file
 from rollforge.bulk.blocks import Unusable, blocks, line_number, processes, spread
 from rollforge.bulk.spill import AT_ONCE, Kept
 from rollforge.curate.recipe import Recipe, make_recipe, read_recipe
@@ -178,7 +178,7 @@ class _Work:
             yield from block.samples
         unusable = sum(count["unusable"] for count in counts)
         for path, count in zip(paths, counts, strict=True):
-            what = alien(_head(path), path) if count["unusable"] and not count["rows"] else None
+            what = alien_file(path) if count["unusable"] and not count["rows"] else None
             if what:
                 report.alien.append(f"{path}: {what}")
                 report.bad[:] = [line for line in report.bad if line.file != str(path)]  # they say nothing
@@ -211,11 +211,6 @@ class _Work:
         # A step that stops before its input does would hide what it left: `Stage.check` must see it.
         for _ in samples:
             pass
-
-
-def _head(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(HEAD)
 
 
 def _facts(steps: Iterable[Step]) -> dict[str, Fact]:

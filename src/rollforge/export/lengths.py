@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from rollforge.bulk.record import for_the_same
 from rollforge.errors import UserError
 from rollforge.records.items import Json, text_of
 from rollforge.records.lossless import dumps
@@ -39,16 +40,10 @@ def tokens(size: int) -> int:
     return -(-size // BYTES_PER_TOKEN)
 
 
+@for_the_same
 def dumped(tools: Sequence[Json]) -> bytes:
     """Tools as JSON."""
-    # Rows of one task share the very list.
-    if _last[0] is not tools:
-        _last[:] = tools, dumps(tools)
-    text: bytes = _last[1]
-    return text
-
-
-_last: list[Any] = [None, b""]
+    return dumps(tools)
 
 
 def _bytes(text: str) -> int:

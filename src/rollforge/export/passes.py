@@ -14,7 +14,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from rollforge.bulk.blocks import Block, Unusable, read, records
+from rollforge.bulk.blocks import Block, Unusable, read_at, records
 from rollforge.bulk.record import Record, digest
 from rollforge.errors import UserError
 from rollforge.export.examples import Example, Origin, Pair, Prompt
@@ -392,9 +392,7 @@ class _Rows:
             if len(self._files) >= _OPEN:
                 self._files.pop(next(iter(self._files))).close()
             file = self._files[place.source] = open(self._inputs[place.source].file, "rb", buffering=1 << 16)
-        file.seek(place.at)
-        line: bytes = file.readline().strip()
-        record = read(line.removeprefix(b"\xef\xbb\xbf").strip(), self._inputs[place.source].env, eager=self._eager)
+        record = read_at(file, place.at, self._inputs[place.source].env, eager=self._eager)
         if isinstance(record, Unusable):
             raise UserError(f"{self._inputs[place.source].file} changed while it was read; run the export again")
         return record

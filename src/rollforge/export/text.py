@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from rollforge.bulk.record import for_the_same
 from rollforge.export.target import Refused
 from rollforge.records.items import Json, text_of
 from rollforge.records.lossless import dumps
@@ -33,17 +33,18 @@ def with_tools(messages: Sequence[Json], tools: Sequence[Json]) -> list[Json]:
     of Hermes and Qwen models."""
     if not tools:
         return list(messages)
-    if tools is not _last[0]:
-        listed = "\n".join(dumps(tool).decode() for tool in tools)
-        _last[:] = tools, _TOOLS.format(listed)  # rows of one task share the very list
-    text = _last[1]
+    text = _listed(tools)
     first = messages[0] if messages else None
     if first is not None and first["role"] == "system" and isinstance(first["content"], str):
         return [{**first, "content": f"{first['content']}\n\n{text}"}, *messages[1:]]
     return [{"role": "system", "content": text}, *messages]
 
 
-_last: list[Any] = [None, ""]
+@for_the_same
+def _listed(tools: Sequence[Json]) -> str:
+    return _TOOLS.format("\n".join(dumps(tool).decode() for tool in tools))
+
+
 _TOOLS = """# Tools
 
 You may call one or more functions to assist with the user query.

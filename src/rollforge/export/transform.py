@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
 from rollforge.bulk.alien import refuse_alien
-from rollforge.bulk.blocks import Block, Unusable, blocks, read, records, spread
-from rollforge.bulk.record import Record
+from rollforge.bulk.blocks import Block, Unusable, blocks, read_at, records, spread
+from rollforge.bulk.record import Record, for_the_same
 from rollforge.bulk.spill import grouped
 from rollforge.errors import UserError
 from rollforge.export.check_rows import decoded
@@ -246,16 +246,12 @@ def _reward(record: Record) -> float:
 def _asked(record: Record, notes: Counter[str]) -> str:
     """The last user message, as the pages have it; the last of all where no user speaks."""
     messages = record.prompt_messages()
-    if messages is not _last[0]:
-        _last[:] = messages, _question(messages)  # attempts at one task share the very list
+    text = _question(messages)
     notes["prompts with system text or earlier turns, which this format has no place for"] += len(messages) > 1
-    text: str = _last[1]
     return text
 
 
-_last: list[Any] = [None, ""]
-
-
+@for_the_same
 def _question(messages: list[Json]) -> str:
     if not messages:
         raise Refused("the prompt is empty")
@@ -370,8 +366,7 @@ def _side(files: Sequence[str | Path], one: Attempt, sides: dict[Any, Texts]) ->
     found = sides.get((one.source, one.at))
     if found is None:
         with open(files[one.source], "rb") as file:
-            file.seek(one.at)
-            record = read(file.readline().strip().removeprefix(b"\xef\xbb\xbf"))
+            record = read_at(file, one.at)
         if isinstance(record, Unusable):
             raise UserError(f"{files[one.source]} changed while it was read")
         found = sides[one.source, one.at] = (_asked(record, Counter()), _said(record))

@@ -24,6 +24,7 @@ from typing import Any
 
 import orjson
 
+from rollforge.bulk.record import for_the_same
 from rollforge.errors import UserError
 from rollforge.export.examples import Origin
 from rollforge.records.items import Json
@@ -331,12 +332,7 @@ def new_shapes(row: Json, known: dict[Any, None]) -> list[Any]:
     for key, value in row.items():
         if type(value) is list:
             if key == "tools":
-                # Rows of one task share the very list.
-                if value is not _tools[0]:
-                    inside: dict[Any, None] = {}
-                    _shape(value, inside)
-                    _tools[:] = value, inside
-                known.update(_tools[1])
+                known.update(_tool_shapes(value))
             else:
                 _shape(value, known)
         elif type(value) is dict:
@@ -349,6 +345,13 @@ def new_shapes(row: Json, known: dict[Any, None]) -> list[Any]:
     for shape in new:
         del known[shape]
     return []
+
+
+@for_the_same
+def _tool_shapes(tools: list[Any]) -> dict[Any, None]:
+    inside: dict[Any, None] = {}
+    _shape(tools, inside)
+    return inside
 
 
 def _shape(value: Any, found: dict[Any, None]) -> Any:
@@ -388,7 +391,6 @@ def _call_shape(call: Any, found: dict[Any, None]) -> Any:
     return (*call, *function, *arguments, *types)
 
 
-_tools: list[Any] = [None, {}]
 _DEEP = (dict, list)
 _digests: dict[Any, bytes] = {}
 

@@ -292,6 +292,7 @@ def _said(items: Sequence[Item]) -> Said:
     turns = 0
     ended, tokens = True, False
     for item in items:
+        tokens = tokens or bool(item.generation_token_ids)
         kind = item.type or "message"
         if kind == "function_call_output":
             if is_error(item):
@@ -303,7 +304,6 @@ def _said(items: Sequence[Item]) -> Said:
             continue
         turns += ended
         ended = bool(item.generation_token_ids)
-        tokens = tokens or ended
         if kind == "function_call":
             name = item.name or ""
             called.append(name)
