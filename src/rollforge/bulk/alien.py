@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from pathlib import Path
 
 from rollforge.errors import UserError
 
-BOM = b"\xef\xbb\xbf"
 HEAD = 4096
 """So many bytes of a file are enough."""
 
@@ -19,7 +19,7 @@ def alien(first: bytes, file: str | Path = "FILE") -> str | None:
             return f"the file is {name}: {remedy.format(file=file, stem=Path(file).stem)}"
     if b"\0" in first:
         return "the file is binary, not JSON Lines"
-    text = first.removeprefix(BOM).lstrip()
+    text = first.removeprefix(BOM_UTF8).lstrip()
     line, _, rest = text.partition(b"\n")
     if text.startswith(b"[") and not (line.strip().endswith(b"]") and rest.lstrip().startswith(b"{")):
         what, command = "one JSON array", "jq -c '.[]'"

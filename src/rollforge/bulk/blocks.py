@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from rollforge.bulk.alien import BOM
 from rollforge.bulk.record import Record
 from rollforge.errors import UserError
 
@@ -77,7 +77,7 @@ def lines(block: Block) -> Iterator[tuple[int, bytes]]:
             if not line:
                 return
             text = line.strip()
-            yield at, text.removeprefix(BOM).strip() if at == 0 else text
+            yield at, text.removeprefix(BOM_UTF8).strip() if at == 0 else text
             at += len(line)
 
 
@@ -103,7 +103,7 @@ def read_at(file: IO[bytes], at: int, env: str = "", *, eager: bool = False) -> 
     """The row that starts at a byte of a file."""
     file.seek(at)
     line = file.readline().strip()
-    return read(line if at else line.removeprefix(BOM).strip(), env, eager=eager)
+    return read(line if at else line.removeprefix(BOM_UTF8).strip(), env, eager=eager)
 
 
 def line_number(file: str | Path, at: int) -> int:

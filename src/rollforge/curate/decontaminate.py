@@ -8,6 +8,7 @@ the arithmetic signs; the shortest only as the whole prompt. A hash only finds: 
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from rollforge.bulk.alien import BOM
 from rollforge.bulk.record import Record, digest
 from rollforge.config import Section
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
@@ -309,7 +309,7 @@ def texts(file: str, field: str | None = None) -> Iterator[tuple[int, str]]:
         with open(path, "rb") as lines:
             number = 0
             for number, line in enumerate(lines, 1):
-                line = line.removeprefix(BOM).strip() if number == 1 else line.strip()
+                line = line.removeprefix(BOM_UTF8).strip() if number == 1 else line.strip()
                 if line:
                     yield number, _row_text(line, f"{file}:{number}", field) if path.suffix in _JSON else line.decode()
     except OSError as error:
@@ -321,12 +321,12 @@ def texts(file: str, field: str | None = None) -> Iterator[tuple[int, str]]:
 
 def _is_array(path: Path) -> bool:
     with open(path, "rb") as file:
-        return file.read(4096).removeprefix(BOM).lstrip()[:1] == b"["
+        return file.read(4096).removeprefix(BOM_UTF8).lstrip()[:1] == b"["
 
 
 def _array(path: Path) -> Iterator[tuple[int, Any]]:
     try:
-        rows = loads(path.read_bytes().removeprefix(BOM))
+        rows = loads(path.read_bytes().removeprefix(BOM_UTF8))
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error})") from None
     yield from enumerate(rows, 1)

@@ -14,6 +14,7 @@ import queue
 import shutil
 import tempfile
 import threading
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -114,7 +115,7 @@ def _cut(unit: Unit) -> list[Part]:
             continue
         # The first line may begin with a mark of its encoding, the last may lack its end.
         text = data[at : end or len(data)].strip()
-        text = text.removeprefix(b"\xef\xbb\xbf").strip() if place == 0 else text
+        text = text.removeprefix(BOM_UTF8).strip() if place == 0 else text
         line = (text if changes is None else _edited(text, changes)) + b"\n"
         pieces.setdefault(target, []).extend([line] * copies)
     if stop > start:

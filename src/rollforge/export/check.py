@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rollforge.bulk.alien import BOM
 from rollforge.errors import UserError
 from rollforge.export.advice import advise
 from rollforge.export.check_file import File, leaks, parquet_rows
@@ -231,7 +231,7 @@ def _first_row(path: Path) -> Json:
         with path.open("rb") as file:
             for line in iter(partial(file.readline, LONGEST), b""):
                 try:
-                    row = loads(line.removeprefix(BOM))
+                    row = loads(line.removeprefix(BOM_UTF8))
                 except ValueError:
                     continue
                 if isinstance(row, dict):

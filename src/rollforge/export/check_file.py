@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from rollforge.bulk.alien import BOM, HEAD, alien
+from rollforge.bulk.alien import HEAD, alien
 from rollforge.bulk.blocks import Block, spread
 from rollforge.errors import UserError, short
 from rollforge.export.check_rows import FILLED, LONGEST, MASK, Level, Part, Work, decoded
@@ -92,7 +93,7 @@ class File:
             for number, line in enumerate(iter(partial(file.readline, LONGEST), b""), 1):
                 at += len(line)
                 try:
-                    row = loads(line.removeprefix(BOM))
+                    row = loads(line.removeprefix(BOM_UTF8))
                     if isinstance(row, dict):
                         schema.add(row)
                 except ValueError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,7 +17,6 @@ from typing import Any, Literal
 
 import orjson
 
-from rollforge.bulk.alien import BOM
 from rollforge.bulk.blocks import Block
 from rollforge.export.mixed import Schema
 from rollforge.records.items import Json
@@ -111,7 +111,7 @@ class Work:
             while at < block.end:
                 line = file.readline(LONGEST)
                 part.lines += 1
-                if at == 0 and line.startswith(BOM):
+                if at == 0 and line.startswith(BOM_UTF8):
                     part.say(
                         1, "error", "the file begins with a byte order mark: remove it (sed -i '1s/^\\xEF\\xBB\\xBF//')"
                     )

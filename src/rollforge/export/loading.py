@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +63,7 @@ def _some_lines(path: Path, count: int) -> Iterator[tuple[int, int, bytes]]:
             if not text.strip():
                 continue
             if number < _COMPARED or number >= count - _COMPARED:
-                yield number, line, text.removeprefix(b"\xef\xbb\xbf")
+                yield number, line, text.removeprefix(BOM_UTF8)
             number += 1
 
 

@@ -9,6 +9,7 @@ tool calls ends a conversation, and a rollout gets conversation number (task ind
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def _read(path: Path) -> list[Line]:
     except OSError as error:
         raise UserError(f"cannot read the recorded answers {path}: {error.strerror or error}") from error
     lines = []
-    for number, text in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
+    for number, text in enumerate(content.removeprefix(BOM_UTF8).splitlines(), 1):
         if not text.strip():
             continue
         try:

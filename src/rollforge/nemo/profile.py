@@ -6,6 +6,7 @@ A line that is no rollout is handed to `bad`. `say` is told when task numbers ha
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -301,7 +302,7 @@ def _is_rollout(row: Json) -> bool:
 
 
 def _text(line: bytes) -> bytes:
-    return line.strip().removeprefix(b"\xef\xbb\xbf")
+    return line.strip().removeprefix(BOM_UTF8)
 
 
 def _nobody(_: object) -> None:

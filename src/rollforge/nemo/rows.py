@@ -6,6 +6,7 @@ Lines of the same text are one task; its repeats follow each other, and are numb
 from __future__ import annotations
 
 import hashlib
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -102,7 +103,7 @@ def lines(path: Path, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(islice(file, limit), 1):
-                text = line.strip().removeprefix(b"\xef\xbb\xbf") if number == 1 else line.strip()
+                text = line.strip().removeprefix(BOM_UTF8) if number == 1 else line.strip()
                 if text:
                     yield number, text
     except OSError as error:

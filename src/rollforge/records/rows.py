@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -168,7 +169,7 @@ def _lines(file: str, parse: Callable[[Json], T]) -> Iterator[T | BadLine]:
         for number, line in enumerate(handle, 1):
             text = line.strip()
             if number == 1:
-                text = text.removeprefix(b"\xef\xbb\xbf").strip()
+                text = text.removeprefix(BOM_UTF8).strip()
             if not text:
                 yield BadLine(file, number, "blank line")
                 continue

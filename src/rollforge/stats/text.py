@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from rollforge.stats.estimate import Bin, Mean
-from rollforge.stats.profiling import Profile
 from rollforge.stats.visible import one_line
+
+if TYPE_CHECKING:
+    from rollforge.stats.estimate import Bin, Mean
+    from rollforge.stats.profiling import Profile
 
 NONE = "-"
 
