@@ -95,6 +95,12 @@ async def test_what_fails_is_tried_again() -> None:
         KeyError("bug"),
         {"response": None},
         {"reward": None},
+        {"response": {"output": [[call([1], [2])]]}, "reward": 1.0},
+        {"response": {"output": ["hi"]}, "reward": 1.0},
+        {"response": {"output": [None]}, "reward": 1.0},
+        {**result(1.0), "reward_components": [1.0]},
+        {**result(1.0), "reward_components": {"right": None}},
+        result(10**400),
     ],
 )
 async def test_a_failure_is_masked_with_the_mean_of_its_group(failure: Any) -> None:
@@ -189,6 +195,13 @@ async def test_a_server_that_gives_no_tokens_is_not_dressed_up() -> None:
         ([call([1], [2]), call([1, 3], [4]), call([1, 3, 4], [5])], [[2]]),
         ([call([1], [2]), call([1, 2, 3], [4], [math.nan])], [[2]]),
         ([call([1], [2]), call([1, 2, 3], [4, 5], [-1.0])], [[2]]),
+        ([call([1], [2]), {**call([1, 2, 3], [4]), "generation_token_ids": 5}], [[2]]),
+        ([call([1], [2]), {**call([1, 2, 3], [4]), "prompt_token_ids": None}], [[2]]),
+        ([call([1], [2]), {**call([1, 2, 3], [4]), "generation_log_probs": -0.5}], [[2]]),
+        ([call([1], [2]), call([1, 2, 3], ["token_id:4"])], [[2]]),  # type: ignore[list-item]
+        ([call([1], [2]), call([1, 2, 3], [4.0])], [[2]]),  # type: ignore[list-item]
+        ([call([1], [2]), call([1, 2, 3], [None])], [[2]]),  # type: ignore[list-item]
+        ([call([1], [2]), call([1, 2, [3]], [4])], [[2]]),  # type: ignore[list-item]
     ],
 )
 def test_tokens_that_do_not_continue_are_left_out(items: list[Json], kept: list[list[int]]) -> None:
@@ -204,6 +217,41 @@ async def test_parts_of_the_reward_are_there_for_every_sample() -> None:
     got = await gathered([row(0), row(1)], {0: parts, 1: InfraFault("x")})
     assert got[1]["reward_components"] == {"right": 0.75, "short": 0.25}
     nemo_rl_accepts(got[1])
+
+
+async def test_parts_that_do_not_add_up_for_the_group_are_left_out() -> None:
+    whole, plain, nothing = {**result(1.0), "reward_components": {"right": 1.0}}, result(1.0), result(0.0)
+    got = await gathered([row(n) for n in range(3)], {0: deepcopy(whole), 1: deepcopy(nothing), 2: InfraFault("x")})
+    assert (got[2]["reward"], got[2]["reward_components"]) == (0.5, {"right": 0.5})
+    got = await gathered([row(n) for n in range(4)], {0: whole, 1: nothing, 2: InfraFault("x"), 3: plain})
+    assert got[2]["reward"] == pytest.approx(2 / 3)
+    assert "reward_components" not in got[2]
+    for one in got.values():
+        nemo_rl_accepts(one)
+
+
+@pytest.mark.parametrize("odd", [{"instance_config": "abc"}, {"rollforge": ["x"]}, {"responses_create_params": None}])
+async def test_a_masked_row_says_why_whatever_the_agent_answered(odd: Json) -> None:
+    answer = {**result(0.0, call([1], [2], [math.nan])), **odd}
+    got = await gathered([row(0), row(1)], {0: result(1.0), 1: answer})
+    assert (got[1]["reward"], got[1]["instance_config"]) == (0.0, {"mask_sample": True})
+    assert got[1]["rollforge"]["masked"] == "log probabilities are missing or no numbers"
+    nemo_rl_accepts(got[1])
+
+
+async def test_a_failure_of_an_odd_row_is_masked_too() -> None:
+    fault = InfraFault("cut off")
+    fault.partial = {"output": ["hi"]}
+    got = await gathered([row(0), {**row(1), "_ng_task_index": 0}], {0: result(1.0), 1: fault})
+    assert got[1]["rollforge"]["masked"] == "InfraFault: cut off"
+    nemo_rl_accepts(got[1])
+    strange = {**row(1), "_ng_task_index": 0, "responses_create_params": {"input": 5}}
+    ended = await asyncio.wait_for(asyncio.gather(*run_rows([strange], failing), return_exceptions=True), 5)
+    assert [type(one) for one in ended] == [TransportError]
+
+
+async def failing(_: Json) -> Json:
+    raise KeyError("bug")
 
 
 async def test_a_semaphore_bounds_what_is_in_flight() -> None:

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeGuard
 
 from rollforge.errors import (
     DeadlineExceeded,
@@ -81,24 +81,22 @@ def trainable(result: Mapping[str, Any]) -> list[Item]:
 
 
 def mended(result: Json) -> Json:
-    """`result` so that its tokens are contiguous and its log probabilities numbers; masked where that took a change.
+    """`result` so that its tokens are integers and contiguous and its log probabilities numbers; masked where that took a
+    change.
 
-    Tokens from the first call on whose prompt does not begin with everything before it are left out: what remains is a
-    conversation that happened. `rollforge.masked` says why.
+    Tokens from the first call on that has others, or whose prompt does not begin with everything before it, are left out:
+    what remains is a conversation that happened. `rollforge.masked` says why.
     """
     seen: list[int] = []
     reason = None
     output = []
     for item in result["response"]["output"]:
         if item.get("generation_token_ids"):
-            prompt, new, logs = (item.get(name) or [] for name in TOKEN_FIELDS[:3])
-            if reason is None and prompt[: len(seen)] != seen:
-                reason = "the prompt of a model call does not begin with what came before it"
-            if reason is None and (len(logs) != len(new) or not all(map(_finite, logs))):
-                reason = "log probabilities are missing or no numbers"
-            if reason is not None:
+            reason = reason or _unfit(item, seen)
+            if reason is None:
+                seen = [*item["prompt_token_ids"], *item["generation_token_ids"]]
+            else:
                 item = {key: value for key, value in item.items() if key not in (*TOKEN_FIELDS, "routed_experts")}
-            seen = [*prompt, *new]
         output.append(item)
     if reason is None:
         return result
@@ -107,9 +105,25 @@ def mended(result: Json) -> Json:
 
 def masked(result: Json, reason: str) -> Json:
     """Marked, in the places where trainers look, as a sample that must not be trained on."""
-    block = {**(result.get("rollforge") or {}), "masked": reason}
-    config = {**(result.get("instance_config") or {}), "mask_sample": True}
+    block = {**_mapping(result.get("rollforge")), "masked": reason}
+    config = {**_mapping(result.get("instance_config")), "mask_sample": True}
     return {**result, "mask_sample": True, "instance_config": config, "rollforge": block}
+
+
+def _unfit(item: Item, seen: list[int]) -> str | None:
+    """Why the tokens of a model call cannot be trained on, given those before it; None if they can."""
+    prompt, new, logs = (item.get(name) for name in TOKEN_FIELDS)
+    if not (_ids(prompt) and _ids(new)):
+        return "token ids are missing or no integers"
+    if prompt[: len(seen)] != seen:
+        return "the prompt of a model call does not begin with what came before it"
+    if not isinstance(logs, list) or len(logs) != len(new) or not all(map(_finite, logs)):
+        return "log probabilities are missing or no numbers"
+    return None
+
+
+def _ids(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and set(map(type, value)) == {int}
 
 
 @dataclass
@@ -118,7 +132,7 @@ class _Group:
 
     left: int = 0
     rewards: list[float] = field(default_factory=list)
-    """With `parts`, of what was judged. No results are kept: whoever has one may take it apart."""
+    """With `parts`, one each, of what was judged. No results are kept: whoever has one may take it apart."""
     parts: list[dict[str, float]] = field(default_factory=list)
     tokens: Item | None = None
     """An item with tokens to train on, of one of them."""
@@ -178,17 +192,16 @@ class _Batch:
             self._out.put_nowait(_raised(error))
             return
         try:
-            result = await self._attempts(row)
+            result = mended(await self._attempts(row))
         except (RolloutError, SetupError) as error:
             group.failed.append((row, error))
         except Exception as error:  # whatever it was, the stream goes on and the others are delivered
             log.warning("a row failed: %s", short(error), exc_info=error)
             group.failed.append((row, InfraFault(short(error))))
         else:
-            result = mended(result)
             if items := trainable(result):
                 group.rewards.append(result["reward"])
-                group.parts += [dict(result["reward_components"])] if result.get("reward_components") else []
+                group.parts.append(dict(result.get("reward_components") or {}))
                 group.tokens = group.tokens or dict(items[0])
                 self._out.put_nowait((row, result))
             else:
@@ -208,7 +221,12 @@ class _Batch:
             self._ended.remove(group)
             donor = group if group.tokens else (others[0] if others else None)
             for row, failure in group.failed:
-                self._out.put_nowait(_without_verdict(row, failure, donor))
+                try:
+                    found = _without_verdict(row, failure, donor)
+                except Exception as error:  # whoever waits for this row would wait for ever
+                    log.warning("a row failed: %s", short(error), exc_info=error)
+                    found = _raised(error)
+                self._out.put_nowait(found)
 
     async def _attempts(self, row: Json) -> Json:
         for attempt in range(1, ATTEMPTS + 1):
@@ -230,21 +248,20 @@ def _without_verdict(
     if not isinstance(failure, dict):
         reason = f"{type(failure).__name__}: {failure}"
         partial = getattr(failure, "partial", None)
-        partial = partial if isinstance(partial, dict) else {"output": []}
-        params = row.get("responses_create_params") or {}
-        result = {**row, "responses_create_params": {**params, "input": input_items(params)}, "response": partial}
-        result = mended(result)
+        partial = partial if _is_response(partial) else {"output": []}
+        result = mended({**row, "responses_create_params": _params(row), "response": partial})
     else:
-        reason, result = "the rollout has no generated tokens", failure
+        result = failure
+        reason = _mapping(result.get("rollforge")).get("masked") or "the rollout has no generated tokens"
     if donor is None:
         # No tokens anywhere: a model server that gives none has to be told by the trainer, a failure by its cause.
         return (row, result) if isinstance(failure, dict) else _raised(failure)
     log.warning("a rollout is masked: %s", reason)
     if not trainable(result):
-        output = [*(result["response"].get("output") or []), dict(donor.tokens or {})]
+        output = [*result["response"]["output"], dict(donor.tokens or {})]
         result = {**result, "response": {**result["response"], "output": output}}
     if not isinstance(failure, dict):
-        result |= {"reward": fmean(donor.rewards), **_components(donor.parts)}
+        result |= _mean(donor)
     return row, masked(result, reason)
 
 
@@ -257,24 +274,44 @@ async def _nothing(_: Sequence[Json]) -> None:
     pass
 
 
-def _components(parts: Sequence[Mapping[str, float]]) -> Json:
-    """The mean of the reward's parts, which trainers that weigh them want of every sample."""
-    names = {name for part in parts for name in part}
-    if not names:
-        return {}
-    return {"reward_components": {name: fmean(part.get(name, 0.0) for part in parts) for name in sorted(names)}}
+def _mean(group: _Group) -> Json:
+    """The mean reward of what was judged, and of its parts, which trainers that weigh them want of every sample.
+
+    A part that a rollout lacks counts as 0, as it does for NeMo RL. That the parts add up to the reward is checked there: if
+    they do not, because rollouts without parts had rewards, the reward alone stands for what the group got.
+    """
+    reward = fmean(group.rewards)
+    names = sorted({name for part in group.parts for name in part})
+    parts = {name: fmean(part.get(name, 0.0) for part in group.parts) for name in names}
+    if not math.isclose(sum(parts.values()), reward, rel_tol=1e-5, abs_tol=1e-6):
+        parts = {}
+    return {"reward": reward, **({"reward_components": parts} if parts else {})}
 
 
 def _checked(result: Any, row: Json) -> Json:
     """What an agent answered. Raises `InfraFault` for what is no rollout, `JudgeFault` for one that could not be judged."""
-    if not isinstance(result, dict) or not isinstance((result.get("response") or {}).get("output"), list):
+    if not isinstance(result, dict) or not _is_response(result.get("response")):
         raise InfraFault(f"the agent's answer is no rollout: {result!r:.200}")
     if result.get("_ng_failure_class"):
         raise JudgeFault(f"{result['_ng_failure_class']}: {result.get('_ng_failure_judge_error') or 'no reason given'}")
-    reward = result.get("reward")
-    if not isinstance(reward, (int, float)) or not math.isfinite(reward):
-        raise InfraFault(f"the agent's answer has the reward {reward!r}")
-    return {**row, **result}
+    reward, parts = result.get("reward"), result.get("reward_components")
+    if not _finite(reward):
+        raise InfraFault(f"the agent's answer has the reward {reward!r:.200}")
+    if parts is not None and not (isinstance(parts, dict) and all(map(_finite, parts.values()))):
+        raise InfraFault(f"the agent's answer has the reward_components {parts!r:.200}, which are no numbers by name")
+    params = result.get("responses_create_params")
+    known = isinstance(params, dict) and params.get("input") is not None
+    return {**row, **result, "responses_create_params": params if known else _params(row)}
+
+
+def _is_response(value: Any) -> bool:
+    output = value.get("output") if isinstance(value, dict) else None
+    return isinstance(output, list) and all(isinstance(item, dict) for item in output)
+
+
+def _params(row: Json) -> Json:
+    params = _mapping(row.get("responses_create_params"))
+    return {**params, "input": input_items(params)}
 
 
 def _group(row: Json) -> str:
@@ -285,5 +322,12 @@ def _group(row: Json) -> str:
     return task_id(row.get("responses_create_params") or {}, fields)
 
 
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    try:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
