@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession
 from fastapi import FastAPI, Request
 
 from rollforge.errors import UserError
@@ -14,7 +15,7 @@ from rollforge.models.base import ModelOptions
 from rollforge.models.base import Request as ModelRequest
 from rollforge.nemo.arguments import parse_arguments
 from rollforge.nemo.config import Server, read_config
-from rollforge.nemo.gym import built
+from rollforge.nemo.gym import built, started
 from rollforge.nemo.models import ignored, model_of
 from rollforge.serve.settings import Settings
 from tests.serve.live import serving
@@ -177,6 +178,23 @@ async def test_an_environment_of_ours_by_reference(tmp_path: Path, monkeypatch: 
             ("agent", "agent"),
         ]
         assert set(gym.agents) == {"agent"}
+
+
+async def test_an_agent_passes_on_the_metrics_of_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    letters = Path(__file__).parent / "servers/resources_servers/letters/configs/letters.yaml"
+    monkeypatch.chdir(letters.parents[3])
+    (tmp_path / "a.yaml").write_text(MODEL)
+    config = read_config(parse_arguments([f"+config_paths=[{letters},{tmp_path / 'a.yaml'}]"]))
+    rows = [{"reward": 1.0, "extracted_answer": "A", "subject": "art", "_ng_task_index": 0, "_ng_rollout_index": 0}]
+    async with started(config, Settings()) as gym:
+        at = {service.name: service.url for service in gym.services}
+        async with ClientSession() as session:
+            found = [
+                await (await session.post(f"{at[name]}/aggregate_metrics", json={"verify_responses": rows})).json()
+                for name in ("letters", "letters_agent")
+            ]
+    assert found[0] == found[1]
+    assert found[1]["agent_metrics"]["art/pass@1/accuracy"] == 100.0
 
 
 async def test_the_head_tells_servers_by_the_names_of_their_configuration(

@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock, MagicMock
 
 import aiohttp
 import pytest
+from pydantic import BaseModel, ConfigDict
 
 import rollforge.nemo.test as ng_test
 from rollforge.envs.base import ToolCall
@@ -138,6 +141,51 @@ async def test_modules_of_one_name_do_not_meet(tmp_path: Path) -> None:
         answer = await post(app, "/verify", {**example("letters"), "response": WHOLE})
         rewards.append((await answer.json())["reward"])
     assert rewards == [3.0, 4.0]
+
+
+LAZY = SERVER.replace(
+    "        return",
+    """        from tables.scores import score
+        import tables.scores as same
+        import tables.names
+        from . import app
+        from yarl import URL
+        assert same.score is score and tables.names.NAME == "NAMED" and app.Server is type(self) and URL
+        return""",
+).replace("REWARD", "score()")
+
+
+@pytest.mark.parametrize("place", ["resources_servers/one", "two"])
+async def test_a_server_finds_its_own_modules_while_it_runs(tmp_path: Path, place: str) -> None:
+    """Imported for the first time in a handler, beside a server with others of the same names."""
+    apps = []
+    for root, worth in (("a", "0.25"), ("b", "0.75")):
+        directory = write(tmp_path / root / place, LAZY.replace("NAMED", root))
+        package = directory / "tables"
+        package.mkdir()
+        (directory / "yarl").mkdir()  # no module as long as there is a library of that name
+        (package / "__init__.py").write_text("")
+        (package / "names.py").write_text(f"NAME = {root!r}")
+        (package / "worth.py").write_text(f"from tables import names\nWORTH = {worth}")
+        (package / "scores.py").write_text("def score():\n    from .worth import WORTH\n    return WORTH")
+        apps.append(load_server(directory, {}, name=root))
+    for app, reward in zip(apps * 2, (0.25, 0.75) * 2, strict=True):
+        answer = await post(app, "/verify", {**example("letters"), "response": WHOLE})
+        assert (await answer.json())["reward"] == reward
+    assert "tables" not in sys.modules
+
+
+async def test_what_a_server_raises_is_told_once_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    app = load_server(write(tmp_path / "failing", SERVER.replace("REWARD", "float(body.response.output_text)")), {})
+    for number in range(12):
+        message = {**said(f"no number {number}")["output"][0], "id": "m1"}
+        answer = await post(app, "/verify", {**example("letters"), "response": {**WHOLE, "output": [message]}})
+        assert answer.status == 500
+    told = [record.getMessage() for record in caplog.records if record.name == "nemo_gym"]
+    assert [line.partition("ValueError")[0] for line in told] == [
+        "Server___failing: ",
+        "Server___failing: 10 times by now: ",
+    ]
 
 
 WHOLE = {
@@ -309,12 +357,48 @@ async def test_token_ids_and_unknown_fields_come_through() -> None:
     assert found["subject"] == "art"  # the server's own class keeps what it does not know
 
 
+def test_objects_of_openais_client_are_taken() -> None:
+    class Theirs(BaseModel):  # as theirs are: pydantic's, and none of ours
+        model_config = ConfigDict(extra="allow")
+
+    class Message(Theirs):
+        type: str = "message"
+        role: str = "assistant"
+
+    message = Message(id="m", content=[{"type": "output_text", "text": "hi", "annotations": []}])
+    tool = Theirs(type="function", name="f", parameters={}, strict=True)
+    more = {"incomplete_details": Theirs(reason="max_output_tokens"), "reasoning": Theirs(effort="low"), "text": Theirs()}
+    found = theirs("openai_utils").NeMoGymResponse(**{**WHOLE, "output": [message], "tools": [tool], **more})
+    assert (found.output_text, found.tools[0].name, found.reasoning.effort) == ("hi", "f", "low")
+    assert found.incomplete_details.reason == "max_output_tokens"
+    assert {"background", "conversation", "max_tool_calls", "prompt", "service_tier"} <= found.model_dump().keys()
+
+
+def test_a_message_of_the_input_is_sent_as_it_was_given() -> None:
+    given = {"input": [{"role": "user", "content": "x"}, {"role": "user", "content": [{"type": "input_text", "text": "y"}]}]}
+    params = theirs("openai_utils").NeMoGymResponseCreateParamsNonStreaming(**given)
+    assert params.model_dump(exclude_unset=True) == given
+
+
+async def test_a_failure_carries_what_the_other_server_said() -> None:
+    class Told:
+        ok, content = False, SimpleNamespace(read=AsyncMock(return_value=b'{"why": "x"}'))
+
+        def raise_for_status(self) -> None:
+            raise aiohttp.ClientResponseError(MagicMock(), (), status=502)
+
+    with pytest.raises(aiohttp.ClientResponseError) as raised:
+        await theirs("server_utils").raise_for_status(Told())
+    assert (raised.value.status, raised.value.response_content) == (502, b'{"why": "x"}')  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("app", "files", "message"),
     [
         ("import not_there_at_all", {"requirements_txt": "-e nemo-gym[dev] @ ../../\nnot-there-at-all==1.2\n"}, "1.2'"),
         ("import not_there_at_all", {}, "pip install 'not_there_at_all'"),
         ("import nemo_gym.sandbox", {}, "does not provide"),
+        ("import broken_part.nowhere", {"broken_part.py": ""}, "broken_part beside it has no such module"),
         ("x = 1", {}, "defines no server"),
         ("1 / 0", {}, "ZeroDivisionError"),
         (SERVER + "    def setup_webserver(self): raise OSError('no disk')\n", {}, "no disk"),

@@ -217,8 +217,10 @@ class _Made:
             agent=ToolLoop(max_turns=int(steps)),
             seed=secrets.randbits(31),
         )
-        self.apps[name] = self.foreign.applications[name] = agent_app(runner, name, self._settings(server))
-        self.agents[name] = Agent(runner, self._metrics_at(resources.name) if _has_code(resources) else None)
+        metrics = self._metrics_at(resources.name) if _has_code(resources) else None
+        app = agent_app(runner, name, self._settings(server), metrics=metrics)
+        self.apps[name] = self.foreign.applications[name] = app
+        self.agents[name] = Agent(runner, metrics)
 
     def _referred(self, server: Server, key: str, type: str) -> Server:
         target = server.target(key)

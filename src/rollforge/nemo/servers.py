@@ -10,15 +10,10 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import hashlib
 import importlib
-import importlib.util
 import logging
 import os
-import re
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, distribution
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,13 +23,14 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp
 
 from rollforge.errors import UserError, describe
-from rollforge.nemo import activate, compat_path
+from rollforge.nemo import activate
+from rollforge.nemo.config import TYPES as TYPES
+from rollforge.nemo.missing import remedy
+from rollforge.nemo.modules import as_program, bare, module_of
 from rollforge.serve.app import Gate, Gauges, common
 from rollforge.serve.settings import Settings
 
 log = logging.getLogger(__name__)
-
-TYPES = ("resources_servers", "responses_api_agents", "responses_api_models")
 
 Block = Mapping[str, Any]
 
@@ -77,7 +73,7 @@ def load_server(
     file = entrypoint(place, block)
     name = name or str(block.get("name") or file.parent.name)
     activate(root_of(file.parent))
-    with _as_program(file.parent):
+    with as_program(file.parent):
         found = server_class(_module(file))
         config = _config(found, block, name, file.parent)
         try:
@@ -132,63 +128,12 @@ def server_class(module: ModuleType) -> Any:
 
 
 def _module(file: Path) -> ModuleType:
-    """Every server's `app.py` under a name of its own: `resources_servers.<name>.app` where it can be imported as that."""
-    directory = file.parent
-    natural = f"{directory.parent.name}.{directory.name}.{file.stem}" if directory.parent.name in TYPES else ""
     try:
-        if natural:
-            _reachable(directory.parent)
-            found = importlib.import_module(natural)
-            if found.__file__ and Path(found.__file__).resolve() == file:
-                return found
-        return _alone(file)
-    except ModuleNotFoundError as error:
-        raise UserError(_missing(error, directory)) from error
+        return module_of(file)
+    except ImportError as error:
+        raise UserError(_missing(error, file)) from error
     except (Exception, SystemExit) as error:
         raise UserError(f"{file} cannot be imported: {describe(error)}") from error
-
-
-def _reachable(folder: Path) -> None:
-    """Two roots may both have `resources_servers`, one of them with an `__init__.py`: Python looks into that one only."""
-    package = importlib.import_module(folder.name)
-    for place in (str(folder), os.path.join(compat_path(), folder.name)):
-        if place not in list(package.__path__) and isinstance(package.__path__, list):
-            package.__path__.append(place)
-
-
-def _alone(file: Path) -> ModuleType:
-    """The module in a package of its own, so that relative imports work and nothing else has its name."""
-    package = f"rollforge_server_{hashlib.sha256(str(file.parent).encode()).hexdigest()[:12]}"
-    if package not in sys.modules:
-        parent = ModuleType(package)
-        parent.__path__ = [str(file.parent)]
-        sys.modules[package] = parent
-    return importlib.import_module(f"{package}.{file.stem}")
-
-
-@contextlib.contextmanager
-def _as_program(directory: Path) -> Iterator[None]:
-    """While it loads, a server finds files and modules as a program started in its directory would.
-
-    Modules that it found so (`import utils`) are its own: the next server may have others of that name.
-    """
-    before, known = Path.cwd(), set(sys.modules)
-    os.chdir(directory)
-    sys.path.insert(0, str(directory))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(directory))
-        os.chdir(before)
-        for name in set(sys.modules) - known:
-            file = getattr(sys.modules.get(name), "__file__", None) or ""  # forgotten with its package
-            if "." not in name and Path(file).parent in (directory, directory / name):
-                _forget(name)
-
-
-def _forget(name: str) -> None:
-    for module in [found for found in sys.modules if found == name or found.startswith(f"{name}.")]:
-        del sys.modules[module]
 
 
 def _config(found: Any, block: Block, name: str, directory: Path) -> BaseModel:
@@ -222,30 +167,16 @@ def _shown(fault: Any) -> str:
     return "nothing" if fault["type"] == "missing" else f"a {type(fault['input']).__name__}"  # it may be a secret
 
 
-def _missing(error: ModuleNotFoundError, directory: Path) -> str:
-    name = (error.name or "").partition(".")[0]
-    if name == "nemo_gym":
-        return f"{directory} imports {error.name}, which rollforge does not provide: run this server with NeMo Gym itself"
-    wanted = {line: re.split(r"[^\w.-]", line)[0].replace("-", "_").lower() for line in requirements(directory)}
-    lines = [line for line, package in wanted.items() if package == name.lower()]
-    lines = lines or [line for line, package in wanted.items() if not _installed(package)] or [name]
-    packages = " ".join(f"'{line}'" for line in lines)
-    return f"{directory} needs the module {error.name!r}, which is not installed: pip install {packages}"
-
-
-def _installed(package: str) -> bool:
-    try:
-        return bool(distribution(package))
-    except (PackageNotFoundError, ValueError):
-        return False
-
-
-def requirements(directory: Path) -> list[str]:
-    """The lines of a server's requirements.txt, without NeMo Gym itself, options and comments."""
-    file = directory / "requirements.txt"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    found = (line.partition(" #")[0].strip() for line in lines)
-    return [line for line in found if line and not line.startswith(("#", "-")) and "nemo-gym" not in line]
+def _missing(error: ImportError, file: Path) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        wanted = bare(error.name or "")
+        if wanted != error.name:
+            return f"{file.parent} imports {wanted}, and {wanted.partition('.')[0]} beside it has no such module"
+        says = f"{file.parent} needs the module {error.name!r}, which is not here"
+    else:
+        says = f"{file} cannot be imported: {describe(error)}"
+    helps = remedy(file.parent, str(error))
+    return f"{says}: {helps}" if helps else says
 
 
 def _enclose(app: FastAPI, settings: Settings) -> None:

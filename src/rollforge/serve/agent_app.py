@@ -6,7 +6,8 @@ answer that says why and holds the row, never a reward of 0.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,14 +23,18 @@ from rollforge.records.items import Json
 from rollforge.records.problem import bad_request
 from rollforge.records.task import Task
 from rollforge.serve.app import App, answer, body, make_app, spec
-from rollforge.serve.gateway import PREFIX, Gateway, gateway_routes
+from rollforge.serve.asked import ITEM, ROW
+from rollforge.serve.gateway import PREFIX, Gateway, gateway_routes, reach_routes
 from rollforge.serve.gone import while_connected
 from rollforge.serve.model_app import responses
 from rollforge.serve.settings import Settings
 from rollforge.serve.settle import rollout_of, settled
 
+Metrics = Callable[[list[Json]], Awaitable[Json]]
+"""Statistics of verified rows, as an environment with metrics of its own computes them."""
 
-def agent_app(runner: Runner, name: str, settings: Settings, *, worker: int = 0) -> App:
+
+def agent_app(runner: Runner, name: str, settings: Settings, *, metrics: Metrics | None = None, worker: int = 0) -> App:
     """The application. The runner's environment and model are closed by whoever made them."""
     gateway = Gateway(settings, worker=worker)
 
@@ -42,7 +47,7 @@ def agent_app(runner: Runner, name: str, settings: Settings, *, worker: int = 0)
     app = make_app(
         name,
         f"The agent {name}: environment {runner.env_name}, model {runner.model_name}.",
-        [agent_routes(runner, outcomes), gateway_routes(gateway, runner)],
+        [agent_routes(runner, outcomes, metrics), gateway_routes(gateway, runner), reach_routes(gateway)],
         settings,
         lifespan=lifespan,
         status=lambda: {"environment": runner.env_name, "model": runner.model_name, "rollouts_under_way": len(gateway)},
@@ -55,10 +60,10 @@ def agent_app(runner: Runner, name: str, settings: Settings, *, worker: int = 0)
     return app
 
 
-def agent_routes(runner: Runner, outcomes: Counter) -> APIRouter:
+def agent_routes(runner: Runner, outcomes: Counter, metrics: Metrics | None) -> APIRouter:
     router = APIRouter(tags=["agent"])
 
-    @router.post("/run", openapi_extra=spec(_ROW, _RESULT, errors=(400, 413, 422, 424, 502, 504)))
+    @router.post("/run", openapi_extra=spec(ROW, _RESULT, errors=(400, 413, 422, 424, 502, 504)))
     async def run(request: Request) -> Response:
         """One rollout of a task row, verified. Every field of the row comes back."""
         row = await body(request)
@@ -66,7 +71,7 @@ def agent_routes(runner: Runner, outcomes: Counter) -> APIRouter:
         outcomes.labels(str(rollout.outcome)).inc()
         return answer(settled(rollout))
 
-    @router.post("/v1/responses", openapi_extra=spec(_PARAMS, errors=(400, 413, 422, 424, 502, 504)))
+    @router.post("/v1/responses", openapi_extra=spec(_PARAMS, errors=(400, 413, 422, 424, 502, 504), streams=True))
     async def create_response(request: Request) -> Response:
         """One episode without a verdict: all its items in `output`, usage summed."""
         return await responses(_Episode(runner), request)
@@ -79,7 +84,7 @@ def agent_routes(runner: Runner, outcomes: Counter) -> APIRouter:
         rows = (await body(request)).get("verify_responses")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise bad_request("verify_responses is not a list of rows", param="verify_responses")
-        return answer(aggregate(rows))
+        return answer(await (metrics(rows) if metrics else asyncio.to_thread(aggregate, rows)))
 
     return router
 
@@ -126,21 +131,16 @@ class _UnjudgedSession:
         return Verdict(0.0)
 
 
-_ROW: Json = {
+_PARAMS: Json = {
     "type": "object",
-    "required": ["responses_create_params"],
-    "properties": {
-        "responses_create_params": {"type": "object", "required": ["input"]},
-        "_ng_task_index": {"type": "integer"},
-        "_ng_rollout_index": {"type": "integer"},
-    },
+    "required": ["input"],
+    "properties": {"input": {"anyOf": [{"type": "string"}, {"type": "array", "items": ITEM, "minItems": 1}]}},
 }
 _RESULT: Json = {
     "type": "object",
     "required": ["responses_create_params", "response", "reward"],
     "properties": {"response": {"type": "object"}, "reward": {"type": "number"}, "rollforge": {"type": "object"}},
 }
-_PARAMS: Json = {"type": "object", "required": ["input"], "properties": {"input": {"type": ["string", "array"]}}}
 _AGGREGATE: Json = {
     "type": "object",
     "required": ["verify_responses"],

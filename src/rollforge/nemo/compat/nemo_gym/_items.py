@@ -18,9 +18,20 @@ Status = Literal["in_progress", "completed", "incomplete"] | None
 
 
 class Open(BaseModel):
-    """An object whose fields nobody here insists on."""
+    """An object whose fields nobody here insists on; made of objects of OpenAI's client too."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, value: Any) -> Any:
+        return _dumped(value) if isinstance(value, BaseModel) and not isinstance(value, Open) else value
+
+
+def _dumped(value: BaseModel) -> dict[str, Any]:
+    """What was set, and what the object is."""
+    told = {name: getattr(value, name) for name in ("type", "role") if hasattr(value, name)}
+    return {**told, **value.model_dump(exclude_unset=True)}
 
 
 class Said(Open):
@@ -86,13 +97,13 @@ class NeMoGymResponseInputText(Said):
 NeMoGymResponseInputContentList = list[dict[str, Any]]
 
 
-class NeMoGymEasyInputMessage(Said):
+class NeMoGymEasyInputMessage(Open):
     content: str | NeMoGymResponseInputContentList
     role: Literal["user", "assistant", "system", "developer"]
     type: Literal["message"] = "message"
 
 
-class NeMoGymMessage(Said):
+class NeMoGymMessage(Open):
     content: NeMoGymResponseInputContentList
     role: Literal["user", "system", "developer"]
     status: Literal["in_progress", "completed", "incomplete"] = "completed"
@@ -157,7 +168,8 @@ def training_variant_of(item_cls: type[BaseModel]) -> type[BaseModel]:
 
 def _class_of(value: Any) -> str:
     if isinstance(value, BaseModel):
-        return next((cls.__name__ for cls in type(value).__mro__ if cls.__name__ in _CLASSES), _OTHER)
+        known = (cls.__name__ for cls in type(value).__mro__ if cls.__name__ in _CLASSES)
+        return next(known, None) or _class_of(_dumped(value))
     if not isinstance(value, dict):
         return _OTHER
     found = _plain_class_of(value)
@@ -331,6 +343,14 @@ class NeMoGymResponse(Open):
     truncation: str | None = None
     usage: NeMoGymResponseUsage | None = None
     user: str | None = None
+    background: bool | None = None
+    conversation: Any = None
+    max_tool_calls: int | None = None
+    prompt: Any = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    top_logprobs: int | None = None
 
     @property
     def output_text(self) -> str:

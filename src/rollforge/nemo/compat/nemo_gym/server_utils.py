@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from collections import Counter
 from typing import Any
 
 import aiohttp
@@ -13,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rollforge.errors import describe
+from rollforge.errors import describe, short
 
 from . import _calls
 from ._session import SESSION_ID_KEY as SESSION_ID_KEY
@@ -43,12 +44,12 @@ async def raise_for_status(response: aiohttp.ClientResponse) -> None:
     """Raise aiohttp's `ClientResponseError`, with the body as `response_content`, for a status from 400 on."""
     if response.ok:
         return
-    content = await response.read()
-    error = aiohttp.ClientResponseError(
-        response.request_info, (), status=response.status, message=response.reason or "", headers=response.headers
-    )
-    error.response_content = content  # type: ignore[attr-defined]
-    raise error
+    content = await response.content.read()
+    try:
+        response.raise_for_status()
+    except aiohttp.ClientResponseError as error:
+        error.response_content = content  # type: ignore[attr-defined]
+        raise
 
 
 async def get_response_json(response: aiohttp.ClientResponse) -> Any:
@@ -136,6 +137,7 @@ class _Exceptions:
     def __init__(self, app: ASGIApp, name: str) -> None:
         self.app = app
         self._name = name
+        self._times: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -148,13 +150,24 @@ class _Exceptions:
         try:
             await self.app(scope, receive, watched)
         except Exception as error:
-            log.error("%s: %s", self._name, describe(error))
-            log.debug("%s", self._name, exc_info=error)
+            self._told(error)
             if started or scope["type"] != "http":
                 raise
             content = getattr(error, "response_content", None)
             text = repr(error) if content is None else f"{self._name}: an inner server failed: {content!r}"
             await JSONResponse(text, 500)(scope, receive, send)
+
+    def _told(self, error: Exception) -> None:
+        """Once, and again when it was ten, a hundred, a thousand times: by its kind and where it came from."""
+        says = describe(error)
+        kind = f"{type(error).__name__}{says.removeprefix(short(error))}"
+        self._times[kind] += 1
+        times = self._times[kind]
+        if times == 1:
+            log.error("%s: %s", self._name, says)
+        elif str(times).strip("0") == "1":
+            log.error("%s: %d times by now: %s", self._name, times, says)
+        log.debug("%s", self._name, exc_info=error)
 
 
 def get_server_url(server_name: str) -> str:
