@@ -264,6 +264,15 @@ def test_what_is_no_head_is_said_to_be_none(head: list[str], capsys: pytest.Capt
         ("ng_init_resources_server", ["+entrypoint=elsewhere/x"], "resources_servers/"),
         ("ng_init_resources_server", ["+entrypoint=resources_servers/class"], "'class' is a word of Python"),
         ("ng_test_all", [], "there is no"),
+        ("ng_test_all", ["+fail_on_total_and_test_mismatch=true", "+delete_venvs_after_each_test=true"], "there is no"),
+        ("ng_test_all", ["+num_shards=8"], r"\+num_shards is not supported: call ng_test"),
+        ("ng_test", ["+entrypoint=resources_servers/nope", "+should_validate_data=true"], "there is no"),
+        ("ng_test", ["+entrypoint=resources_servers/nope", "+should_validate=true"], "did you mean should_validate_data"),
+        ("ng_version", ["+jsn=true"], "did you mean json"),
+        ("ng_help", ["+foo=1"], "unknown key 'foo'"),
+        ("ng_status", ["+jsn=true"], "did you mean json"),
+        ("ng_run", [*CONFIG, "+entrypoint=resources_servers/mcqa"], r"\+entrypoint is not supported: .*\+config_paths"),
+        ("ng_collect_rollouts", [*CONFIG, "+dry_run=true"], r"ng_run \.\.\. \+dry_run=true"),
         ("ng_nothing", [], "unknown command"),
         *((name, [], "is not here") for name in ELSEWHERE),
     ],
@@ -329,6 +338,9 @@ def test_prompts_are_filled_into_a_file(capsys: pytest.CaptureFixture[str]) -> N
         {"question": "why", "responses_create_params": {"input": [{"role": "user", "content": "why?"}]}}
     ]
     assert "in.jsonl:2" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"in\.jsonl holds the rows"):
+        call("ng_materialize_prompts", [tasks, "+prompt_config=p.yaml", "+output_jsonl_fpath=./in.jsonl"])
+    assert len(rows("in.jsonl")) == 2
 
 
 def test_the_script_of_the_pages_prints_means() -> None:
@@ -345,6 +357,34 @@ def test_a_file_without_rollouts_is_told_without_a_traceback() -> None:
     assert done.returncode == 1
     assert "error: no usable rollout in r.jsonl" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "no responses_create_params" in done.stdout
+    assert "What the data suits" not in done.stdout
+    with pytest.raises(UserError, match=r"choose another \+html"):
+        call("ng_viewer", ["+jsonl_fpath=r.jsonl", "+html=./r.jsonl"])
+
+
+def test_a_profile_is_asked_for_as_the_pages_of_any_version_do(capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = write_tasks("in.jsonl", QUESTION)
+    planned = [{**QUESTION, "_ng_task_index": 0, "_ng_rollout_index": number} for number in range(4)]
+    write_tasks("r_materialized_inputs.jsonl", *planned)
+    write_tasks("r.jsonl", *({**row, "response": {"output": []}, "reward": 0.25 * n} for n, row in enumerate(planned)))
+    words = ["+rollouts_jsonl_fpath=r.jsonl", "+output_jsonl_fpath=out/profiled.jsonl", "+pass_threshold=0.5"]
+    for given in (tasks, "+input_jsonl_fpath=r_materialized_inputs.jsonl", "+materialized_inputs_jsonl_fpath=in.jsonl"):
+        if given.startswith("+mat"):
+            with pytest.raises(UserError, match="it is no file of materialized inputs"):
+                call("ng_reward_profile", [given, *words])
+            continue
+        assert call("ng_reward_profile", [given, *words]) == 0
+        (found,) = rows("out/profiled.jsonl")
+        assert (found["pass_rate"], found["pass_rate_passed"], found["pass_rate_total"]) == (0.5, 2, 4)
+    assert capsys.readouterr().err == (
+        "in.jsonl holds no materialized inputs: what was planned is read from r_materialized_inputs.jsonl\n"
+    )
+    with pytest.raises(UserError, match=r"in\.jsonl is what is read"):
+        call("ng_reward_profile", [tasks, words[0], "+output_jsonl_fpath=in.jsonl"])
+    with pytest.raises(UserError, match="pass_threshold is 'half'"):
+        call("ng_reward_profile", [tasks, words[0], "+pass_threshold=half"])
+    assert rows("in.jsonl") == [QUESTION]
 
 
 def test_shards_tell_their_bad_lines_and_tasks_that_are_numbered_anew(capsys: pytest.CaptureFixture[str]) -> None:

@@ -208,6 +208,31 @@ async def test_a_run_that_is_not_resumed_keeps_the_earlier_files(tmp_path: Path)
     assert "resume_from_cache" in said[0]
 
 
+@pytest.mark.parametrize("name", ["r.jsonl", "r_failures.jsonl", "r_materialized_inputs.jsonl", "hard.jsonl", "soft.jsonl"])
+async def test_the_tasks_are_never_written_over(tmp_path: Path, name: str) -> None:
+    source = write_rows(tmp_path / "out" / name, question("x"))
+    if name == "hard.jsonl":
+        (tmp_path / "out" / "r.jsonl").hardlink_to(source)
+    elif name == "soft.jsonl":
+        (tmp_path / "out" / "r.jsonl").symlink_to(source)
+    there = {path.name: path.read_bytes() for path in source.parent.iterdir()}
+    with pytest.raises(UserError, match=r"choose another \+output_jsonl_fpath"):
+        await collection(tmp_path, Runs(), input=source).run()
+    assert {path.name: path.read_bytes() for path in source.parent.iterdir()} == there
+
+
+async def test_rollouts_whose_plan_is_gone_are_not_gone_on_with(tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.jsonl", question("x"))
+    first = collection(tmp_path, Runs())
+    await first.run()
+    first.files.materialized.unlink()
+    done = first.files.rollouts.read_bytes()
+    with pytest.raises(UserError, match=r"r_materialized_inputs\.jsonl is not there"):
+        await collection(tmp_path, Runs(), resume=True).run()
+    assert first.files.rollouts.read_bytes() == done
+    assert not first.files.rollouts.with_name("r.jsonl.1").exists()
+
+
 async def test_two_writers_are_refused(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", question("x"))
     first = Runs(wait=asyncio.Event())
@@ -276,7 +301,9 @@ async def test_profiles_name_what_is_missing(tmp_path: Path) -> None:
     files = one.files
     with pytest.raises(UserError, match="allow_partial_rollouts"):
         reward_profile(files.materialized, files.rollouts, unexpected, partial=False)
-    tasks, agents = reward_profile(files.materialized, files.rollouts, unexpected, partial=True)
+    tasks, agents = reward_profile(files.materialized, files.rollouts, unexpected, partial=True, threshold=1.0)
+    passed = {"pass_threshold": 1.0, "pass_rate": 0.5, "pass_rate_total": 2, "pass_rate_passed": 1}
+    assert tasks[0] | passed == tasks[0]
     assert [(task["num_rollouts"], task["missing_num_rollouts"]) for task in tasks] == [(2, 0), (1, 1)]
     assert tasks[0]["mean/reward"] == 0.5
     assert tasks[0]["rollout_infos"][1] | {"reward": 1.0, "output_tokens": 2} == tasks[0]["rollout_infos"][1]
@@ -314,8 +341,10 @@ def test_shards_are_merged_once_and_in_order(tmp_path: Path) -> None:
     assert merge_shards(shards, tmp_path / "all.jsonl", bad.append, unexpected) == 5
     assert [(line.file, line.line) for line in bad] == [(str(tmp_path / "s1.jsonl"), 3)]
     assert [row.get("_ng_task_index") for row in read_rows(tmp_path / "all.jsonl")] == [0, 0, 1, 1, None]
-    with pytest.raises(UserError, match="one of the shards"):
-        merge_shards(shards, tmp_path / "s1.jsonl", unexpected, unexpected)
+    (tmp_path / "link.jsonl").hardlink_to(shards[0])
+    for taken in (shards[0], tmp_path / "link.jsonl"):
+        with pytest.raises(UserError, match="one of the shards"):
+            merge_shards(shards, taken, unexpected, unexpected)
     with pytest.raises(UserError, match="no file matches"):
         matching(str(tmp_path / "nothing*"))
 
@@ -436,6 +465,40 @@ def test_data_sets_are_checked_and_put_together(tmp_path: Path) -> None:
     assert {path.name for path in again.conflicts} == {"two_metrics.json", "train_metrics.json"}
     assert (tmp_path / "d" / "two_metrics_conflict.json").exists()
     assert not prepare(config, tmp_path / "out", "train_preparation", overwrite=True, say=lambda _: None).conflicts
+
+
+def test_metrics_that_say_the_same_are_left_as_they_are(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "d" / "e.jsonl", question("x", answer="1"), question("y", answer="2"))
+    config = config_with({"name": "e", "type": "example", "jsonl_fpath": str(data), "license": "MIT"})
+
+    def prepared() -> list[Path]:
+        return prepare(config, tmp_path / "out", "example_validation", overwrite=False, say=lambda _: None).conflicts
+
+    assert not prepared()
+    beside = tmp_path / "d" / "e_metrics.json"
+    found = json.loads(beside.read_text())
+    keys = ["name", "type", "jsonl_fpath", "num_repeats", "source", "gitlab_identifier", "huggingface_identifier", "license"]
+    assert list(found)[:9] == [*keys, "Number of examples"]
+    assert json.loads((tmp_path / "out" / "example_metrics.json").read_text()) == found
+    assert type(found["Number of turns"]["Min"]) is float
+    found["Number of turns"]["Average"] += 0.001
+    beside.write_text(json.dumps(found | {"checked_by": "me"}))
+    before = beside.read_bytes()
+    assert not prepared()
+    assert beside.read_bytes() == before
+    write_rows(data, question("x", answer="1"), question("y", answer="1"))
+    assert beside in prepared()
+    assert beside.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "other_prepare.jsonl"])
+def test_no_data_set_is_written_over(tmp_path: Path, name: str) -> None:
+    paths = [write_rows(tmp_path / one, question("x")) for one in (name, "other.jsonl")]
+    config = config_with(*({"name": path.stem, "type": "train", "jsonl_fpath": str(path)} for path in paths))
+    before = paths[0].read_bytes()
+    with pytest.raises(UserError, match=r"is a data set, and is written here.*\+output_dirpath"):
+        prepare(config, tmp_path, "train_preparation", overwrite=False, say=print)
+    assert paths[0].read_bytes() == before
 
 
 def test_data_that_are_not_here_say_how_to_fetch_them(tmp_path: Path) -> None:

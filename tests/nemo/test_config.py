@@ -207,6 +207,18 @@ def test_servers_are_three_levels_and_their_references_exist() -> None:
     assert found.servers[0].target("resources_server") == "mine"
 
 
+def test_a_reference_inside_a_value_is_warned_of() -> None:
+    write(
+        "a.yaml",
+        "mine: {resources_servers: {mine: {verifiers: {math: {type: resources_servers, name: maths}}}}}\n",
+    )
+    assert read("+config_paths=[a.yaml]").warnings == (
+        "unknown resources_servers in mine.verifiers.math: 'maths'; known: mine (is its file among config_paths?)",
+    )
+    with pytest.raises(UserError, match=r"in mine\.math:"):
+        read("+config_paths=[a.yaml]", "++mine.resources_servers.mine.math={type: resources_servers, name: maths}")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -41,20 +41,21 @@ def call(name: str, words: Sequence[str]) -> int:
     return command(parse_arguments(words))
 
 
-def _version(_: Command, arguments: Arguments) -> None:
+def _version(command: Command, arguments: Arguments) -> None:
     import json
 
     from rollforge import __version__
 
-    if arguments.values.get("json"):
+    if command.only(arguments).get("json"):
         print(json.dumps({"name": "rollforge", "version": __version__, "nemo_gym_contract": CONTRACT}))
     else:
         print(f"rollforge {__version__}, with the commands, configuration and wire contract of NeMo Gym {CONTRACT}")
 
 
-def _help(_: Command, arguments: Arguments) -> None:
+def _help(command: Command, arguments: Arguments) -> None:
     from rollforge.nemo.builtin import AGENTS, ENVIRONMENTS, MODELS
 
+    command.only(arguments)
     print("Arguments are written +key=value; `COMMAND --help` lists those of one command.\n")
     for name, command in COMMANDS.items():
         print(f"  {name:<26} {command.about}")
@@ -81,6 +82,7 @@ _ALL = (
         "Start the servers of a configuration, and the head.",
         ng_servers.run,
         {**_SERVING, "dry_run": "make everything, start nothing"},
+        {"entrypoint": "name the configuration of the server: +config_paths=[...]"},
     ),
     Command(
         "ng_collect_rollouts",
@@ -101,6 +103,7 @@ _ALL = (
             "disable_aggregation": "no metrics file",
         },
         {
+            "dry_run": "ng_run ... +dry_run=true makes everything and starts nothing",
             "start_idx": "split the file, or use +limit",
             "end_idx": "split the file, or use +limit",
             "rollout_collection_driver": "call rollforge.nemo.collect from your own script",
@@ -135,6 +138,9 @@ _ALL = (
         {
             "rollouts_jsonl_fpath": "the rollouts",
             "materialized_inputs_jsonl_fpath": "what was planned (default: beside the rollouts)",
+            "input_jsonl_fpath": "the same, in NeMo Gym's pages; of a file of tasks, what was planned is read instead",
+            "output_jsonl_fpath": "the tasks (default: beside the rollouts)",
+            "pass_threshold": "also how many rollouts of a task have this reward",
             "allow_partial_rollouts": "profile a collection that is not complete",
         },
     ),
@@ -160,8 +166,22 @@ _ALL = (
         ng_files.init,
         {"entrypoint": "resources_servers/name_of_it"},
     ),
-    Command("ng_test", "Test a server: its own tests, then its contract.", ng_files.test, {"entrypoint": "its directory"}),
-    Command("ng_test_all", "Test every server below this directory.", ng_files.test_all),
+    Command(
+        "ng_test",
+        "Test a server: its own tests, then its contract.",
+        ng_files.test,
+        {"entrypoint": "its directory", "should_validate_data": "taken for compatibility: example rows are always checked"},
+    ),
+    Command(
+        "ng_test_all",
+        "Test every resources server below this directory.",
+        ng_files.test_all,
+        {
+            "fail_on_total_and_test_mismatch": "a server without tests of its own fails",
+            "delete_venvs_after_each_test": "taken for compatibility: no server has an environment of its own",
+        },
+        dict.fromkeys(("num_shards", "shard_index"), "call ng_test +entrypoint= for the servers of a shard"),
+    ),
     Command("ng_dump_config", "The resolved configuration, without secrets.", ng_servers.dump, _SERVING),
     Command("ng_status", "The servers that are up.", ng_servers.status, {**_SERVING, "json": "for machines"}),
     Command("ng_version", "The version.", _version, {"json": "for machines"}),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rollforge.cli.ng_command import Command, number, say, tell, text
-from rollforge.errors import unknown
+from rollforge.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from rollforge.nemo.arguments import Arguments
@@ -38,32 +38,54 @@ def prepare(command: Command, arguments: Arguments) -> int:
 def viewer(command: Command, arguments: Arguments) -> None:
     from rollforge.cli.show import show
     from rollforge.cli.stats import stats
+    from rollforge.nemo.rows import same_file
 
     values = command.only(arguments)
     path = text(values, "jsonl_fpath")
-    say("there is no web viewer yet: statistics and the first rollouts (a report: +html=FILE; all rollouts: rollforge show)")
     html = Path(text(values, "html")) if values.get("html") else None
+    if html is not None and same_file(html, Path(path)):
+        raise UserError(f"{html} holds the rollouts: choose another +html")
+    say("there is no web viewer yet: statistics and the first rollouts (a report: +html=FILE; all rollouts: rollforge show)")
     stats([path], env=None, success=1.0, tasks=None, bad=False, workers=None, json=False, html=html)
     show(path, task=None, index=None, best=False, worst=False, failures=False, limit=number(values, "limit"), full=False)
 
 
 def profile(command: Command, arguments: Arguments) -> None:
     from rollforge.nemo.profile import reward_profile, write_jsonl
+    from rollforge.nemo.rows import same_file
     from rollforge.records.lossless import dumps
 
     values = command.only(arguments)
     rollouts = Path(text(values, "rollouts_jsonl_fpath"))
-    inputs = Path(
-        values.get("materialized_inputs_jsonl_fpath") or rollouts.with_name(f"{rollouts.stem}_materialized_inputs.jsonl")
-    )
+    inputs = _planned(values, rollouts)
+    profile = Path(values.get("output_jsonl_fpath") or rollouts.with_name(f"{rollouts.stem}_reward_profiling.jsonl"))
+    for read in (rollouts, inputs, Path(values.get("input_jsonl_fpath") or inputs)):
+        if same_file(read, profile):
+            raise UserError(f"{profile} is what is read: choose another +output_jsonl_fpath")
+    threshold = values.get("pass_threshold")
+    if threshold is not None and type(threshold) not in (int, float):
+        raise UserError(f"pass_threshold is {threshold!r}, not a number")
     bad: list[BadLine] = []
-    tasks, agents = reward_profile(inputs, rollouts, bad.append, partial=bool(values.get("allow_partial_rollouts")))
+    partial = bool(values.get("allow_partial_rollouts"))
+    tasks, agents = reward_profile(inputs, rollouts, bad.append, partial=partial, threshold=threshold)
     tell(bad)
-    profile = rollouts.with_name(f"{rollouts.stem}_reward_profiling.jsonl")
+    profile.parent.mkdir(parents=True, exist_ok=True)
     metrics = rollouts.with_name(f"{rollouts.stem}_agent_metrics.json")
     write_jsonl(profile, tasks)
     metrics.write_bytes(dumps(agents))
     print(f"{len(tasks)} tasks: {profile}\n{len(agents)} agents: {metrics}")
+
+
+def _planned(values: dict[str, Any], rollouts: Path) -> Path:
+    """The materialized inputs; where a file of tasks was given, as NeMo Gym once took it, those beside the rollouts."""
+    from rollforge.nemo.profile import is_plan
+
+    beside = rollouts.with_name(f"{rollouts.stem}_materialized_inputs.jsonl")
+    given = values.get("materialized_inputs_jsonl_fpath") or values.get("input_jsonl_fpath")
+    if given is None or values.get("materialized_inputs_jsonl_fpath") or is_plan(Path(given)):
+        return Path(given or beside)
+    say(f"{given} holds no materialized inputs: what was planned is read from {beside}")
+    return beside
 
 
 def aggregate(command: Command, arguments: Arguments) -> None:
@@ -99,12 +121,15 @@ def averages(command: Command, arguments: Arguments) -> None:
 def materialize(command: Command, arguments: Arguments) -> int:
     from rollforge.nemo.profile import write_jsonl
     from rollforge.nemo.prompt import read_prompt
-    from rollforge.nemo.rows import prompted
+    from rollforge.nemo.rows import prompted, same_file
 
     values = command.only(arguments)
-    prompt, output = read_prompt(text(values, "prompt_config")), Path(text(values, "output_jsonl_fpath"))
+    source, output = Path(text(values, "input_jsonl_fpath")), Path(text(values, "output_jsonl_fpath"))
+    if same_file(source, output):
+        raise UserError(f"{source} holds the rows: choose another +output_jsonl_fpath")
+    prompt = read_prompt(text(values, "prompt_config"))
     bad: list[BadLine] = []
-    write_jsonl(output, prompted(Path(text(values, "input_jsonl_fpath")), prompt, bad.append))
+    write_jsonl(output, prompted(source, prompt, bad.append))
     tell(bad)
     print(f"rows with prompts: {output}")
     return 1 if bad else 0
@@ -128,5 +153,4 @@ def test(command: Command, arguments: Arguments) -> int:
 def test_all(command: Command, arguments: Arguments) -> int:
     from rollforge.nemo.test import test_servers
 
-    command.only(arguments)
-    return test_servers()
+    return test_servers(tested=bool(command.only(arguments).get("fail_on_total_and_test_mismatch")))

@@ -206,7 +206,7 @@ def status(command: Command, arguments: Arguments) -> int:
     from rollforge.nemo.upstairs import instances
     from rollforge.stats.visible import one_line
 
-    config = read_config(arguments, strict=False)
+    config = command.checked(read_config(arguments, strict=False))
     found = asyncio.run(instances(*config.head))
     if found is None:
         print(f"no head server answers at http://{config.head[0]}:{config.head[1]}", file=sys.stderr)

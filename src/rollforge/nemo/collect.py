@@ -32,7 +32,7 @@ from rollforge.collect.signals import on_signals
 from rollforge.collect.tally import Tally
 from rollforge.errors import RolloutError, SetupError, UserError, unknown
 from rollforge.nemo.profile import metrics_by_agent
-from rollforge.nemo.rows import Plan, materialise, task_of
+from rollforge.nemo.rows import Plan, materialise, same_file, task_of
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.rollout import Outcome, Rollout
@@ -126,6 +126,7 @@ class Collection:
         """To the end of the plan, or to a stop. Raises `UserError` for inputs that cannot be planned, before anything runs,
         and `SetupError` when no rollout can succeed or be stored. What was collected stays."""
         files = self.files
+        self._check_input()
         files.rollouts.parent.mkdir(parents=True, exist_ok=True)
         with _locked(files.rollouts), ExitStack() as opened:
             self._settle_inputs()
@@ -182,6 +183,13 @@ class Collection:
                     sync.cancel()
                 await asyncio.gather(*syncs, return_exceptions=True)
 
+    def _check_input(self) -> None:
+        for path in self.files:
+            if same_file(path, self.job.input):
+                raise UserError(
+                    f"{self.job.input} holds the tasks, and {path} is written here: choose another +output_jsonl_fpath"
+                )
+
     def _settle_inputs(self) -> None:
         """The materialised inputs on disk: made now, or, of a resumed run, the same as then."""
         files, part = self.files, self.files.materialized.with_suffix(".part")
@@ -209,6 +217,11 @@ class Collection:
                         f"{files.materialized} holds other inputs than these arguments give now: resume with the "
                         "arguments and the file the run was begun with, or choose another +output_jsonl_fpath"
                     )
+            elif self.job.resume and files.rollouts.stat().st_size:
+                raise UserError(
+                    f"+resume_from_cache=true: {files.materialized} is not there, which says what the rollouts in "
+                    f"{files.rollouts} are of: put it back, or leave the argument out and begin anew (they are kept)"
+                )
             else:
                 self._put_aside()
             part.replace(files.materialized)

@@ -30,14 +30,14 @@ TYPES = (MODELS, RESOURCES, AGENTS)
 HEAD_PORT = 11000
 
 OURS = (
-    *("config_paths", "head_server", "default_host", "entrypoint"),
+    *("config_paths", "head_server", "default_host"),
     *("policy_base_url", "policy_api_key", "policy_model_name"),
 )
 IGNORED = (
     *("ray_head_node_address", "python_version", "pip_install_verbose", "uv_pip_set_python", "skip_venv_if_present"),
     *("head_server_deps", "uv_cache_dir", "uv_venv_dir", "allow_openai_version_skew", "uvicorn_timeout_worker_healthcheck"),
     *("port_range_low", "port_range_high", "disallowed_ports", "use_absolute_ip", "hf_token", "nemo_gym_log_dir", "verbose"),
-    *("model_endpoint_readiness_timeout_seconds", "results_dir", "cache_dir", "error_on_almost_servers", "dry_run", "json"),
+    *("model_endpoint_readiness_timeout_seconds", "results_dir", "cache_dir", "error_on_almost_servers"),
 )
 """Keys of theirs about things that are not here: Ray, a virtual environment per server, ports out of a range."""
 UNSUPPORTED = {
@@ -122,11 +122,10 @@ def read_config(arguments: Arguments, initial: Mapping[str, Any] | None = None, 
         _delete(merged, key)
     values = _resolved(directed(merged), strict)
     servers = tuple(servers_of(values))
-    if strict:
-        _check_references(servers)
+    dangling = list(_check_references(servers)) if strict else []
     known = {key for file in files for key in file} | set(_REFERRED.findall(repr(merged)))
     unused = tuple(key for key in arguments.values if key not in known)
-    return GymConfig(values, servers, tuple(_warnings(values)), unused)
+    return GymConfig(values, servers, (*_warnings(values), *dangling), unused)
 
 
 def _dotenv() -> Json:
@@ -260,14 +259,19 @@ def _server(name: str, type: str, inner: Any) -> Server:
     return Server(name, type, implementation, block or {})
 
 
-def _check_references(servers: Sequence[Server]) -> None:
+def _check_references(servers: Sequence[Server]) -> Iterator[str]:
+    """Warnings of those inside a value: a server may do without them. Raises `UserError` for those that are a key's."""
     names = {(server.type, server.name) for server in servers}
     for server in servers:
         for path, reference in _references(server.block, ""):
             type, name = reference["type"], str(reference["name"])
-            if (type, name) not in names:
-                known = [server.name for server in servers if server.type == type]
-                raise unknown(f"{type} in {server.name}.{path}:", name, known, "(is its file among config_paths?)")
+            if (type, name) in names:
+                continue
+            known = [server.name for server in servers if server.type == type]
+            error = unknown(f"{type} in {server.name}.{path}:", name, known, "(is its file among config_paths?)")
+            if path in server.block:
+                raise error
+            yield str(error)
 
 
 def _references(value: Any, path: str) -> Iterator[tuple[str, Json]]:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from rollforge.errors import UserError
 from rollforge.nemo.config import AGENTS, GymConfig, find
 from rollforge.nemo.prompt import Prompt, read_prompt
-from rollforge.nemo.rows import Plan, materialise
+from rollforge.nemo.rows import Plan, materialise, same_file
 from rollforge.records.items import Json, input_items
 from rollforge.records.lossless import dumps
 from rollforge.records.rows import BadLine
@@ -55,6 +55,7 @@ class Prepared:
 def prepare(config: GymConfig, output: Path, mode: Mode, *, overwrite: bool, say: Callable[[str], None]) -> Prepared:
     """Raises `UserError`: no data sets, or files that are not here (all of them, with where they come from)."""
     found = datasets(config, IN_SCOPE[mode])
+    _check_apart(found, output)
     done = Prepared()
     output.mkdir(parents=True, exist_ok=True)
     metrics: dict[str, Metrics] = defaultdict(Metrics)
@@ -77,10 +78,20 @@ def prepare(config: GymConfig, output: Path, mode: Mode, *, overwrite: bool, say
                     done.rows[dataset.type] = done.rows.get(dataset.type, 0) + dataset.repeats
             kept, left = own.count, len(done.bad) - before
             say(f"{dataset.path}: {kept} rows for {dataset.agent}" + (f", {left} left out" if left else ""))
-            _write(_beside(dataset.path, "_metrics.json"), {**dataset.entry, **own.row()}, overwrite, done.conflicts)
+            _write(_beside(dataset.path, "_metrics.json"), dataset, own, overwrite, done.conflicts)
     for type, all_of_type in metrics.items():
-        _write(output / f"{type}_metrics.json", {"type": type, **all_of_type.row()}, overwrite, done.conflicts)
+        first = next(dataset for dataset in found if dataset.type == type)
+        _write(output / f"{type}_metrics.json", first, all_of_type, overwrite, done.conflicts)
     return done
+
+
+def _check_apart(found: list[Dataset], output: Path) -> None:
+    """No file that is written is a data set."""
+    written = [output / f"{dataset.type}.jsonl" for dataset in found]
+    written += [_beside(dataset.path, "_prepare.jsonl") for dataset in found]
+    for path in dict.fromkeys(written):
+        if any(same_file(path, dataset.path) for dataset in found):
+            raise UserError(f"{path} is a data set, and is written here: rename it, or choose another +output_dirpath")
 
 
 def datasets(config: GymConfig, types: tuple[str, ...]) -> list[Dataset]:
@@ -162,7 +173,7 @@ class Metrics:
 
     def _other(self, key: str, value: Any) -> None:
         if isinstance(value, (int, float)):
-            self._numbers.setdefault(key, _Spread()).observe(float(value))
+            self._numbers.setdefault(key, _Spread()).observe(value)
         elif isinstance(value, str):
             seen, total = self._texts.setdefault(key, (set(), [0]))
             seen.add(hash(value))
@@ -184,6 +195,7 @@ class _Spread:
         self.low, self.high = math.inf, -math.inf
 
     def observe(self, value: float) -> None:
+        value = float(value)
         self.count += 1
         delta = value - self.mean
         self.mean += delta / self.count
@@ -205,18 +217,42 @@ def _rounded(value: float) -> float:
     return round(value, 2 if abs(value) >= 1 else 3)
 
 
-def _write(path: Path, metrics: Json, overwrite: bool, conflicts: list[Path]) -> None:
-    """Unless it is there and says something else of the same things: then what was found goes beside it."""
-    text = json.dumps(metrics, indent=4, default=str) + "\n"
+_ENTRY: Json = {
+    "name": None,
+    "type": None,
+    "jsonl_fpath": None,
+    "num_repeats": 1,
+    "source": None,
+    "gitlab_identifier": None,
+    "huggingface_identifier": None,
+    "license": None,
+}
+"""What NeMo Gym writes of a data set before its metrics, given or not."""
+
+
+def _write(path: Path, dataset: Dataset, found: Metrics, overwrite: bool, conflicts: list[Path]) -> None:
+    """Unless it is there: left alone if it says the same of the data, else what was found goes beside it."""
     try:
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     except ValueError:
-        before = {}
-    measured = {key: before[key] for key in (COUNT, TOOLS, WORDS, TURNS, TEMPERATURE) if key in before}
-    if not overwrite and any(metrics[key] != value for key, value in measured.items()):
-        conflicts.append(path)
-        path = path.with_name(f"{path.stem}_conflict.json")
-    path.write_text(text, encoding="utf-8")
+        before = None
+    metrics = found.row()
+    if isinstance(before, dict):
+        if not any(_differs(before[key], metrics[key]) for key in before.keys() & metrics.keys()):
+            return
+        if not overwrite:
+            conflicts.append(path)
+            path = path.with_name(f"{path.stem}_conflict.json")
+    path.write_text(json.dumps({**_ENTRY, **dataset.entry, **metrics}, indent=4, default=str) + "\n", encoding="utf-8")
+
+
+def _differs(before: Any, now: Any) -> bool:
+    """By more than another rounding."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return any(key not in now or _differs(before[key], now[key]) for key in before)
+    if isinstance(before, (int, float)) and isinstance(now, (int, float)):
+        return abs(before - now) > (5e-3 if max(abs(before), abs(now)) >= 1 else 5e-4)
+    return bool(before != now)
 
 
 def _beside(path: Path, end: str) -> Path:

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from glob import glob
 from hashlib import blake2b
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from rollforge.errors import UserError
 from rollforge.nemo.config import AGENTS
-from rollforge.nemo.rows import as_object, lines, unusable
+from rollforge.nemo.rows import as_object, lines, same_file, unusable
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
 from rollforge.records.rows import BadLine, group_of
@@ -72,7 +72,7 @@ def _beside_rollouts(path: Path) -> bool:
 def merge_shards(paths: Sequence[Path], output: Path, bad: Bad, say: Say) -> int:
     """All rows by task and repeat in one file; how many. A line that another shard has too is written once. Where a number
     means one task in one shard and another task in another, tasks and repeats are numbered anew."""
-    if output.resolve() in {path.resolve() for path in paths}:
+    if any(same_file(path, output) for path in paths):
         raise UserError(f"{output} is one of the shards: choose another +output_jsonl_fpath")
     tasks = _Tasks()
     rows: list[tuple[int, int, int, int]] = []
@@ -102,8 +102,11 @@ def merge_shards(paths: Sequence[Path], output: Path, bad: Bad, say: Say) -> int
     return len(rows)
 
 
-def reward_profile(inputs: Path, rollouts: Path, bad: Bad, *, partial: bool) -> tuple[list[Json], list[Json]]:
-    """One row per task (statistics, the task, its rollouts, how many are missing), and the metrics per agent.
+def reward_profile(
+    inputs: Path, rollouts: Path, bad: Bad, *, partial: bool, threshold: float | None = None
+) -> tuple[list[Json], list[Json]]:
+    """One row per task (statistics, the task, its rollouts, how many are missing; how many have the reward `threshold`), and
+    the metrics per agent.
 
     Raises `UserError` for rollouts that no input plans, and, unless `partial`, for inputs without their rollout.
     """
@@ -136,7 +139,10 @@ def reward_profile(inputs: Path, rollouts: Path, bad: Bad, *, partial: bool) -> 
     groups: dict[int, list[Json]] = defaultdict(list)
     for key in sorted(found):
         groups[key[0]].append(found[key])
-    tasks = [_profiled(task, rows, samples[task], expected[task]) for task, rows in sorted(groups.items())]
+    tasks = [
+        _profiled(task, rows, samples[task], expected[task]) | _passes(rows, threshold)
+        for task, rows in sorted(groups.items())
+    ]
     agents = metrics_by_agent([rollouts], _nobody, _nobody)  # what is wrong with them was told above
     return tasks, [{**one["agent_metrics"], "agent_ref": one["agent_ref"]} for one in agents]
 
@@ -152,6 +158,25 @@ def _profiled(task: int, rows: list[Json], sample: Json, expected: int) -> Json:
         "reward_profile_completion_pct": 100.0 * len(rows) / expected,
         "rollout_infos": [_info(row) for row in rows],
     }
+
+
+def _passes(rows: list[Json], threshold: float | None) -> Json:
+    """Of the rollouts that have a reward."""
+    if threshold is None:
+        return {}
+    rewards = [reward for row in rows if isinstance(reward := row.get("reward"), (int, float))]
+    passed = sum(reward >= threshold for reward in rewards)
+    return {
+        "pass_threshold": threshold,
+        "pass_rate": passed / len(rewards) if rewards else None,
+        "pass_rate_total": len(rewards),
+        "pass_rate_passed": passed,
+    }
+
+
+def is_plan(path: Path) -> bool:
+    """Whether a file holds materialized inputs: its first row is numbered."""
+    return any(LAST not in _order(row) for _, row in islice(_objects(path, _nobody), 1))
 
 
 def _info(row: Json) -> Json:

@@ -110,6 +110,11 @@ def lines(path: Path, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two names, through links of both kinds, are one file, there or not."""
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+
+
 def as_object(line: bytes) -> Json:
     """Raises `UserError` for what is no JSON object."""
     try:

@@ -11,10 +11,12 @@ import asyncio
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,8 @@ from rollforge.errors import UserError, describe
 from rollforge.nemo import compat_path, installed
 from rollforge.nemo.arguments import Arguments
 from rollforge.nemo.builtin import ENVIRONMENTS
-from rollforge.nemo.config import RESOURCES, Server, read_config
+from rollforge.nemo.config import AGENTS, MODELS, RESOURCES, Server, read_config
+from rollforge.nemo.missing import remedy
 from rollforge.nemo.servers import TYPES, Servers, entrypoint, load_server, root_of, theirs
 from rollforge.records.items import Json
 from rollforge.records.whole import whole
@@ -42,29 +45,46 @@ EXAMPLES = 5
 SECONDS = 120.0
 """Longest wait for one answer."""
 SUITE_SECONDS = 3600.0
+SUITE = "its own tests"
+SOME_POLICY: Json = {"policy_model": {MODELS: {"dummy_model": {}}}}
+"""For configurations that take the model from another file, as a copy for their judge say."""
 
 
-def test_servers(root: str | os.PathLike[str] = ".", say: Callable[[str], None] = print) -> int:  # noqa: PT028
-    """Every resources server below `root`: 0 if all pass, else 1. Raises `UserError` if there is none."""
+def test_servers(
+    root: str | os.PathLike[str] = ".",  # noqa: PT028
+    say: Callable[[str], None] = print,  # noqa: PT028
+    *,
+    tested: bool = False,  # noqa: PT028
+) -> int:
+    """Every resources server below `root`: 0 if all pass, else 1. Raises `UserError` if there is none. `tested`: one
+    without tests of its own fails."""
     found = sorted(file.parent for file in Path(root).glob("resources_servers/*/app.py"))
     if not found:
         raise UserError(f"there is no resources_servers/*/app.py below {Path(root).resolve()}")
     failed = []
     for directory in found:
         say(f"\n{directory}")
-        if test_server(directory, say):
+        if test_server(directory, say, tested=tested):
             failed.append(directory.name)
     say(f"\n{len(found) - len(failed)} of {len(found)} passed" + (f"; failed: {', '.join(failed)}" if failed else ""))
     return 1 if failed else 0
 
 
-def test_server(directory: str | os.PathLike[str], say: Callable[[str], None] = print) -> int:  # noqa: PT028
-    """One server: 0 if nothing fails, else 1. Raises `UserError` if there is no server there."""
+def test_server(
+    directory: str | os.PathLike[str],
+    say: Callable[[str], None] = print,  # noqa: PT028
+    *,
+    tested: bool = False,  # noqa: PT028
+) -> int:
+    """One server: 0 if nothing fails, else 1; `tested`: tests of its own that are not there fail. Raises `UserError` if
+    there is no server there."""
     place = Path(directory)
     use = ENVIRONMENTS.get(place.name) if place.parent.name == RESOURCES and not place.exists() else None
     found = checks(entrypoint(place).parent) if use is None else _built_in(place, use)
     failed = 0
     for check in found:
+        if tested and check.name == SUITE and check.status == "skip":
+            check = replace(check, status="fail")
         failed += check.status == "fail"
         say(f"{check.status}  {check.name}" + (f": {visible(check.says)}" if check.says else ""))
         if check.remedy:
@@ -86,9 +106,9 @@ def checks(directory: Path) -> Iterator[Check]:
     if check.status == "fail":
         return
     try:
-        load_server(directory, block, name=directory.name, servers=servers)
+        _load(directory, block, servers)
     except UserError as error:
-        yield Check("loads", "fail", str(error))
+        yield _not_loaded(directory, block, str(error))
         return
     yield Check("loads", "pass", type(servers.applications[directory.name].state.server).__name__)  # type: ignore[attr-defined]
     if directory.parent.name == RESOURCES or directory.parent.name not in TYPES:
@@ -108,7 +128,7 @@ async def _played(env: Env, name: str, **options: Any) -> list[Check]:
 
 
 def _suite(directory: Path) -> Check:
-    name = "its own tests"
+    name = SUITE
     if not list(directory.glob("tests/**/test_*.py")):
         return Check(name, "skip", "there is no tests/test_*.py")
     if importlib.util.find_spec("pytest") is None:
@@ -135,10 +155,9 @@ def _suite(directory: Path) -> Check:
     lines = [line for line in done.stdout.strip().splitlines() if line.strip()] or [done.stderr.strip()[-500:]]
     if done.returncode == 0:
         return Check(name, "pass", lines[-1].strip("= "))
-    missing = [line for line in lines if "ModuleNotFoundError" in line]
-    module = missing[0].rpartition("'")[0].rpartition("'")[2] if missing else ""
-    need = f"the tests need {module}: pip install {module.partition('.')[0]}" if module else ""
-    return Check(name, "fail", "\n      ".join(["", *lines[-30:]]), need)
+    raised = (line for line in lines if re.search(r"\b(ModuleNotFound|Import|Attribute)Error\b", line))
+    helps = next((found for line in raised if (found := remedy(directory, line))), "")
+    return Check(name, "fail", "\n      ".join(["", *lines[-30:]]), helps)
 
 
 def _path(directory: Path) -> str:
@@ -173,11 +192,10 @@ def _configuration(directory: Path) -> tuple[Servers, Json, Check]:
     files = sorted(directory.glob("configs/*.yaml"), key=lambda file: (file.stem != directory.name, file.stem))
     try:
         for file in files:
-            config = read_config(Arguments({"config_paths": [str(file)]}), strict=False)
+            config = read_config(Arguments({"config_paths": [str(file)]}), SOME_POLICY, strict=False)
             for server in config.servers:
                 if _is_of(server, directory):
-                    values = {key: value for key, value in server.block.items() if not _open(value)}
-                    return Servers(config.values), values, Check(name, "pass", f"{file.name}: {server.name}")
+                    return Servers(config.values), server.block, Check(name, "pass", f"{file.name}: {server.name}")
     except UserError as error:
         return Servers(), {}, Check(name, "fail", str(error))
     if files:
@@ -193,6 +211,23 @@ def _is_of(server: Server, directory: Path) -> bool:
 def _open(value: Any) -> bool:
     """Left for whoever starts it to fill in."""
     return isinstance(value, str) and (value == "???" or "${" in value)
+
+
+def _load(directory: Path, block: Json, servers: Servers) -> None:
+    given = {key: value for key, value in block.items() if not _open(value)}
+    load_server(directory, given, name=directory.name, servers=servers)
+
+
+def _not_loaded(directory: Path, block: Json, says: str) -> Check:
+    """No fault of a template: what it leaves open, and the servers that an agent works with, come with what starts it."""
+    left = {key for key, value in block.items() if _open(value)}
+    if directory.parent.name == AGENTS:
+        left |= {"resources_server", "model_server"}
+    lacks = re.findall(r"([\w.]+): Field required", says)
+    if not lacks or len(lacks) != says.count("(given: ") or not left.issuperset(lacks):
+        return Check("loads", "fail", says)
+    keys = f"{', '.join(lacks)} {'is' if len(lacks) == 1 else 'are'}"
+    return Check("loads", "skip", f"its configuration is a template: {keys} filled in by whoever starts it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +252,12 @@ class _Contract:
             found.append(await self._named("stored rollouts", self._again))
         if "/aggregate_metrics" in paths:
             found.append(await self._named("aggregates", self._aggregate))
-        return found
+        return [self._helped(check) for check in found]
+
+    def _helped(self, check: Check) -> Check:
+        """What is imported only when it is asked for may be what is missing."""
+        helps = remedy(self.directory, check.says) if check.status == "fail" else ""
+        return replace(check, remedy=helps) if helps else check
 
     @property
     def app(self) -> Any:
@@ -238,7 +278,8 @@ class _Contract:
     async def _post(self, path: str, row: Json, cookies: Any = None) -> Any:
         answer = await theirs("_calls").call(self.app, "POST", path, "http://server", json=row, cookies=cookies)
         if not answer.ok:
-            raise _Failed(f"{path} answered {answer.status}: {(await answer.text())[:300]}")
+            refused = answer.status < HTTPStatus.INTERNAL_SERVER_ERROR
+            raise (_Refused if refused else _Failed)(f"{path} answered {answer.status}: {(await answer.text())[:300]}")
         return answer
 
     async def _cookies(self, path: str) -> tuple[str, str]:
@@ -303,7 +344,9 @@ class _Contract:
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         # A stored rollout has the verdict's fields too, and lacks those of its task that the server did not declare.
         tasks = {_asked(row): row for row in self.rows}
-        same = judged = refused = 0
+        same = judged = 0
+        refused: list[str] = []
+        broken: list[str] = []
         for line in lines:
             row = json.loads(line) if line.startswith("{") else {}
             if not isinstance(row.get("response"), dict) or not isinstance(row.get("reward"), (int, float)):
@@ -313,14 +356,22 @@ class _Contract:
                 seeded = await self._post("/seed_session", task)
                 sent = {**task, "response": whole(row["response"], task["responses_create_params"])}
                 answer = await (await self._post("/verify", sent, seeded.cookies)).json()
-            except _Failed:
-                refused += 1  # written by an older version of the server, or for a judge that is not here
+            except _Failed as error:
+                # Written by an older version of the server, or for a judge that is not here.
+                excused = isinstance(error, _Refused) or self._others()
+                (refused if excused else broken).append(str(error))
+                continue
+            if why := answer.get("_ng_failure_class"):
+                refused.append(str(why))
                 continue
             judged += 1
-            same += row["reward"] == answer.get("reward") and not answer.get("_ng_failure_class")
-        if not judged + refused:
-            return "skip", "there is no data/example_rollouts.jsonl with any"
-        return "pass", f"{same} of {judged} get their reward again" + (f"; {refused} are refused" if refused else "")
+            same += row["reward"] == answer.get("reward")
+        if broken:
+            raise _Failed(f"{len(broken)} of {judged + len(refused) + len(broken)} get no verdict: {broken[0]}")
+        if not judged:
+            none = f"all {len(refused)} are refused, the first: {refused[0]}" if refused else ""
+            return "skip", none or "there is no data/example_rollouts.jsonl with any"
+        return "pass", f"{same} of {judged} get their reward again" + (f"; {len(refused)} are refused" if refused else "")
 
     def _others(self) -> list[str]:
         return [
@@ -352,11 +403,15 @@ class _Failed(Exception):
     """The contract is broken; the message says where."""
 
 
+class _Refused(_Failed):
+    """The server does not take what it was sent."""
+
+
 def _isolation(directory: Path) -> str:
     """What the check of isolation says here."""
     rows, _ = _examples(directory)
     servers, block, _ = _configuration(directory)
-    load_server(directory, block, name=directory.name, servers=servers)
+    _load(directory, block, servers)
     played = asyncio.run(_Contract(servers, directory, block, rows).play())
     return next((check.says for check in played if check.name == "isolation"), "")
 

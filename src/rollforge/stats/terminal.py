@@ -71,6 +71,8 @@ def report(profile: Profile, section: Section, names: Sequence[str], most_tasks:
     if failures:
         more = _more(len(failures), MOST_ROWS)
         parts += _titled("Rollouts without a reward, by their last failure", _pairs(failures[:MOST_ROWS], right=True), *more)
+    if not any(profile.used):
+        return Group(*parts)
     parts += _titled("Verdicts", _verdicts(tables.verdicts(profile, section)))
     parts += _titled("What the data suits", _verdicts(tables.fits(section)))
     return Group(*parts)
