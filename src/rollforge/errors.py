@@ -27,6 +27,14 @@ class SetupError(RollforgeError):
     """No rollout of this run can succeed (wrong key, wrong URL, no such model): the run stops and says why."""
 
 
+class UnknownParameter(SetupError):
+    """A model cannot do what a parameter of the request asks for. Whoever set it can leave it out."""
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+
+
 class RolloutError(RollforgeError):
     """One attempt failed. `stage` is filled by `stage()` where the raiser did not."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Literal
@@ -81,6 +82,15 @@ def resolve(kind: Kind, name: str, hint: str = "") -> Any:
     if target is None:
         raise unknown(_WORDS.get(kind, kind), name, known(kind), hint)
     return attribute(target)
+
+
+def refuse_address(reference: str) -> None:
+    """Raises `UserError` if it is the address of a service, but no URL as we know it: no name near it was meant."""
+    scheme = reference.partition("://")[0]
+    if scheme != reference and scheme.lower() in ("http", "https"):
+        raise UserError(f"a URL that begins with {scheme}:// is not known: write its scheme and its host in small letters")
+    if re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):\d+(/.*)?", reference) and ".py:" not in reference:
+        raise UserError(f"{reference} is an address without a scheme: a service is named by its URL, http://{reference}")
 
 
 def attribute(target: str) -> Any:

@@ -59,6 +59,7 @@ def test_an_agent_of_somebody_else_is_named_by_its_module() -> None:
         (f"{__name__}:NOT_AN_AGENT", {"turns": 1}, "is int, not an agent"),
         ("tool_loop:x", {}, "tool_loop takes no argument"),
         ("no_such_package.module:agent", {}, "there is no module"),
+        ("localhost:8100", {}, "named by its URL, http://localhost:8100"),
     ],
 )
 def test_what_is_no_agent_is_told(use: str, options: dict[str, Any], says: str) -> None:

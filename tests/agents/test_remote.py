@@ -45,7 +45,8 @@ async def test_a_rollout_of_nemo_gym_is_one_of_this_run() -> None:
         asked.append(row)
         return verified(row)
 
-    found = await run(answer, sampling={"temperature": 0.5})
+    # NeMo Gym's rows have nulls that its own servers refuse.
+    found = await run(answer, sampling={"temperature": 0.5, "tool_choice": None})
     assert asked == [
         ROW | {"responses_create_params": {"input": "2+2?", "temperature": 0.5}, "_ng_task_index": 3, "_ng_rollout_index": 2}
     ]

@@ -174,6 +174,7 @@ def test_yaml_and_options_alike(tmp_path: Path) -> None:
         (["arithmetic"], "give a model: --model tiny"),
         (["arithmetik", "-m", "tiny"], "unknown environment 'arithmetik'; did you mean arithmetic?"),
         (["arithmetic", "-m", "scriptd:perfect"], "unknown model 'scriptd'; did you mean scripted?"),
+        (["arithmetic", "-m", "localhost:8000"], "a service is named by its URL, http://localhost:8000"),
         (["arithmetic", "-m", "scripted:prefect"], "unknown scripted policy 'prefect'; did you mean perfect?"),
         (["arithmetic", "-m", "tiny", "--set", "repeat=3"], "unknown key 'repeat'; did you mean repeats?"),
         (

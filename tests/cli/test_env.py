@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from typer.testing import CliRunner
 
 from rollforge.cli.main import app
+from tests.serve.started import BANK, started
 
 
 def shown(*arguments: str) -> tuple[int, str]:
@@ -27,6 +30,28 @@ def test_an_environment_that_is_played_by_steps_shows_every_step() -> None:
     assert status == 0
     assert text.count("\nuser\n") == text.count("\nassistant\n") + 1  # the prompt, and a board before each move
     assert "solved: 1.0" in text
+
+
+def test_one_behind_a_url_shows_its_tools_for_a_task_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "bank.py").write_text(
+        BANK.replace("self.balance = 0\n", "self.balance = 0; return 'Nothing\\x1b[2J yet.'\n")
+    )
+    (tmp_path / "tasks.jsonl").write_text('{"prompt": "pay", "target": 6}\n')
+    with started(tmp_path, "bank.py", "--port", "0") as service:
+        url = service.urls["environment"]
+        status, text = shown(url, "--tasks", str(tmp_path / "tasks.jsonl"))
+        without = CliRunner().invoke(app, ["env", "show", url])
+    assert status == 0
+    for part in (
+        url,
+        "pay(amount: integer)  Pay an amount.",
+        "target: 6",
+        "it opens with:\nNothing\\x1b[2J yet.",
+        "no reference",
+    ):
+        assert part in text
+    assert without.exit_code != 0
+    assert "has no tasks of its own: give some with --tasks" in str(without.exception)
 
 
 def test_a_task_that_there_is_not() -> None:

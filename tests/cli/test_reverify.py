@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.collect.parts import rows
+from tests.serve.started import started
 from tests.stats.made import made, write
 
 ROLLFORGE = str(Path(sys.executable).parent / "rollforge")
@@ -101,8 +102,54 @@ def test_another_one_says_who_flipped(folder: Path) -> None:
     for part in ("1 rose (1 to solved)", "Spearman", "Kendall", "pass@k", "Rose: 1", "it is 4\\x1b[2J", "Preference pairs"):
         assert part in said
     assert "\x1b" not in said
-    # Finished: asked again it only prints.
-    assert reverify(folder, *arguments[:-1]).stdout == said
+    # Finished: asked again it only prints, and says so.
+    again = reverify(folder, *arguments[:-1]).stdout.splitlines(keepends=True)
+    assert again.pop(1).startswith("0 of these now, 3 earlier (begun 20")
+    assert "".join(again) == said
+
+
+def test_a_verifier_that_changed_beneath_is_another_one(folder: Path) -> None:
+    (folder / "rule.py").write_text("RIGHT = '4'\n")
+    (folder / "ruled.py").write_text(
+        "import rollforge as rf\nfrom rule import RIGHT\n"
+        "@rf.env(inline=True)\ndef ruled(reply: str) -> float: return float(reply == RIGHT)\n"
+    )
+    arguments = ["run", "--env", "ruled.py", "--fail-on-change"]
+    assert "0 earlier" not in reverify(folder, *arguments).stdout
+    assert "0 of these now, 3 earlier" in reverify(folder, *arguments).stdout
+    (folder / "rule.py").write_text("RIGHT = '5'\n")
+    assert "the environment's code" in reverify(folder, *arguments, status=2).stderr
+
+
+def test_a_service_that_judged_before_may_be_another_one_now(folder: Path) -> None:
+    with started(folder, "verifiers.py:strict", "--port", "0") as service:
+        url = service.urls["strict"]
+        reverify(folder, "run", "--env", url, "--fail-on-change")
+        done = reverify(folder, "run", "--env", url, "--fail-on-change", status=1)
+    assert "0 of these now, 3 earlier" in done.stdout
+    assert "may have changed since" in done.stderr
+    found = json.loads(reverify(folder, "run", "--env", url, "--json").stdout)
+    assert (found["verified"], found["now"], found["earlier"]) == (3, 0, 3)
+
+
+def test_where_nothing_was_verified_it_fails_and_says_why(folder: Path) -> None:
+    (folder / "tasks.jsonl").write_text('{"prompt": "another question"}\n')
+    arguments = ["run", "--env", "verifiers.py:strict", "--tasks", "tasks.jsonl"]
+    said = reverify(folder, *arguments, "--fail-on-change", status=1).stdout
+    assert "0 rollouts verified again, 0 could not be, 3 taken over" in said
+    assert "3 taken over: it is of no task in tasks.jsonl" in said
+    found = json.loads(reverify(folder, *arguments, "--json", status=1).stdout)
+    assert found["kept_reasons"] == [["it is of no task in tasks.jsonl", 3]]
+
+
+def test_what_the_environment_prints_is_no_part_of_the_result(folder: Path) -> None:
+    (folder / "noisy.py").write_text(
+        "import os\nimport rollforge as rf\nprint('loaded')\n"
+        "@rf.env\ndef noisy(reply: str) -> float:\n    print('judged')\n    os.system('echo ran')\n    return 1.0\n"
+    )
+    done = reverify(folder, "run", "--env", "noisy.py", "--json")
+    assert json.loads(done.stdout)["verified"] == 3
+    assert {"loaded", "judged", "ran"} <= set(done.stderr.split())
 
 
 def test_as_json(folder: Path) -> None:

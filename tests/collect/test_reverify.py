@@ -14,6 +14,7 @@ import pytest
 
 import rollforge as rf
 from rollforge.collect.reverify import Reverified, compare, reverify
+from rollforge.collect.run import collect_rollouts
 from rollforge.envs.base import Step, Verdict
 from rollforge.errors import InfraFault, JudgeFault, PolicyFault, SetupError, UserError, VerifierFault
 from rollforge.records.items import assistant, function_call, function_call_output
@@ -309,9 +310,79 @@ async def test_rows_that_lost_their_fields_are_joined_with_their_tasks(tmp_path:
         ("5", 0.0),
         ("gone", 0.0),
     ]
-    (tmp_path / "tasks.jsonl").write_text('{"prompt": "a", "answer": "4"}\n{"prompt": "a", "answer": "5"}\n')
-    with pytest.raises(UserError, match="two tasks with the prompt 'a'"):
+    assert done.kept_reasons == [("it is of no task in tasks.jsonl", 1)]
+    (tmp_path / "tasks.jsonl").write_text('{"n": 1}\n')
+    with pytest.raises(UserError, match=r"tasks.jsonl has no task: .*no input"):
         await again(source, judged, tmp_path / "c", tasks=tmp_path / "tasks.jsonl")
+
+
+async def test_tasks_of_one_prompt_are_told_apart_by_their_place(tmp_path: Path) -> None:
+    @rf.env(inline=True)
+    def judged(reply: str, answer: str) -> float:
+        return float(reply == answer)
+
+    (tmp_path / "tasks.jsonl").write_text(
+        '{"prompt": "go", "answer": "4"}\n{"prompt": "go", "answer": "5"}\n{"task_id": "x", "prompt": "go", "answer": "6"}\n'
+    )
+    stored = [made(0.0, task, prompt="go", reply=str(4 + task)) for task in range(2)]
+    named = replace(made(0.0, prompt="go", reply="6"), task="x", task_index=None)
+    source = written(tmp_path / "a", *stored, named, made(0.0, 9, prompt="go"))
+    done = await again(source, judged, tmp_path / "b", tasks=tmp_path / "tasks.jsonl")
+    assert (done.verified, done.kept_reasons) == (3, [("several tasks in tasks.jsonl have its prompt", 1)])
+    judged_rows = [row for row in rows(tmp_path / "b/rollouts.jsonl") if "kept" not in row["rollforge"]["reverified"]]
+    assert [row["reward"] for row in judged_rows] == [1.0] * 3
+
+
+async def collected(env: Any, out: Path, say: Callable[[Any], str], **more: Any) -> Path:
+    """A run of `env`, by a policy that says what `say` makes of the prompt's items."""
+
+    async def model(request: Any, /) -> Any:
+        return {"output": [assistant(say(request.params["input"]))]}
+
+    await collect_rollouts(env, model, out=str(out), seed=1, **more)
+    return out
+
+
+async def test_what_an_environment_shows_on_opening_is_no_part_of_the_prompt_it_judges(tmp_path: Path) -> None:
+    @rf.env(prompt="What is {a} + {a}?", tasks=[{"a": a} for a in range(4)], inline=True)
+    class Sums:
+        def reset(self) -> str:
+            return "Take your time."
+
+        def verify(self, reply: str, prompt: str) -> dict[str, Any]:
+            return {"reward": float(prompt.endswith("?") and reply == str(2 * int(prompt.split()[2]))), "asked": prompt}
+
+    def say(items: Any) -> str:
+        assert items[-1]["content"].endswith("Take your time.")
+        return str(2 * int(items[-1]["content"].split()[2]))
+
+    source = await collected(Sums, tmp_path / "a", say)
+    stored = rows(source / "rollouts.jsonl")
+    assert [row["rollforge"]["observed"] for row in stored] == [len("Take your time.")] * 4
+    assert [row["reward"] for row in stored] == [1.0] * 4
+    await again(source, Sums, tmp_path / "b")
+    assert compare(tmp_path / "b").agree == 4
+    # As it was before rows said so.
+    for row in stored:
+        del row["rollforge"]["observed"]
+    old = tmp_path / "old.jsonl"
+    old.write_text("".join(json.dumps(row) + "\n" for row in stored))
+    await again(old, Sums, tmp_path / "c")
+    assert compare(tmp_path / "c").agree == 4
+    # With the tasks as they are written, completed by the environment.
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text("".join(f'{{"a": {a}}}\n' for a in range(4)))
+    for number, run in enumerate((source, old)):
+        joined = await again(run, Sums, tmp_path / f"d{number}", tasks=tasks)
+        assert (joined.verified, joined.kept) == (4, 0)
+    for folder in ("b", "c", "d0", "d1"):
+        for row in rows(tmp_path / folder / "rollouts.jsonl"):
+            assert row["asked"] == f"What is {row['a']} + {row['a']}?"
+            assert row["responses_create_params"]["input"][0]["content"] == f"{row['asked']}Take your time."
+    async with served(env_app(Sums, "sums", Settings())) as url:
+        for run in (source, old):
+            await again(run, url, tmp_path / f"{run.name}-served")
+            assert compare(tmp_path / f"{run.name}-served").agree == 4
 
 
 async def test_a_service_that_is_down_ends_it(tmp_path: Path) -> None:
@@ -411,6 +482,84 @@ async def test_by_a_served_verifier_with_state(tmp_path: Path) -> None:
     assert found == {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0, 4: 1.0, 5: 0.0}
 
 
+def game(start: int, goal: int) -> Any:
+    @rf.env(prompt="Count.", tasks=[{"n": 1}, {"n": 2}], inline=True)
+    class Game:
+        """Say the goal; each step tells how far it is."""
+
+        def reset(self) -> str:
+            self.steps = 0
+            return f"start {start}"
+
+        def step(self, action: str) -> tuple[str, float, bool]:
+            self.steps += 1
+            return f"{goal - int(action)} away", float(int(action) == goal), self.steps == 2
+
+    return Game
+
+
+@pytest.mark.parametrize(
+    ("start", "goal", "says"),
+    [
+        (1, 5, None),
+        (2, 5, "state not reproduced: opening it gave 'start 2', it was 'start 1'"),
+        (1, 6, "state not reproduced: step 1 gave '1 away', it was '0 away'"),
+    ],
+)
+@pytest.mark.parametrize("url", [False, True])
+async def test_another_game_is_not_judged(tmp_path: Path, start: int, goal: int, says: str | None, url: bool) -> None:
+    source = await collected(game(1, 5), tmp_path / "a", lambda items: "5")
+
+    async def judged(out: str, **options: Any) -> Reverified:
+        if not url:
+            return await again(source, game(start, goal), tmp_path / out, **options)
+        async with served(env_app(game(start, goal), "game", Settings())) as address:
+            return await again(source, address, tmp_path / out, **options)
+
+    done = await judged("b")
+    if says is None:
+        assert (done.verified, compare(done.path).agree) == (2, 2)
+        return
+    assert (done.verified, done.failed) == (0, 2)
+    assert all(says in reason for reason, _ in compare(done.path).reasons)
+    await judged("c", force=True)
+    for row in rows(tmp_path / "c/rollouts.jsonl"):
+        assert f"state not reproduced: {row['rollforge']['reverified']['forced']}" == says
+
+
+async def test_what_a_run_elsewhere_does_not_store_of_its_last_step_is_not_missed(tmp_path: Path) -> None:
+    prompt = [{"role": "user", "content": "Count."}, {"role": "user", "content": "start 1"}]
+    output = [assistant("4"), {"role": "user", "content": "1 away"}, assistant("5")]
+    row = {"responses_create_params": {"input": prompt}, "response": {"output": output}, "reward": 1.0}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    await again(tmp_path / "a.jsonl", game(1, 5), tmp_path / "b")
+    assert compare(tmp_path / "b").agree == 1
+
+
+async def test_a_source_may_grow_but_not_change(tmp_path: Path) -> None:
+    source = written(tmp_path / "a", made(0.0, 0, reply="4"), made(0.0, 1, reply="5"))
+    await again(source, STRICT, tmp_path / "b")
+    file = source / "rollouts.jsonl"
+    stored = file.read_bytes()
+    file.write_bytes(stored + stored.splitlines(keepends=True)[0] + b'{"torn": ')
+    write(source / "failures.jsonl", [made(None, 2)])
+    grown = await again(source, STRICT, tmp_path / "b")
+    assert (grown.verified, grown.kept, grown.earlier, grown.now) == (3, 1, 2, 2)
+    assert grown.began == json.loads((tmp_path / "b/run.json").read_text())["created"]
+    file.write_bytes(stored.replace(b'"text":"5"', b'"text":"4"'))
+    with pytest.raises(UserError, match=r"source.rollouts.jsonl.sha256"):
+        await again(source, STRICT, tmp_path / "b")
+
+
+async def test_parts_of_the_old_reward_do_not_stay_beside_the_new(tmp_path: Path) -> None:
+    parts = {"correct": 1.0}
+    source = written(tmp_path / "a", made(1.0, reply="5", fields={"answer": "4", "reward_components": parts}))
+    await again(source, STRICT, tmp_path / "b")
+    (row,) = rows(tmp_path / "b/rollouts.jsonl")
+    assert (row["reward"], row["answer"], "reward_components" in row) == (0.0, "4", False)
+    assert row["rollforge"]["reverified"]["fields"] == {"reward_components": parts}
+
+
 class Steps:
     """A session that judges as it is played."""
 
@@ -429,7 +578,8 @@ class Steps:
 
     async def step(self, response: Any, /) -> Step:
         self.reward += len(response["output"])
-        return Step(reward=1.0)
+        calls = [item["call_id"] for item in response["output"] if item["type"] == "function_call"]
+        return Step(outputs=tuple(zip(calls, "xy", strict=False)), observation="go on", reward=1.0)
 
     async def verify(self, response: Any, /) -> Verdict:
         return Verdict(self.reward)
@@ -443,6 +593,11 @@ async def test_a_session_that_is_played_by_steps_is_played_again(tmp_path: Path)
         function_call_output("b", "y"),
         {"type": "message", "role": "user", "content": "go on"},
         assistant("done"),
+        {"type": "message", "role": "user", "content": "go on"},
     ]
-    await again(written(tmp_path / "a", made(0.0, output=output)), Steps(), tmp_path / "b")
+    stored = made(0.0, output=output, seconds={"total": 1.0})
+    await again(written(tmp_path / "a", stored), Steps(), tmp_path / "b")
     assert rows(tmp_path / "b/rollouts.jsonl")[0]["reward"] == 3.0
+    other = [{**item, "output": "z"} if item.get("call_id") == "b" and "output" in item else item for item in output]
+    await again(written(tmp_path / "c", replace(stored, response={"output": other})), Steps(), tmp_path / "d")
+    assert "step 1 gave 'x y go on', it was 'x z go on'" in compare(tmp_path / "d").reasons[0][0]

@@ -273,6 +273,16 @@ def test_what_cannot_be_an_environment_by_its_signatures() -> None:
     with pytest.raises(UserError, match="solve is called without an event loop"):
         rf.env(of(1.0), solve=solve)
 
+    class Yields:
+        def verify(self) -> float:
+            return 1.0
+
+        async def solve(self, answer: str) -> Any:
+            yield "add", {"x": answer}
+
+    with pytest.raises(UserError, match="solve is called without an event loop"):
+        rf.env(Yields)
+
 
 # Parameters.
 
@@ -830,3 +840,26 @@ def test_the_digest_is_that_of_the_source(tmp_path: Any) -> None:
         (folder / "mine.py").write_text(text.format(number))
         digests.append(rf.load_env(f"{folder}/mine.py").digest())
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_digest_is_also_that_of_the_modules_beside_it(tmp_path: Any) -> None:
+    (tmp_path / "other.py").write_text("")
+    package = tmp_path / "digested"
+    package.mkdir()
+    texts = {
+        tmp_path / "mine.py": "import rollforge as rf\nimport digested.deep\n@rf.env\ndef mine(reply): return 1.0\n",
+        package / "__init__.py": "",
+        package / "deep.py": "from .deeper import one\nfrom digested import last\n",
+        package / "deeper.py": "one = 1\n",
+        package / "last.py": "import json, rollforge.errors\n",
+    }
+    for file, text in texts.items():
+        file.write_text(text)
+    env = rf.load_env(f"{tmp_path}/mine.py")
+    digests = {env.digest()}
+    for count, file in enumerate(texts, 2):
+        file.write_text(file.read_text() + "# changed\n")
+        digests.add(env.digest())
+        assert len(digests) == count
+    (tmp_path / "other.py").write_text("# not imported\n")
+    assert env.digest() in digests

@@ -158,6 +158,13 @@ WRONG = [
         "unknown environment 'arithmetik'; did you mean arithmetic? (list them: rollforge env list; or give path",
     ),
     ("", "unknown environment ''; known: "),
+    (
+        "127.0.0.1:8192",
+        "127.0.0.1:8192 is an address without a scheme: a service is named by its URL, http://127.0.0.1:8192",
+    ),
+    ("localhost:8192/x", "localhost:8192/x is an address without a scheme"),
+    ("[::1]:8192", "[::1]:8192 is an address without a scheme"),
+    ("HTTP://me:secret@LOCALHOST", "a URL that begins with HTTP:// is not known: write its scheme and its host in small"),
     ("{}/falling.py:one", "there is no file {}/falling.py (beside it: {}/failing.py)"),
     ("{}/xyzzy.py", "there is no file {}/xyzzy.py (beside it: {}/broken.py, {}/exiting.py, "),
     ("{}/nowhere/nothing.py", "there is no file {}/nowhere/nothing.py"),

@@ -79,6 +79,16 @@ async def test_a_session_of_a_resources_server_keeps_its_state_behind_its_cookie
     assert not [path for path, *_ in app.state.seen if path == "/close"]
 
 
+async def test_what_a_row_has_as_null_is_not_sent() -> None:
+    app = counter()
+    row = {"responses_create_params": {"input": "Count.", "tool_choice": None, "parallel_tool_calls": None}, "start": 2}
+    async with remote(app) as env, env.open(task_from_row({**row, "goal": 2, "note": None})) as session:
+        assert (await session.verify(reply("done"))).reward == 1.0
+    sent = {path: json.loads(body) for path, _, body in app.state.seen if path in ("/seed_session", "/verify")}
+    assert [body["responses_create_params"] for body in sent.values()] == [{"input": "Count."}] * 2
+    assert sent["/seed_session"]["note"] is None  # of a task's own fields a null is one
+
+
 async def test_what_a_tool_answers_is_what_the_policy_reads() -> None:
     async with remote(counter()) as env, env.open(task("text", "boom", "gone", "missing")) as session:
         assert (await session.call(ToolCall("text", {}))).text == "plain ☃"

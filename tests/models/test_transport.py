@@ -282,6 +282,7 @@ def test_a_base_url_is_checked_before_anything_runs(url: str) -> None:
     with pytest.raises(UserError, match="base URL") as caught:
         chat.load("m", ModelOptions(base_urls=(url,)))
     assert "hunter22" not in str(caught.value)
+    assert ("has a query" in str(caught.value)) == ("?" in url)
 
 
 def test_a_named_key_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
     """The service's URL."""
-    options: Any = {"ws": "none", "lifespan": "on", "log_config": None, "access_log": False}
+    options: Any = {"ws": "none", "lifespan": "on", "log_config": None, "access_log": False, "proxy_headers": False}
     config = uvicorn.Config(app, http=HttpProtocol, timeout_graceful_shutdown=5, **options)
     server = _Server(config)
     with listen("127.0.0.1", 0) as socket:

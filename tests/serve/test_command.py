@@ -284,6 +284,31 @@ def test_commands_that_cannot_be(use: str, options: Any, said: str) -> None:
         load_agent(use, options)
 
 
+async def test_a_program_that_swallows_the_fault_of_its_last_call_is_not_judged(tmp_path: Path) -> None:
+    swallow = f"try: {ASK}\nexcept Exception: print('I do not know.')"
+    done = await rollout(python(tmp_path, swallow), says(InfraFault("upstream is down")))
+    assert (done.outcome, done.reward) == (Outcome.INFRA_FAULT, None)
+    assert done.failure is not None
+    assert done.failure.message == "upstream is down"
+    again = await rollout(python(tmp_path, f"{swallow}\n{ASK}"), says(InfraFault("upstream is down"), [assistant("7")]))
+    assert (again.outcome, again.extra["calls"]) == (Outcome.SCORED, 1)
+
+
+async def test_a_parameter_of_the_program_stops_its_rollout_and_one_of_the_run_stops_the_run(tmp_path: Path) -> None:
+    odd = ASK.replace('"x"}', '"x", "logit_bias": {"1": 5}}')
+    done = await rollout(python(tmp_path, odd), "tiny")
+    assert done.outcome is Outcome.INFRA_FAULT
+    with pytest.raises(SetupError, match="logit_bias"):
+        await rollout(python(tmp_path, ASK), "tiny", sampling={"logit_bias": {"1": 5}})
+
+
+@pytest.mark.parametrize("command", [f"KEY=s3cret {PY} -c 'exit(3)' --key s3cret", f"{PY} -c 'exit(3)' s3cret"])
+async def test_messages_name_the_program_and_not_its_arguments(command: str) -> None:
+    done = await rollout(command)
+    assert done.failure is not None
+    assert done.failure.message == f"{Path(PY).name} exited with 3: nothing on stderr"
+
+
 async def test_a_shell_without_the_program_stops_the_run() -> None:
     with pytest.raises(SetupError, match="exited with 127"):
         await rollout("no_such_program_here && echo")

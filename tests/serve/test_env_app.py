@@ -17,6 +17,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from schemathesis.specs.openapi import checks
 
 import rollforge as rf
 from rollforge.envs.base import Env, Limits, Tool
@@ -73,6 +74,10 @@ ROW = {
     "agent_ref": {"name": "a"},
 }
 EXACT = {"responses_create_params": {"input": [{"role": "user", "content": "Say 4."}]}, "answer": "4", "uuid": "u"}
+
+
+DECLARED: Any = [checks.status_code_conformance, checks.content_type_conformance, checks.unsupported_method]
+"""What of the OpenAPI page holds for every answer."""
 
 
 def said(text: str) -> dict[str, Any]:
@@ -199,7 +204,7 @@ async def test_sessions_side_by_side_know_nothing_of_each_other() -> None:
             await me.post("/seed_session", ROW | {"start": number, "goal": number * 11})
             for _ in range(10):
                 await me.post("/add", {"by": number if number % 2 else 0})
-            return (await me.post("/verify", ROW | {"response": said("")}))["reward"]  # type: ignore[no-any-return]
+            return (await me.post("/verify", ROW | {"goal": number * 11, "response": said("")}))["reward"]  # type: ignore[no-any-return]
 
         rewards = await asyncio.gather(*(live(number) for number in range(1, 41)))
         assert rewards == [float(number % 2) for number in range(1, 41)]
@@ -236,7 +241,7 @@ async def test_tools_need_a_session() -> None:
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        *(("/", 404), ("//", 404), ("/../x", 404), ("/%2e%2e%2fadd", 404), ("/add%2f", 404), ("/_run", 404)),
+        *(("/", 405), ("//", 404), ("/../x", 404), ("/%2e%2e%2fadd", 404), ("/add%2f", 404), ("/_run", 404)),
         *(("/__init__", 404), ("/reset%00", 404), ("/v1/responses", 404), ("/run", 404), ("/health", 405)),
         *(("/docs", 405), ("/add%0d%0aX-Injected:%201", 404), (f"/{'a' * 5000}", 404), ("/%ff%fe", 404)),
     ],
@@ -674,6 +679,28 @@ def test_no_body_is_a_bug(counting: str, path: str, row: Any) -> None:
     ask(counting, "POST", "/close", b"", cookie)
 
 
+async def test_a_tool_with_braces_in_its_name_is_no_pattern() -> None:
+    class Braces(LowLevel):
+        tools = (Tool("{q}"), Tool("add"))
+
+    async with served(Braces()) as client:
+        me = client()
+        await me.post("/seed_session", {"start": 1, "goal": 3})
+        assert "there is no tool 'anything'" in (await me.post("/anything", {}, 404))["message"]
+        assert (await me.post("/add", {"by": 2})) == "3"
+        assert "/{q}" not in (await me.get("/openapi.json"))["paths"]
+
+
+async def test_the_row_of_a_verdict_is_that_of_its_request_and_the_state_that_of_the_session() -> None:
+    async with served(rf.env(Count)) as client:
+        for told, reward in (({}, 1.0), ({"goal": 9}, 0.0), ({"goal": 4, "start": 0}, 0.0), ({"goal": None}, 1.0)):
+            me = client()
+            await me.post("/seed_session", {**ROW, "start": 3})
+            await me.post("/add", {"by": 2})
+            judged = await me.post("/verify", {**told, "response": said("")})
+            assert (judged["reward"], judged["count"]) == (reward, 5)
+
+
 def test_schemathesis_finds_no_bug(counting: str) -> None:
     schema = schemathesis.openapi.from_url(f"{counting}/openapi.json")
     paths = set()
@@ -687,6 +714,7 @@ def test_schemathesis_finds_no_bug(counting: str) -> None:
             got = case.call()
             assert got.status_code < 500, (case.path, got.text)
             assert got.headers["x-request-id"]
+            case.validate_response(got, checks=DECLARED)
 
     hold()
     assert {"/add", "/say", "/verify", "/seed_session", "/step"} <= paths

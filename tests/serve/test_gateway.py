@@ -5,21 +5,36 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 import anthropic
 import openai
 import pytest
 
-from rollforge.errors import InfraFault
+from rollforge.agents.tool_loop import ToolLoop
+from rollforge.errors import DeadlineExceeded, InfraFault, JudgeFault, PolicyFault, SetupError
 from rollforge.models.stream import Delta
 from rollforge.records.items import Response, assistant, function_call, prompt_text
 from rollforge.records.rows import rollout_from_row
 from tests.serve.agents import COUNT, Call, agent, runner, says
+from tests.serve.talker import Streamer, Talker
 from tests.serve.test_agent_app import Broken
 
 TOKENS = {"prompt_token_ids": [1, 2], "generation_token_ids": [3], "generation_log_probs": [-0.5]}
+
+
+class Session:
+    """One that nobody may reach."""
+
+    tools = ()
+    observation = None
+
+    async def call(self, _: Any) -> Any:
+        raise AssertionError("there is nothing to call")
+
+    async def verify(self, _: Any) -> Any:
+        raise AssertionError("there is nothing to judge")
 
 
 async def begin(call: Call, row: Any = COUNT) -> Any:
@@ -131,10 +146,20 @@ async def test_tools_are_the_sessions_own_and_their_errors_are_texts() -> None:
         wrong = await call("POST", f"{one['tools_url']}/increment_counter", {"count": "many"})
         assert (wrong.status, wrong.headers["X-Rollforge-Tool-Error"]) == (200, "1")
         assert "count" in wrong.text
-        for name in ("verify", "reset", "__init__", "..%2fverify", "%2e%2e", "x" * 5000):
+        session = Session()
+        for name, arguments in (
+            *((name, "{}") for name in ("verify", "reset", "__init__", "a/b", "x" * 5000)),
+            *(("get_counter_value", arguments) for arguments in ("[1]", "{", "null", "7", "[" * 10_000, '{"a": 1, }')),
+        ):
+            # The policy reads what it would read of a tool loop in this process.
+            wrong = await call("POST", f"{one['tools_url']}/{name}", arguments.encode())
+            item = function_call(name, arguments, "c")
+            expected = await ToolLoop().run_call(item, ["increment_counter", "get_counter_value"], session)
+            assert (wrong.status, wrong.headers["X-Rollforge-Tool-Error"], wrong.text) == (200, "1", expected["output"])
+        for name in ("..%2fverify", "%2e%2e"):
             # 405 where the client itself has followed the dots.
-            assert (await call("POST", f"{one['tools_url']}/{name}", {})).status in (404, 405)
-        assert (await call("POST", f"{one['tools_url']}/get_counter_value", b"[1]")).status == 400
+            assert (await call("POST", f"{one['tools_url']}/{name}", {})).status in (200, 404, 405)
+        assert await tool(call, one, "get_counter_value", "") == '{"count":8}'
 
 
 async def test_the_id_is_the_key_and_another_key_is_refused() -> None:
@@ -300,7 +325,7 @@ async def test_a_model_that_streams_is_streamed_and_captured_whole() -> None:
                 texts.append(chunk.choices[0].delta.content if chunk.choices else None)
                 if "sev" in texts:
                     more.set()  # what was said first is here before the rest is said
-            # A program that goes away gives its call up; it is no part of the rollout.
+            # A program that goes away gives its call up; a whole answer to the same is preferred.
             told.clear(), more.clear()
             left = asyncio.create_task(client.chat.completions.create(**ask))
             await told.wait()
@@ -308,4 +333,125 @@ async def test_a_model_that_streams_is_streamed_and_captured_whole() -> None:
         row = (await call("POST", f"/rollouts/{live['id']}/finish")).json
     assert [text for text in texts if text] == ["sev", "en"]
     assert row["response"]["output"][0]["generation_token_ids"] == [3]
-    assert (row["rollforge"]["calls"], row["rollforge"]["outcome"]) == (1, "scored")
+    assert (row["rollforge"]["calls"], row["rollforge"]["branches"], row["rollforge"]["outcome"]) == (2, 1, "scored")
+
+
+async def test_a_stream_that_the_program_broke_off_is_what_it_was_told_of_it() -> None:
+    class ForEver:
+        keeps_deadline = True
+        asked: ClassVar[list[Any]] = []
+
+        async def __call__(self, _: Any) -> Response:
+            raise AssertionError("it is to be streamed")
+
+        async def stream(self, request: Any) -> AsyncIterator[Any]:
+            self.asked.append(request.params["input"])
+            if len(self.asked) == 2:
+                yield {"output": [assistant("7")], "usage": {"input_tokens": 1, "output_tokens": 2}}
+                return
+            yield Delta("reasoning", "hm", 0)
+            yield Delta("text", "Action: ", 1)
+            yield Delta("text", "count", 1)
+            yield Delta("call", "", 2, "c", "x")
+            yield Delta("arguments", '{"un', 2, "c")
+            await asyncio.Event().wait()
+
+    async with agent(runner(model=ForEver())) as (_, call):
+        live = await begin(call)
+        async with openai.AsyncOpenAI(base_url=live["base_url"], api_key=live["api_key"]) as client:
+            history: Any = [{"role": "user", "content": "x"}]
+            stream = await client.responses.create(model="m", input=history, stream=True)
+            async for event in stream:
+                if event.type == "response.function_call_arguments.delta":
+                    break
+            await stream.close()
+            history += [assistant("Action: count"), {"role": "user", "content": "seven"}]
+            await client.responses.create(model="m", input=history, stream=True)
+        row = (await call("POST", f"/rollouts/{live['id']}/finish")).json
+    output = row["response"]["output"]
+    assert [item.get("type", item.get("role")) for item in output] == ["reasoning", "message", "user", "message"]
+    assert [item.get("status") for item in output[1:]] == ["incomplete", None, "completed"]
+    assert output[1]["content"][0]["text"] == "Action: count"
+    assert (row["rollforge"]["calls"], row["rollforge"]["branches"]) == (2, 0)
+
+
+FAULTS = {
+    "infra_fault": (InfraFault("upstream is down"), 502),
+    "judge_fault": (JudgeFault("no verdict"), 502),
+    "timeout": (DeadlineExceeded("too slow"), 504),
+    "setup_error": (SetupError("the key was refused"), 424),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+async def test_a_program_that_swallows_the_fault_of_its_last_call_ends_with_it(kind: str) -> None:
+    fault, status = FAULTS[kind]
+    async with agent(runner(model=says([function_call("x", "{}", "c")], fault))) as (_, call):
+        live = await begin(call)
+        path = f"/rollouts/{live['id']}"
+        assert (await call("POST", f"{path}/v1/responses", {"input": "x"})).status == 200
+        assert (await call("POST", f"{path}/v1/responses", {"input": "x"})).status == status
+        done = await call("POST", f"{path}/finish", {"reply": "I do not know."})
+    assert (done.status, done.json["error"]["type"], done.json["error"]["message"]) == (status, kind, str(fault))
+    if kind != "setup_error":
+        assert done.json["error"]["rollout"]["reward"] is None
+
+
+async def test_what_the_policy_itself_caused_is_judged() -> None:
+    async with agent(runner(model=says([assistant("7")], PolicyFault("it spoke of nothing")))) as (_, call):
+        live = await begin(call)
+        for _ in range(2):
+            await call("POST", f"/rollouts/{live['id']}/v1/responses", {"input": "x"})
+        done = await call("POST", f"/rollouts/{live['id']}/finish", {})
+    assert (done.status, done.json["rollforge"]["outcome"]) == (200, "scored")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_that_took_longer_than_a_request_may_is_a_fault_too(stream: bool) -> None:
+    talker = Streamer(hang=True) if stream else Talker(hang=True)
+    talker.keeps_deadline = True  # type: ignore[attr-defined]
+    async with agent(runner(model=talker), request_seconds=0.3) as (_, call):
+        live = await begin(call)
+        asked = await call("POST", f"/rollouts/{live['id']}/v1/responses", {"input": "x", "stream": stream})
+        done = await call("POST", f"/rollouts/{live['id']}/finish", {"reply": "no idea"})
+    assert "longer than 0.3 s" in asked.text
+    assert (done.status, done.json["error"]["type"]) == (504, "timeout")
+
+
+async def test_tokens_are_counted_and_models_known_by_any_name() -> None:
+    async with agent(runner(model="tiny")) as (_, call):
+        live = await begin(call)
+        root = live["anthropic_base_url"]
+        ask = {"model": "m", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 1}
+        async with anthropic.AsyncAnthropic(base_url=root, api_key=live["api_key"]) as client:
+            counted: Any = await client.messages.count_tokens(model="m", messages=ask["messages"])  # type: ignore[arg-type]
+        assert counted.input_tokens > 2
+        assert (await call("GET", f"{root}/v1/models/org/any")).json["id"] == "org/any"
+        assert (await call("GET", "/rollouts/0.guess/v1/models/any")).status == 404
+        await call("POST", f"{root}/v1/messages", ask)
+        row = (await call("POST", f"/rollouts/{live['id']}/finish", {})).json
+    assert row["rollforge"]["calls"] == 1  # to count is not to ask
+    async with agent(runner()) as (_, call):
+        live = await begin(call)
+        assert (await call("POST", f"{live['base_url']}/messages/count_tokens", ask)).status == 501
+
+
+async def test_a_parameter_that_the_backend_does_not_know_is_whose_who_set_it() -> None:
+    strange = {"logit_bias": {"1": 5}}
+    row = {**COUNT, "responses_create_params": {**COUNT["responses_create_params"], **strange}}  # type: ignore[dict-item]
+    async with agent(runner(model="tiny")) as (_, call):
+        refused = [
+            await call("POST", "/run", row),
+            await call("POST", "/v1/responses", {"input": "x", **strange}),
+        ]
+        live = await begin(call)
+        path = f"/rollouts/{live['id']}"
+        refused.append(await call("POST", f"{path}/v1/responses", {"input": "x", **strange}))
+        swallowed = await call("POST", f"{path}/finish", {"reply": "no idea"})
+    for answer in refused:
+        error = answer.json["error"]
+        assert (answer.status, error["type"], error["param"]) == (400, "invalid_request_error", "logit_bias"), answer.text
+    assert (swallowed.status, swallowed.json["error"]["type"]) == (502, "infra_fault")
+    async with agent(runner(model="tiny", sampling=strange)) as (_, call):
+        for answer in (await call("POST", "/run", COUNT), await call("POST", "/v1/responses", {"input": "x"})):
+            assert (answer.status, answer.json["error"]["type"]) == (424, "setup_error")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from rollforge.serve.app import answer, make_app
+from rollforge.serve.config import load_config
 from rollforge.serve.head import Instance, head_app
 from rollforge.serve.settings import Settings
 from tests.serve.live import serving
@@ -101,6 +103,33 @@ async def test_names_lead_to_addresses_as_nemo_gym_reads_them(client: aiohttp.Cl
     assert agent["resources_server"] == {"type": "resources_servers", "name": "math"}
     assert agent["model_server"] == {"type": "responses_api_models", "name": "policy"}
     assert found["head_server"] == {"host": "127.0.0.1", "port": 11000}
+
+
+async def test_what_is_shown_of_services_holds_no_keys(client: aiohttp.ClientSession, tmp_path: Path) -> None:
+    url, command = "http://me:s3cret@127.0.0.1:9/v1?key=s3cret", "command:KEY=s3cret python3 my_agent.py --key s3cret"
+    file = tmp_path / "rollforge.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "models": {"far": {"url": url}, "policy": {"use": "chat:m", "base_url": [url]}},
+                "agents": {"mine": {"use": command, "env": "counter", "model": "policy"}},
+            }
+        )
+    )
+    listed = [
+        Instance("far", "model", url, url),
+        Instance("mine", "agent", command, "http://127.0.0.1:9"),
+    ]
+    async with serving(head_app(listed, load_config(file, {}).shown, Settings(), "http://127.0.0.1:1")) as head:
+        texts = [
+            await (await client.get(f"{head}/{path}")).text()
+            for path in ("server_instances", "global_config_dict_yaml", "config", "status")
+        ]
+    assert not any("s3cret" in text for text in texts)
+    instances, _, config, _ = map(json.loads, texts)
+    assert [one["entrypoint"] for one in instances] == ["http://127.0.0.1:9/v1", "command:python3"]
+    assert config["agents"]["mine"]["use"] == "command:python3"
+    assert config["models"]["policy"]["base_url"] == ["http://127.0.0.1:9/v1"]
 
 
 async def test_the_token_is_asked_for_and_told_only_to_own_services(

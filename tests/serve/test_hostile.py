@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +19,7 @@ from rollforge.serve.head import Instance, head_app
 from rollforge.serve.settings import Settings
 from tests.serve.agents import COUNT, runner
 from tests.serve.live import in_thread
+from tests.serve.test_env_app import DECLARED
 
 TOKEN = "correct-horse-battery"
 
@@ -75,9 +77,26 @@ def test_schemathesis_finds_no_bug_in_an_agent(agent: str) -> None:
             paths.add(operation.ok().path)
             got = case.call(headers=AUTHORIZED)
             sound(got.status_code, str(got.headers), got.text)
+            case.validate_response(got, checks=DECLARED)
 
     hold()
     assert {"/run", "/v1/responses", "/rollouts", "/rollouts/{id}/v1/messages", "/rollouts/{id}/tools/{name}"} <= paths
+    paths_of = {path: route for path, route in schema.raw_schema["paths"].items() if "{" in path}
+    assert all(method["parameters"] for route in paths_of.values() for method in route.values())
+    live = json.loads(sent(agent, "POST", "/rollouts", json.dumps(COUNT).encode(), AUTHORIZED)[2])["id"]  # that one is over
+    for body in ({"input": None}, {"input": [None]}):
+        for path in ("/v1/responses", "/run", f"/rollouts/{live}/v1/responses"):
+            row = {"responses_create_params": body} if path == "/run" else body
+            status, _, _ = sent(agent, "POST", path, json.dumps(row).encode(), AUTHORIZED)
+            declared = schema.raw_schema["paths"][path.replace(live, "{id}")]["post"]["requestBody"]["content"]
+            valid = jsonschema_rs.is_valid(declared["application/json"]["schema"], row)
+            assert (status, valid) == (400, False)
+
+
+def test_a_wrong_method_is_told_all_that_its_path_has(agent: str) -> None:
+    status, head, _ = sent(agent, "PUT", "/rollouts/x", b"", AUTHORIZED)
+    assert status == 405
+    assert "allow: delete, get" in head.lower()
 
 
 def test_schemathesis_finds_no_bug_in_a_head(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,12 +126,15 @@ async def test_tokenize_and_count_where_the_backend_can() -> None:
     async with served(model) as post:
         status, prompt = await post("/tokenize", {"prompt": "hello"})
         _, ids = await post("/tokenize", chat)
+        _, closed = await post("/tokenize", {**chat, "add_generation_prompt": False})
         _, counted = await post("/v1/messages/count_tokens", chat)
         _, answer = await post("/v1/responses", {"input": "2+2?", "max_output_tokens": 2})
         assert (await post("/tokenize", {"messages": [{"content": "x"}]}))[0] == 400
     assert (status, prompt["count"]) == (200, len(prompt["tokens"]))
     assert ids["tokens"] == answer["output"][-1]["prompt_token_ids"]
     assert counted == {"input_tokens": len(ids["tokens"])}
+    assert 0 < closed["count"] < ids["count"]
+    assert ids["tokens"][: closed["count"]] == closed["tokens"]
     async with served(scripted.load("echo", ModelOptions())) as post:
         for path in ("/tokenize", "/v1/messages/count_tokens"):
             status, problem = await post(path, chat)
@@ -360,6 +363,37 @@ async def test_a_caller_that_goes_away_cancels_the_model(kind: Any, name: str) -
         await model.cancelled.wait()
         await asyncio.gather(asking, return_exceptions=True)
     assert len(model.asked) == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages/count_tokens"])
+async def test_a_caller_that_goes_away_amid_its_body_is_no_fault_of_the_server(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with served(Talker()) as post:
+        base = post.client._base_url
+        _, writer = await asyncio.open_connection(base.host, base.port)
+        writer.write(f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n{{".encode())
+        await writer.drain()
+        writer.close()
+        while 'status="499"' not in (text := await (await post.client.get("/metrics")).text()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert 'status="500"' not in text
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("name", PATHS)
+async def test_a_stream_whose_time_is_over_ends_in_its_own_form(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    path, body = PATHS[name]
+    async with served(model := Streamer(hang=True), request_seconds=0.2) as post:
+        status, text = await post(path, {**body, "stream": True})
+        metrics = await (await post.client.get("/metrics")).text()
+    assert status == 200
+    assert "longer than 0.2 s" in text
+    assert model.cancelled.is_set()
+    if name == "chat":
+        assert text.endswith("data: [DONE]\n\n")
+    assert f'path="{path}",status="504"}} 1.0' in metrics
+    assert not caplog.records
 
 
 # What was streamed and what comes out in the end may differ

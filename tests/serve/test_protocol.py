@@ -18,8 +18,12 @@ from starlette.responses import Response, StreamingResponse
 
 from rollforge.serve.exchange import EXCHANGE
 from rollforge.serve.gone import Gone, while_connected
+from rollforge.serve.model_app import model_app
 from rollforge.serve.protocol import MAX_HEAD
+from rollforge.serve.settings import Settings
 from tests.serve.live import serving
+from tests.serve.started import get
+from tests.serve.talker import Talker
 
 
 class Echo:
@@ -141,7 +145,7 @@ async def sent(*pieces: bytes) -> tuple[int, dict[str, str], bytes]:
 
 POST = b"POST /a%20b?q=1&r HTTP/1.1\r\nHost: h\r\nX-Id: 7\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKS = (
-    b"POST /a%20b?q=1&r HTTP/1.1\r\nX-Id: 7\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"POST /a%20b?q=1&r HTTP/1.1\r\nHost: h\r\nX-Id: 7\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"2;x\r\nhe\r\n3\r\nllo\r\n0\r\nX-Id: 8\r\n\r\n"
 )
 ABSOLUTE = POST.replace(b"/a", b"http://h/a", 1)
@@ -179,9 +183,8 @@ def test_however_they_are_cut_they_are_answered_in_their_order(cuts: set[int]) -
     "request_",
     [
         b"GET / HTTP/1.0\r\n\r\n",
-        b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
-        b"GET / HTTP/1.1\r\nConnection: close\r\n\r\nGET /second HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\nPRI",
+        b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\nGET /second HTTP/1.1\r\nHost: h\r\n\r\n",
     ],
 )
 async def test_the_last_answer_of_a_connection_says_so(request_: bytes) -> None:
@@ -196,7 +199,7 @@ async def test_the_last_answer_of_a_connection_says_so(request_: bytes) -> None:
 
 async def test_streams_end_as_the_caller_understands() -> None:
     for version, form in ((b"1.1", "transfer-encoding"), (b"1.0", "connection")):
-        status, headers, body = await sent(b"GET /stream HTTP/%b\r\n\r\n" % version)
+        status, headers, body = await sent(b"GET /stream HTTP/%b\r\nHost: h\r\n\r\n" % version)
         assert (status, form in headers, body) == (200, True, b"onetwo")
 
 
@@ -204,7 +207,7 @@ async def test_a_head_is_answered_with_a_head() -> None:
     async with echoing() as (_, connect):
         reader, writer = await connect()
         for path in (b"/", b"/stream"):
-            writer.write(b"HEAD %b HTTP/1.1\r\n\r\n" % path)
+            writer.write(b"HEAD %b HTTP/1.1\r\nHost: h\r\n\r\n" % path)
             assert (await answer(reader, headless=True))[0] == 200
         writer.write(POST)
         assert json.loads((await answer(reader))[2]) == TOLD
@@ -213,22 +216,40 @@ async def test_a_head_is_answered_with_a_head() -> None:
 async def test_a_body_that_waits_to_be_asked_for_is_asked_for() -> None:
     async with echoing() as (_, connect):
         reader, writer = await connect()
-        writer.write(b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        writer.write(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b"hi")
         assert json.loads((await answer(reader))[2])["body"] == "hi"
 
 
+async def test_a_body_that_was_not_asked_for_ends_the_connection_and_old_callers_are_not_told_to_go_on() -> None:
+    async with echoing() as (_, connect):
+        reader, writer = await connect()
+        writer.write(b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        status, headers, _ = await answer(reader)
+        assert (status, headers["connection"]) == (413, "close")
+        assert await reader.read() == b""
+        reader, writer = await connect()
+        writer.write(b"POST / HTTP/1.0\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nhi")
+        assert (await answer(reader))[0] == 200
+
+
 BAD = {
     "garbage": (b"\x16\x03\x01garbage\r\n\r\n", 400),
-    "a length that is none": (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
-    "two lengths": (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
-    "a length and chunks": (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-    "chunks that are none": (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
+    "a length that is none": (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n", 400),
+    "two lengths": (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
+    "a length and chunks": (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    "chunks that are none": (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
     "a space before the colon": (b"GET / HTTP/1.1\r\nHost : h\r\n\r\n", 400),
-    "no letters of ours": (b"GET /\xff HTTP/1.1\r\n\r\n", 400),
-    "a head without end": (b"GET / HTTP/1.1\r\nX: " + b"y" * (MAX_HEAD + 1), 431),
+    "no letters of ours": (b"GET /\xff HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    "a head without end": (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"y" * (MAX_HEAD + 1), 431),
     "a path without end": (b"GET /" + b"y" * (MAX_HEAD + 1), 431),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    "a URL without a host": (b"GET http:///x HTTP/1.1\r\nHost: h\r\n\r\n", 400),
+    "the wish for a proxy": (b"CONNECT h:443 HTTP/1.1\r\nHost: h:443\r\n\r\n", 501),
+    "another encoding": (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    "one more encoding": (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
     "a trailer without end": (CHUNKS[:-4] + b"X: " + b"y" * (8 * MAX_HEAD), 431),
 }
 
@@ -239,8 +260,62 @@ async def test_what_is_no_request_is_refused_in_our_shape(name: str) -> None:
     status, headers, body = await sent(data)
     assert (status, headers["connection"]) == (expected, "close")
     told = json.loads(body)
-    assert (told["type"], told["error"]["type"]) == ("error", "invalid_request_error")
-    assert told["request_id"].startswith("req_")
+    kind = "not_supported_error" if expected == 501 else "invalid_request_error"
+    assert (told["type"], told["error"]["type"]) == ("error", kind)
+    assert "callback" not in told["error"]["message"]
+    assert told["request_id"] == headers["x-request-id"]
+
+
+async def test_what_is_no_request_is_counted() -> None:
+    async with serving(model_app(Talker(), "talker", Settings())) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+        writer.write(b"garbage\r\n\r\n")
+        assert (await answer(reader))[0] == 400
+        writer.close()
+        _, text = await get(f"{url}/metrics")
+    assert 'rollforge_requests_total{method="(unknown)",path="(unknown)",status="400"} 1.0' in text
+
+
+UPGRADE = b"POST /a%20b?q=1&r HTTP/1.1\r\nHost: h\r\nX-Id: 7\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+
+
+@pytest.mark.parametrize("sizes", [(10_000,), (1,)])
+async def test_the_wish_for_another_protocol_is_passed_over_and_the_body_is_read(sizes: tuple[int]) -> None:
+    """As `curl --http2` and the HttpClient of Java ask."""
+    whole = UPGRADE + b"Content-Length: 5\r\n\r\nhello"
+    chunks = UPGRADE + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    data = whole + chunks + POST + whole
+    async with echoing() as (_, connect):
+        reader, writer = await connect()
+        for start in range(0, len(data), sizes[0]):
+            writer.write(data[start : start + sizes[0]])
+            await asyncio.sleep(0)
+        for _ in range(4):
+            status, headers, body = await answer(reader)
+            assert (status, headers["x-id"], json.loads(body)) == (200, "7", TOLD)
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "query"),
+    [
+        (b"GET http://h", "/", ""),
+        (b"GET http://h?a=1", "/", "a=1"),
+        (b"GET http://h/x?a", "/x", "a"),
+        (b"OPTIONS *", "*", ""),
+    ],
+)
+async def test_targets_of_every_form_have_a_path(line: bytes, path: str, query: str) -> None:
+    status, _, body = await sent(line + b" HTTP/1.1\r\nHost: h\r\n\r\n")
+    told = json.loads(body)
+    assert (status, told["path"], told["query"]) == (200, path, query)
+
+
+async def test_blanks_behind_a_value_are_none_of_it() -> None:
+    async with serving(model_app(Talker(), "talker", Settings())) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+        writer.write(b'POST /v1/responses HTTP/1.1\r\nHost: h\r\nContent-Length: 13 \t\r\n\r\n{"input":"x"}')
+        assert (await answer(reader))[0] == 200
+        writer.close()
 
 
 async def test_garbage_behind_a_request_does_not_harm_its_answer() -> None:
@@ -251,7 +326,7 @@ async def test_garbage_behind_a_request_does_not_harm_its_answer() -> None:
 async def test_an_early_answer_leaves_the_rest_of_the_body_behind() -> None:
     async with echoing() as (_, connect):
         reader, writer = await connect()
-        writer.write(b"POST /early HTTP/1.1\r\nContent-Length: 10\r\n\r\n12345")
+        writer.write(b"POST /early HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n12345")
         assert (await answer(reader))[0] == 413
         writer.write(b"67890" + POST)
         assert json.loads((await answer(reader))[2]) == TOLD
@@ -261,7 +336,7 @@ async def test_a_caller_that_goes_away_is_noticed() -> None:
     for path in (b"/slow", b"/disconnect"):
         async with echoing() as (app, connect):
             _, writer = await connect()
-            writer.write(b"GET %b HTTP/1.1\r\n\r\n" % path)
+            writer.write(b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path)
             while not app.asked:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             writer.close()
@@ -282,7 +357,7 @@ async def test_an_answer_that_nobody_reads_waits() -> None:
     async with echoing() as (app, connect):
         reader, writer = await connect()
         reader._transport.pause_reading()
-        writer.write(b"GET /flood HTTP/1.1\r\n\r\n")
+        writer.write(b"GET /flood HTTP/1.1\r\nHost: h\r\n\r\n")
         before = -1
         while before < app.written or not app.asked:
             before = app.written
@@ -295,7 +370,7 @@ async def test_an_answer_that_nobody_reads_waits() -> None:
 async def test_a_body_that_nobody_takes_waits() -> None:
     async with echoing() as (app, connect):
         _, writer = await connect()
-        writer.write(b"POST /slow HTTP/1.1\r\nContent-Length: 1000000000\r\n\r\n")
+        writer.write(b"POST /slow HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n")
         sent = 0
         try:
             async with asyncio.timeout(0.5):
@@ -316,7 +391,7 @@ FAILED = {"fail": 500, "silence": 500, "split": 500}
 @pytest.mark.parametrize("path", FAILED)
 async def test_an_application_that_fails_is_a_bug_that_tells_nothing(path: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
-        status, headers, body = await sent(b"GET /%b HTTP/1.1\r\n\r\n" % path.encode())
+        status, headers, body = await sent(b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n" % path.encode())
     assert (status, headers["connection"]) == (500, "close")
     assert "x-b" not in headers
     assert b"secret" not in body
@@ -326,7 +401,7 @@ async def test_an_application_that_fails_is_a_bug_that_tells_nothing(path: str, 
 async def test_half_an_answer_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     async with echoing() as (_, connect):
         reader, writer = await connect()
-        writer.write(b"GET /fail_late HTTP/1.1\r\n\r\n")
+        writer.write(b"GET /fail_late HTTP/1.1\r\nHost: h\r\n\r\n")
         found = await reader.read()
         assert found.endswith(b"4\r\nhalf\r\n")
     assert "/fail_late" in caplog.text

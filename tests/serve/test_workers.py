@@ -224,6 +224,33 @@ head: {port: 0}
         assert service.stop(signal.SIGINT) == (0, "")
 
 
+@pytest.mark.parametrize("processes", [(), ("--processes",)], ids=["one process", "processes"])
+async def test_a_scripted_model_knows_the_reference_policy_wherever_the_environment_is(
+    tmp_path: Path, processes: tuple[str, ...]
+) -> None:
+    (tmp_path / "rollforge.yaml").write_text(
+        """
+models: {oracle: scripted}
+envs: {sums: {use: arithmetic, level: easy}}
+agents: {solver: {env: sums, model: oracle}}
+head: {port: 0}
+""",
+        encoding="utf-8",
+    )
+    row = {"responses_create_params": {"input": "Multiply 552 by 7."}, "answer": 3864}
+    with started(tmp_path, "rollforge.yaml", *processes, services=4) as service:
+
+        async def played(row: dict[str, Any]) -> list[str]:
+            status, text, _ = await post(f"{service.urls['solver']}/run", row)
+            found = json.loads(text)
+            assert (status, found["reward"]) == (200, 1.0)
+            return [item["type"] for item in found["response"]["output"]]
+
+        assert await played({**row, "steps": [["multiply", 552, 7]]}) == ["function_call", "function_call_output", "message"]
+        assert await played(row) == ["message"]  # what the reference policy needs is not in the row, but the answer is
+        assert service.stop(signal.SIGINT) == (0, "")
+
+
 async def test_one_that_cannot_start_ends_all_with_its_reason(bank: Path) -> None:
     wrong = ("--port", "0", "--workers", "2", "--set", "env.level=3")
     with (

@@ -12,7 +12,7 @@ from typing import Any
 from rollforge.agents.base import Agent
 from rollforge.envs.load import import_file
 from rollforge.errors import UserError, unknown
-from rollforge.registry import attribute, known, resolve
+from rollforge.registry import attribute, known, refuse_address, resolve
 
 
 def load_agent(use: str = "tool_loop", options: Mapping[str, Any] | None = None) -> Agent:
@@ -29,6 +29,7 @@ def load_agent(use: str = "tool_loop", options: Mapping[str, Any] | None = None)
                 raise UserError(f"the agent {name} takes no argument ({use!r}); its options are given one by one")
             return _agent(_made(found, use, options), use)
         return _agent(found(argument, options), use)
+    refuse_address(use)
     if name.endswith(".py") or (colon and all(part.isidentifier() for part in name.split("."))):
         found = _from_code(name, argument)
         return _agent(_made(found, use, options) if inspect.isclass(found) or options else found, use)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from rollforge.envs.remote import without_nulls
 from rollforge.errors import (
     DeadlineExceeded,
     InfraFault,
@@ -65,7 +66,7 @@ class RemoteRun:
         await self._service.aclose()
 
     def _row(self, task: Task, index: int) -> Json:
-        params = {**task.params, **self._sampling}
+        params = without_nulls({**task.params, **self._sampling})
         row: Json = {**task.fields, "responses_create_params": params, "_ng_rollout_index": index}
         return row if task.index is None else {**row, "_ng_task_index": task.index}
 

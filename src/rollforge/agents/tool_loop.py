@@ -17,7 +17,7 @@ from typing import Any
 
 from rollforge.agents.episode import answer_items, episode, generated, shortened
 from rollforge.agents.steps import step_loop
-from rollforge.envs.base import Session, ToolCall
+from rollforge.envs.base import Session, ToolCall, ToolOutput
 from rollforge.envs.tools import error_text
 from rollforge.errors import RolloutError
 from rollforge.models.base import Model, Request
@@ -89,20 +89,28 @@ class ToolLoop:
 
     async def run_call(self, item: Item, declared: Collection[Any], session: Session, /) -> Item:
         """The output item of one function call: the tool's text, or what is wrong with the call."""
-        name, call_id, arguments = item["name"], item["call_id"], item.get("arguments") or {}
-        if name not in declared:
-            known = ", ".join(sorted(str(tool) for tool in declared)) or "none"
-            return function_call_output(call_id, error_text(f"unknown tool {name!r}; the tools are: {known}"))
-        if isinstance(arguments, str):
-            try:
-                arguments = loads(arguments)
-            except ValueError as error:
-                return function_call_output(call_id, error_text(f"the arguments of {name} are not JSON: {error}"))
-        if not isinstance(arguments, dict):
-            what = f"the arguments of {name} are {type(arguments).__name__}, not an object"
-            return function_call_output(call_id, error_text(what))
-        text = (await session.call(ToolCall(name, arguments, call_id))).text
-        return function_call_output(call_id, shortened(text, self.max_tool_chars))
+        call_id = item["call_id"]
+        output = await call_tool(session, declared, item["name"], item.get("arguments"), call_id)
+        return function_call_output(call_id, shortened(output.text, self.max_tool_chars))
+
+
+async def call_tool(session: Session, declared: Collection[Any], name: str, arguments: Any, call_id: str = "") -> ToolOutput:
+    """What a call of the policy gives, of the tools that it was told of: what is wrong with the call is an output too.
+    `arguments` are an object or the JSON text of one; nothing is an empty one."""
+    wrong, arguments = "", arguments or {}
+    if name not in declared:
+        known = ", ".join(sorted(str(tool) for tool in declared)) or "none"
+        wrong = f"unknown tool {name!r}; the tools are: {known}"
+    elif isinstance(arguments, str):
+        try:
+            arguments = loads(arguments)
+        except (ValueError, RecursionError) as error:
+            wrong = f"the arguments of {name} are not JSON: {error}"
+    if not wrong and not isinstance(arguments, dict):
+        wrong = f"the arguments of {name} are {type(arguments).__name__}, not an object"
+    if wrong:
+        return ToolOutput(error_text(wrong), error=True)
+    return await session.call(ToolCall(name, arguments, call_id))
 
 
 def tool_name(tool: Item) -> Any:

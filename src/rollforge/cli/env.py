@@ -45,7 +45,7 @@ def list_envs(json: bool = typer.Option(False, "--json", help="As JSON.")) -> No
 
 @app.command()
 def show(
-    env: str = typer.Argument(help="Environment: a name, path/to/file.py:name, or package.module:name."),
+    env: str = typer.Argument(help="Environment: a name, path/to/file.py:name, package.module:name, or a URL."),
     tasks: Path | None = typer.Option(None, help="JSONL file of tasks, instead of the environment's own."),
     index: int = typer.Option(0, "--task", help="Which task to show."),
     set_: list[str] = typer.Option([], "--set", help="An option of its task generator, as in --set level=hard."),
@@ -58,22 +58,30 @@ def show(
     from rollforge.cli.show import print_transcript
     from rollforge.config import with_set
     from rollforge.envs.load import load_env
+    from rollforge.envs.tasks import env_tasks
     from rollforge.records.rows import BadLine
+    from rollforge.stats.visible import visible
 
     found: Any = load_env(env)
     options = with_set({}, set_)
-    print(f"{getattr(found, 'name', env)}: {getattr(found, 'description', '') or 'no description'}\n")
-    tools = getattr(found, "tools", None) or ()  # of some environments only an open session knows them
-    print("tools:" if tools else "tools: none")
-    for signature, about in signatures(tools):
-        print(f"  {signature}  {about}")
-    lines = found.tasks(tasks, **options)
+    lines = env_tasks(found, tasks, options)
     task = next(islice((line for line in lines if not isinstance(line, BadLine)), index, None), None)
     if task is None:
         raise UserError(f"there is no task {index}")
+    played = hasattr(found, "solve")
+    # Of some environments only an open session knows the tools.
+    tools, observation = (getattr(found, "tools", None) or (), None) if played else asyncio.run(opening(found, task))
+    print(f"{getattr(found, 'name', env)}: {getattr(found, 'description', '') or 'no description'}\n")
+    print("tools:" if tools else "tools: none")
+    for signature, about in signatures(tools):
+        print(f"  {signature}  {about}")
     print(f"\ntask {index} ({task.id}):")
     for name, value in task.fields.items():
         print(f"  {name}: {_json(value)[:200]}")
+    if not played:
+        shown = f"\nit opens with:\n{visible(observation)}\n" if observation else ""
+        print(f"{shown}\nno reference policy: there is no transcript to show")
+        return
     rollout = asyncio.run(reference(found, task))
     print()
     print_transcript(replace(rollout, fields=verdict_fields(rollout, task)), "the reference policy")
@@ -120,6 +128,20 @@ async def reference(env: Any, task: Task) -> Rollout:
         return await runner(task, 0)
     finally:
         await env.aclose()
+
+
+async def opening(env: Any, task: Task) -> tuple[Sequence[Tool], str | None]:
+    """The tools of a session, and what it shows at first. The environment is closed after it."""
+    from rollforge.errors import VerifierFault, stage
+
+    try:
+        with stage("open", VerifierFault):
+            async with env.open(task) as session:
+                return session.tools, session.observation
+    finally:
+        close = getattr(env, "aclose", None)
+        if close is not None:
+            await close()
 
 
 def verdict_fields(rollout: Rollout, task: Task) -> dict[str, Any]:

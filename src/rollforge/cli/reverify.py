@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, given, seldom_collect_garbage
+from rollforge.cli.output import prints_aside
 from rollforge.cli.tables import table
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def reverify(
 ) -> None:
     """Score stored rollouts again, offline, with the same or another version of the verifier. Killed, it goes on.
 
-    Exit status 1: some could not be verified, or (--fail-on-change) some reward changed.
+    Exit status 1: some could not be verified, or none was; or (--fail-on-change) some reward changed, or none was verified
+    now by what may be another verifier than before (a service, say).
     """
     from rollforge.collect.reverify import Reverification, ReverifyConfig, compare
     from rollforge.config import validate, with_set
@@ -71,8 +73,10 @@ def reverify(
         "retry_failed": retry_failed,
         **given(options),
     }
-    done = _run(Reverification(validate(ReverifyConfig, values, "the options")))
+    with prints_aside():
+        done = _run(Reverification(validate(ReverifyConfig, values, "the options")))
     found = compare(done.path, success, examples)
+    unseen = fail_on_change and not done.now and not done.pinned
     if json:
         # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
         from json import dumps
@@ -82,7 +86,10 @@ def reverify(
         _print(done, found, diff)
     if done.stopped and done.stopped.startswith("SIG"):
         sys.exit(130 if done.stopped == "SIGINT" else 143)
-    sys.exit(1 if done.failed or (fail_on_change and found.up + found.down + found.newly_judged) else 0)
+    if unseen:
+        print(f"nothing was verified now, and {env} may have changed since: give another --out", file=sys.stderr)
+    changed = fail_on_change and found.up + found.down + found.newly_judged
+    sys.exit(1 if done.failed or not done.verified or changed or unseen else 0)
 
 
 def _run(work: Any) -> Reverified:
@@ -101,6 +108,10 @@ def _row(done: Reverified) -> dict[str, Any]:
         "run": str(done.path),
         "verified": done.verified,
         "failed": done.failed,
+        "now": done.now,
+        "earlier": done.earlier,
+        "began": done.began,
+        "kept_reasons": done.kept_reasons,
         "bad_lines": done.bad_count,
         "stopped": done.stopped,
     }
@@ -119,6 +130,10 @@ def _print(done: Reverified, found: Comparison, diff: bool) -> None:
         print(f"not used: {done.bad_count - len(done.bad_lines)} more lines", file=sys.stderr)
     kept = f", {done.kept:,} taken over as they were" if done.kept else ""
     print(f"{plural(done.verified, 'rollout')} verified again, {done.failed:,} could not be{kept}")
+    for reason, count in done.kept_reasons[:5]:
+        print(f"  {count:,} taken over: {one_line(reason, 300)}")
+    if done.earlier:
+        print(f"{done.now:,} of these now, {done.earlier:,} earlier (begun {done.began}); another --out does all anew")
     print(
         f"of {plural(found.rollouts, 'rollout')} with a reward before and after: {found.agree:,} agree, {found.up:,} rose "
         f"({found.to_solved:,} to solved), {found.down:,} fell ({found.from_solved:,} from solved)"

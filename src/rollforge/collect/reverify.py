@@ -14,6 +14,7 @@ import hashlib
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -27,9 +28,9 @@ from rollforge.collect.about import without_secrets
 from rollforge.collect.closing import close
 from rollforge.collect.config import Budget
 from rollforge.collect.plan import MAX_REPEATS, Done, Planned
-from rollforge.collect.replay import Replay, Stored, no_model
-from rollforge.collect.rollout import Runner
-from rollforge.collect.run_dir import FAILURES, ROLLOUTS, RunDir
+from rollforge.collect.replay import Opening, Replay, Stored, no_model, said, unshown
+from rollforge.collect.rollout import OBSERVED, Runner
+from rollforge.collect.run_dir import FAILURES, ROLLOUTS, RUN, RunDir
 from rollforge.collect.scheduler import Stop, schedule
 from rollforge.collect.signals import on_signals
 from rollforge.collect.tally import Tally
@@ -37,15 +38,19 @@ from rollforge.collect.watchdog import Watchdog
 from rollforge.config import Section, validate
 from rollforge.envs.base import Limits
 from rollforge.envs.load import as_env, load_env
+from rollforge.envs.tasks import env_tasks
 from rollforge.errors import UserError
-from rollforge.records.items import Json, input_items, item_type, prompt_text, text_of
+from rollforge.records.items import Json, Params
+from rollforge.records.lossless import loads
 from rollforge.records.rollout import Outcome, Rollout
-from rollforge.records.rows import BadLine, read_rollouts, read_tasks
+from rollforge.records.rows import BadLine, read_rollouts
 from rollforge.records.task import Task
 from rollforge.stats.compare import REVERIFIED, Comparing, Comparison
 from rollforge.stats.source import find_run
 
 SHOWN_BAD_LINES = 20
+OF_VERDICTS = ("reward_components",)
+"""Fields that only a verdict has: those of the old one would contradict the new reward."""
 GYM_FAILURE = ("_ng_failure_class", "_ng_failure_judge_error")
 """NeMo Gym's marks on a row that was not judged: they would say so of the new verdict too."""
 
@@ -56,7 +61,7 @@ class ReverifyConfig(Section):
     options: dict[str, Any] = Field(default_factory=dict)
     """The environment's own, as a collection hands them over with `env.NAME`: its judge, say."""
     tasks: Path | None = None
-    """The tasks that the rollouts are of, joined by their prompts: their fields are what the verifier gets then."""
+    """The tasks that the rollouts are of, joined by id, index or prompt: their fields are what the verifier gets then."""
     out: Path | None = None
     """`<run>-reverified` if not given."""
     concurrency: int = Field(64, ge=1, le=100_000)
@@ -85,9 +90,22 @@ class Reverified:
     """Rows that could not be judged."""
     kept: int
     """Rows taken over as they were."""
+    kept_reasons: list[tuple[str, int]]
+    """Why, the most frequent first."""
+    earlier: int
+    """Of all these, those that earlier sessions dealt with: nothing was asked about them now."""
+    began: str
+    """When the first session did."""
+    pinned: bool
+    """Whether those were judged by the same code: of a service that cannot be known."""
     stopped: str | None
     bad_lines: list[BadLine]
     bad_count: int
+
+    @property
+    def now(self) -> int:
+        """Rows that this session dealt with."""
+        return self.verified + self.failed + self.kept - self.earlier
 
 
 async def reverify(run: str | Path, env: Any, **options: Any) -> Reverified:
@@ -141,12 +159,14 @@ class Reverification:
                     f"{self._shown} takes no options (got {', '.join(config.options)}): set them where it is made"
                 )
             take(None, **config.options)  # what it would generate is not read
-        self._tasks = None if config.tasks is None else _by_prompt(config.tasks)
+        digest = getattr(self._env, "digest", None)
+        self._digest: str | None = digest() if digest else None
+        self._tasks = None if config.tasks is None else Tasks(config.tasks, self._env)
         limits = Limits(config.tool_seconds, config.verify_seconds)
         if hasattr(self._env, "limits"):
             self._env.limits = limits
         self._runner = Runner(
-            env=self._env,
+            env=Opening(self._env),
             env_name=self._shown,
             model=no_model,
             model_name="",
@@ -159,15 +179,20 @@ class Reverification:
         self.cost = None
         self.warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr)
         self._bad: list[BadLine] = []
-        self._verified = self._failed = self._kept = 0
+        self._verified = self._failed = self._earlier = 0
+        self._kept: Counter[str] = Counter()
 
     async def run(self) -> Reverified:
         source, tally = self._source, self.tally
-        lines = sum(_count_lines(file) for file in source.files)
+        known = _known_lines(self.path)
+        files = {file.name: _read(file, known.get(file.name)) for file in source.files}
+        lines = sum(count for count, _ in files.values())
         tally.planned = lines if self._config.limit is None else min(lines, self._config.limit)
         about = {**self._about(), "planned": source.planned or tally.planned, "seed": None}
         try:
-            with RunDir(self.path, self._identity(), about) as run_dir:
+            content = {name: about for name, (_, about) in files.items() if not known or name in known}
+            with RunDir(self.path, self._identity() | {"source": content}, about) as run_dir:
+                began = str(run_dir.about.get("created"))
                 await self._judge(run_dir)
                 if source.planned is None and tally.planned != run_dir.about["planned"]:
                     run_dir.settle_plan(tally.planned)  # without the lines that are no rollouts
@@ -178,7 +203,19 @@ class Reverification:
                 await close(self._env, self.warn, self._shown)
         if not tally.done:
             raise UserError(f"{source.name} has no usable rollout: {self._bad[0] if self._bad else 'it is empty'}")
-        return Reverified(self.path, self._verified, self._failed, self._kept, self.stop.reason, self._bad, tally.bad_lines)
+        return Reverified(
+            path=self.path,
+            verified=self._verified,
+            failed=self._failed,
+            kept=self._kept.total(),
+            kept_reasons=self._kept.most_common(),
+            earlier=self._earlier,
+            began=began,
+            pinned=bool(self._digest),
+            stopped=self.stop.reason,
+            bad_lines=self._bad,
+            bad_count=tally.bad_lines,
+        )
 
     async def _judge(self, run_dir: RunDir) -> None:
         done = self._done(run_dir)
@@ -218,14 +255,14 @@ class Reverification:
             reason = _nothing_to_judge(rollout, judged)
             if place in done:
                 continue
-            if reason is None and self._tasks is not None and _prompt(rollout.params) not in self._tasks:
-                reason = "its prompt is in no task"
-            if reason is None:
-                yield Planned(_stored(rollout, place, self._tasks), rollout.index or 0, 1, self._config.max_attempts)
+            stored = reason or _stored(rollout, place, self._tasks)
+            if isinstance(stored, Stored):
+                yield Planned(stored, rollout.index or 0, 1, self._config.max_attempts)
                 continue
-            about = {"file": place[0], "line": place[1], "kept": reason}
-            run_dir.append(replace(rollout, extra={**rollout.extra, REVERIFIED: about}))
-            self._count_before(rollout, kept=True)
+            about = {"file": place[0], "line": place[1], "kept": stored}
+            rollout = replace(rollout, extra={**rollout.extra, REVERIFIED: about})
+            run_dir.append(rollout)
+            self._count_before(rollout)
 
     async def _run_one(self, task: Task, index: int, attempt: int) -> Rollout:
         assert isinstance(task, Stored)
@@ -253,14 +290,19 @@ class Reverification:
                 kept = "kept" in rollout.extra[REVERIFIED]
                 if place not in done and (rollout.outcome.judged or kept or not self._config.retry_failed):
                     done.add(place)
-                    self._count_before(rollout, kept)
+                    self._count_before(rollout)
+                    self._earlier += 1
         return done
 
-    def _count_before(self, rollout: Rollout, kept: bool) -> None:
+    def _count_before(self, rollout: Rollout) -> None:
+        """One that was judged by an earlier session, or is taken over."""
         self.tally.count_before(rollout.outcome, rollout.reward, (rollout.response or {}).get("usage"))
-        self._kept += kept
-        self._verified += not kept and rollout.outcome.judged
-        self._failed += not kept and not rollout.outcome.judged
+        reason = rollout.extra[REVERIFIED].get("kept")
+        if reason is not None:
+            self._kept[str(reason)] += 1
+        else:
+            self._verified += rollout.outcome.judged
+            self._failed += not rollout.outcome.judged
 
     def _note_bad(self, line: BadLine) -> None:
         self.tally.bad_lines += 1
@@ -271,8 +313,7 @@ class Reverification:
 
     def _identity(self) -> Json:
         config = self._config
-        digest = getattr(self._env, "digest", None)
-        own = {**config.options, **({"digest": digest()} if digest else {})}
+        own = {**config.options, **({} if self._digest is None else {"digest": self._digest})}
         use = re.sub(r".*/(?=[^/]*\.py\b)", "", self._shown)
         source = str(Path(config.run).resolve())
         tasks = {} if config.tasks is None else {"tasks": hashlib.sha256(config.tasks.read_bytes()).hexdigest()[:16]}
@@ -355,35 +396,82 @@ def _nothing_to_judge(rollout: Rollout, judged: Done) -> str | None:
     return reason
 
 
-def _by_prompt(path: Path) -> dict[bytes, Json]:
-    """The fields of the tasks of a file. Raises `UserError`: no tasks, or two of one prompt that differ."""
-    found: dict[bytes, Json] = {}
-    for task in read_tasks(path):
-        if isinstance(task, BadLine):
-            continue
-        prompt = _prompt(task.params)
-        if found.setdefault(prompt, task.fields) != task.fields:
-            raise UserError(f"{path} has two tasks with the prompt {prompt_text(task.params)[:80]!r}: which one was it?")
-    if not found:
-        raise UserError(f"{path} has no task")
-    return found
+class Tasks:
+    """The tasks of a file, found again for a rollout: by its id; by its index, where the prompt is that task's; by its
+    prompt; by its index, where the prompt begins as that task's does."""
+
+    def __init__(self, path: Path, env: Any) -> None:
+        """`env` completes the rows. Raises `UserError` if none is a task."""
+        self._file = path.name
+        self._by_id: dict[str, Task] = {}
+        self._by_index: dict[int | None, Task] = {}
+        self._by_prompt: dict[bytes, list[Task]] = {}
+        bad: BadLine | None = None
+        for task in env_tasks(env, path):
+            if isinstance(task, BadLine):
+                bad = bad or task
+                continue
+            self._by_id.setdefault(task.id, task)
+            self._by_index.setdefault(task.index, task)
+            self._by_prompt.setdefault(_key(_asked(task.params)), []).append(task)
+        if not self._by_id:
+            raise UserError(f"{path} has no task" + (f": {bad}" if bad else ""))
+
+    def find(self, rollout: Rollout) -> Task | str:
+        """The task, or why there is none."""
+        asked = _asked(_own_params(rollout))
+        named, placed = self._by_id.get(rollout.task), self._by_index.get(rollout.task_index)
+        if named and _begins(asked, _asked(named.params)):
+            return named
+        if placed and asked == _asked(placed.params):
+            return placed
+        found = self._by_prompt.get(_key(asked), [])
+        found = [task for task in found if said(task.params) == said(_own_params(rollout))] or found
+        if found and all(task.fields == found[0].fields for task in found):
+            return found[0]
+        if placed and _begins(asked, _asked(placed.params)):
+            return placed
+        return f"several tasks in {self._file} have its prompt" if found else f"it is of no task in {self._file}"
 
 
-def _prompt(params: Mapping[str, Any]) -> bytes:
-    """Of what the policy was asked, however it is written."""
-    said = [(item.get("role") or item_type(item), text_of(item.get("content"))) for item in input_items(params)]
+Said = list[tuple[str, str]]
+
+
+def _asked(params: Mapping[str, Any]) -> Said:
+    """Without what the system says: an environment may add that to its tasks."""
+    return [one for one in said(params) if one[0] not in ("system", "developer")]
+
+
+def _begins(asked: Said, own: Said) -> bool:
+    """Whether a stored prompt is the task's, with something shown behind it or in a message of its own."""
+    same = len(asked) == len(own) > 0 and asked[:-1] == own[:-1] and asked[-1][0] == own[-1][0]
+    return asked[:-1] == own or (same and asked[-1][1].startswith(own[-1][1]))
+
+
+def _key(said: Said) -> bytes:
     return hashlib.blake2b(repr(said).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def _stored(rollout: Rollout, place: tuple[str, int], tasks: Mapping[bytes, Json] | None) -> Stored:
-    """The task as it was: its own fields, if they are known; else what a verdict had replaced is put back."""
-    if tasks is not None:
-        fields = tasks[_prompt(rollout.params)]
-        return Stored(rollout.params, fields, rollout.task, rollout.task_index, rollout=rollout, place=place)
-    fields = rollout.task_fields
-    if not rollout.outcome.judged:
-        fields = {key: value for key, value in fields.items() if key not in (*GYM_FAILURE, "reward")}
-    return Stored(rollout.params, fields, rollout.task, rollout.task_index, rollout=rollout, place=place)
+def _own_params(rollout: Rollout) -> Params:
+    """Without what the environment had shown, as far as the row says it."""
+    observed = rollout.extra.get(OBSERVED)
+    return unshown(rollout.params, observed) if type(observed) is int and observed > 0 else rollout.params
+
+
+def _stored(rollout: Rollout, place: tuple[str, int], tasks: Tasks | None) -> Stored | str:
+    """The task as it was: its own fields, if they are known; else what a verdict had replaced is put back. Or why it cannot
+    be had."""
+    if tasks is None:
+        fields = {key: value for key, value in rollout.task_fields.items() if key not in OF_VERDICTS}
+        if not rollout.outcome.judged:
+            fields = {key: value for key, value in fields.items() if key not in (*GYM_FAILURE, "reward")}
+    else:
+        task = tasks.find(rollout)
+        if isinstance(task, str):
+            return task
+        fields = task.fields
+    known = OBSERVED in rollout.extra
+    return Stored(_own_params(rollout), fields, rollout.task, rollout.task_index, rollout=rollout, place=place, own=known)
 
 
 def _with_verdict(task: Stored, found: Rollout, attempt: int) -> Rollout:
@@ -393,13 +481,19 @@ def _with_verdict(task: Stored, found: Rollout, attempt: int) -> Rollout:
     about: Json = {"file": file, "line": line, "reward": old.reward, "attempts": attempt}
     if old.outcome is not Outcome.SCORED:
         about["outcome"] = str(old.outcome)
-    replaced = {key: value for key, value in old.fields.items() if key in found.fields and found.fields[key] != value}
+    replaced = {
+        key: value
+        for key, value in old.fields.items()
+        if (key in found.fields or key in OF_VERDICTS) and found.fields.get(key) != value
+    }
     if replaced and found.outcome.judged:
         about["fields"] = replaced
     if task.differs:
         about["forced"] = task.differs[0]
     dropped = ("task_fields", "close_error", REVERIFIED)
-    extra = {key: value for key, value in old.extra.items() if key not in dropped} | found.extra | {REVERIFIED: about}
+    kept = {key: value for key, value in old.extra.items() if key not in dropped}
+    new = {key: value for key, value in found.extra.items() if key != OBSERVED}  # the prompt stays the old one
+    extra = kept | new | {REVERIFIED: about}
     return replace(old, reward=found.reward, outcome=found.outcome, failure=found.failure, fields=found.fields, extra=extra)
 
 
@@ -414,10 +508,31 @@ def _beside(run: Path) -> Path:
     return run.with_name(f"{name or run.resolve().name}-reverified")
 
 
-def _count_lines(file: Path) -> int:
-    count, last = 0, b"\n"
+def _known_lines(path: Path) -> dict[str, int]:
+    """Of each source file, how many lines an earlier session had before it."""
+    try:
+        source = loads((path / RUN).read_bytes())["identity"]["source"]
+        return {name: int(about["lines"]) for name, about in source.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # a new directory, or what `RunDir` will refuse
+
+
+def _read(file: Path, most: int | None) -> tuple[int, Json]:
+    """How many lines a file has, and the hash of the first `most`: files may grow, but not change. A last line that is torn
+    does not count."""
+    number = hashed = 0
+    digest = hashlib.sha256()
     with open(file, "rb") as handle:
-        while piece := handle.read(1 << 20):
-            count += piece.count(b"\n")
-            last = piece[-1:]
-    return count + (last != b"\n")
+        for number, line in enumerate(handle, 1):
+            if (line.endswith(b"\n") or _is_json(line)) if most is None else number <= most:
+                digest.update(line.strip() + b"\n")
+                hashed = number
+    return number, {"lines": hashed, "sha256": digest.hexdigest()[:16]}
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True

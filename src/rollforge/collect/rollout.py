@@ -34,6 +34,7 @@ from rollforge.records.items import (
     add_usage,
     check_items,
     input_items,
+    prompt_text,
     text_of,
     token_drift,
     user,
@@ -43,6 +44,9 @@ from rollforge.records.task import Task
 from rollforge.sandbox.deadline import within
 
 T = TypeVar("T")
+
+OBSERVED = "observed"
+"""The key of a row's `rollforge` block that says how many characters at the end of the prompt the environment had added."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +104,8 @@ class _Attempt:
         self.seconds = {"model": 0.0, "tools": 0.0, "verify": 0.0}
         self.tools: Sequence[Tool] = ()
         self.observation: str | None = None
+        self.appended = True
+        """Whether the observation was added to the prompt here; a stored row's has it already."""
         self.response: Response | None = None
         self.verdict: Verdict | None = None
         self.error: RolloutError | None = None
@@ -123,6 +129,11 @@ class _Attempt:
     def stream(self) -> Any:
         """The model as it answers, for an agent whose program wants to watch; None where it only has whole answers."""
         return self._stream if self._own_deadline and hasattr(self.runner.model, "stream") else None
+
+    @property
+    def backend(self) -> Model:
+        """The model itself, for what is no call of it: counting tokens."""
+        return self.runner.model
 
     @property
     def step(self) -> Any:
@@ -249,6 +260,9 @@ class _Attempt:
         outcome, reward, failure = Outcome.SCORED, None, None
         fields = self.task.fields
         extra = dict(self.extra)
+        if self.observation and prompt_text(self.task.params).endswith(self.observation):
+            # Who judges the row again has to tell the task's own prompt from what was shown.
+            extra[OBSERVED] = len(self.observation) if self.appended else 0
         response = self.response
         if self.verdict is not None:
             reward = self.verdict.reward
@@ -302,7 +316,7 @@ class _Attempt:
             items = input_items(params)
             last = items[-1] if items else {}
             if last.get("role") == "user" and text_of(last.get("content")).endswith(self.observation):
-                pass  # the row is that of a stored rollout, played again: it has been shown
+                self.appended = False  # the row is that of a stored rollout, played again: it has been shown
             elif last.get("role") == "user" and isinstance(last.get("content"), str) and not hasattr(self, "step"):
                 items[-1] = {**last, "content": last["content"] + self.observation}
             else:

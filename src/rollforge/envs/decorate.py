@@ -24,6 +24,7 @@ from rollforge.envs.base import Limits, Session
 from rollforge.envs.bind import bind
 from rollforge.envs.code import Code
 from rollforge.envs.session import PythonSession
+from rollforge.envs.sources import imported
 from rollforge.envs.steps import SteppingSession
 from rollforge.envs.tasks import Tasks, TaskSource
 from rollforge.errors import UserError, describe
@@ -96,7 +97,8 @@ class PythonEnv:
         """Whether sync verifiers run in worker processes; the thread of their session sees what its tools changed."""
         self._source = TaskSource(self.name, tasks, self.file.parent if self.file else None, system, prompt)
         self._solve = solve
-        if inspect.iscoroutinefunction(solve or getattr(target, "solve", None)):
+        reference = solve or getattr(target, "solve", None)
+        if inspect.iscoroutinefunction(reference) or inspect.isasyncgenfunction(reference):
             raise UserError(f"{self.name}: solve is called without an event loop; make it a plain function or generator")
         self._threads = Threads()
         self._workers = Workers(self.code.judge, self.code.unpack, memory_mb=memory_mb)
@@ -169,11 +171,13 @@ class PythonEnv:
         return _just(str(result)) if is_reply else result
 
     def digest(self) -> str:
-        """Of the environment's source files and of the verifiers it may call: another one means that rewards may differ."""
+        """Of the environment's source files, with what they import from beside them, and of the verifiers it may call:
+        another one means that rewards may differ."""
         file = self.file
         if file is None or not file.exists():
             return ""
         files = sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]
+        files += [beside for beside in imported(files) if beside not in files]
         files += sorted((Path(__file__).parents[1] / "verify").glob("*.py"))
         return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 

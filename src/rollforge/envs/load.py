@@ -16,7 +16,7 @@ from rollforge.envs.base import Env
 from rollforge.envs.decorate import PythonEnv
 from rollforge.envs.gymnasium import gymnasium_env, is_gymnasium
 from rollforge.errors import UserError, describe, unknown
-from rollforge.registry import attribute, resolve
+from rollforge.registry import attribute, refuse_address, resolve
 
 
 def load_env(reference: str) -> Env:
@@ -31,6 +31,7 @@ def load_env(reference: str) -> Env:
         from rollforge.models.service import as_name, token_env
 
         return RemoteEnv(as_name(reference), token_env())
+    refuse_address(reference)
     if reference.startswith("gymnasium:"):
         return gymnasium_env(reference.removeprefix("gymnasium:"))
     path, _, name = reference.rpartition(":") if ":" in reference else (reference, "", "")

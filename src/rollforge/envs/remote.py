@@ -49,6 +49,8 @@ class RemoteEnv:
         self._service = Service(url, token_env=token_env)
         self.name = self._service.shown
         self.limits = Limits()
+        self.ours: bool | None = None
+        """Whether the service is one of ours, which tell their tools; known once a session was open."""
         self._style = style
 
     def __repr__(self) -> str:
@@ -60,7 +62,9 @@ class RemoteEnv:
         link = _Link(self._service, self.limits, task)
         opening = asyncio.ensure_future(self._opened(link))
         try:
-            yield await asyncio.shield(opening)
+            session = await asyncio.shield(opening)
+            self.ours = link.ours
+            yield session
         except BaseException as error:
             try:
                 await _settled(opening)  # else a session would stay whose cookie nobody took
@@ -185,7 +189,7 @@ class _Link:
         self.closes = False
         """Whether it wants to be told the end."""
         self._service = service
-        self._row: Json = {**task.fields, "responses_create_params": task.params}
+        self._row: Json = {**task.fields, "responses_create_params": without_nulls(task.params)}
         if task.index is not None:
             self._row["_ng_task_index"] = task.index
         self._cookies: dict[str, str] = {}
@@ -261,6 +265,11 @@ class _Link:
             return error
         judge = "calling an inner server" in answer.text
         return (JudgeFault if judge else VerifierFault)(str(error))
+
+
+def without_nulls(params: Mapping[str, Any]) -> Json:
+    """As NeMo Gym's servers take them: they refuse a null for `tool_choice`, and for others that their own rows have."""
+    return {key: value for key, value in params.items() if value is not None}
 
 
 async def _settled(opening: asyncio.Future[Session]) -> None:

@@ -64,6 +64,11 @@ class PythonSession:
         except Exception as error:  # noqa: BLE001 - a tool's exception is an error the policy can see
             return ToolOutput(error_text(short(error)), error=True)
 
+    def judge_by(self, task: Task) -> None:
+        """From whoever asks for the verdict and knows the row by then: what it says wins over what the session was opened
+        with, whose state stays."""
+        self._task = task
+
     async def verify(self, response: Response, /) -> Verdict:
         with stage("verify", VerifierFault):
             verifier = self._code.verifier(self._instance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rollforge.models.base import Model, ModelOptions
-from rollforge.registry import resolve
+from rollforge.registry import known, refuse_address, resolve
 
 
 def load_model(reference: str, options: ModelOptions) -> Model:
@@ -17,6 +17,8 @@ def load_model(reference: str, options: ModelOptions) -> Model:
 
         return at(as_name(reference), options)
     backend, _, name = reference.partition(":")
+    if backend not in known("model"):
+        refuse_address(reference)
     model: Model = resolve("model", backend, "(a model is written backend:name, as in chat:Qwen/Qwen3-8B)")(
         name or None, options
     )

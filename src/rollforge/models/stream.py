@@ -7,14 +7,15 @@ except that what a server says out of order (or in another form than it will hav
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from rollforge.errors import InfraFault
 from rollforge.models.base import Model, Request
-from rollforge.records.items import Item, Response, item_type, text_of
+from rollforge.records.items import Item, Response, assistant, function_call, item_type, text_of
+from rollforge.records.lossless import loads
 from rollforge.records.problem import FAULTS, raised
 
 
@@ -36,6 +37,8 @@ class Delta:
     """The complete one, of kind item."""
 
 
+BROKEN_OFF = "broken_off"
+"""Why an answer is incomplete of which the caller wanted no more."""
 Events: TypeAlias = AsyncGenerator[Delta | Response, None]
 
 
@@ -76,3 +79,32 @@ def deltas(response: Response) -> Iterator[Delta]:
             yield Delta("call", "", index, call, item["name"], id)
             yield Delta("arguments", str(item.get("arguments") or ""), index, call, id=id)
         yield Delta("item", "", index, item=item)
+
+
+def so_far(told: Iterable[Delta]) -> Response:
+    """The answer of which no more than these deltas was wanted: a call whose arguments are not all there is left out."""
+    begun: dict[int, Delta] = {}
+    texts: dict[int, str] = {}
+    items: dict[int, Item] = {}
+    for delta in told:
+        if delta.kind == "item":
+            items[delta.index] = delta.item
+        else:
+            begun.setdefault(delta.index, delta)
+            texts[delta.index] = texts.get(delta.index, "") + delta.text
+    found = (items.get(index) or _part(begun[index], texts[index]) for index in sorted({*begun, *items}))
+    output = [item for item in found if item is not None]
+    return {"output": output, "status": "incomplete", "incomplete_details": {"reason": BROKEN_OFF}, "usage": None}
+
+
+def _part(delta: Delta, text: str) -> Item | None:
+    if delta.kind == "text" and text:
+        return assistant(text, delta.id or f"msg_{delta.index}") | {"status": "incomplete"}
+    if delta.kind == "reasoning" and text:
+        summary = [{"type": "summary_text", "text": text}]
+        return {"type": "reasoning", "id": delta.id or f"rs_{delta.index}", "summary": summary}
+    try:
+        whole = delta.kind == "call" and isinstance(loads(text), dict)
+    except ValueError:
+        return None
+    return function_call(delta.name, text, delta.call_id, delta.id or None) if whole else None

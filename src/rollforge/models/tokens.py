@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from rollforge.errors import SetupError
+from rollforge.errors import UnknownParameter
 from rollforge.models.base import Request
 from rollforge.models.chat_format import ChatFormat
 from rollforge.records.chat import params_from_chat
-from rollforge.records.items import Json, Response
+from rollforge.records.items import Json, Response, input_items
 
 UNSUPPORTED = {"frequency_penalty": 0, "logit_bias": {}, "presence_penalty": 0, "repetition_penalty": 1, "top_logprobs": 0}
 """Parameters that would change an answer and are not implemented, with the value that means nothing."""
@@ -107,10 +107,14 @@ class TokenModel:
         }
 
     async def tokenize(self, body: Json) -> list[int]:
-        """The ids of `prompt`, or of chat `messages` (and `tools`) as the chat template writes them."""
+        """The ids of `prompt`, or of chat `messages` (and `tools`) as the chat template writes them, with the opening of an
+        answer unless `add_generation_prompt` is false."""
         if isinstance(body.get("prompt"), str):
             return self._chat.encode(body["prompt"])
-        return self._chat.prompt_ids(params_from_chat(body))
+        params = params_from_chat(body)
+        if body.get("add_generation_prompt") is False:
+            return self._chat.encode(self._chat.render(params, input_items(params), generation=False))
+        return self._chat.prompt_ids(params)
 
 
 def read_sampling(params: Mapping[str, Any], defaults: Mapping[str, Any], model: str) -> Sampling:
@@ -118,7 +122,8 @@ def read_sampling(params: Mapping[str, Any], defaults: Mapping[str, Any], model:
     impossible value, and for a parameter that would be ignored."""
     for name, neutral in UNSUPPORTED.items():
         if params.get(name) not in (None, neutral):
-            raise SetupError(f"{model} does not know the sampling parameter {name} (here {params[name]!r}); leave it out")
+            what = f"{model} does not know the sampling parameter {name} (here {params[name]!r}); leave it out"
+            raise UnknownParameter(what, name)
 
     def number(name: str, fallback: float, low: float, high: float = float("inf")) -> float:
         value = params.get(name)
@@ -126,7 +131,7 @@ def read_sampling(params: Mapping[str, Any], defaults: Mapping[str, Any], model:
         value = fallback if value is None else value
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
             limits = f"from {low:g} to {high:g}" if high < float("inf") else f"of at least {low:g}"
-            raise SetupError(f"{name} is {value!r}, not a number {limits}")
+            raise UnknownParameter(f"{name} is {value!r}, not a number {limits}", name)
         return value
 
     stop = params.get("stop") or ()

@@ -413,7 +413,9 @@ def _check_url(url: str) -> None:
     except ValueError as error:
         hidden = re.sub("//.*@", "//", url)  # whatever it is, there may be a password in it
         raise UserError(f"the base URL {hidden!r} cannot be read" + (f": {error}" if hidden == url else "")) from None
-    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query_string:
+    if parsed.query_string:
+        raise UserError(f"the base URL {shown(url)!r} has a query (?...), and paths are put behind it: leave the query out")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
         raise UserError(f"the base URL {shown(url)!r} is not like http://HOST:PORT/v1")
 
 

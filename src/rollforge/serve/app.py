@@ -40,6 +40,8 @@ from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.problem import Problem, bad_request, problem_of
 from rollforge.serve.exchange import EXCHANGE, Exchange
+from rollforge.serve.gone import Gone
+from rollforge.serve.limit import LIMIT, Limit
 from rollforge.serve.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -69,19 +71,30 @@ def make_app(
     `ready` says why it is not (None: it is); `status` is what `/status` shows beside uptime and requests in flight.
     Raises `UserError` if the variable that should hold the token is not set.
     """
-    app = App(title=title, description=description, version=__version__, lifespan=lifespan, redoc_url=None)
+    app = App(
+        title=title, description=description, version=__version__, lifespan=lifespan, redoc_url=None, redirect_slashes=False
+    )
     # FastAPI's own answers (unknown path, wrong method) take the same shape; the rest is the gate's.
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _http_error)
     gauges = Gauges()
     app.state.gauges = gauges
     routers = [common(gauges, ready, status), *routers]
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    app.state.methods = {route.path: set() for route in routes}
+    for route in routes:
+        app.state.methods[route.path] |= route.methods or set()
+        if route.param_convertors and route.openapi_extra is not None:
+            route.openapi_extra["parameters"] = [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+                for name in route.param_convertors
+            ]
     for router in routers:
         app.include_router(router)
     direct = {
         (method, route.path): route.endpoint
-        for route in (route for router in routers for route in router.routes)
-        if isinstance(route, APIRoute) and not route.param_convertors
+        for route in routes
+        if not route.param_convertors
         for method in route.methods or ()
     }
     # Without the outermost layer, which answers what goes wrong with a page of its own: that is for the gate to do.
@@ -94,6 +107,10 @@ class App(FastAPI):
     """FastAPI behind the gate: what the gate answers itself does not pass through FastAPI at all."""
 
     front: ASGIApp
+
+    def refused(self, status: int) -> None:
+        """What was no request, and was answered before it could become one."""
+        self.state.gauges.count(UNKNOWN, UNKNOWN, status, time.perf_counter())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self
@@ -172,6 +189,7 @@ class Gate:
         token = REQUEST_ID.set(request_id)
         started = time.perf_counter()
         status, path = 0, ""
+        limit = scope[LIMIT] = Limit(self._settings.request_seconds)
         gauges = self._gauges
         gauges.number += 1
 
@@ -185,7 +203,7 @@ class Gate:
         try:
             if "rollforge.inside" not in scope:  # called within the process, by what was admitted itself
                 self._admit(scope["path"], headers)
-            async with asyncio.timeout(self._settings.request_seconds) as limit:
+            async with limit.deadline:
                 endpoint = self._direct.get((scope["method"], scope["path"]))
                 if endpoint is None:
                     await self.app(scope, self._limited(receive), send_with_id)
@@ -205,12 +223,11 @@ class Gate:
             # The time for finishing is over: the caller is told instead of cut off.
             await _send(shut_down(), request_id, scope, receive, send_with_id)
         except Exception as error:
-            late = isinstance(error, TimeoutError) and limit.expired()
-            problem = (
-                Problem(504, "timeout", f"the request took longer than {self._settings.request_seconds:g} s")
-                if late
-                else problem_of(error)
-            )
+            late = isinstance(error, TimeoutError) and limit.deadline.expired()
+            gone = isinstance(error, ClientDisconnect)
+            problem = limit.ran_out() if late else Gone() if gone else problem_of(error)
+            if status and late:
+                return  # nobody takes the rest: it is cut off
             if problem is None:
                 log.error("request %s: %s", request_id, describe(error), exc_info=error)
                 # What went wrong stays in the log: it may hold what the caller must not see.
@@ -221,7 +238,8 @@ class Gate:
         finally:
             gauges.number -= 1
             REQUEST_ID.reset(token)
-            gauges.count(scope["method"], path or getattr(scope.get("route"), "path", UNKNOWN), status, started)
+            path = path or getattr(scope.get("route"), "path", UNKNOWN)
+            gauges.count(scope["method"], path, limit.status or status, started)
 
     def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> None:
         free = path in OPEN or path.startswith(self._keyed)
@@ -296,7 +314,7 @@ def shut_down() -> Problem:
 
 async def body(request: Request) -> Json:
     """The JSON object of a request; an empty body is an empty object. Raises `Problem` 400 for anything else."""
-    raw = await _received(request)
+    raw = await received(request)
     if not raw:
         return {}
     try:
@@ -317,10 +335,14 @@ def answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = No
     return Response(content, status, headers, "application/json")
 
 
-def spec(request: Json | None = None, response: Json | None = None, errors: Sequence[int] = (400, 413)) -> Json:
-    """`openapi_extra` of a route that reads the raw body: JSON Schemas of what it takes and gives."""
+def spec(
+    request: Json | None = None, response: Json | None = None, errors: Sequence[int] = (400, 413), *, streams: bool = False
+) -> Json:
+    """`openapi_extra` of a route that reads the raw body: JSON Schemas of what it takes and gives. `streams`: events too."""
     found: Json = {"responses": {str(status): ERROR for status in errors}}
-    found["responses"]["200"] = {"description": "OK", "content": {"application/json": {"schema": response or {}}}}
+    content: Json = {"application/json": {"schema": response or {}}}
+    content |= {"text/event-stream": {"schema": {"type": "string"}}} if streams else {}
+    found["responses"]["200"] = {"description": "OK", "content": content}
     if request is not None:
         found["requestBody"] = {"required": True, "content": {"application/json": {"schema": request}}}
     return found
@@ -384,7 +406,8 @@ def common(gauges: Gauges, ready: Callable[[], str | None], status: Callable[[],
     return router
 
 
-async def _received(request: Request) -> bytes:
+async def received(request: Request) -> bytes:
+    """The raw body."""
     # Starlette's own goes through two generators, whatever there is to read. It keeps what it read, once it has.
     if hasattr(request, "_body"):
         return await request.body()
@@ -402,6 +425,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         kind = {404: "not_found_error", 405: "method_not_allowed"}.get(error.status_code, "invalid_request_error")
         problem = Problem(error.status_code, kind, str(error.detail), headers=error.headers)
+        path = getattr(request.scope.get("route"), "path", UNKNOWN)
+        if error.status_code == 405 and path in request.app.state.methods:
+            # FastAPI tells those of one route, and others may have the same path.
+            problem.headers["Allow"] = ", ".join(sorted(request.app.state.methods[path]))
     else:
         problem = bad_request(str(error), status=422)
     return answer(problem.row(request.scope["request_id"]), problem.status, problem.headers)

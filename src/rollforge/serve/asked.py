@@ -31,6 +31,32 @@ _DELIVERY = ("stream", "stream_options", "n", "background")
 """How to answer, not what to ask."""
 
 
+ITEM: Json = {
+    "type": "object",
+    "anyOf": [
+        {"required": ["role"], "properties": {"role": {"type": "string"}}},
+        {"required": ["type"], "properties": {"type": {"type": "string", "minLength": 1}}},
+    ],
+}
+"""JSON Schema of an item."""
+INPUT: Json = {"anyOf": [{"type": "string"}, {"type": "array", "items": ITEM}]}
+
+_FULL: Json = {"anyOf": [{"type": "string", "pattern": "[^ \\t\\r\\n]"}, {"type": "array", "items": ITEM, "minItems": 1}]}
+_PARAMS: Json = {"type": "object", "required": ["input"], "properties": {"input": _FULL}}
+ROW: Json = {
+    "type": "object",
+    "description": "A task row: responses_create_params, or a prompt, and the fields that its verifier wants.",
+    "anyOf": [
+        {"required": ["responses_create_params"], "properties": {"responses_create_params": _PARAMS}},
+        *(
+            {"required": [key], "properties": {key: _FULL, "responses_create_params": {"type": "null"}}}
+            for key in ("prompt", "messages", "input")
+        ),
+    ],
+}
+"""JSON Schema of what a rollout is made of."""
+
+
 def of_responses(body: Json) -> Params:
     """Raises `Problem` 400 naming the parameter."""
     return _checked(dict(body))

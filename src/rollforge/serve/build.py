@@ -27,9 +27,10 @@ from rollforge.collect.rollout import Runner
 from rollforge.config import validate
 from rollforge.envs.base import Env, Limits, Session
 from rollforge.envs.load import load_env
-from rollforge.errors import UserError, unknown
+from rollforge.errors import UserError, VerifierFault, unknown
 from rollforge.models.base import Model, ModelOptions, Request
 from rollforge.models.load import load_model
+from rollforge.models.scripted import ANSWER_FIELDS
 from rollforge.records.items import Response
 from rollforge.records.task import Task
 from rollforge.registry import known
@@ -218,8 +219,9 @@ class _Objects:
             env.tasks(**options)  # an option that its generator does not know is told now
         return env
 
-    def model(self, wanted: ModelConfig, deadlines: Deadlines, env: Env | None) -> Model:
-        """A named model, or any that can be referred to. `env` is whose reference policy a scripted one follows."""
+    def model(self, wanted: ModelConfig, deadlines: Deadlines, env: Env | None, env_name: str = "") -> Model:
+        """A named model, or any that can be referred to. `env` is whose reference policy a scripted one follows; of one
+        behind a URL, which has none, it is that of what `env_name` is made of."""
         name = wanted.use
         entry = self._config.models.get(name)
         config: ModelConfig = entry or wanted
@@ -235,7 +237,7 @@ class _Objects:
             retries=config.retries,
             connect_seconds=own.connect,
             call_seconds=own.call,
-            solve=getattr(env, "solve", None),
+            solve=self._solve(env, env_name) if scripted else None,
         )
         use = beside or (self._away.get(name) if entry else None) or config.use
         # Which tasks a scripted one can solve depends on the environment; any other is one object for all.
@@ -253,7 +255,7 @@ class _Objects:
         return Runner(
             env=env,
             env_name=entry.env.use if env_named else getattr(env, "name", None) or entry.env.use,
-            model=self.model(entry.model, deadlines, env),
+            model=self.model(entry.model, deadlines, env, entry.env.use),
             model_name=(named.use or named.url or "") if named else entry.model.use,
             agent=self._once(("agent", name), lambda: self._agent(name, entry)),
             sampling=entry.sampling,
@@ -263,6 +265,25 @@ class _Objects:
             call_seconds=deadlines.call,
             rollout_seconds=deadlines.rollout,
         )
+
+    def _solve(self, env: Env | None, name: str) -> Callable[[Task], Any] | None:
+        """The reference policy; where a row lacks what it needs but has the answer, that is what a scripted model says."""
+        entry = self._config.envs.get(name)
+        if not hasattr(env, "solve") and entry is not None and entry.use:
+            env = self._once(("reference policy of", name), lambda: load_env(str(entry.use)))
+        found = getattr(env, "solve", None)
+        if found is None:
+            return None
+
+        def solve(task: Task) -> Any:
+            try:
+                return found(task)
+            except VerifierFault:
+                if any(field in task.fields for field in ANSWER_FIELDS):
+                    return None
+                raise
+
+        return solve
 
     def _agent(self, name: str, entry: AgentEntry) -> Any:
         assert entry.model is not None

@@ -18,13 +18,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, TypeVar
 
-from rollforge.errors import InfraFault, RolloutError, SetupError
+from rollforge.errors import DeadlineExceeded, InfraFault, PolicyFault, RolloutError, SetupError, UnknownParameter
 from rollforge.models.base import Model, Request
-from rollforge.models.stream import Delta, Events
+from rollforge.models.stream import BROKEN_OFF, Delta, Events, so_far
+from rollforge.models.transport import BadRequest
 from rollforge.records.items import (
     Item,
     Json,
@@ -57,9 +58,13 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._jobs)
 
+    @property
+    def over(self) -> bool:
+        return self._ended.is_set()
+
     async def __call__(self, work: Coroutine[Any, Any, T]) -> T:
         """Raises `InfraFault` if all was ended meanwhile, and what the work raises."""
-        if self._ended.is_set():
+        if self.over:
             work.close()
             raise InfraFault(_OVER)
         job = asyncio.create_task(work)
@@ -103,6 +108,8 @@ class Capture:
         self._max_calls = max_calls
         self._begun = 0
         self._calls: list[_Call] = []
+        self._streams: list[_Begun] = []
+        """Those of which more may come."""
         self._usage: Usage | None = None
         self.in_flight = InFlight()
         self.hopeless = asyncio.Event()
@@ -126,14 +133,25 @@ class Capture:
         events: asyncio.Queue[Delta | Response | None] = asyncio.Queue()
         job = asyncio.create_task(self.in_flight(_poured(self._stream(call.request), events)))
         job.add_done_callback(lambda _: events.put_nowait(None))
+        self._streams.append(call)
         try:
             while (event := await events.get()) is not None:
-                yield event if isinstance(event, Delta) else self._end(call, event)
+                if isinstance(event, Delta):
+                    call.told.append(event)
+                    yield event
+                else:
+                    self._streams.remove(call)
+                    yield self._end(call, event)
             await job
         except (RolloutError, SetupError) as error:
             self._note(error)
             raise
+        except (asyncio.CancelledError, GeneratorExit):
+            self._break_off(call)
+            raise
         finally:
+            if call in self._streams:
+                self._streams.remove(call)
             job.cancel()
             await asyncio.wait((job,))
             if not job.cancelled():
@@ -153,7 +171,37 @@ class Capture:
         params: Any = {**asked, **self._over, "input": [*head, *conversation]}
         return _Begun(replace(request, params=params), parent, added if parent else items)
 
+    async def close(self) -> None:
+        """End what is under way, and keep what was told of it."""
+        await self.in_flight.end()
+        for call in [*self._streams]:
+            self._break_off(call)
+
+    def late(self, what: str) -> None:
+        """The time of a call ran out at the door, where nobody asked the model how it is doing."""
+        error = DeadlineExceeded(what)
+        error.stage = "model"
+        self._note(error)
+
+    def check(self) -> None:
+        """Raises how the last call failed: what a program makes of that says nothing about the policy. Its own faults are
+        judged like anything that it says."""
+        if self.error is not None and not isinstance(self.error, PolicyFault):
+            raise self.error
+
+    def _break_off(self, call: _Begun) -> None:
+        """The program wanted no more of the answer than this, and goes on from here."""
+        if call in self._streams:
+            self._streams.remove(call)
+            part = so_far(call.told)
+            if part["output"]:
+                self._end(call, part)
+
     def _note(self, error: RolloutError | SetupError) -> None:
+        if self.in_flight.over:
+            return  # that ended it, and nothing else
+        if isinstance(error, UnknownParameter) and error.name not in self._over:
+            error = BadRequest(str(error))  # the program asked for it, and another run of it may not
         self.error = error
         if isinstance(error, SetupError):
             self.hopeless.set()
@@ -193,19 +241,20 @@ class Capture:
         return {"calls": len(self._calls), "branches": max(len(leaves) - 1, 0)}
 
     def _way(self) -> list[_Call]:
-        """The longest one: by calls, then by items, then the latest."""
+        """The longest one: by calls, then one that was not broken off, then by items, then the latest."""
         if not self._calls:
             return []
-        _, leaf = max(enumerate(self._calls), key=lambda entry: (entry[1].depth, len(entry[1].entries), entry[0]))
-        return leaf.way()
+        return max(enumerate(self._calls), key=lambda entry: (*entry[1].length, entry[0]))[1].way()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Begun:
     request: Request
     """As it goes to the model."""
     parent: _Call | None
     asked: list[Item]
+    told: list[Delta] = field(default_factory=list)
+    """Of a stream, what the program has been told."""
 
 
 class _Call:
@@ -232,6 +281,11 @@ class _Call:
         """Of its whole history and output, as first said."""
         self.keys = [entry[1] for entry in entries]
         self.ordered = [key for key, _ in _ordered(entries)]
+
+    @property
+    def length(self) -> tuple[int, bool, int]:
+        reason = (self.response.get("incomplete_details") or {}).get("reason")
+        return self.depth, reason != BROKEN_OFF, len(self.entries)
 
     def way(self) -> list[_Call]:
         """From its root to itself."""

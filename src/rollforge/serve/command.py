@@ -35,6 +35,7 @@ from rollforge.serve.capture import MAX_CALLS
 from rollforge.serve.gateway import Gateway, Live, gateway_app
 from rollforge.serve.run import Service, listen, start
 from rollforge.serve.settings import Settings
+from rollforge.serve.shown import program
 
 
 class CommandOptions(Section):
@@ -67,6 +68,8 @@ class CommandAgent:
 
     def __init__(self, words: Sequence[str], options: CommandOptions) -> None:
         self._words = list(words)
+        self._name = program(words[-1] if words[0] == "/bin/sh" else shlex.join(words))
+        """For messages: the rest of a command may hold keys."""
         self._options = options
         self._settings = Settings()
         self._gateway = Gateway(self._settings, max_calls=options.max_turns)
@@ -79,10 +82,11 @@ class CommandAgent:
         await self._start()
         async with self._gateway.live(task, model, session) as live:
             said = await self._run(live)
-            await live.capture.in_flight.end()
+            await live.capture.close()
+            live.capture.check()
             response = live.capture.response(said)
             if response is None:
-                raise InfraFault(f"{self._words[0]} ended without a call of the model and printed nothing")
+                raise InfraFault(f"{self._name} ended without a call of the model and printed nothing")
             return response
 
     async def aclose(self) -> None:
@@ -116,7 +120,7 @@ class CommandAgent:
             raise live.capture.error
         ended = f"exited with {code}" if code > 0 else f"was ended by {_signal_name(-code)}"
         said = program.text(2).strip()[-_SHOWN:] or "nothing on stderr"
-        message = f"{' '.join(self._words)[:200]} {ended}: {said}"
+        message = f"{self._name} {ended}: {said}"
         raise SetupError(message) if code in (126, 127) and self._words[0] == "/bin/sh" else InfraFault(message)
 
     async def _spawn(self, live: Live) -> _Program:

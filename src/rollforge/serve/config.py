@@ -25,6 +25,7 @@ from rollforge.config import Section, merge, read_yaml, validate
 from rollforge.errors import UserError, unknown
 from rollforge.records.items import Json
 from rollforge.serve.settings import Settings
+from rollforge.serve.shown import shown
 
 Kind = Literal["environment", "model", "agent", "head"]
 
@@ -172,8 +173,7 @@ def single(values: Mapping[str, Any], port: int) -> Loaded:
 
 
 def without_secrets(value: Any, key: str = "") -> Any:
-    """A configuration for others to see: no header values, nothing under a key that names a secret, no user, password or
-    query in URLs."""
+    """A configuration for others to see: no header values, nothing under a key that names a secret, texts as `shown`."""
     if value is not None and _SECRET.search(key):
         return HIDDEN
     if isinstance(value, Mapping):
@@ -182,9 +182,7 @@ def without_secrets(value: Any, key: str = "") -> Any:
         return {str(name): without_secrets(item, str(name)) for name, item in value.items()}
     if isinstance(value, list):
         return [without_secrets(item, key) for item in value]
-    if isinstance(value, str) and "://" in value:
-        return re.sub(r"//[^/@\s]*@", "//", re.sub(r"\?\S*", "", value))
-    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
+    return value if isinstance(value, (int, float, bool)) or value is None else shown(str(value))
 
 
 HIDDEN = "***"
@@ -257,7 +255,7 @@ def _one(settings: Mapping[str, Any], section: str, name: str, entry: Mapping[st
 
 def _named(use: str) -> str:
     """A name for what was only referred to: `my/env.py:bank` is `bank`, `chat:Qwen/Qwen3-8B` is `Qwen3-8B`."""
-    last = urlsplit(use).netloc if "://" in use else re.split(r"[/:]", use.rstrip("/:"))[-1].removesuffix(".py")
+    last = urlsplit(shown(use)).netloc if "://" in use else re.split(r"[/:]", use.rstrip("/:"))[-1].removesuffix(".py")
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("-._")[:60] or "service"
 
 

@@ -120,7 +120,7 @@ def env_routes(env: Env, name: str, sessions: Sessions) -> APIRouter:
             seat = None
         if seat is None:
             seat = await sessions.open(task)
-        found = await seat.verify(in_own_names(response, name))
+        found = await seat.verify(in_own_names(response, name), task)
         return answer(judged_row(row, task, response, found))
 
     @router.post("/aggregate_metrics", tags=["metrics"], openapi_extra=spec(ROWS, AGGREGATE, CODES))

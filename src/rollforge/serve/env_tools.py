@@ -40,13 +40,15 @@ def add_tools(router: APIRouter, sessions: Sessions, known: Sequence[Tool] | Non
         return run
 
     for tool in known or ():
+        if "{" in tool.name:
+            continue  # to the router it would be a pattern; `other` knows it too
         _add(router, tool, calling(tool.name))
 
     @router.post("/{tool:path}", include_in_schema=False)
     async def other(request: Request) -> Response:
         """Tools that only the session knows, and names that are none."""
         wanted = request.path_params["tool"]
-        if wanted in READ_ONLY:
+        if wanted in READ_ONLY or not wanted:
             raise Problem(405, "method_not_allowed", f"/{wanted} takes no POST", headers={"Allow": "GET"})
         seat = usable(sessions, request)
         names = [tool.name for tool in (seat.tools if seat else known or ())]

@@ -9,6 +9,7 @@ An encoder is a plain object, one per answer: `start`, `delta` for each, `end` w
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -25,6 +26,7 @@ from rollforge.records.items import Response as Answer
 from rollforge.records.lossless import dumps
 from rollforge.records.problem import Problem, problem_of
 from rollforge.serve.gone import Gone, while_connected
+from rollforge.serve.limit import LIMIT, Limit
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +97,13 @@ def event(data: Any, name: str = "") -> bytes:
 async def streamed(request: Request, events: Events, encoder: Encoder) -> Response:
     """The streaming answer, once there is something to send. Raises what the model raises before that."""
     first = await while_connected(request, anext(events))
-    return EventStream(_encoded(first, events, encoder, request.scope["request_id"]))
+    return EventStream(_encoded(first, events, encoder, request.scope["request_id"], request.scope[LIMIT]))
 
 
-async def _encoded(first: Delta | Answer, events: Events, encoder: Encoder, request_id: str) -> AsyncGenerator[bytes, None]:
+async def _encoded(
+    first: Delta | Answer, events: Events, encoder: Encoder, request_id: str, limit: Limit
+) -> AsyncGenerator[bytes, None]:
+    end = limit.taken_over()
     try:
         async with aclosing(events):
             yield b"".join(encoder.start())
@@ -107,7 +112,7 @@ async def _encoded(first: Delta | Answer, events: Events, encoder: Encoder, requ
                 data = b"".join(encoder.delta(item))
                 if data:
                     yield data
-                item = await anext(events, None)
+                item = await _next(events, end, limit)
             if item is None:
                 raise InfraFault("the model ended its answer without the whole response")
             yield b"".join(encoder.end(item))
@@ -117,7 +122,18 @@ async def _encoded(first: Delta | Answer, events: Events, encoder: Encoder, requ
         if problem is None:
             log.error("request %s: %s", request_id, describe(error), exc_info=error)
             problem = Problem(500, "server_error", f"this is a bug of the server; its log has it under {request_id}")
+        limit.status = problem.status
         yield b"".join(encoder.error(problem, request_id))
+
+
+async def _next(events: Events, end: float | None, limit: Limit) -> Delta | Answer | None:
+    try:
+        async with asyncio.timeout_at(end) as deadline:
+            return await anext(events, None)
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        raise limit.ran_out() from None
 
 
 class EventStream(Response):

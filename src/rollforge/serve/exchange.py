@@ -169,6 +169,8 @@ class Exchange:
     def _head(self, status: int, headers: Headers, size: int | None) -> bytes:
         """`size` of the body, None if nobody knows."""
         lines = [status_line(status)]
+        if self.expects and not self.arrived:
+            self.keep = False  # the body was not asked for, and whether it comes nobody knows
         told = closes = status in (204, 304)
         for name, value in (*self._link.headers, *headers):
             if _BREAK.search(name) or _BREAK.search(value):

@@ -22,8 +22,9 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
+from rollforge.agents.tool_loop import call_tool, tool_name
 from rollforge.collect.rollout import Runner
-from rollforge.envs.base import Session, ToolCall
+from rollforge.envs.base import Session
 from rollforge.errors import InfraFault
 from rollforge.models.base import Model
 from rollforge.records import items
@@ -31,10 +32,22 @@ from rollforge.records.items import Json, input_items
 from rollforge.records.problem import TOOL_ERROR, Problem, bad_request
 from rollforge.records.rollout import Rollout
 from rollforge.records.task import Task
-from rollforge.serve.app import App, answer, body, make_app, spec, token_of
+from rollforge.serve.app import App, answer, body, make_app, received, spec, token_of
+from rollforge.serve.asked import ROW
 from rollforge.serve.capture import MAX_CALLS, Capture
 from rollforge.serve.gone import while_connected
-from rollforge.serve.model_app import chat_completions, messages, models_list, responses
+from rollforge.serve.limit import LIMIT
+from rollforge.serve.model_app import (
+    CHAT,
+    MESSAGES,
+    RESPONSES,
+    chat_completions,
+    count_tokens,
+    messages,
+    model_row,
+    models_list,
+    responses,
+)
 from rollforge.serve.settings import Settings
 from rollforge.serve.settle import rollout_of, settled
 
@@ -52,8 +65,10 @@ class Live:
         self.finished: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """The program's last word, "" for none."""
         self.used = time.monotonic()
+        self.backend: Model = getattr(session, "backend", model)
+        """The model as nobody captures it, for what is no call of it."""
         self._session = session
-        self._declared = {tool.get("name") for tool in self.tools}
+        self._declared = {tool_name(tool) for tool in self.tools}
 
     @property
     def tools(self) -> list[Json]:
@@ -78,12 +93,10 @@ class Live:
             "tools": self.tools,
         }
 
-    async def call(self, name: str, arguments: Json) -> Response:
-        if name not in self._declared:
-            known = ", ".join(sorted(map(str, self._declared))) or "none"
-            raise Problem(404, "not_found_error", f"there is no tool {name!r}; the tools are: {known}")
+    async def call(self, name: str, arguments: str) -> Response:
+        """What the tool said. A call that cannot be is the policy's mistake, and is answered to it."""
         self.used = time.monotonic()
-        output = await self.capture.in_flight(_called(self._session, ToolCall(name, arguments)))
+        output = await self.capture.in_flight(call_tool(self._session, self._declared, name, arguments))
         headers = {TOOL_ERROR: "1"} if output.error else None
         return Response(output.text.encode("utf-8", "replace"), 200, headers, "text/plain")
 
@@ -112,7 +125,7 @@ class Gateway:
             yield one
         finally:
             del self._live[one.id]
-            await one.capture.in_flight.end()
+            await one.capture.close()
             captured = getattr(session, "captured", None)
             if captured is not None:
                 captured(one.capture.params, one.capture.response(), one.capture.extra)
@@ -234,7 +247,8 @@ class _Program:
             self.opened.set_result(live)
             reply = await live.finished
             # Finished with a call under way: it is ended before anything is judged.
-            await live.capture.in_flight.end()
+            await live.capture.close()
+            live.capture.check()
             response = live.capture.response(reply)
             if response is None:
                 raise InfraFault("the program finished without a call of the model or a reply of its own")
@@ -242,15 +256,16 @@ class _Program:
 
 
 def gateway_routes(gateway: Gateway, runner: Runner) -> APIRouter:
+    """What begins and ends rollouts; `reach_routes` belong beside it."""
     router = APIRouter(tags=["gateway"])
 
-    @router.post("/rollouts", openapi_extra=spec(_ROW, _LIVE, errors=(400, 422, 502, 503)))
+    @router.post("/rollouts", openapi_extra=spec(ROW, _LIVE, errors=(400, 413, 422, 424, 502, 503, 504)))
     async def begin(request: Request) -> Response:
         """Begin a rollout of a task row; answers where its program finds its model and its tools."""
         live = await while_connected(request, gateway.begin(await body(request), runner))
         return answer(live.row(_root(request)))
 
-    @router.post("/rollouts/{id}/finish", openapi_extra=spec(_FINISH, _ROW, errors=(401, 404, 422, 502, 504)))
+    @router.post("/rollouts/{id}/finish", openapi_extra=spec(_FINISH, _ROW, errors=(400, 401, 404, 413, 422, 424, 502, 504)))
     async def finish(request: Request) -> Response:
         """End a rollout; answers its verified row."""
         id = request.path_params["id"]
@@ -268,7 +283,6 @@ def gateway_routes(gateway: Gateway, runner: Runner) -> APIRouter:
         await gateway.cancel(id)
         return answer({"id": id, "status": "cancelled"})
 
-    router.include_router(reach_routes(gateway))
     return router
 
 
@@ -281,20 +295,25 @@ def reach_routes(gateway: Gateway) -> APIRouter:
         """Prompt, tools and URLs of a rollout under way."""
         return answer(gateway.find(request).row(_root(request)))
 
-    @router.post("/rollouts/{id}/v1/responses", openapi_extra=spec({"type": "object"}, errors=_MODEL_ERRORS))
+    @router.post("/rollouts/{id}/v1/responses", openapi_extra=spec(RESPONSES, errors=_MODEL_ERRORS, streams=True))
     async def create_response(request: Request) -> Response:
         """The model, as the Responses API."""
-        return await responses(gateway.find(request).capture, request)
+        return await responses(_asked(gateway, request), request)
 
-    @router.post("/rollouts/{id}/v1/chat/completions", openapi_extra=spec({"type": "object"}, errors=_MODEL_ERRORS))
+    @router.post("/rollouts/{id}/v1/chat/completions", openapi_extra=spec(CHAT, errors=_MODEL_ERRORS, streams=True))
     async def create_completion(request: Request) -> Response:
         """The model, as Chat Completions."""
-        return await chat_completions(gateway.find(request).capture, request)
+        return await chat_completions(_asked(gateway, request), request)
 
-    @router.post("/rollouts/{id}/v1/messages", openapi_extra=spec({"type": "object"}, errors=_MODEL_ERRORS))
+    @router.post("/rollouts/{id}/v1/messages", openapi_extra=spec(MESSAGES, errors=_MODEL_ERRORS, streams=True))
     async def create_message(request: Request) -> Response:
         """The model, as Anthropic's Messages."""
-        return await messages(gateway.find(request).capture, request)
+        return await messages(_asked(gateway, request), request)
+
+    @router.post("/rollouts/{id}/v1/messages/count_tokens", openapi_extra=spec(MESSAGES, errors=_MODEL_ERRORS))
+    async def count(request: Request) -> Response:
+        """How many tokens a Messages request is, where the backend can say."""
+        return await count_tokens(gateway.find(request).backend, request)
 
     @router.get("/rollouts/{id}/v1/models", openapi_extra=spec(errors=(401, 404)))
     async def models(request: Request) -> Response:
@@ -302,11 +321,19 @@ def reach_routes(gateway: Gateway) -> APIRouter:
         gateway.find(request)
         return answer(models_list(["rollforge"]))
 
-    @router.post("/rollouts/{id}/tools/{name}", openapi_extra=spec({"type": "object"}, errors=_MODEL_ERRORS))
+    @router.get("/rollouts/{id}/v1/models/{model:path}", openapi_extra=spec(errors=(401, 404)))
+    async def one_model(request: Request) -> Response:
+        """The model, by whatever name."""
+        gateway.find(request)
+        return answer(model_row(request.path_params["model"]))
+
+    @router.post("/rollouts/{id}/tools/{name:path}", openapi_extra=_TOOL)
     async def tool(request: Request) -> Response:
-        """A tool of the environment: arguments in, the text of its output out."""
+        """A tool of the environment: arguments in, the text of its output out. What is wrong with a call is such a text
+        too, for the policy to read, under a header X-Rollforge-Tool-Error."""
         live = gateway.find(request)
-        return await while_connected(request, live.call(request.path_params["name"], await body(request)))
+        arguments = (await received(request)).decode("utf-8", "replace")
+        return await while_connected(request, live.call(request.path_params["name"], arguments))
 
     return router
 
@@ -324,10 +351,6 @@ def gateway_app(gateway: Gateway, settings: Settings) -> App:
     )
 
 
-async def _called(session: Session, call: ToolCall) -> Any:
-    return await session.call(call)
-
-
 async def _cancelled(job: asyncio.Task[Any]) -> None:
     job.cancel()
     with suppress(asyncio.CancelledError):
@@ -336,13 +359,22 @@ async def _cancelled(job: asyncio.Task[Any]) -> None:
         job.exception()  # read, so that nobody calls it lost
 
 
+def _asked(gateway: Gateway, request: Request) -> Capture:
+    capture = gateway.find(request).capture
+    request.scope[LIMIT].on_late = capture.late
+    return capture
+
+
 def _root(request: Request) -> str:
     return str(request.base_url).rstrip("/")
 
 
 _UNKNOWN = "finished, expired, or never there"
-_MODEL_ERRORS = (400, 401, 403, 404, 413, 502, 504)
-_ROW: Json = {"type": "object", "description": "A task row: responses_create_params and the fields its verifier wants."}
+_MODEL_ERRORS = (400, 401, 403, 404, 413, 422, 424, 501, 502, 504)
+_TOOL = spec({}, errors=_MODEL_ERRORS)
+_TOOL["requestBody"]["required"] = False
+_TOOL["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+_ROW: Json = {"type": "object", "description": "The row, with response, reward and what the verifier said."}
 _FINISH: Json = {
     "type": "object",
     "properties": {"reply": {"type": "string", "description": "The program's own last word, if its model gave none."}},

@@ -27,6 +27,7 @@ from rollforge.records.lossless import loads
 from rollforge.serve.app import App, answer, make_app, spec, token_of
 from rollforge.serve.config import HEAD
 from rollforge.serve.settings import Settings
+from rollforge.serve.shown import shown
 
 SERVER_TYPES = {
     "agent": "responses_api_agents",
@@ -140,7 +141,7 @@ def _routes(asking: _Asking, instances: Sequence[Instance], config: Json, own_ur
             block = {"entrypoint": "app.py", **_at(one.url, request), **refs}
             if one.kind == "environment":
                 block["domain"] = one.domain
-            found[one.name] = {SERVER_TYPES[one.kind]: {_implementation(one.use): block}}
+            found[one.name] = {SERVER_TYPES[one.kind]: {_implementation(shown(one.use)): block}}
         return answer(yaml.safe_dump(found, sort_keys=False))
 
     @router.get("/config", openapi_extra=spec(response={"type": "object"}))
@@ -161,9 +162,9 @@ def _listed(one: Instance, status: Json, request: Request) -> Json:
         "server_type": SERVER_TYPES[one.kind],
         "config_path": one.name,
         "dir_path": one.folder or (os.getcwd() if one.here else None),
-        "entrypoint": "app.py" if one.folder else one.use,
+        "entrypoint": "app.py" if one.folder else shown(one.use),
         **_at(one.url, request),
-        "url": _reachable(one.url, request),
+        "url": shown(_reachable(one.url, request)),
         "pid": pid if isinstance(pid, int) else None,
         "status": status["status"],
         "start_time": None if uptime is None else time.time() - uptime,

@@ -54,7 +54,7 @@ def add_mcp(router: APIRouter, sessions: Sessions, env: Env, name: str) -> None:
         except Problem as problem:
             raise Problem(404, "not_found_error", f"{MCP_SESSION}: {problem.message}") from problem  # clients begin anew
 
-    @router.post("/mcp", tags=["mcp"], openapi_extra=spec(MESSAGE, OBJECT, (*CODES, 403, 404)))
+    @router.post("/mcp", tags=["mcp"], openapi_extra=_POSTED)
     async def message(request: Request) -> Response:
         """One message of the Model Context Protocol (streamable HTTP)."""
         _check_origin(request)
@@ -67,7 +67,7 @@ def add_mcp(router: APIRouter, sessions: Sessions, env: Env, name: str) -> None:
         found = await respond(said, seat, name)
         return Response(status_code=202) if found is None else answer(found, headers=headers)
 
-    @router.delete("/mcp", tags=["mcp"], openapi_extra=spec(response=OBJECT, errors=(401, 403, 404)))
+    @router.delete("/mcp", tags=["mcp"], openapi_extra=spec(response=OBJECT, errors=(400, 401, 403, 404)))
     async def leave(request: Request) -> Response:
         """End the session that `initialize` opened."""
         _check_origin(request)
@@ -280,3 +280,5 @@ MESSAGE: Json = {
 _PARSE, _INVALID, _METHOD, _PARAMS, _INTERNAL = -32700, -32600, -32601, -32602, -32603
 _LINE = 64 * 2**20
 _NEVER = 1e9
+_POSTED = spec(MESSAGE, OBJECT, (*CODES, 403, 404))
+_POSTED["responses"]["202"] = {"description": "It was no question: there is no answer."}

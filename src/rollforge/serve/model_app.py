@@ -17,6 +17,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
+from rollforge.errors import UnknownParameter
 from rollforge.models.base import Model
 from rollforge.models.base import Request as Call
 from rollforge.models.stream import stream
@@ -28,7 +29,7 @@ from rollforge.records.items import Response as Answer
 from rollforge.records.problem import Problem, bad_request
 from rollforge.records.whole import whole
 from rollforge.serve.app import App, answer, body, make_app, spec
-from rollforge.serve.asked import of_chat, of_messages, of_responses
+from rollforge.serve.asked import INPUT, of_chat, of_messages, of_responses
 from rollforge.serve.events import Encoder, streamed
 from rollforge.serve.gone import while_connected
 from rollforge.serve.settings import Settings
@@ -64,22 +65,22 @@ def model_routes(model: Model, name: str) -> APIRouter:
     router = APIRouter(tags=["model"])
     errors = (400, 401, 413, 422, 424, 501, 502, 504)
 
-    @router.post("/v1/responses", openapi_extra=spec(_RESPONSES, {"type": "object"}, errors))
+    @router.post("/v1/responses", openapi_extra=spec(RESPONSES, {"type": "object"}, errors, streams=True))
     async def create_response(request: Request) -> Response:
         """OpenAI Responses: one model call."""
         return await responses(model, request)
 
-    @router.post("/v1/chat/completions", openapi_extra=spec(_CHAT, {"type": "object"}, errors))
+    @router.post("/v1/chat/completions", openapi_extra=spec(CHAT, {"type": "object"}, errors, streams=True))
     async def create_completion(request: Request) -> Response:
         """OpenAI Chat Completions."""
         return await chat_completions(model, request)
 
-    @router.post("/v1/messages", openapi_extra=spec(_MESSAGES, {"type": "object"}, errors))
+    @router.post("/v1/messages", openapi_extra=spec(MESSAGES, {"type": "object"}, errors, streams=True))
     async def create_message(request: Request) -> Response:
         """Anthropic Messages."""
         return await messages(model, request)
 
-    @router.post("/v1/messages/count_tokens", openapi_extra=spec(_MESSAGES, {"type": "object"}, errors))
+    @router.post("/v1/messages/count_tokens", openapi_extra=spec(MESSAGES, {"type": "object"}, errors))
     async def count(request: Request) -> Response:
         """How many tokens a Messages request is, where the backend can say."""
         return await count_tokens(model, request)
@@ -99,7 +100,7 @@ def model_routes(model: Model, name: str) -> APIRouter:
         wanted = request.path_params["id"]
         if wanted != name:
             raise Problem(404, "not_found_error", f"there is no model {wanted!r:.200} here; there is {name!r}")
-        return answer(_model(name))
+        return answer(model_row(name))
 
     return router
 
@@ -154,12 +155,12 @@ async def tokenize(model: Model, request: Request) -> Response:
 
 def models_list(names: Sequence[str]) -> Json:
     """The answer of GET /v1/models: both SDKs read it."""
-    data = [_model(name) for name in names]
+    data = [model_row(name) for name in names]
     first, last = (names[0], names[-1]) if names else (None, None)
     return {"object": "list", "data": data, "has_more": False, "first_id": first, "last_id": last}
 
 
-def _model(name: str) -> Json:
+def model_row(name: str) -> Json:
     ours = {"id": name, "object": "model", "created": 0, "owned_by": "rollforge"}
     return {**ours, "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z", "lifecycle": "active"}
 
@@ -191,6 +192,8 @@ async def _ours(request: Request, work: Any, *, watch: bool = True) -> Any:
     """
     try:
         return await (while_connected(request, work) if watch else work)
+    except UnknownParameter as error:
+        raise Problem(400, "invalid_request_error", str(error), code="unsupported_parameter", param=error.name) from error
     except BadRequest as error:
         status = error.status if 400 <= error.status < 500 else 400
         raise Problem(status, "invalid_request_error", str(error), code=error.code or None) from error
@@ -218,31 +221,35 @@ def _completion(response: Answer, given: Json) -> Json:
 _TEXT: Json = {"type": "string"}
 _NUMBER: Json = {"type": "number", "minimum": 0}
 _LIST: Json = {"type": "array", "items": {"type": "object"}}
+_CHAT_LIST: Json = {"type": "array", "items": {"type": "object", "required": ["role"]}}
 _COMMON: Json = {"model": _TEXT, "stream": {"type": "boolean"}, "temperature": _NUMBER, "top_p": _NUMBER, "tools": _LIST}
-_RESPONSES: Json = {
+RESPONSES: Json = {
     "type": "object",
     "required": ["input"],
     "properties": {
         **_COMMON,
-        "input": {"anyOf": [_TEXT, _LIST]},
+        "input": INPUT,
         "instructions": _TEXT,
         "max_output_tokens": {"type": "integer", "minimum": 1},
     },
 }
-_CHAT: Json = {
+CHAT: Json = {
     "type": "object",
     "required": ["messages"],
     "properties": {
         **_COMMON,
-        "messages": _LIST,
+        "messages": _CHAT_LIST,
         "max_tokens": {"type": "integer", "minimum": 1},
         "return_token_ids": {"type": "boolean"},
         "logprobs": {"type": "boolean"},
     },
 }
-_MESSAGES: Json = {
+MESSAGES: Json = {
     "type": "object",
     "required": ["messages"],
-    "properties": {**_COMMON, "messages": _LIST, "max_tokens": {"type": "integer", "minimum": 1}, "system": _TEXT},
+    "properties": {**_COMMON, "messages": _CHAT_LIST, "max_tokens": {"type": "integer", "minimum": 1}, "system": _TEXT},
 }
-_TOKENIZE: Json = {"type": "object", "properties": {"prompt": _TEXT, "messages": _LIST, "tools": _LIST}}
+_TOKENIZE: Json = {
+    "type": "object",
+    "properties": {"prompt": _TEXT, "messages": _LIST, "tools": _LIST, "add_generation_prompt": {"type": "boolean"}},
+}

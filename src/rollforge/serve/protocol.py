@@ -12,17 +12,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
 import uvicorn
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
+from httptools import HttpParserError, HttpParserInvalidURLError, HttpParserUpgrade, HttpRequestParser, parse_url
 from starlette.types import Scope
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
 from rollforge.records.lossless import dumps
-from rollforge.records.problem import Problem
+from rollforge.records.problem import Problem, bad_request
 from rollforge.serve.exchange import EXCHANGE, Exchange, Headers, status_line
 
 MAX_HEAD = 64 * 2**10
@@ -42,6 +43,7 @@ class HttpProtocol(asyncio.Protocol):
         """While more waits to be sent than should: done when it is over."""
         self._state = server_state
         self._app: Any = config.loaded_app
+        self._refused: Callable[[int], None] | None = getattr(self._app, "refused", None)
         self._keep_seconds = config.timeout_keep_alive
         self._scope: Scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "root_path": ""}
         self._app_state = app_state
@@ -49,6 +51,8 @@ class HttpProtocol(asyncio.Protocol):
         self._parser: Any = HttpRequestParser(self)
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._again = b""
+        """A head to be read once more, without the wish for another protocol."""
         self._silent = 0
         """Bytes since the last of a body."""
         self._incoming: Exchange | None = None
@@ -106,14 +110,13 @@ class HttpProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._silent += len(data)
         try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            self._end()  # answered as what it is, and what follows is something else
+            self._feed(data)
         except HttpParserError as error:
-            self._refuse(400, f"this is no HTTP request: {error}")
+            why = error.__context__  # of one that a method of ours ended
+            self._refuse(why if isinstance(why, Problem) else bad_request(f"this is no HTTP request: {error}"))
         else:
             if self._silent > MAX_HEAD:
-                self._refuse(431, f"the head of a request may have {MAX_HEAD >> 10} KB")
+                self._refuse(bad_request(f"the head of a request may have {MAX_HEAD >> 10} KB", status=431))
 
     def go_on(self) -> None:
         """Read on, after a pause."""
@@ -136,7 +139,7 @@ class HttpProtocol(asyncio.Protocol):
     def fail(self, exchange: Exchange) -> None:
         """It will not be answered any more."""
         if not exchange.started and not exchange.gone:
-            self._say(500, "server_error", "this is a bug of the server")
+            self._say(Problem(500, "server_error", "this is a bug of the server"))
         self.transport.close()
 
     # What the parser finds. An exception ends the parsing.
@@ -149,31 +152,37 @@ class HttpProtocol(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._incoming is None:  # else it is behind a body in chunks
-            self._headers.append((name.lower(), value))
+            name = name.lower()
+            if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                raise Problem(501, "not_supported_error", f"the transfer encoding {value!r:.100} is not known: send chunked")
+            self._headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        parser, url, headers = self._parser, self._url, self._headers
-        if url[:1] != b"/" or b"#" in url:
-            parsed = parse_url(url)
-            path, query = parsed.path or b"", parsed.query or b""
-        else:
-            path, _, query = url.partition(b"?")
+        parser, headers = self._parser, self._headers
         version, method = parser.get_http_version(), parser.get_method().decode("ascii")
-        shown = path.decode("ascii")
         modern = version == "1.1"
+        if parser.should_upgrade() and method != "CONNECT":
+            # Nobody needs to follow such a wish, but the parser would take what comes next for the other protocol.
+            lines = [b"%b: %b\r\n" % header for header in headers if header[0] != b"upgrade"]
+            self._again = b"%b %b HTTP/%b\r\n%b\r\n" % (method.encode(), self._url, version.encode(), b"".join(lines))
+            return
+        hosts = sum(name == b"host" for name, _ in headers)
+        if hosts > 1 or (modern and not hosts):
+            raise bad_request(f"a request of HTTP/1.1 has one Host header, and this has {hosts}")
+        shown, query = _target(method, self._url)
         exchange = Exchange(
             self,
             keep=modern and parser.should_keep_alive(),
             modern=modern,
             headless=method == "HEAD",
-            expects=any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers),
+            expects=modern and any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers),
         )
         scope = {
             **self._scope,
             "http_version": version,
             "method": method,
             "path": unquote(shown) if "%" in shown else shown,
-            "raw_path": path,
+            "raw_path": shown.encode(),
             "query_string": query,
             "headers": headers,
             "state": dict(self._app_state),
@@ -203,6 +212,15 @@ class HttpProtocol(asyncio.Protocol):
             exchange.arrived = True
             exchange.wake()
 
+    def _feed(self, data: bytes) -> None:
+        while data:
+            try:
+                self._parser.feed_data(data)
+                return
+            except HttpParserUpgrade as upgrade:
+                self._parser = HttpRequestParser(self)
+                data = self._again + data[upgrade.args[0] :]
+
     def _begin(self, exchange: Exchange, scope: Scope) -> None:
         self._active = exchange
         self.tasks.add(self._loop.create_task(exchange.run(self._app, scope)))
@@ -221,18 +239,22 @@ class HttpProtocol(asyncio.Protocol):
         self._active.keep = False
         self._pause()
 
-    def _refuse(self, status: int, what: str) -> None:
+    def _refuse(self, problem: Problem) -> None:
         whole = self._active is not None and self._active.arrived
         if not whole and (self._active is None or not self._active.started):
-            self._say(status, "invalid_request_error", what)
+            self._say(problem)
+            if self._refused is not None:
+                self._refused(problem.status)
         if not whole:
             self.transport.close()
         self._end()
 
-    def _say(self, status: int, kind: str, what: str) -> None:
-        body = dumps(Problem(status, kind, what).row(f"req_{secrets.token_hex(12)}"))
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self.transport.write(status_line(status) + head + body)
+    def _say(self, problem: Problem) -> None:
+        request_id = f"req_{secrets.token_hex(12)}"
+        body = dumps(problem.row(request_id))
+        head = b"content-type: application/json\r\nx-request-id: %b\r\n" % request_id.encode()
+        head += b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(status_line(problem.status) + head + body)
 
     def _close_idle(self) -> None:
         """One timer for a connection, and not one for each of its requests."""
@@ -242,3 +264,17 @@ class HttpProtocol(asyncio.Protocol):
         else:
             wait = left if self._active is None else self._keep_seconds
             self._timer = self._loop.call_later(max(wait, 0.1), self._close_idle)
+
+
+def _target(method: str, url: bytes) -> tuple[str, bytes]:
+    """Path and query. Raises `Problem`, the answer to what is none of ours."""
+    if method == "CONNECT":
+        raise Problem(501, "not_supported_error", "this is a service and no proxy: it does not CONNECT to others")
+    path, _, query = url.partition(b"?")
+    try:
+        if url[:1] != b"/" or b"#" in url:
+            parsed = parse_url(url)
+            path, query = parsed.path or b"/", parsed.query or b""
+        return path.decode("ascii"), query
+    except (HttpParserInvalidURLError, UnicodeDecodeError):
+        raise bad_request(f"the target of a request is a path or a URL with a host, not {url[:100]!r}") from None

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, cast
 
@@ -92,10 +93,16 @@ class Seat:
             limits = self._limits
             return await (within(limits.tool + limits.verify, "the step", step) if limits else step)
 
-    async def verify(self, response: Response, /) -> Verdict:
-        """Judge the attempt: once, since whatever comes of it, the session is over then."""
+    async def verify(self, response: Response, /, row: Task | None = None) -> Verdict:
+        """Judge the attempt: once, since whatever comes of it, the session is over then. `row` is what the caller has to say
+        of the task now; what it leaves out is as the session was opened."""
         with self._in_use(), stage("verify", VerifierFault):
             self.over = True
+            judge_by = getattr(self._session, "judge_by", None)
+            if row is not None and judge_by is not None:
+                told = {name: value for name, value in row.fields.items() if value is not None}
+                params = row.params if row.params.get("input") else self.task.params
+                judge_by(replace(self.task, params=params, fields={**self.task.fields, **told}))
             judging = self._session.verify(response)
             return verdict(await (within(self._limits.verify, "verify", judging) if self._limits else judging))
 

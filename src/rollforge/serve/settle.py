@@ -6,8 +6,9 @@ import secrets
 from dataclasses import replace
 
 from rollforge.collect.rollout import Runner
+from rollforge.errors import SetupError, UnknownParameter
 from rollforge.records.items import Json
-from rollforge.records.problem import FAULTS, Problem
+from rollforge.records.problem import FAULTS, Problem, bad_request
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import row_of
 from rollforge.records.task import task_from_row
@@ -15,14 +16,20 @@ from rollforge.records.whole import whole
 
 
 async def rollout_of(row: Json, runner: Runner) -> Rollout:
-    """One attempt at the task of a row. Raises `UserError` for what is no task row, `SetupError` as the runner does."""
+    """One attempt at the task of a row. Raises `UserError` for what is no task row, `Problem` for what its model cannot do,
+    `SetupError` as the runner does."""
     index = row.get("_ng_rollout_index")
     task = task_from_row(row)
-    if type(index) is int:
-        return await runner(task, index)
-    # Callers that do not count their repeats want other draws each time all the same.
-    runner = replace(runner, seed=secrets.randbits(31))
-    return replace(await runner(task, 0), index=None)
+    try:
+        if type(index) is int:
+            return await runner(task, index)
+        # Callers that do not count their repeats want other draws each time all the same.
+        runner = replace(runner, seed=secrets.randbits(31))
+        return replace(await runner(task, 0), index=None)
+    except UnknownParameter as error:
+        if error.name in task.params and error.name not in runner.sampling:
+            raise bad_request(str(error), param=error.name) from error
+        raise SetupError(str(error)) from error
 
 
 def settled(rollout: Rollout) -> Json:
