@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
+import os
 import random
 import sys
 import tempfile
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +22,13 @@ from rollforge.audit.contract import Check, check_env
 from rollforge.audit.schema import schema_problems, tool_problems
 from rollforge.envs.base import Limits, Tool
 from rollforge.envs.load import load_env
+from rollforge.records.items import Json
 from rollforge.registry import BUILT_IN
 from rollforge.serve.env_app import env_app
 from rollforge.serve.settings import Settings
 from tests.collect.parts import Script
 from tests.conformance.served import served
+from tests.envs.gym import counter, gymnasium
 
 ROWS = [{"prompt": f"Bring it to {goal}.", "goal": goal} for goal in (3, 5, 8)]
 LEFT: list[Any] = []
@@ -162,10 +168,55 @@ class LeavesThreads(Count):
         return super().reset()
 
 
+class ToolsLeaveThreads(Count):
+    def add(self, by: int) -> int:
+        """Add to it."""
+        LEFT.append(event := threading.Event())
+        threading.Thread(target=event.wait, name="left-behind", daemon=True).start()
+        return super().add(by)
+
+
+class ClosesOnlyTheUnsolved(Count):
+    def reset(self) -> str:
+        LEFT.append(event := threading.Event())
+        threading.Thread(target=event.wait, name="left-behind", daemon=True).start()
+        self.end = event.set
+        return super().reset()
+
+    def close(self) -> None:
+        if not self.count:
+            self.end()
+
+
 class LeavesFiles(Count):
     def reset(self) -> str:
         Path(tempfile.mkdtemp()).joinpath("state").write_text("0")
         return super().reset()
+
+
+class LeavesFilesBelow(Count):
+    def reset(self) -> str:
+        folder = Path(tempfile.gettempdir(), "below")
+        folder.mkdir(exist_ok=True)
+        tempfile.NamedTemporaryFile(dir=folder, delete=False).close()
+        return super().reset()
+
+
+class MovesAway(Count):
+    def reset(self) -> str:
+        os.chdir("/")
+        return super().reset()
+
+
+class SolvedForAll(Count):
+    """Whoever solves a task solves it for all."""
+
+    solved: set[int] = set()  # noqa: RUF012 - that is the fault
+
+    def verify(self, reply: str, goal: int) -> float:  # type: ignore[override]
+        if self.count == goal:
+            self.solved.add(goal)
+        return float(goal in self.solved)
 
 
 class LeavesOpen(Count):
@@ -208,7 +259,12 @@ def ended() -> Any:
         (NowAndThen, "fields", "length in"),
         (TwoTypes, "fields", "said is number and text"),
         (LeavesThreads, "clean-up", "threads more, 'left-behind' among them"),
-        (LeavesFiles, "clean-up", "files more in the working folder or the temporary one"),
+        (ToolsLeaveThreads, "clean-up", "threads more, 'left-behind' among them"),
+        (ClosesOnlyTheUnsolved, "clean-up", "threads more, 'left-behind' among them"),
+        (LeavesFiles, "clean-up", "files more on disk"),
+        (LeavesFilesBelow, "clean-up", "files more on disk"),
+        (MovesAway, "clean-up", ", and is / now"),
+        (SolvedForAll, "isolation", "nonsense, task 0, after others have played: reward 1, before reward 0"),
         (LeavesOpen, "clean-up", "open files more"),
         (CannotClose, "clean-up", "closing failed: task 0: OSError: busy"),
     ],
@@ -219,6 +275,124 @@ async def test_what_breaks_it_is_found(target: type, name: str, says: str) -> No
     assert name in failed, checks
     assert says in failed[name].says
     assert failed[name].remedy
+
+
+async def test_what_is_solved_for_all_is_found_where_verifiers_run_apart_too() -> None:
+    class Bank:
+        paid: set[int] = set()  # noqa: RUF012 - that is the fault
+
+    @rf.env(tasks=ROWS, solve=lambda goal: str(goal))
+    def first(reply: str, goal: int) -> float:
+        if reply == str(goal):
+            Bank.paid.add(goal)
+        return float(goal in Bank.paid)
+
+    class Asked(Count):
+        async def verify(self, reply: str, goal: int) -> float:  # type: ignore[override]
+            if self.count == goal:
+                Bank.paid.add(goal)
+            return float(goal in Bank.paid)
+
+    for env in (first, rf.env(Asked, tasks=ROWS)):
+        failed = failing(await checked(env))
+        assert list(failed) == ["isolation"]
+        assert "nonsense, task 0, after others have played: reward 1, before reward 0" in failed["isolation"].says
+
+
+@pytest.mark.parametrize("where", ["reset", "verify", "mkdtemp"])
+async def test_files_left_elsewhere_than_in_the_temporary_folder(where: str, tmp_path: Path) -> None:
+    def leave() -> None:
+        tempfile.mkdtemp() if where == "mkdtemp" else tmp_path.joinpath(uuid.uuid4().hex).write_text("0")
+
+    class Leaves(Count):
+        def reset(self) -> str:
+            if where == "reset":
+                leave()
+            return super().reset()
+
+        def verify(self, reply: str, goal: int) -> dict[str, Any]:
+            if where != "reset":
+                leave()
+            return super().verify(reply, goal)
+
+    failed = failing(await checked(rf.env(Leaves, tasks=ROWS)))
+    assert list(failed) == ["clean-up"]
+    assert "files more on disk" in failed["clean-up"].says
+    assert (str(tmp_path) in failed["clean-up"].says) is (where != "mkdtemp")
+
+
+async def test_files_that_were_there_or_go_away_are_not_left(tmp_path: Path) -> None:
+    class Tidy(Count):
+        def reset(self) -> str:
+            self.file = tmp_path / uuid.uuid4().hex
+            self.file.write_text("0")
+            (tmp_path / "log").write_text("one for all")
+            return super().reset()
+
+        def close(self) -> None:
+            self.file.unlink()
+
+    others = 'while mktemp -q -p "$0"; do sleep 0.001; done'  # of another process, in the same folder
+    process = await asyncio.create_subprocess_exec("sh", "-c", others, tmp_path, stdout=asyncio.subprocess.DEVNULL)
+    try:
+        assert failing(await checked(rf.env(Tidy, tasks=ROWS))) == {}
+    finally:
+        process.kill()
+        await process.wait()
+    assert len(os.listdir(tmp_path)) > 10
+
+
+@pytest.mark.parametrize("stepwise", [True, False])
+async def test_a_reference_that_takes_many_calls(stepwise: bool) -> None:
+    class Up:
+        """Count one by one."""
+
+        def reset(self) -> None:
+            self.at = 0
+
+        def up(self) -> int:
+            """One more."""
+            self.at += 1
+            return self.at
+
+        def verify(self, goal: int) -> float:
+            return float(self.at == goal)
+
+        def solve(self, goal: int) -> Any:
+            for _ in range(goal):
+                yield "up", {}
+            return "done"
+
+    class Stairs:
+        """Walk one by one."""
+
+        def reset(self) -> str:
+            self.at = 0
+            return "go"
+
+        def step(self, action: str, goal: int) -> Any:
+            self.at += action == "up"
+            return str(self.at), float(self.at == goal), self.at == goal
+
+        def solve(self, goal: int) -> list[str]:
+            return ["up"] * goal
+
+    rows = [{"prompt": f"Up to {goal}.", "goal": goal} for goal in (64, 65, 130)]
+    checks = await checked(rf.env(Stairs if stepwise else Up, tasks=rows, inline=True))
+    assert checks["reference"].status == "pass"
+    assert failing(checks) == {}
+
+
+async def test_a_tool_by_chance_that_the_solution_does_not_need_is_told() -> None:
+    class Dice(Count):
+        def roll(self) -> float:
+            """Roll."""
+            return random.random()
+
+    checks = await checked(rf.env(Dice, tasks=ROWS, inline=True))
+    assert failing(checks) == {}
+    assert checks["determinism"].status == "warn"
+    assert "the same calls of tools that need not be in its solution" in checks["determinism"].says
 
 
 # State that the process of a verifier does not see.
@@ -301,11 +475,34 @@ class Remembers(Count):
 )
 async def test_state_that_the_verifiers_process_does_not_see(target: type, says: str, solved: bool) -> None:
     made: Any = target if solved else type(target.__name__, (target,), {"solve": None, "__module__": __name__})
-    failed = failing(await checked(rf.env(made, tasks=ROWS)))
-    assert says in failed["isolation"].says
-    assert "runs in another process" in failed["isolation"].remedy
-    assert list(failed) == (["reference", "isolation"] if solved else ["isolation"])
+    checks = await checked(rf.env(made, tasks=ROWS))
+    failed = failing(checks)
+    assert says in checks["isolation"].says
+    assert "runs in another process" in checks["isolation"].remedy
+    # Without a solution no verdict shows that it matters.
+    assert list(failed) == (["reference", "isolation"] if solved else [])
+    assert checks["isolation"].status == ("fail" if solved else "warn")
     assert all("another process" in check.remedy for check in failed.values())
+
+
+class Counted(Count):
+    calls: list[int] = []  # noqa: RUF012 - for a log only
+
+    def add(self, by: int) -> int:
+        """Add to it."""
+        self.calls.append(by)
+        return super().add(by)
+
+    def verify(self, reply: str, goal: int) -> dict[str, Any]:
+        logging.debug("calls so far: %d", len(self.calls))
+        return super().verify(reply, goal)
+
+
+async def test_what_a_verifier_only_logs_is_a_warning() -> None:
+    checks = await checked(rf.env(Counted, tasks=ROWS))
+    assert failing(checks) == {}
+    assert checks["isolation"].status == "warn"
+    assert "the same verdicts, but task 0: the verifier reads Counted.calls" in checks["isolation"].says
 
 
 async def test_a_verdict_that_would_be_another_where_the_tools_were_at_work() -> None:
@@ -421,6 +618,20 @@ async def test_an_environment_behind_http(tmp_path: Path, target: type, expected
         checks = await checked(load_env(url), tasks=file)
     assert list(failing(checks)) == expected, checks
     assert checks["reference"].status == "skip"
+
+
+@pytest.mark.parametrize(("app", "tool"), [(counter, {}), (gymnasium, {}), (counter, {"properties": 3})])
+async def test_a_service_of_nemo_gym_keeps_rules_of_its_own(tmp_path: Path, app: Any, tool: Json) -> None:
+    """Rows that repeat and a tool without a description are no failures there; a schema that is none is one."""
+    add = {"type": "function", "name": "add", "parameters": {"type": "object", **tool}}
+    row = {"responses_create_params": {"input": "Count.", "tools": [add]}, "goal": 5}
+    file = tmp_path / "tasks.jsonl"
+    file.write_text(2 * (json.dumps(row) + "\n"))
+    async with served(app()) as url:
+        checks = await checked(load_env(url), tasks=file)
+    assert list(failing(checks)) == (["tools"] if tool else []), checks
+    assert "task 1 is task 0 again" in checks["tasks"].says
+    assert checks["reference"].says == "a server of NeMo Gym brings none"
 
 
 @pytest.mark.parametrize(

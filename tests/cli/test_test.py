@@ -29,6 +29,24 @@ def bad(reply: str, answer: str) -> float:
 """
 
 
+DICE = """
+import random
+import rollforge as rf
+
+@rf.env(tasks=[{"prompt": "2+2?", "answer": "4"}], inline=True)
+class Dice:
+    def roll(self) -> float:
+        \"\"\"Roll.\"\"\"
+        return random.random()
+
+    def verify(self, reply: str, answer: str) -> float:
+        return float(reply == answer)
+
+    def solve(self, answer: str) -> str:
+        return answer
+"""
+
+
 def check(folder: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run([ROLLFORGE, "test", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == status, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -72,6 +90,32 @@ def test_its_own_suite_is_run_and_nobody_elses(folder: Path) -> None:
     assert "1 + 1" in said
     assert "\x1b" not in said
     assert check(folder, "mine.py:good", "--no-suite").returncode == 0
+
+
+def test_a_suite_in_its_folder_imports_the_environment(folder: Path) -> None:
+    (folder / "tests").mkdir()
+    (folder / "tests/test_mine.py").write_text("from mine import good\ndef test_it(): assert next(good.tasks()).fields\n")
+    check(folder.parent, f"{folder.name}/mine.py:good")
+    package = folder / "inner" / "pack"
+    (package / "tests").mkdir(parents=True)
+    (package / "__init__.py").write_text(GOOD)
+    (package / "tests/test_it.py").write_text("from pack import good\ndef test_it(): assert next(good.tasks()).fields\n")
+    assert "ok    tests        tests: 1 passed" in check(folder / "inner", "pack:good").stdout
+
+
+def test_what_an_environment_prints_is_no_part_of_the_result(folder: Path) -> None:
+    loud = GOOD.replace("-> float:", "-> float:\n    os.system('echo run')\n    print(reply)", 1)
+    (folder / "loud.py").write_text(f"import os\nprint('imported')\n{loud}")
+    done = check(folder, "loud.py:good", "--json")
+    assert json.loads(done.stdout)["passed"]
+    assert {"imported", "run", "harbour seven -1 copper maybe"} <= set(done.stderr.splitlines())
+
+
+def test_a_warning_is_no_failure(folder: Path) -> None:
+    (folder / "dice.py").write_text(DICE)
+    done = check(folder, "dice.py")
+    assert "warn  determinism" in done.stdout
+    assert done.stdout.splitlines()[-1] == "dice.py: 8 passed, 0 failed, 1 skipped, 1 warned of"
 
 
 def test_a_suite_that_cannot_be_run_is_no_success(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

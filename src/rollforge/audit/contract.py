@@ -1,30 +1,33 @@
 """What every environment owes its users, checked by playing it: no model, nothing of the environment's own is patched.
 
     tasks ─► probes (nonsense, the reference, each twice) ─► what they must agree in
-          ─► sessions open at the same time ─► the same verdicts as alone
+          ─► sessions open at the same time, nonsense beside and after what solves it ─► the same verdicts as alone
           ─► the same work again ─► no thread, process, file or task more than before
 
-Each check passes, fails with a remedy, or is skipped with the reason. Time is bounded by the deadlines of the calls.
+Each check passes, warns of what may be meant, fails with a remedy, or is skipped with the reason. Time is bounded by the
+deadlines of the calls.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
-from rollforge.audit.left import Left, left, own_temporary
+from rollforge.audit.left import Left, looking
 from rollforge.audit.outside import outside
 from rollforge.audit.play import Ground, Played, Player, say
-from rollforge.audit.schema import tool_problems, untold
+from rollforge.audit.schema import schema_problems, tool_problems, untold
 from rollforge.envs.base import Env, Limits, Tool
 from rollforge.envs.decorate import PythonEnv
+from rollforge.envs.remote import RemoteEnv
 from rollforge.envs.tasks import env_tasks
 from rollforge.errors import RolloutError, VerifierFault, stage
 from rollforge.models.base import Solution
@@ -40,7 +43,7 @@ READ = 2000
 EQUAL = 1e-9
 SLOW_SECONDS = 5.0
 
-Status = Literal["pass", "fail", "skip"]
+Status = Literal["pass", "warn", "fail", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +53,14 @@ class Check:
     says: str
     """What was found; of a failure, what exactly and where."""
     remedy: str = ""
-    """Of a failure, what mends it."""
+    """Of a failure or warning, what mends it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """An environment that was written for NeMo Gym. Told, and no failure, are rows that repeat or have no prompt, tools
-    without a description, unusual responses (a refusal, none at all, tags of reasoning) that get no verdict, and chance in
-    what is played by steps."""
+    """An environment that was written for NeMo Gym, as is every service that does not tell its tools. Told, and no failure,
+    are rows that repeat or have no prompt, tools without a description, unusual responses (a refusal, none at all, tags of
+    reasoning) that get no verdict, and chance in what is played by steps."""
 
     asks: str = ""
     """Other services that its verifier asks: where they give no answer, what needs verdicts is skipped."""
@@ -77,7 +80,7 @@ async def check_env(
     """All checks, in order. `tasks`: a JSONL file instead of the environment's own; `options` go to its task generator; `n`
     tasks are played. `success`: the reward that the reference solution should get; `foreign`: it follows other rules. The
     environment is left open."""
-    limits = limits or Limits()
+    limits, folder = limits or Limits(), os.getcwd()
     if hasattr(env, "limits"):
         env.limits = limits
     found, reading = _read(env, name, tasks, options or {}, foreign)
@@ -91,6 +94,9 @@ async def check_env(
         # A service that is not there, say: the others would wait for it as long.
         failed = Check("opening", "fail", f"{_where(chosen[0])}: {first.problem}", "no session opens: nothing can be played")
         return [*checks, failed, *(Check(other, "skip", "no session opens") for other in _PLAYED)]
+    if foreign is None and isinstance(env, RemoteEnv) and env.ours is False:
+        foreign = Foreign()
+        checks = [_read(env, name, tasks, options or {}, foreign)[1]]
     if foreign and foreign.asks:
         tried = await _said_to(ground, chosen[:1], [kind for kind in NONSENSE if kind not in UNUSUAL])
         if any(played.problem for played in tried):
@@ -102,16 +108,17 @@ async def check_env(
             return [*checks, opening, _tools(env, seen, foreign), unasked]
     probes = await _probes(env, ground, chosen)
     unseen = await _unseen(env, ground, chosen, probes)
+    reference = _reference(probes, success, unseen, foreign)
+    if unseen and reference.remedy == unseen.remedy:
+        unseen = replace(unseen, status="fail")  # full marks are what it does not see
     checks += [
         _tools(env, probes, foreign),
         _replies(probes, foreign),
-        _reference(probes, success, unseen)
-        if foreign is None
-        else Check("reference", "skip", "a server of NeMo Gym brings none"),
-        _determinism(probes, foreign),
+        reference,
+        await _determinism(env, ground, probes, foreign),
         _fields(probes),
-        unseen or await _isolation(env, ground, chosen, probes, foreign),
-        await _clean_up(ground, chosen, probes),
+        unseen if unseen and unseen.status == "fail" else await _isolation(env, ground, chosen, probes, foreign, unseen),
+        await _clean_up(env, ground, chosen, probes, folder),
         await _speed(ground, chosen, limits),
     ]
     return checks
@@ -174,20 +181,20 @@ async def _probes(env: Any, ground: Ground, tasks: Sequence[Task]) -> Probes:
     again: list[tuple[asyncio.Task[Played], asyncio.Task[Played]]] = []
     problem = ""
     async with asyncio.TaskGroup() as group:
-
-        def start(kind: str, task: Task, solution: Solution | Response) -> asyncio.Task[Played]:
-            return group.create_task(ground.play(kind, task, solution))
-
         for task in tasks:
-            nonsense += [start(kind, task, made(task)) for kind, made in NONSENSE.items()]
-            again.append((nonsense[-1], start(next(reversed(NONSENSE)), task, list(NONSENSE.values())[-1](task))))
+            plays = [group.create_task(ground.play(kind, task, made(task))) for kind, made in NONSENSE.items()]
+            nonsense += plays
+            again.append((plays[-1], group.create_task(ground.play("nonsense", task, NONSENSE["nonsense"](task)))))
+    # After it, so that no state they leave is there yet.
+    async with asyncio.TaskGroup() as group:
+        for task in tasks:
             first, why = _solution(env, task)
             second, _ = _solution(env, task)
             problem = problem or why
             if first is not None and second is not None:
-                pair = start("the reference", task, first), start("the reference", task, second)
+                pair = [group.create_task(ground.play("the reference", task, solution)) for solution in (first, second)]
                 reference += pair
-                again.append(pair)
+                again.append((pair[0], pair[1]))
     return Probes(
         [task.result() for task in nonsense],
         [task.result() for task in reference],
@@ -270,7 +277,9 @@ def _replies(probes: Probes, foreign: Foreign | None) -> Check:
     return Check("replies", "pass", f"{len(rewards)} replies that are no answers got rewards of {span}{without}")
 
 
-def _reference(probes: Probes, success: float, unseen: Check | None) -> Check:
+def _reference(probes: Probes, success: float, unseen: Check | None, foreign: Foreign | None) -> Check:
+    if foreign is not None:
+        return Check("reference", "skip", "a server of NeMo Gym brings none")
     reference = probes.reference
     failed = [f"{_where(played.task)}: {played.problem}" for played in reference if played.problem]
     if failed or probes.reference_problem.startswith("solve()"):
@@ -300,7 +309,7 @@ def _reference(probes: Probes, success: float, unseen: Check | None) -> Check:
     return Check("reference", "pass", f"full marks on {len(best)} tasks, and nonsense gets less{missing}")
 
 
-def _determinism(probes: Probes, foreign: Foreign | None) -> Check:
+async def _determinism(env: Any, ground: Ground, probes: Probes, foreign: Foreign | None) -> Check:
     differ = []
     by_chance = foreign is not None
     for one, other in probes.repeated:
@@ -312,6 +321,12 @@ def _determinism(probes: Probes, foreign: Foreign | None) -> Check:
         return Check("determinism", "skip", f"{_CHANCE}: {_some(differ)}")
     if differ:
         return Check("determinism", "fail", _some(differ), f"take all chance from the task: {_SEED}")
+    if probes.reference:  # without one, isolation is checked with these calls
+        task = probes.reference[0].task
+        one, other = [await ground.play("calls", task, _calls(task, probes)) for _ in range(2)]
+        if one.outputs != other.outputs and not one.problem + other.problem:
+            says = f"{_where(task)}, the same calls of tools that need not be in its solution: {_differing(one, other)}"
+            return Check("determinism", "warn", says, f"if that is no clock, take all chance from the task: {_SEED}")
     return Check("determinism", "pass", f"{len(probes.repeated)} answers judged twice: the same observation and verdict")
 
 
@@ -338,10 +353,11 @@ def _fields(probes: Probes) -> Check:
 
 
 async def _unseen(env: Any, ground: Ground, tasks: Sequence[Task], probes: Probes) -> Check | None:
-    """The failure of a verifier that would judge otherwise in this process, where the tools have been at work."""
+    """The failure of a verifier that would judge otherwise in this process, where the tools have been at work; a warning if
+    it reads what they change and judges the same: it may only log it."""
     if not isinstance(env, PythonEnv) or env.inline or not (env.tools or env.stepwise):
         return None
-    found = []
+    found, told = [], []
     for task in _steady(tasks, probes):
         looks: list[dict[str, bytes]] = []
 
@@ -350,18 +366,22 @@ async def _unseen(env: Any, ground: Ground, tasks: Sequence[Task], probes: Probe
 
         alone = await ground.meet("alone", task, Player(_acts(env, task, probes), look))
         changed = [name for name, value in looks[-1].items() if value != looks[0].get(name)] if looks else []
-        if changed:
-            found.append(f"{_where(task)}: the verifier reads {', '.join(changed)}, which the tools change")
-        elif alone.outcome is not Outcome.TIMEOUT:
+        reads = f"{_where(task)}: the verifier reads {', '.join(changed)}, which the tools change" if changed else ""
+        if alone.outcome is not Outcome.TIMEOUT:
             env.apart = False
             try:
                 here = await ground.play("here", task, _acts(env, task, probes))
             finally:
                 env.apart = True
             if not here.problem and (here.reward, here.fields) != (alone.reward, alone.fields):
-                found.append(f"{_where(task)}: {_said(alone)}, but {_said(here)} where the tools were at work")
+                what = f"{_said(alone)}, but {_said(here)} where the tools were at work"
+                found.append(f"{reads or _where(task)}: {what}")
+                continue
+        told += [reads] if reads else []
     remedy = f"{_OWN_STATE}: the verifier runs in another process, which does not see what tools change there"
-    return Check("isolation", "fail", _some(found), remedy) if found else None
+    if found:
+        return Check("isolation", "fail", _some(found), remedy)
+    return Check("isolation", "warn", f"the same verdicts, but {_some(told)}", remedy) if told else None
 
 
 def _steady(tasks: Sequence[Task], probes: Probes) -> list[Task]:
@@ -375,13 +395,19 @@ _CHANCE = "what is played goes otherwise each time, by chance or by a state that
 _SEED = "a parameter `seed` of reset or verify is the same for every repeat"
 
 
-async def _isolation(env: Any, ground: Ground, tasks: Sequence[Task], probes: Probes, foreign: Foreign | None) -> Check:
-    """Against the verdict alone; tasks with their neighbours, and each with itself."""
+async def _isolation(
+    env: Any, ground: Ground, tasks: Sequence[Task], probes: Probes, foreign: Foreign | None, unseen: Check | None
+) -> Check:
+    """Against the verdict alone; tasks with their neighbours, and each with itself; nonsense beside and after them against
+    its verdict before."""
     steady = _steady(tasks, probes)
     if not steady:
         return Check("isolation", "skip", "no task has the same verdict twice, so nothing can be compared")
     games = [(one, other) for one, other in zip(steady, [*steady[1:], steady[0]], strict=True) if one is not other]
     games += [(task, task) for task in steady]
+    before = {one.task.id: one for one, _ in probes.repeated if one.kind == "nonsense"}
+    if any(one.kind == "nonsense" and one.said != other.said for one, other in probes.repeated):
+        before = {}  # its verdict goes by chance
     alone: dict[str, Played] = {}
     mixed = []
     for pair in games:
@@ -389,18 +415,37 @@ async def _isolation(env: Any, ground: Ground, tasks: Sequence[Task], probes: Pr
             if task.id not in alone:
                 alone[task.id] = await ground.play("alone", task, _acts(env, task, probes))
                 again = await ground.play("alone", task, _acts(env, task, probes))
-                if again.said != alone[task.id].said and foreign and again.stepwise:
+                after = await ground.play("nonsense", task, NONSENSE["nonsense"](task))
+                leaks = _unlike(f"nonsense, {_where(task)}, after others have played", after, before.get(task.id), "before")
+                same = again.said == alone[task.id].said
+                if (leaks or not same) and foreign and again.stepwise:
                     return Check("isolation", "skip", f"{_CHANCE}: {_where(task)}")
-                if again.said != alone[task.id].said:
+                if not same:
                     says = f"{_where(task)}, the same calls twice: {_differing(alone[task.id], again)}"
                     return Check("isolation", "fail", says, f"{_OWN_STATE}; draw chance from the task: {_SEED}")
-        for played in await ground.together("together", [(task, _acts(env, task, probes)) for task in pair]):
-            if played.said != alone[played.task.id].said and "BrokenBarrier" not in played.problem:
-                what = f"{_where(played.task)} beside {_where(pair[0] if played.task is pair[1] else pair[1])}"
-                mixed.append(f"{what}: {_said(played)}, alone {_said(alone[played.task.id])}")
+                mixed += leaks
+        players: list[tuple[Task, Solution | Response]] = [(task, _acts(env, task, probes)) for task in pair]
+        if pair[0] is pair[1]:
+            players.append((pair[0], NONSENSE["nonsense"](pair[0])))
+        found = await ground.together("together", players)
+        for played in found[:2]:
+            what = f"{_where(played.task)} beside {_where(pair[0] if played.task is pair[1] else pair[1])}"
+            mixed += _unlike(what, played, alone[played.task.id], "alone")
+        for played in found[2:]:
+            what = f"nonsense, {_where(played.task)}, beside others of it"
+            mixed += _unlike(what, played, before.get(played.task.id), "before")
     if mixed:
         return Check("isolation", "fail", _some(mixed), _OWN_STATE)
+    if unseen:
+        return unseen
     return Check("isolation", "pass", f"{len(games)} pairs of sessions open at once, each with the same verdict as alone")
+
+
+def _unlike(what: str, played: Played, other: Played | None, when: str) -> list[str]:
+    if other is None or played.said == other.said or "BrokenBarrier" in played.problem:
+        return []
+    now, then = _said(played), _said(other)
+    return [f"{what}: {now}, {when} {then}" if now != then else f"{what}, and {when}: {_differing(played, other)}"]
 
 
 def _acts(env: Any, task: Task, probes: Probes) -> Solution:
@@ -408,31 +453,53 @@ def _acts(env: Any, task: Task, probes: Probes) -> Solution:
     solution, _ = _solution(env, task)
     if solution is not None:
         return solution
-    tools = next((played.tools for played in probes.nonsense if played.task.id == task.id), ())
+    return _calls(task, probes)
+
+
+def _calls(task: Task, probes: Probes) -> Solution:
+    """Of each tool, with random arguments, whatever it answers."""
+    declared = next((played.tools for played in probes.nonsense if played.task.id == task.id), ())
+    tools = [tool for tool in declared if not any(schema_problems(tool.parameters))]
     rng = Random(task.id)
     calls = [(tool.name, random_value(tool.parameters, rng)) for tool in tools for _ in range(2)]
     return say("seven", [(name, arguments) for name, arguments in calls if isinstance(arguments, dict)])
 
 
-async def _clean_up(ground: Ground, tasks: Sequence[Task], probes: Probes) -> Check:
+async def _clean_up(env: Any, ground: Ground, tasks: Sequence[Task], probes: Probes, folder: str) -> Check:
     closing = [f"{_where(played.task)}: {played.closing}" for played in probes.all() if played.closing]
     if closing:
         return Check("clean-up", "fail", f"closing failed: {_some(closing)}", "mend close()")
+    if os.getcwd() != folder:
+        says = f"the working folder was {folder}, and is {os.getcwd()} now"
+        os.chdir(folder)
+        return Check("clean-up", "fail", says, "it is the process's, which all sessions share: use whole paths instead")
     counts: list[Left] = []
-    sessions = 2 * max(len(tasks), 4)
-    # The first time fills pools and caches; only what grows the second time is left by the sessions.
-    with own_temporary():
-        for _ in range(2):
-            async with asyncio.TaskGroup() as group:
-                for number in range(sessions):
-                    task = tasks[number % len(tasks)]
-                    group.create_task(ground.play("again", task, NONSENSE["nonsense"](task)))
-            counts.append(left())
-    grown = counts[1].beyond(counts[0], max(2, sessions // 2))
+    grown: list[str] = []
+    places = max(len(tasks), 4)
+    renewed = env.aclose if isinstance(env, PythonEnv) else _nothing
+    # Processes of verifiers know the temporary folder of when they were forked.
+    await renewed()
+    try:
+        with looking() as look:
+            # The first time fills pools and caches; only what grows the second time is left by the sessions, and the third.
+            while len(counts) < 2 or (grown and len(counts) < 3):
+                async with asyncio.TaskGroup() as group:
+                    for number in range(places):
+                        task = tasks[number % len(tasks)]
+                        for solution in (NONSENSE["nonsense"](task), _acts(env, task, probes)):
+                            group.create_task(ground.play("again", task, solution))
+                counts.append(look())
+                grown = counts[-1].beyond(counts[-2], places * 3 // 4) if len(counts) > 1 else []
+    finally:
+        await renewed()
     if grown:
         remedy = "end what a session starts in its close(), whatever happened before"
-        return Check("clean-up", "fail", f"after {sessions} sessions there are {_some(grown)}", remedy)
-    return Check("clean-up", "pass", f"{sessions} sessions closed: no thread, process, file or task was left")
+        return Check("clean-up", "fail", f"after {2 * places} sessions there are {_some(grown)}", remedy)
+    return Check("clean-up", "pass", f"{2 * places} sessions closed: no thread, process, file or task was left")
+
+
+async def _nothing() -> None:
+    pass
 
 
 async def _speed(ground: Ground, tasks: Sequence[Task], limits: Limits) -> Check:

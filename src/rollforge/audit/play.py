@@ -16,8 +16,8 @@ from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.task import Task
 
-CALLS = 64
-"""Of one solution, at most."""
+CALLS = 10_000
+"""Of one solution, at most: on the event loop no clock would end one that goes on for ever."""
 ROLLOUT_SECONDS = 120.0
 
 
@@ -145,12 +145,12 @@ class Ground:
         async with self._at_once:
             return await self._played(kind, task, player)
 
-    async def together(self, kind: str, games: Iterable[tuple[Task, Solution]]) -> list[Played]:
+    async def together(self, kind: str, games: Iterable[tuple[Task, Solution | Response]]) -> list[Played]:
         """Attempts whose sessions are all open before any of them acts, and until all have acted."""
         games = list(games)
         barrier = asyncio.Barrier(len(games))
 
-        async def one(task: Task, solution: Solution) -> Played:
+        async def one(task: Task, solution: Solution | Response) -> Played:
             found = await self._played(kind, task, Player(solution, barrier.wait))
             if found.problem:
                 await barrier.abort()  # the others wait for it

@@ -36,11 +36,11 @@ def run_suite(env: Any, seconds: float = 600.0) -> Check:
         return Check("tests", "skip", "no pytest suite beside it (test_<its name>.py, or tests/)")
     if find_spec("pytest") is None:
         return Check("tests", "fail", f"{_names(found)} was not run: pytest is not installed", f"{_PYTEST}, or --no-suite")
-    names = _names(found)
+    names, folder = _names(found), _folder(env)
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *map(str, found)]
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        command, cwd=found[0].parent, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT, start_new_session=True
     ) as process:
         try:
             output, _ = process.communicate(timeout=seconds)
@@ -57,7 +57,15 @@ def run_suite(env: Any, seconds: float = 600.0) -> Check:
     if process.returncode == 5:
         return Check("tests", "skip", f"{names}: no test in there")
     tail = "\n".join(lines[-SHOWN_LINES:])
-    return Check("tests", "fail", f"{names}: {tail}", f"run it: python -m pytest {' '.join(map(str, found))}")
+    return Check("tests", "fail", f"{names}: {tail}", f"run it in {folder}: python -m pytest {' '.join(map(str, found))}")
+
+
+def _folder(env: Any) -> Path:
+    """Where `python -m pytest` finds what the tests import: the folder of its file, or the one that its package is in."""
+    folder: Path = env.file.parent
+    while (env.file.name == "__init__.py" or "." in env.target.__module__) and (folder / "__init__.py").is_file():
+        folder = folder.parent
+    return folder
 
 
 def _names(files: list[Path]) -> str:

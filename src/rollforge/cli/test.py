@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX
+from rollforge.cli.output import prints_aside
 
 if TYPE_CHECKING:
     from rollforge.audit.contract import Check
@@ -34,11 +36,12 @@ def contract(
     from rollforge.envs.base import Limits
     from rollforge.envs.load import load_env
 
-    found: Any = load_env(env)
     options = with_set({}, set_)
     limits = Limits(tool_seconds, verify_seconds)
-    checks = _checks(found, env, tasks=tasks, options=options, n=n, success=success, limits=limits)
-    checks += [run_suite(found)] if suite else []
+    with prints_aside():
+        found: Any = load_env(env)
+        checks = _checks(found, env, tasks=tasks, options=options, n=n, success=success, limits=limits)
+        checks += [run_suite(found)] if suite else []
     failed = sum(check.status == "fail" for check in checks)
     if json:
         from dataclasses import asdict
@@ -72,7 +75,7 @@ def _print(env: str, checks: list[Check]) -> None:
     from rollforge.stats.visible import visible
 
     screen = console()
-    styles = {"pass": ("ok", "green"), "fail": ("FAIL", "bold red"), "skip": ("skip", "dim")}
+    styles = {"pass": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bold red"), "skip": ("skip", "dim")}
     for check in checks:
         word, style = styles[check.status]
         lines = visible(check.says).split("\n")
@@ -84,8 +87,6 @@ def _print(env: str, checks: list[Check]) -> None:
                 screen.print(Text(f"{'':18}{line}"), soft_wrap=True)
         if check.remedy:
             print(f"{'':19}-> {visible(check.remedy)}")
-    failed = [check.name for check in checks if check.status == "fail"]
-    skipped = sum(check.status == "skip" for check in checks)
-    passed = len(checks) - len(failed) - skipped
-    counts = f"{passed} passed, {len(failed)} failed, {skipped} skipped"
-    print(f"{env}: {counts}")
+    counts = Counter(check.status for check in checks)
+    warned = f", {counts['warn']} warned of" if counts["warn"] else ""
+    print(f"{env}: {counts['pass']} passed, {counts['fail']} failed, {counts['skip']} skipped{warned}")
