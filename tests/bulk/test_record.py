@@ -53,9 +53,9 @@ def last(line: bytes, dialect: Dialect, eager: bool) -> Any:
 
 def agree(line: bytes) -> None:
     for dialect, eager in product(DIALECTS, (False, True)):
-        assert told(lambda dialect=dialect, eager=eager: Record(line, eager=eager).last_message(dialect)) == told(
-            lambda dialect=dialect, eager=eager: last(line, dialect, eager)
-        )
+        final = told(lambda dialect=dialect, eager=eager: last(line, dialect, eager))
+        if not isinstance(final, str):  # what is broken elsewhere in the row may be passed over
+            assert told(lambda dialect=dialect, eager=eager: Record(line, eager=eager).last_message(dialect)) == final
         expected, found = (
             told(lambda dialect=dialect: whole(line, dialect)),
             told(lambda dialect=dialect, eager=eager: parts(line, dialect, eager)),
@@ -190,6 +190,12 @@ def test_history_in_the_form_of_chat_messages_keeps_its_calls() -> None:
     assert found == [history[0], {**history[1], "content": ""}, *history[2:]]
 
 
+@pytest.mark.parametrize("more", [{"reasoning_content": ""}, {"reasoning": ""}, {"refusal": ""}, {"tool_calls": []}])
+def test_what_is_empty_is_there_as_well(more: dict[str, Any]) -> None:
+    output = [{"role": "assistant", "content": "4", **more}]
+    agree(json.dumps({"responses_create_params": {"input": "q"}, "response": {"output": output}, "reward": 1}).encode())
+
+
 def test_groups_of_two_collections_do_not_mix() -> None:
     def group(question: str, index: int | None, agent: str = "a", **block: Any) -> bytes:
         row = {"responses_create_params": {"input": question}, "response": {"output": []}, "reward": 1}
@@ -202,6 +208,29 @@ def test_groups_of_two_collections_do_not_mix() -> None:
     assert group("q", 0) != group("q", 0, agent="b")
     assert group("q", None) == group("q", None)
     assert group("q", 3, task="t") == group("q", 9, task="t")
+
+
+def test_tools_and_expected_answers_tell_tasks_apart() -> None:
+    def group(params: dict[str, Any] | None = None, **fields: Any) -> bytes:
+        row = {"responses_create_params": {"input": "q", **(params or {})}, "response": {"output": []}, "reward": 1}
+        return Record(json.dumps(row | fields).encode()).group
+
+    flat = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
+    nested = {"type": "function", "function": {"parameters": {"properties": {}, "type": "object"}, "name": "f"}}
+    assert group({"tools": [flat]}) == group({"tools": [nested], "temperature": 1})
+    assert group({"tools": [flat]}) != group({"tools": [{**flat, "name": "g"}]})
+    assert group({"tools": []}) == group({"tools": None}) == group()
+    for place in (
+        {"expected_answer": 4},
+        {"verifier_metadata": {"ground_truth": "4"}},
+        {"reward_model": {"ground_truth": 4}},
+    ):
+        [(name, value)] = place.items()
+        other = {name: 5} if value == 4 else {name: dict.fromkeys(value, "5")}
+        assert group(**place) == group(**place, extracted_answer="4")
+        assert len({group(**place), group(**other), group()}) == 3
+    # What a run named is its task, whatever else the row says.
+    assert group(expected_answer=4, rollforge={"task": "t"}) == group(expected_answer=5, rollforge={"task": "t"})
 
 
 def test_fields_are_found_where_they_are() -> None:

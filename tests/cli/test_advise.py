@@ -68,6 +68,39 @@ def test_names_are_safe_to_print(tmp_path: Path) -> None:
     assert "\\x1b[31m1" in run(*files).stdout
 
 
+def test_a_split_directory(tmp_path: Path) -> None:
+    for name, repeats in (("train", 100), ("validation", 20)):
+        write(tmp_path / f"{name}.jsonl", grid([[1.0, 0.0]] * repeats))
+    assert "--split" in run(tmp_path / "train.jsonl").stdout
+    assert "--split" not in run(tmp_path).stdout
+
+
+def test_a_run_given_twice(math: Path) -> None:
+    twice = run(math, f"{math}/../math")
+    assert isinstance(twice.exception, UserError)
+    assert "given twice" in str(twice.exception)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"\x1f\x8bx", "gzip"), (b"\x00\x01", "binary"), (b'[{"reward": 1}]', "one JSON array")],
+)
+def test_what_is_not_json_lines(content: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(content)
+    result = run(tmp_path / "x.jsonl")
+    assert result.stdout == ""
+    assert told in str(result.exception)
+
+
+@pytest.mark.parametrize(("content", "told"), [("", "(empty)"), ('{"messages": []}\n', "a trainer's examples")])
+def test_without_a_rollout_there_is_no_advice(content: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(content)
+    result = run(tmp_path / "x.jsonl")
+    assert result.exit_code == 1
+    assert told in result.stderr
+    assert "Recommended" not in result.stdout
+
+
 def test_nothing_to_use(tmp_path: Path) -> None:
     file = tmp_path / "broken.jsonl"
     file.write_text("no\n" * 3)

@@ -56,6 +56,24 @@ def test_the_written_recipe_does_the_same_again(math: Path, tmp_path: Path) -> N
     assert len(rows(second / "rollouts.jsonl")) == 20
 
 
+def test_what_stays_beside_a_new_result_is_said(math: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert "kept, since" not in run(math, "--out", out).stdout
+    (out / "notes.txt").touch()
+    result = run(math, "--out", out, "--overwrite")
+    assert "  kept, since no curation wrote it: notes.txt" in result.stdout.splitlines()
+    assert (out / "notes.txt").exists()
+
+
+def test_an_earlier_split_goes_on_by_its_shares(math: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "1", tmp_path / "2"
+    assert run(math, "--out", first, "--split", "60/20/20").exit_code == 0
+    result = run(math, "--out", second, "--split-from", first)
+    assert "split 60/20/20" in result.stdout
+    for side in ("train", "validation", "test"):
+        assert (first / f"{side}.jsonl").read_bytes() == (second / f"{side}.jsonl").read_bytes()
+
+
 def test_options_come_after_the_recipe(math: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("seed: 4\nsteps:\n  - filter: reward < 0.5\n")

@@ -32,5 +32,5 @@ def test_different_rows(tmp_path):
     assert "\x1b" not in done.stdout
     assert "\u202e" not in done.stdout
     report = json.loads(diff(a, b, "--json").stdout)
-    assert report["rows"] == {"only_a": 2, "only_b": 1, "both": 0}
+    assert report["rows"] == {"only_a": 2, "only_b": 1, "both": 0, "other_split": 0}
     assert report["same"] is False

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -28,6 +29,22 @@ def rollouts(tmp_path: Path) -> Path:
         row(f"{n} + 1?", f"{n + repeat}", float(repeat), expected_answer=str(n + 1)) for n in range(9) for repeat in (0, 1)
     ]
     return write(tmp_path / "a.jsonl", rows)
+
+
+def test_jobs_of_several_nodes_are_looked_at_by_their_launch_script(rollouts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "two nodes"
+    version = "openrlhf=v0.11.2"
+    code, shown = run(
+        rollouts, "--to", "openrlhf:sft", "--nodes", "2", "--gpus", "1", "--target-version", version, "--out", out
+    )
+    assert code == 0, shown
+    assert f"next: bash '{out}/openrlhf-sft/launch.sh' --check" in shown
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+    job = subprocess.run(["bash", out / "openrlhf-sft/job.sh", "--check"], capture_output=True, text=True, env=outside)
+    assert job.returncode == 2
+    assert "bash launch.sh" in job.stderr
+    with pytest.raises(UserError, match="--to openrlhf:sft: batches of at most"):
+        run(rollouts, "--to", "openrlhf:sft", "--nodes", "100", "--out", tmp_path / "many")
 
 
 def test_several_targets(rollouts: Path, tmp_path: Path) -> None:

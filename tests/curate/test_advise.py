@@ -72,6 +72,27 @@ def test_single_attempts_with_degrees_are_for_ppo() -> None:
     assert "1 to 2 GPUs" in advice.resources.says
 
 
+def test_where_groups_have_no_signal_ppo_is_told_to_use_a_critic() -> None:
+    advice = advised(grid([[float(task % 2)] * 8 for task in range(300)]), model="Qwen/Qwen2.5-7B it")
+    assert advice.first is not None
+    assert advice.first.algorithm == "PPO"
+    assert level(advice, "GRPO") == "poor"
+    assert advice.first.commands[1] == (
+        "rollforge export curated-ppo --to verl:grpo --model 'Qwen/Qwen2.5-7B it' --set algorithm.adv_estimator=gae "
+        "--set critic.model.path='Qwen/Qwen2.5-7B it' --out export-ppo"
+    )
+
+
+def test_what_is_split_is_not_split_again() -> None:
+    assert all("--split" in choice.commands[0] for choice in advised(mixed()).choices)
+    assert not any("--split" in choice.commands[0] for choice in advised(mixed(), split=True).choices)
+
+
+def test_names_of_environments_are_as_they_are() -> None:
+    rollouts = [made(float(task % 2), task, env=("code", "qa", *["math"] * 8)[task % 10]) for task in range(200)]
+    assert any(line.startswith("math makes up 80%") for line in advised(rollouts).collect)
+
+
 def test_single_binary_attempts_are_for_grpo() -> None:
     assert advised(mixed(repeats=1)).choices[0].algorithm == "GRPO"
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rollforge.config import validate
 from rollforge.curate.balance import BalanceArgs, MeasureDifficulty, share_out, steps
 from rollforge.curate.step import Drop, Sample, Workspace
 from rollforge.errors import UserError
@@ -126,6 +127,24 @@ def test_warnings(tmp_path: Path) -> None:
     _, _, work = balance(samples(math=50, code=10), tmp_path, counts={"code": 50, "cod": 3}, upsample=True)
     assert "unknown category 'cod'; did you mean code? (no rows are of it)" in work.warnings
     assert "code: its rows are repeated up to 5 times; collect more of them" in work.warnings
+
+
+def test_numbers_in_a_recipe_are_names_of_categories() -> None:
+    args = validate(BalanceArgs, {"by": "task.level", "counts": {2: 50, True: 2, None: 3, "hard": 4}}, "recipe")
+    assert args.counts == {"2": 50, "true": 2, "null": 3, "hard": 4}
+
+
+def test_a_field_of_the_row_is_named_by_its_root() -> None:
+    with pytest.raises(UserError, match=r"unknown fact 'level'; a field of the row is task\.level"):
+        steps(BalanceArgs(by="level"))
+
+
+def test_groups_that_do_not_fit_are_not_told_to_repeat(tmp_path: Path) -> None:
+    given = [Sample(0, at, "math", b"%d" % (at // 4), b"", 0.0, {}) for at in range(80)]
+    _, _, work = balance(given, tmp_path, counts={"math": 150}, unit="group", upsample=True)
+    assert "math: 148 rows instead of 150, whole groups do not fit better" in work.warnings
+    _, _, work = balance(given, tmp_path, counts={"math": 150}, unit="group")
+    assert "math: 80 rows instead of 150, there are no more; upsample: true repeats some" in work.warnings
 
 
 def test_shares_that_nobody_can_have(tmp_path: Path) -> None:

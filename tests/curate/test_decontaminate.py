@@ -204,9 +204,13 @@ def test_text_files_several_files_and_a_named_field(tmp_path: Path, bench: Path)
     [
         (b'{"question": "x"}\n{"question": \n', r"b\.jsonl:2: not JSON"),
         (b"[1]\n", r"b\.jsonl:1: the row is list"),
-        (b'{"q": "x", "a": "y"}\n', r"b\.jsonl:1: no text in any of question.*it has q, a; name its key: field: KEY"),
+        (
+            b'{"q": "x", "a": "y"}\n',
+            r"b\.jsonl:1: no text in any of question.*it has q, a; name its key in a recipe.*field: KEY",
+        ),
         (b'{"messages": [1, {}]}\n', r"b\.jsonl:1: the messages are none"),
-        (b'{"question": ""}\n', r"b\.jsonl:1: no text"),
+        (b'{"question": {"choices": []}}\n', r"b\.jsonl:1: no text"),
+        (b'{"question": null}\n', "none of the 1 benchmark items has a word"),
         (b"\n\n", "is empty"),
         (b"", "is empty"),
         (b'{"question": "!?"}\n', "none of the 1 benchmark items has a word"),
@@ -218,6 +222,34 @@ def test_bad_benchmarks_are_errors_with_their_place(content: bytes, message: str
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         steps(DecontaminateArgs(benchmarks=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "field"),
+    [
+        ("gpqa.csv", f'Question,Answer\n"{ITEM}",19\n', None),
+        ("caps.jsonl", json.dumps({"PROBLEM": ITEM}), None),
+        ("ctx.jsonl", json.dumps({"ctx": ITEM}), None),
+        ("sharegpt.jsonl", json.dumps({"conversations": [{"from": "human", "value": ITEM}]}), None),
+        ("arc.jsonl", json.dumps({"question": {"stem": ITEM, "choices": []}}), None),
+        ("arc.json", json.dumps([{"about": {"stem": ITEM}}]), "about.stem"),
+        ("dots.json", json.dumps([{"about.stem": ITEM}]), "about.stem"),
+        ("nested.json", json.dumps({"version": 1, "data": [{"question": ITEM}]}, indent=1), None),
+        ("one.json", json.dumps({"question": ITEM, "choices": [{"text": "x"}]}, indent=1), None),
+        ("lines.json", f"{json.dumps({'question': 'no'})}\n{json.dumps({'question': ITEM})}\n", None),
+        ("numbers.jsonl", f"{json.dumps({'question': 5})}\n{json.dumps({'question': ITEM})}\n", None),
+    ],
+)
+def test_benchmarks_as_they_are_published(name: str, content: str, field: str | None, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    assert against(tmp_path / name, ITEM, field=field).places == []
+
+
+def test_rows_without_text_are_left_out_and_counted(tmp_path: Path) -> None:
+    bench = write(tmp_path / "b.jsonl", {"question": None}, {"question": ITEM}, {"question": " ", "text": None})
+    result = against(bench, ITEM)
+    assert result.places == []
+    assert "2 of the 3 benchmark rows have no text, and are left out" in result.warnings
 
 
 def test_files_that_are_not_there_or_no_benchmark(tmp_path: Path, bench: Path) -> None:

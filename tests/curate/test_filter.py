@@ -125,6 +125,22 @@ def test_arguments() -> None:
         steps(FilterArgs.short(["reward > 0", "tokns > 3"]))
 
 
+@pytest.mark.parametrize(
+    ("groups", "rewards", "told"),
+    [
+        ("abc", (0.0, 1.0, 1.0), "Every task has one attempt here"),
+        ("aabb", (0.0, 1.0, 1.0, 1.0), "Tasks have at most 2 attempts here"),
+        ("aabb", (0.0, 0.0, 1.0, 1.0), "All attempts at a task (at most 2) have equal rewards here"),
+    ],
+)
+def test_why_no_group_is_kept(groups: str, rewards: tuple[float, ...], told: str, tmp_path: Path) -> None:
+    records = [record(reward=reward) for reward in rewards]
+    kept, _, work = worked(Filter("group.size == 4"), records, tmp_path, groups)
+    assert kept == []
+    assert len(work.warnings) == 1
+    assert work.warnings[0].startswith(f"it drops everything. {told}")
+
+
 def test_facts_are_shared_by_name() -> None:
     one, other = Filter("reward > 0 or task.a > 1"), Filter("task.a > 1 and turns == 2")
     assert one.facts.keys() & other.facts.keys() == {"task.a > 1"}

@@ -70,6 +70,43 @@ def test_unknown_names(tmp_path: Path) -> None:
         mix(tmp_path, weights={"maths": 1, "code": 1})
 
 
+def given(*envs: str) -> list[Sample]:
+    return [Sample(source, at, env, b"", b"", 1.0) for source, env in enumerate(envs) for at in range(30)]
+
+
+def test_runs_of_the_same_last_part_keep_their_whole_names(tmp_path: Path) -> None:
+    runs = ("runs/a", "other/a", "b")
+    (step,) = steps(MixArgs(weights={"runs/a": 1, "./other/a/": 2, "b": 1}))
+    kept = [item for item in step(given(*"xyz"), Workspace(tmp_path, runs=runs)) if isinstance(item, Sample)]
+    assert Counter(sample.changes["task_name"] for sample in kept) == {"runs/a": 15, "other/a": 30, "b": 15}
+    (step,) = steps(MixArgs(weights={"a": 1, "b": 1}))
+    with pytest.raises(UserError, match="mix: 'a' is both runs/a and other/a; give each its weight by its whole name"):
+        list(step(given(*"xyz"), Workspace(tmp_path, runs=runs)))
+
+
+def test_a_slash_at_the_end_is_no_other_run(tmp_path: Path) -> None:
+    (step,) = steps(MixArgs(weights={"runs/a": 1}))
+    kept = list(step(given("x"), Workspace(tmp_path, runs=("runs/a/",))))
+    assert {item.changes["task_name"] for item in kept if isinstance(item, Sample)} == {"a"}
+
+
+def test_an_environment_all_of_whose_rows_have_a_weight_by_their_run(tmp_path: Path) -> None:
+    (step,) = steps(MixArgs(weights={"runs/a": 1, "new": 1}))
+    with pytest.raises(UserError, match="all rows of the environment 'new' are of runs with weights of their own"):
+        list(step(given("new"), Workspace(tmp_path, runs=("runs/a",))))
+
+
+def test_a_run_of_which_nothing_is_left(tmp_path: Path) -> None:
+    (step,) = steps(MixArgs(weights={"a": 1, "b": 1}))
+    with pytest.raises(UserError, match="no rows of 'b' for its share"):
+        list(step(given("x"), Workspace(tmp_path, runs=("a", "b"))))
+
+
+def test_more_repeats_than_anybody_means(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="code: 50,000,000,000,000 rows of the 100 there are would repeat each"):
+        mix(tmp_path, weights={"math": 1, "code": 1}, total=10**14, upsample=True)
+
+
 @pytest.mark.parametrize(
     ("run", "name"),
     [

@@ -39,7 +39,8 @@ def edited(rng: random.Random, text: str, words: int) -> str:
 def jaccard(one: str, other: str, n: int = 5) -> float:
     def grams(text: str) -> set[tuple[str, ...]]:
         words = text.split()
-        return {tuple(words[at : at + n]) for at in range(max(len(words) - n + 1, 1))}
+        ring = words + words[: n - 1]
+        return {tuple(ring[at : at + n]) for at in range(len(words))}
 
     a, b = grams(one), grams(other)
     return len(a & b) / len(a | b)
@@ -97,7 +98,7 @@ def test_the_system_turn_does_not_make_tasks_alike_but_counts_alone() -> None:
 def test_equal_texts_about_different_images_are_not_near() -> None:
     def asks(image: str, extra: str = "") -> bytes:
         parts = [
-            {"type": "input_text", "text": "what is to be seen in this image" + extra},
+            {"type": "input_text", "text": "what is to be seen in this image " + " ".join(WORDS[:40]) + extra},
             {"type": "input_image", "image_url": image},
         ]
         return line([{"role": "user", "content": parts}])
@@ -108,6 +109,65 @@ def test_equal_texts_about_different_images_are_not_near() -> None:
 def test_prompts_of_signs_only_or_of_nothing() -> None:
     assert ran(steps(NearArgs()), [line("??"), line("!!"), line(""), line("??", "x"), line("🙂")]).places == [0, 1, 2, 3, 4]
     assert ran(steps(NearArgs()), []).places == []
+
+
+@pytest.mark.parametrize("threshold", [0.8, 1])
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        [f"Simplify: {task}" for task in ("a & b", "a | b", "a ^ b", "!a & b", "~(a|b)", "a ? b : b", "(a) b")],
+        [
+            f"Compute exactly: {task}"
+            for task in ("3! 4", "3 4!", "3.4", "34%", "|3| 4", "[3, 4)", "(3, 4]", "$3$ 4", "x²", "x2")
+        ],
+        [
+            f"What does this regular expression match? {task}"
+            for task in (r"a.b", r"a*b", r"a?b", r"^a$b", "ab*", "ab?", "ab.")
+        ],
+        [f"What does this mean? Answer in one short sentence please: {task}" for task in "😀😡🚀🍎→←∀∃√∫≠"],
+        [f"Solve the Sokoban puzzle:\n{row}\n##\n#" for row in ("#_O#", "#O_#", "##O#", "#_X#", "_OX_", "__OX", "√#__")],
+    ],
+)
+def test_tasks_of_other_signs_are_other_tasks(tasks: list[str], threshold: float) -> None:
+    found = ran(steps(NearArgs(threshold=threshold)), map(line, tasks))
+    assert found.places == list(range(len(tasks)))
+    again = [f" {task.upper()}\n".replace(" ", "  ") for task in tasks]
+    assert ran(steps(NearArgs(threshold=threshold)), map(line, tasks + again)).places == found.places
+
+
+def test_at_a_threshold_of_one_a_word_of_thousands_counts() -> None:
+    rng = random.Random(11)
+    long = text(rng, 4000)
+    lines = [line(long), line(edited(rng, long, 1)), line(long.upper())]
+    assert ran(steps(NearArgs(threshold=1)), lines).places == [0, 1]
+    assert ran(steps(NearArgs()), lines).places == [0]
+
+
+def test_prompts_that_differ_beside_the_user_turns_are_other_tasks() -> None:
+    rng = random.Random(12)
+    asks = "Schedule the meetings above so that no two of them overlap, and give me the final list."
+    rules = [text(rng, 30) for _ in range(20)]
+    lines = [line([system(each), user(asks)]) for each in rules]
+    assert ran(steps(NearArgs(threshold=0.5)), lines).places == list(range(20))
+    talks = [line([user("hi"), {"role": "assistant", "content": each}, user(asks)]) for each in rules[:3]]
+    assert ran(steps(NearArgs()), talks).places == [0, 1, 2]
+    # White space and case are no difference there, either.
+    again = [line([system(each.upper() + "\n"), user(asks + " ")]) for each in rules]
+    assert ran(steps(NearArgs()), lines + again).places == list(range(20))
+
+
+def test_prompts_with_other_tools_or_answers_stay() -> None:
+    def tool(name: str) -> dict[str, Any]:
+        return {"type": "function", "name": name, "parameters": {"type": "object", "properties": {}}}
+
+    rng = random.Random(13)
+    asks = text(rng, 80)
+    params = [{"input": ask, "tools": [tool(name)]} for ask in (asks, asks + " now") for name in ("search", "open")]
+    lines = [line("", responses_create_params=each) for each in params]
+    assert ran(steps(NearArgs()), lines).places == [0, 1]
+    answers = [line(asks, expected_answer=4), line(asks + " now", expected_answer="4 "), line(asks, expected_answer=5)]
+    assert ran(steps(NearArgs()), [*answers, line(asks)]).places == [0, 2, 3]
+    assert ran(steps(NearArgs(of="response")), [*answers, line(asks)]).places == [0]
 
 
 def test_within() -> None:
@@ -231,7 +291,7 @@ def test_signatures_are_the_same_in_every_process() -> None:
     assert [sha256(each).hexdigest()[:8] for each in shown] == [DIGEST]
 
 
-DIGEST = "de5af147"
+DIGEST = "f913830f"
 
 
 @given(st.lists(st.sampled_from("ab c"), max_size=30).map("".join), st.integers(1, 4))

@@ -40,16 +40,16 @@ def run(args: PresetArgs, rows: Sequence[Record], groups: str, folder: Path) -> 
 @pytest.mark.parametrize(
     ("values", "wanted"),
     [
-        ({"name": "sft"}, ["reward >= 0.8", "not empty", "not truncated"]),
-        ({"name": "sft", "min_reward": 0.95, "drop_truncated": False}, ["reward >= 0.95", "not empty"]),
-        ({"name": "dpo"}, ["not empty", "group.size >= 2 and group.gap >= 0.2"]),
-        ({"name": "dpo", "min_gap": 0}, ["not empty", "group.size >= 2 and group.gap > 0"]),
-        ({"name": "grpo"}, ["group.gap > 0 or group.size == 1", "not empty"]),
+        ({"name": "sft"}, ["reward >= 0.8", "not empty", "not failed", "not truncated"]),
+        ({"name": "sft", "min_reward": 0.95, "drop_truncated": False}, ["reward >= 0.95", "not empty", "not failed"]),
+        ({"name": "dpo"}, ["not empty", "not failed", "group.size >= 2 and group.gap >= 0.2"]),
+        ({"name": "dpo", "min_gap": 0}, ["not empty", "not failed", "group.size >= 2 and group.gap > 0"]),
+        ({"name": "grpo"}, ["group.gap > 0 or group.size == 1", "not empty", "not failed"]),
         (
             {"name": "grpo", "low": 0.2, "high": 0.8, "drop_empty": False},
-            ["group.solve_rate > 0.2", "group.solve_rate < 0.8"],
+            ["group.solve_rate > 0.2", "group.solve_rate < 0.8", "not failed"],
         ),
-        ({"name": "ppo", "min_reward": 0.3}, ["reward >= 0.3", "not empty"]),
+        ({"name": "ppo", "min_reward": 0.3}, ["reward >= 0.3", "not empty", "not failed"]),
         (
             {
                 "name": "ppo",
@@ -61,7 +61,7 @@ def run(args: PresetArgs, rows: Sequence[Record], groups: str, folder: Path) -> 
                 "drop_errors": True,
                 "drop_empty": False,
             },
-            ["tool_errors == 0", "turns >= 2", "turns <= 8", "tokens <= 4000", "tool_calls > 0", "reasoning"],
+            ["not failed", "tool_errors == 0", "turns >= 2", "turns <= 8", "tokens <= 4000", "tool_calls > 0", "reasoning"],
         ),
     ],
 )
@@ -117,6 +117,16 @@ def test_sft(tmp_path: Path) -> None:
     assert warnings == ["3 demonstrations are left, few for SFT (at least 100): collect more, or lower min_reward"]
 
 
+def test_answers_that_broke_off_teach_nothing(tmp_path: Path) -> None:
+    broken = [{"error": {"code": "server_error"}}, {"status": "failed"}, {"status": "cancelled"}]
+    rows = [record(response=each) for each in [*broken, {"error": None, "status": "completed"}]]
+    rows += [record(reward=0.0, response=each) for each in [*broken, {"status": "completed"}]]
+    for name in NAMES:
+        kept, _ = run(preset(name=name), rows, "g" * 8, tmp_path)
+        assert kept == ([3] if name == "sft" else [3, 7])
+    assert len(run(preset(name="ppo", drop_failed=False), rows, "g" * 8, tmp_path)[0]) == 8
+
+
 def test_dpo_needs_usable_sides(tmp_path: Path) -> None:
     rows = [
         record(reward=1),
@@ -155,7 +165,7 @@ def test_ppo_warns(rewards: list[float], says: list[str], tmp_path: Path) -> Non
 
 
 def test_extreme_rewards_are_no_crash(tmp_path: Path) -> None:
-    rows = [record(reward=1e300), record(reward=-1e300), record(reward=1e300)]
+    rows = [record(reward=1e300), record(reward=-1e308), record(reward=1e308)]
     for name in NAMES:
         for step in steps(preset(name=name)):
             work = Workspace(tmp_path)

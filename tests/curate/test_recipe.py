@@ -42,8 +42,35 @@ def test_the_resolved_recipe_is_a_recipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "step",
+    [
+        {"split": {"near": None}},
+        {"preset": {"name": "sft", "min_reward": None}},
+        {"preset": {"name": "dpo", "min_gap": None}},
+    ],
+)
+def test_a_null_stays_a_null(tmp_path: Path, step: dict[str, Any]) -> None:
+    recipe = make_recipe({"steps": [step]})
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe.text(0)))
+    ((name, values),) = step.items()
+    again = read_recipe(file).resolved[0][name]
+    assert {key: again[key] for key in values} == values
+    assert again == recipe.resolved[0][name]
+
+
+@pytest.mark.parametrize(
     ("steps", "message"),
     [
+        (
+            [{"mix": {"weights": {"a": float("inf")}}}],
+            r"weights\.a: Input should be less than or equal to 1000000000 \(got inf",
+        ),
+        ([{"mix": {"weights": {"a": 1e308, "b": 1e308}}}], r"weights\.a: Input should be less"),
+        ([{"shape": {"method": "clip", "range": [0, float("inf")]}}], r"its bounds are 1e\+100 at most"),
+        ([{"shape": {"method": "scale", "range": [-1e308, 1e308]}}], r"its bounds are 1e\+100 at most"),
+        ([{"preset": {"name": "ppo", "success": float("nan")}}], r"success: .*finite"),
+        ([{"split": {"previous": 5}}], r"previous"),
         (["blance"], r"unknown step 'blance'; did you mean balance\? \(in r\.yaml, step 1\)"),
         (["balance", 7], r"r\.yaml, step 2: 7 is no step; write `- name`"),
         ([{}], "step 1: {} is no step"),

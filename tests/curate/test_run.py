@@ -138,6 +138,43 @@ def test_the_first_reward_stays_known_when_a_result_is_curated_again(tmp_path: P
     assert (row["reward"], row["rollforge"]["reward_before"]) == (7, 0.25)
 
 
+@pytest.mark.parametrize("number", ["9" * 400, "9" * 5000, "1e999", "-1e999"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_numbers_that_no_float_holds_are_kept(tmp_path: Path, number: str, workers: int) -> None:
+    line = '{"responses_create_params":{"input":"q"},"output":[],"reward":0.5,"x": {"seed": %s},"rollforge":{"n":1}}'
+    (tmp_path / "a.jsonl").write_text(line % number + "\n")
+    curate(tmp_path / "out", change(fields={"reward": 1.0}), runs=[tmp_path / "a.jsonl"], workers=workers)
+    written = (tmp_path / "out/rollouts.jsonl").read_text()
+    assert f'"x":{{"seed": {number}}}' in written
+    assert '"reward":1.0' in written
+    assert '"reward_before":0.5' in written
+    assert '"n":1' in written
+
+
+def test_rewards_whose_sum_no_float_holds(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [made(1e308, number) for number in range(4)])
+    done = curate(tmp_path / "out", runs=[tmp_path / "a.jsonl"])
+    assert done.report.row()["read"]["reward"] == {"mean": None, "min": 1e308, "max": 1e308}
+
+
+def test_shards_without_an_environment_are_one_group_and_spoken_of(tmp_path: Path) -> None:
+    def shard(name: str, *attempts: Rollout) -> Path:
+        return write(tmp_path / f"{name}.jsonl", attempts)
+
+    groups: dict[str, set[bytes]] = {}
+    watch = Each(lambda sample: groups.setdefault(sample.env, set()).add(sample.group))
+    files = [
+        shard("one", *(made(1, task, 0, env=None) for task in range(3)), made(1, 7, 0, env=None, prompt="mine")),
+        shard("two", *(made(0, task, 1, env=None) for task in range(3)), made(1, 7, 0, env=None, prompt="yours")),
+    ]
+    done = curate(tmp_path / "out", watch, runs=files)
+    assert len(groups["one"] & groups["two"]) == 3
+    assert len(groups["one"] | groups["two"]) == 5
+    assert any("stand in one and two, whose rows name no environment" in text for text in done.report.notes)
+    named = [shard("three", made(1, 0, 0, env="math")), shard("four", made(1, 0, 1, env="math"))]
+    assert curate(tmp_path / "named", runs=named).report.notes == []
+
+
 def test_the_environment_of_a_file_goes_with_its_rows(tmp_path: Path) -> None:
     write(tmp_path / "math.jsonl", [made(env=None)])
     write(tmp_path / "code.jsonl", [made(env="own")])
@@ -257,6 +294,90 @@ def test_what_is_there_stays_unless_told(run: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["math", "out"]
 
 
+def test_what_no_curation_wrote_stays_when_a_result_is_replaced(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    curate(out, runs=[run])
+    (out / "notes.txt").write_text("mine")
+    (out / "ckpt").mkdir()
+    (out / "ckpt/w.bin").write_text("weights")
+    (out / "train.jsonl").write_text("mine, too")
+    done = curate(out, change(split="train"), runs=[run], overwrite=True)
+    assert done.carried == ["ckpt", "notes.txt", "train.jsonl.old"]
+    assert not (out / "rollouts.jsonl").exists()
+    assert [(out / name).read_text() for name in ("notes.txt", "ckpt/w.bin", "train.jsonl.old")] == [
+        "mine",
+        "weights",
+        "mine, too",
+    ]
+    assert curate(out, runs=[run], overwrite=True).carried == ["ckpt", "notes.txt", "train.jsonl.old"]
+
+
+@pytest.mark.parametrize("name", ["out.partial", "out.partial.old"])
+def test_directories_of_like_names_are_not_touched(run: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "file").write_text("precious")
+    for _ in range(2):
+        curate(tmp_path / "out", runs=[run], overwrite=True)
+    assert (tmp_path / name / "file").read_text() == "precious"
+
+
+def test_a_place_that_is_somebody_elses_is_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / ".out.curating").mkdir()
+    (tmp_path / ".out.curating/file").write_text("precious")
+    with pytest.raises(UserError, match="no curation made it: rename it"):
+        curate(tmp_path / "out", runs=[run])
+    assert (tmp_path / ".out.curating/file").read_text() == "precious"
+
+
+def test_another_tools_manifest_is_no_leave_to_replace(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/manifest.json").write_text('{"files": {"train.jsonl": {}}}')
+    with pytest.raises(UserError, match="not a data set made here"):
+        curate(tmp_path / "out", runs=[run], overwrite=True)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_leads_to_where_it_is_written(run: Path, tmp_path: Path, there: bool) -> None:
+    if there:
+        (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for _ in range(2):
+        curate(tmp_path / "link", runs=[run], overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert len(rows(tmp_path / "real/rollouts.jsonl")) == 12
+
+
+@pytest.mark.parametrize("at", range(1, 6))
+def test_a_kill_while_a_result_is_replaced_loses_none(run: Path, tmp_path: Path, at: int) -> None:
+    curate(tmp_path / "out", runs=[run])
+    (tmp_path / "out/notes.txt").write_text("mine")
+    script = (
+        "import os, signal\n"
+        "left, rename = [%d], os.rename\n"
+        "def dying(a, b):\n"
+        "    left[0] -= 1\n"
+        "    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    rename(a, b)\n"
+        "os.rename = dying\n"
+        "from rollforge.curate.run import curate_rollouts\n"
+        "curate_rollouts(['math'], 'out', recipe={'steps': [{'filter': 'reward == 1'}]}, overwrite=True, workers=1)\n"
+    )
+    code = subprocess.run([sys.executable, "-c", script % at], cwd=tmp_path, check=False).returncode
+    assert code == (-signal.SIGKILL if at < 5 else 0)
+    # The next command finds the old or the new one, whole, under its name; this one leaves it as it is.
+    with pytest.raises(UserError, match="there already"):
+        curate(tmp_path / "out", runs=[run])
+    assert len(rows(tmp_path / "out/rollouts.jsonl")) == (12 if at < 3 else 6)
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "manifest.json",
+        "notes.txt",
+        "recipe.yaml",
+        "report.json",
+        "rollouts.jsonl",
+    ]
+    assert sorted(os.listdir(tmp_path)) == ["math", "out"]
+
+
 @pytest.mark.parametrize("name", ["mine", "mine/file"])
 def test_what_is_not_ours_is_never_replaced(run: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "mine").mkdir()
@@ -297,11 +418,39 @@ def test_files_that_are_something_else_are_said_to_be(run: Path, tmp_path: Path)
     (tmp_path / "array.jsonl").write_bytes(b"[" + b",\n".join(rows) + b"]")
     report = curate(tmp_path / "out", runs=[run, tmp_path / "packed.jsonl", tmp_path / "array.jsonl"]).report
     assert [text.partition(": ")[2] for text in report.alien] == [
-        f"the file is compressed (gzip): gunzip {tmp_path}/packed.jsonl first",
-        f"the file is one JSON array, not one object per line: jq -c '.[]' {tmp_path}/array.jsonl > array.jsonl",
+        f"the file is compressed (gzip): gunzip < {tmp_path}/packed.jsonl > {tmp_path}/packed.rows.jsonl",
+        "the file is one JSON array, not one object per line: "
+        f"jq -c '.[]' < {tmp_path}/array.jsonl > {tmp_path}/array.rows.jsonl",
     ]
     assert {bad.file for bad in report.bad} == {str(run / "rollouts.jsonl")}
     assert (report.rows, report.warnings[1:]) == (12, report.alien)
+
+
+def test_an_array_with_an_object_a_line_is_no_file_of_one_row(run: Path, tmp_path: Path) -> None:
+    rows = (run / "rollouts.jsonl").read_bytes().splitlines()[:12]
+    (tmp_path / "array.jsonl").write_bytes(b"[\n" + b",\n".join(rows) + b"\n]\n")
+    with pytest.raises(UserError, match=r"array\.jsonl: the file is one JSON array"):
+        curate(tmp_path / "out", runs=[tmp_path / "array.jsonl"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"prompt": "p", "completion": "c"}', "a trainer's examples (keys: prompt, completion)"),
+        ('{"messages": []}', "a trainer's examples (keys: messages)"),
+        ('{"responses_create_params": {"input": "q"}, "answer": 4}', "tasks (keys: responses_create_params, answer), which"),
+        ('{"question": "q", "answer": "4"}', "its rows have the keys question, answer: a rollout is one object a line with"),
+        ("prompt,answer\n1,2", "rows of CSV: a rollout is"),
+        ("hello", "lines that are not JSON: a rollout is"),
+        ("[1, 2]", "one JSON array"),
+        ("5", "JSON, but no objects"),
+    ],
+)
+def test_rows_of_another_kind_are_said_to_be(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "a.jsonl").write_text(f"\n{content}\n")
+    (said,) = curate(tmp_path / "out", runs=[tmp_path / "a.jsonl"]).report.alien
+    assert says in said
 
 
 @pytest.mark.parametrize("out", ["file/out", "/proc/out"])

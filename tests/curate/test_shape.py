@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rollforge.curate.shape import ShapeArgs, steps
 from rollforge.curate.step import Sample, Workspace
+from rollforge.errors import UserError
 
 
 def shape(folder: Path, rewards: dict[str, list[float]], **args: Any) -> tuple[dict[str, list[float]], Workspace]:
@@ -56,6 +57,13 @@ def test_standardising(tmp_path: Path) -> None:
     assert any("standardize for GRPO and PPO only" in warning for warning in work.warnings)
     out, _ = shape(tmp_path, {"math": [0.0, 1.0, 5.0, 5.0, 9.0]}, method="standardize", per="group")
     assert out["math"] == pytest.approx([-(0.5**0.5), 0.5**0.5, 0, 0, 0])
+
+
+@pytest.mark.parametrize("args", [{"method": "scale"}, {"method": "standardize"}, {"method": "scale", "per": "group"}])
+def test_rewards_too_large_to_reckon_with(tmp_path: Path, args: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"0:1: a reward of -1e\+308 cannot be (scaled|standardized): clip it first"):
+        shape(tmp_path, {"a": [0.5, -1e308, 1e308]}, **args)
+    assert shape(tmp_path, {"a": [0.5, -1e308, 1e308]}, method="clip")[0] == {"a": [0.5, -1, 1]}
 
 
 def test_equal_rewards_only_move_into_the_range(tmp_path: Path) -> None:

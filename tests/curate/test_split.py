@@ -156,6 +156,73 @@ def test_previous_keeps_every_side_and_near_duplicates_follow(
     assert after.notes["proof"]["near-duplicate clusters in two splits"] == 0
 
 
+def write_split(folder: Path, result: Result, lines: list[bytes]) -> Path:
+    for side in ORDER:
+        own = [lines[sample.at] for sample in result.kept if sample.split == side]
+        (folder / f"{side}.jsonl").write_bytes(b"".join(each + b"\n" for each in own))
+    return folder
+
+
+def again(result: Result, more: list[bytes], seed: int = 0, **args: Any) -> Result:
+    """What was split comes in once more with its sides, and more beside it."""
+    (step,) = steps(validate(SplitArgs, args, "split"))
+    new = samples(more, step)
+    for number, sample in enumerate(new):
+        sample.source, sample.at = 1, 10_000 + number
+    return Result(step, [*result.kept, *new], seed)
+
+
+def test_what_is_split_already_keeps_its_sides() -> None:
+    near = {"near": None}
+    before = split(tasks(300), train=80, validation=10, test=10, **near)
+    old = sides(before)
+    after = again(before, tasks(100, start=300), seed=7, train=50, validation=50, **near)
+    new = sides(after)
+    assert {prompt: new[prompt] for prompt in old} == old
+    assert {new[prompt] for prompt in new if prompt not in old} == {"train", "validation"}
+    said = after.notes["split already"]
+    assert said["prompts"] == 300
+    assert said["elsewhere by these shares"] > 50
+    assert any("300 prompts of split directories keep their sides" in text for text in after.warnings)
+    anew = again(before, [], seed=7, train=50, validation=50, keep=False, **near)
+    assert set(sides(anew).values()) == {"train", "validation"}
+    assert "split already" not in anew.notes
+
+
+def test_new_prompts_go_by_the_shares_of_the_earlier_split(tmp_path: Path) -> None:
+    lines = tasks(100)
+    folder = write_split(tmp_path, split(lines, train=0.5, validation=0.25, test=0.25), lines)
+    (folder / "manifest.json").write_text(
+        '{"recipe": {"steps": [{"filter": {}}, {"split": {"train": 0.5, "validation": 0.25, "test": 0.25, "near": 0.8}}]}}'
+    )
+    for previous in (str(folder), [str(folder / f"{side}.jsonl") for side in ORDER]):
+        args = validate(SplitArgs, {"previous": previous}, "split")
+        assert (args.train, args.validation, args.test) == (0.5, 0.25, 0.25)
+    result = split(tasks(400), previous=str(folder))
+    assert result.notes["splits"]["test"]["prompts"] > 70
+    given = validate(SplitArgs, {"previous": str(folder), "train": 0.9, "validation": 0.1}, "split")
+    assert (given.train, given.test) == (0.9, 0)
+
+
+def test_a_side_of_the_earlier_split_that_gets_nothing_new_is_named(tmp_path: Path) -> None:
+    lines = tasks(100)
+    folder = write_split(tmp_path, split(lines, train=0.5, validation=0.25, test=0.25), lines)
+    result = split(tasks(120), previous=str(folder))
+    assert "`previous` has test, for which no share is asked: new prompts do not go there" in result.warnings
+
+
+def test_environments_far_from_the_shares_are_named() -> None:
+    lines = [line(f"{env} {n}", env=f"env{env}") for env in range(10) for n in range(30)]
+    result = split(lines, train=80, validation=20, near=None)
+    far = {
+        env for env, counts in result.notes["by_env"].items() if abs(counts["validation"]["prompts"] / 30 - 0.2) > 0.1 + 1e-9
+    }
+    (said,) = [text for text in result.warnings if "points from the shares" in text]
+    assert said.startswith(f"{len(far)} of 10 environments ")
+    assert all(env in said for env in sorted(far)[:1])
+    assert not any("points from the shares" in text for text in split(tasks(1000)).warnings)
+
+
 def test_a_previous_split_that_contradicts_itself(tmp_path: Path) -> None:
     family = " ".join(WORDS[:80])
     (tmp_path / "train.jsonl").write_bytes(line(family) + b"\n\n" + line("same") + b"\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from rollforge.errors import UserError
 from rollforge.export.advice import advise, advise_log
 from rollforge.export.check import check_export, check_files, guess
 from rollforge.export.mixed import Schema
-from rollforge.export.target import Kind, Target
+from rollforge.export.target import Alike, Kind, Target
 
 PAD = "x" * 3000
 """4,000 rows of it are more than the 10 MB that fix a schema."""
@@ -278,6 +279,12 @@ STRING = {"type": "string"}
         ([calling("a", {"city": None}, {"city": STRING})], False),
         ([calling("a", {"city": "x", "days": None}), calling("b", {"city": None, "days": 3})], True),
         ([calling("a", {"city": None}), calling("a", {"city": "x"})], False),
+        # Tools with optional parameters that are required and may be null; no tools at all, where nobody can tell.
+        ([calling("a", {"q": "x", "n": None}, {"q": STRING, "n": STRING}), calling("b", {"q": "x", "n": 3})], False),
+        ([calling("a", {"q": "x", "n": None}), calling("b", {"q": "x", "n": 3})], False),
+        # Arrow would have given the third call the arguments of the others.
+        ([calling("a", {"c": 1, "d": None}), calling("b", {"c": None, "d": 3}), calling("c", {"c": 1})], False),
+        ([calling("a", {"c": "x", "d": None}, {"c": STRING}), calling("b", {"e": "x"}, {"e": STRING})], False),
         ([calling("a", json.dumps({"days": None}), {"city": STRING})], True),
     ],
 )
@@ -286,7 +293,23 @@ def test_filled_in_nulls_are_found(tmp_path, rows, bad):
     assert bool(found) is bad
 
 
+def test_what_may_be_filled_in_is_a_warning(tmp_path):
+    rows = [calling("a", {"q": "x", "n": None}), calling("b", {"q": "x", "n": 3})]
+    [(_, level, message)] = [one for one in said(write(tmp_path, *rows)) if "null" in one[2]]
+    assert (level, "said by the model?" in message) == ("warning", True)
+
+
 # The file as a whole
+
+
+def test_rows_that_must_be_alike(tmp_path):
+    made = target()
+    kind = replace(made.kinds["sft"], alike=Alike(lambda row: row.get("kind"), "error", "write one kind"))
+    made = replace(made, kinds={"sft": kind})
+    rows = [{"text": "1", "kind": "a"}, {"text": "2"}, {"text": "3", "kind": "b"}, {"text": "4", "kind": "c"}]
+    found = said(write(tmp_path, *rows), made)
+    assert found == [(3, "error", "some rows are of a, others of b and 1 more: write one kind")]
+    assert said(write(tmp_path, *rows[:2]), made) == []
 
 
 def test_repeated_rows_and_prompts(tmp_path):
@@ -391,6 +414,9 @@ def test_parquet_with_filled_in_nulls(tmp_path):
     rows = [calling("a", {"city": "x"}), calling("b", {"days": 3})]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
     assert any("filled it in" in message for _, _, message in said(tmp_path / "train.parquet"))
+    [about] = check_files([tmp_path / "train.parquet"], target(), "sft").files.values()
+    assert about["longest_row_bytes"] > 100
+    assert about["longest_row_line"] == 1
     texts = [{**row, "messages": json.dumps(row["messages"])} for row in rows]
     pq.write_table(pa.Table.from_pylist(texts), tmp_path / "text.parquet")
     assert said(tmp_path / "text.parquet") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -119,6 +120,59 @@ def test_folders_of_exports_with_their_parameters(tmp_path):
     assert found.same
     assert found.both == 2
     assert found.parameters() == {"options.seed": (0, 1)}
+
+
+def test_rows_in_another_split_are_another_data_set(tmp_path):
+    rows = [row(f"p{n}") for n in range(10)]
+    for name, cut in (("one", 8), ("two", 6)):
+        write(tmp_path / name / "train.jsonl", rows[:cut])
+        write(tmp_path / name / "validation.jsonl", rows[cut:])
+    found = diff(tmp_path / "one", tmp_path / "two")
+    assert not found.same
+    assert (found.only_a, found.both, found.only_b, found.other_split) == (0, 10, 0, 2)
+    assert found.examples["another split"][0].startswith(f"{tmp_path}/one/train.jsonl:")
+    assert diff(tmp_path / "one", tmp_path / "one").same
+    # What is not split cannot differ in it.
+    assert diff(tmp_path / "one", write(tmp_path / "all.jsonl", rows)).same
+
+
+def test_a_prompt_is_one_however_it_is_written(tmp_path):
+    def rollout(params):
+        return {"responses_create_params": params, "response": {"output": []}, "reward": 1}
+
+    part = {"type": "input_text", "text": "q"}
+    asked = [
+        {"input": "q"},
+        {"input": [{"role": "user", "content": "q"}], "instructions": None},
+        {"input": [{"role": "user", "content": [part], "type": "message", "id": None}], "temperature": None},
+    ]
+    told = [
+        {"input": "q", "instructions": "rules"},
+        {"input": [{"role": "system", "content": "rules"}, {"role": "user", "content": "q"}]},
+    ]
+    for ways in (asked, told):
+        for one in ways:
+            found = pair(tmp_path, [rollout(ways[0])], [rollout(one)])
+            assert (found.same, found.prompts_both) == (True, 1)
+    assert pair(tmp_path, [rollout(asked[0])], [rollout(told[0])]).prompts_both == 0
+    assert pair(tmp_path, [row("p")], [row([{"role": "user", "content": "p"}])]).prompts_both == 1
+    two = {"input": [{"role": "user", "content": [part, part]}]}
+    assert not pair(tmp_path, [rollout(asked[0])], [rollout(two)]).same
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+@pytest.mark.parametrize("content", [gzip.compress(b"{}", mtime=0), b"\x00\x01", b'[{"a": 1}]', b"a,b\n1,2\n"])
+def test_what_is_no_data_is_said(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        diff(tmp_path / name, tmp_path / name)
+
+
+def test_other_broken_lines_are_another_file(tmp_path):
+    for name, line in (("a", b'{"inp'), ("b", b'{"out')):
+        (tmp_path / f"{name}.jsonl").write_bytes(b'{"input": 1}\n' + line + b"\n")
+    assert not diff(tmp_path / "a.jsonl", tmp_path / "b.jsonl").same
+    assert diff(tmp_path / "a.jsonl", tmp_path / "a.jsonl").same
 
 
 def test_broken_lines_are_counted(tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rollforge.bulk.record import Record
-from rollforge.export.make import How, answer_of, make_demonstration, make_half, make_prompt, origin_of
+from rollforge.export.make import How, answer_of, hosted, lost, make_demonstration, make_half, make_prompt, origin_of
 from rollforge.export.target import Refused
 from tests.export.toy import call, output, row, said
 
@@ -165,3 +165,41 @@ def test_a_prompt_has_the_tasks_fields_and_not_the_verdicts() -> None:
     fields = make_prompt(made, origin_of(made, 0, 0)).fields
     assert fields.pop("agent_ref", None) == value.get("agent_ref")
     assert fields == {"expected_answer": "4", "level": "easy", "accuracy": "high"}
+
+
+HOSTED = {"type": "web_search_preview"}
+
+
+def test_tools_that_are_no_functions_are_left_out() -> None:
+    params = {"input": "q", "tools": [HOSTED, TOOL, {"type": "function", "description": "nameless"}]}
+    made = demonstration(row(responses_create_params=params))
+    assert [tool["function"]["name"] for tool in made.tools] == ["add"]
+    stored = record(row(responses_create_params=params))
+    prompt = make_prompt(stored, origin_of(stored, 0, 0))
+    assert [tool["function"]["name"] for tool in prompt.tools] == ["add"]
+    assert prompt.params["tools"][0] == HOSTED  # live training gets the task as it is
+    assert hosted(stored) == ["function without a name", "web_search_preview"]
+
+
+def test_a_call_of_a_tool_that_is_no_function_is_refused() -> None:
+    params = {"input": "q", "tools": [{"type": "bash_20250124", "name": "bash"}]}
+    with pytest.raises(Refused, match="calls a tool of type bash_20250124"):
+        demonstration(with_output(call("bash", "{}"), output("ok"), said("4"), responses_create_params=params))
+
+
+def test_a_prompt_does_not_need_a_response_that_messages_can_hold() -> None:
+    search = {"type": "web_search_call", "id": "w", "status": "completed", "action": {"type": "search", "query": "q"}}
+    stored = record(with_output(search, said("found"), said("it")))
+    assert make_prompt(stored, origin_of(stored, 0, 0)).output == "it"
+    with pytest.raises(Refused) as refused:
+        make_demonstration(stored, origin_of(stored, 0, 0))
+    assert "web_search_call" in str(refused.value)
+    assert "--model" not in str(refused.value)
+
+
+def test_a_refusal_after_text_is_a_refusal() -> None:
+    parts = [{"type": "output_text", "text": "hm"}, {"type": "refusal", "refusal": "no"}]
+    stored = with_output({"type": "message", "role": "assistant", "content": parts})
+    with pytest.raises(Refused, match="refused to answer"):
+        demonstration(stored)
+    assert lost(record(stored), How()) == ["a refusal"]

@@ -174,6 +174,17 @@ def test_another_environment_needs_no_answer() -> None:
     assert TARGET.kinds["grpo"].row(prompt(answer=None), settings)["output"] == ""
 
 
+@pytest.mark.parametrize(("answer", "written"), [("12.5%", "12.5\\%"), ("1e-3", "0.001"), ("1.5e6", "1500000"), ("7", "7")])
+def test_expected_answers_are_written_as_math_verify_matches_them(answer: str, written: str) -> None:
+    kind = TARGET.kinds["grpo"]
+    row = kind.row(prompt(answer=answer), Settings())
+    assert (row["output"], row["ground_truth"]) == (written, written)
+    said = [message for message in kind.check(row) if "is written as" in message]
+    assert len(said) == (answer != written)
+    other = Settings(set={"data.default.env_name": "code"})
+    assert kind.row(prompt(answer=answer), other)["output"] == answer
+
+
 def test_tools_are_named_where_they_cannot_be_used() -> None:
     kind = TARGET.kinds["grpo"]
     row = kind.row(replace(prompt(), tools=TOOLS), Settings())

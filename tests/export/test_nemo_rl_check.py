@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from rollforge.config import merge
+from rollforge.export.check import check_files
 from rollforge.export.nemo_rl import TARGET
 from rollforge.export.nemo_rl.check import WARNING, answer_problem
 from rollforge.export.target import Problem
@@ -309,7 +310,8 @@ def test_grpo_rows(place: Place, row: Json, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["4", "1,081", "x = 3", "0.5", "$5$", "\\frac{1}{2}", "\\boxed{Paris}", "(1, 2)", "3\\sqrt{2}", "-7"]
+    "answer",
+    ["4", "1,081", "x = 3", "0.5", "$5$", "\\frac{1}{2}", "\\boxed{Paris}", "(1, 2)", "3\\sqrt{2}", "-7", "50\\%", "2e"],
 )
 def test_answers_that_can_be_matched(answer: str) -> None:
     assert answer_problem(answer, "q") is None
@@ -321,6 +323,10 @@ def test_answers_that_can_be_matched(answer: str) -> None:
         ("47 * 23 = 1081", "equation"),
         ("The answer is one thousand", "prose"),
         ("a\nb", "several lines"),
+        ("50%", "write 50\\%"),
+        ("1e-3", "write 0.001"),
+        ("-1.5E6", "write -1500000"),
+        ("6.02e23", "write 6.02 \\times 10^{23}"),
         ("Paris", "boxed"),
         ("A", "boxed"),
     ],
@@ -544,6 +550,58 @@ def test_what_is_inherited_without_override(place: Place) -> None:
     found = place.check("grpo", values)
     expect(found, "train.split_validation_size, default.prompt_file", "warning")
     expect(found, "wraps every prompt", "warning")
+
+
+def test_a_parents_data_set_trained_instead_of_the_file(place: Place) -> None:
+    values = grpo(place)
+    del values["data"]["_override_"]
+    values["data"]["default"] = {"dataset_name": values["data"]["train"].pop("dataset_name")}
+    expect(place.check("grpo", values), "'OpenMathInstruct-2' is the parent's, and is trained instead of")
+    values["data"]["_override_"] = True
+    assert place.check("grpo", values) == []
+
+
+@pytest.mark.parametrize("where", ["train", "default"])
+@pytest.mark.parametrize(
+    ("kind", "row", "keys"),
+    [
+        ("grpo", {"input": "q", "output": "The sum is 4, I think.", "ground_truth": "4"}, {"output_key": "ground_truth"}),
+        ("grpo", {"question": "q", "answer": "4"}, {"input_key": "question", "output_key": "answer"}),
+        ("sft", {"chat": GOOD["sft"]["messages"]}, {"chat_key": "chat"}),
+        ("sft", GOOD["sft"], {"tool_key": None}),
+        ("dpo", {"q": "?", "good": "a", "bad": "b"}, {"prompt_key": "q", "chosen_key": "good", "rejected_key": "bad"}),
+    ],
+)
+def test_fields_are_read_under_the_names_that_the_configuration_gives(
+    place: Place, kind: str, row: Json, keys: Json, where: str
+) -> None:
+    made = {"grpo": grpo, "sft": sft}.get(kind, lambda place: dpo(place, row))
+    values = merge(made(place), {"data": {where: keys}})
+    rows = [
+        {key: f"{value}{number}" if key in ("input", "q") else value for key, value in row.items()} for number in range(2)
+    ]
+    data = place.rows("train.jsonl", *rows, times=64)
+    path = place.root / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    found = check_files([data], TARGET, kind, path)
+    assert [problem for problem in found.problems if problem.level == "error"] == []
+    prompts = 2 if {"input", "q"} & row.keys() else 1
+    assert found.files[data]["distinct_prompts"] == prompts
+
+
+def test_several_tasks_in_one_file(place: Place) -> None:
+    rows = [{**GOOD["grpo"], "task_name": name} for name in ("math", "code", "math")]
+    found = check_files([place.rows("train.jsonl", *rows)], TARGET, "grpo")
+    expect(found.problems, "some rows are of task_name 'math', others of task_name 'code'", "warning")
+    assert not any(
+        "task_name" in one.message for one in check_files([place.rows("a.jsonl", rows[0])], TARGET, "grpo").problems
+    )
+
+
+def test_a_result_without_the_id_of_its_call() -> None:
+    turns = [*CALLS["messages"][:2], {"role": "tool", "content": "1"}, CALLS["messages"][3]]
+    said = [one for one in TARGET.kinds["sft"].check({**CALLS, "messages": turns}) if "messages[2]" in one]
+    assert said == ["warning: messages[2] has no tool_call_id: nothing says which call it answers"]
 
 
 def test_environments_must_be_defined(place: Place) -> None:

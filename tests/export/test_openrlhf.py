@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from rollforge.errors import UserError
+from rollforge.export.check import check_files
 from rollforge.export.openrlhf import TARGET
 from rollforge.export.openrlhf.config_check import commands
 from rollforge.export.openrlhf.flags import DOTTED, FLAT
@@ -60,6 +61,26 @@ def test_tools_stand_in_the_system_turn() -> None:
     listed = system.split("<tools>\n")[1].split("\n</tools>")[0].splitlines()
     assert [json.loads(line) for line in listed] == [WEATHER, CLOCK]
     assert system.startswith("Be brief.\n\n# Tools")
+
+
+def test_fields_are_read_under_the_names_that_the_flags_give(tmp_path: Path) -> None:
+    file, script = tmp_path / "train.jsonl", tmp_path / "run.sh"
+    file.write_bytes(dumps({"question": [{"role": "user", "content": "q"}], "label": "4"}) + b"\n")
+    for flag in ("data.input_key", "input_key"):
+        script.write_text(f"python3 -m openrlhf.cli.train_ppo_ray --{flag} question\n")
+        found = check_files([file], TARGET, "grpo", script, load=False).problems
+        assert [one for one in found if one.file == str(file)] == []
+    script.write_text("python3 -m openrlhf.cli.train_ppo_ray --data.input_key prompt\n")
+    assert any("no prompt" in one.message for one in check_files([file], TARGET, "grpo", script, load=False).problems)
+
+
+def test_flat_flags_are_no_matter_where_they_were_asked_for(tmp_path: Path) -> None:
+    script = tmp_path / "launch.sh"
+    for version, told in (("0.9", False), ("0.11", True)):
+        script.write_text(
+            f"#!/usr/bin/env bash\n# OpenRLHF {version}: SFT\npython3 -m openrlhf.cli.train_sft --pretrain m\n"
+        )
+        assert any("flat flags" in one.message for one in TARGET.check_config("sft", script)) is told
 
 
 def test_a_label_is_the_answer_and_the_task() -> None:

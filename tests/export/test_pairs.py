@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollforge.export.pairs import Attempt, Funnel, Pairing, left_over, pair_up
+from rollforge.export.pairs import Attempt, Funnel, Pairing, Strategy, left_over, pair_up
 
 
 def attempts(*rewards: float, lengths: list[int] | None = None) -> list[Attempt]:
@@ -153,6 +153,28 @@ def test_lower_thresholds_are_offered_with_what_they_give() -> None:
     assert funnel.advice(how) == [offered]
     lower = Pairing(strategy="stratified", high_threshold=0.6, low_threshold=0.5, min_gap=0.1)
     assert [len(pair_up(attempts(*one), lower, never)[0]) for one in ([0.6, 0.45], [0.65, 0.5], [1, 1])] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("strategy", ["same_prompt", "stratified"])
+def test_no_option_is_offered_to_tasks_whose_texts_are_the_same(strategy: Strategy) -> None:
+    how = Pairing(strategy=strategy)
+    funnel = Funnel()
+    for rewards in ([1, 0], [0.9, 0.1]):
+        found = attempts(*rewards)
+        pairs, outcome = pair_up(found, how, lambda good, bad: True)
+        assert (pairs, outcome) == ([], "equal texts")
+        funnel.count(found, outcome, 0, how)
+    assert funnel.advice(how) == []
+
+
+def test_rewards_beyond_all_measure_are_counted() -> None:
+    funnel = Funnel()
+    for rewards in ([1e308, -1e308], [1e308, 0], [0, -1e308]):
+        found = attempts(*rewards)
+        pairs, outcome = pair_up(found, Pairing(), never)
+        assert [(good.reward, bad.reward) for good, bad in pairs] == [tuple(rewards)]
+        funnel.count(found, outcome, 1, Pairing())
+    assert funnel.row() == {"tasks": 3, "paired": 3, "pairs": 3}
 
 
 def test_what_max_pairs_leaves_out_is_counted() -> None:

@@ -138,7 +138,10 @@ def test_nothing_usable(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(b"{}", mtime=0), r"a\.jsonl: the file is compressed \(gzip\): gunzip .*a\.jsonl first"),
+        (
+            gzip.compress(b"{}", mtime=0),
+            r"a\.jsonl: the file is compressed \(gzip\): gunzip < .*a\.jsonl > .*a\.rows\.jsonl",
+        ),
         (b'[{"reward": 1}]', r"one JSON array.*jq -c '\.\[\]'"),
         (b'{\n "reward": 1\n}', r"one JSON object over many lines.*jq -c \."),
         ('{"reward": 1}'.encode("utf-16"), "UTF-16.*iconv"),
@@ -337,6 +340,21 @@ def test_wrong_requests(tmp_path: Path, to: list[Any], options: dict[str, Any], 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_name_that_was_taken_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [row()])
+    out = tmp_path / "out"
+
+    def other(done: int, size: int) -> None:
+        if not (out / "toy-sft").exists():
+            (out / "toy-sft").mkdir()
+            (out / "toy-sft" / "train.jsonl").write_text("another one's\n")
+
+    with pytest.raises(UserError, match="was made by another export meanwhile"):
+        export(file, "sft", out=out, progress=other)
+    assert (out / "toy-sft" / "train.jsonl").read_text() == "another one's\n"
+    assert [one.name for one in out.iterdir()] == ["toy-sft"]
+
+
 def test_few_demonstrations_are_warned_about(tmp_path: Path) -> None:
     done: Done = export(write(tmp_path / "a.jsonl", [row()]), "sft", out=tmp_path / "out").targets[0]
     assert done.warnings[0].startswith("1 demonstrations")
@@ -406,6 +424,44 @@ def test_the_check_comes_before_the_final_name(tmp_path: Path) -> None:
     assert [str(one) for one in found.targets[0].problems] == [said]
     assert (folder / "config.yaml").read_text() == f"data: {folder}/train.jsonl\n"
     assert ".partial-" not in "".join(file.read_text() for file in folder.iterdir())
+
+
+def test_tools_that_are_no_functions_are_counted(tmp_path: Path) -> None:
+    params = {"input": "q", "tools": [{"type": "web_search_preview"}]}
+    rows = [row(answer=str(reward), reward=reward, responses_create_params=params, expected_answer="4") for reward in (1, 0)]
+    kinds = ("trl:sft", "trl:grpo", "trl:dpo", "generic:openai", "verl:grpo", "nemo-rl:nemo-gym")
+    made = export_rollouts(write(tmp_path / "a.jsonl", rows), kinds, tmp_path / "out", workers=1, validation=0)
+    assert [(done.name, done.rows) for done in made.targets] == [(name, 1) for name in kinds]
+    assert not any(problem.level == "error" for done in made.targets for problem in done.problems)
+    said = {done.name: [text for text in done.warnings if "web_search_preview" in text] for done in made.targets}
+    assert said.pop("nemo-rl:nemo-gym") == []
+    for name, warnings in said.items():
+        whose = {"trl:grpo": "1 task", "verl:grpo": "1 task", "trl:dpo": "2 rollouts"}.get(name, "1 rollout")
+        why = "had a tool that is no function (web_search_preview): chat messages have no place for it"
+        assert warnings == [f"{whose} {why}"]
+
+
+def test_a_response_that_messages_cannot_hold_is_no_matter_for_a_prompt(tmp_path: Path) -> None:
+    search = {"type": "web_search_call", "id": "w", "status": "completed", "action": {"type": "search", "query": "q"}}
+    rows = [row(f"{n}?", response={"output": [search, said("4")]}, expected_answer="4") for n in range(3)]
+    made = export_rollouts(write(tmp_path / "a.jsonl", rows), ["trl:grpo", "trl:sft"], tmp_path / "out", validation=0)
+    prompts, demonstrations = made.targets
+    assert (prompts.rows, prompts.refused, len(lines(prompts.folder / "train.jsonl"))) == (3, {}, 3)
+    [reason] = demonstrations.refused
+    assert "web_search_call" in reason
+    assert "--model" not in reason
+
+
+def test_the_same_words_with_other_tools_or_another_answer_are_another_task(tmp_path: Path) -> None:
+    def tool(name: str) -> dict[str, Any]:
+        return {"type": "function", "name": name, "parameters": {"type": "object"}}
+
+    offered = [row(reward=n, responses_create_params={"input": "q", "tools": [tool(f"t{n}")]}) for n in (0, 1)]
+    wanted = [row("r", reward=n, expected_answer=str(n)) for n in (0, 1)]
+    same = [row("s", str(n), reward=n, expected_answer="4", verifier_metadata={"x": n}) for n in (0, 1)]
+    file = write(tmp_path / "a.jsonl", [*offered, *wanted, *same])
+    prompts, pairs = export(file, "prompts", "dpo", out=tmp_path / "out").targets
+    assert (prompts.tasks, prompts.rows, pairs.rows) == (5, 5, 1)
 
 
 def thinking(*parts: dict[str, Any], text: str = "4") -> dict[str, Any]:

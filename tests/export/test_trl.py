@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 import rollforge.models.tiny
 from rollforge.errors import UserError
+from rollforge.export.advice import advise
+from rollforge.export.check import check_files
 from rollforge.export.examples import Demonstration, Judged, Pair, Prompt
 from rollforge.export.target import Data, Made, Refused, Settings
 from rollforge.export.trl import TARGET
@@ -174,6 +176,19 @@ GOOD = {"role": "assistant", "content": "!"}
 )
 def test_a_check_says_what_is_wrong(kind: str, row: Json, said: str) -> None:
     assert any(said in found for found in problems(kind, row)), problems(kind, row)
+
+
+def test_rows_of_text_and_of_messages_do_not_go_together(tmp_path: Path) -> None:
+    rows = [{"prompt": "?", "completion": "!"}, {"prompt": [USER], "completion": [GOOD]}]
+    file = tmp_path / "train.jsonl"
+    for kind in ("sft", "sft-prompt-completion"):
+        file.write_bytes(b"".join(dumps(row) + b"\n" for row in rows))
+        errors = [one for one in check_files([file], TARGET, kind, load=False).problems if one.level == "error"]
+        assert [one.line for one in errors] == [2]
+        assert "some rows are of text, others of messages" in errors[0].message
+        file.write_bytes(dumps(rows[0]) + b"\n")
+        assert check_files([file], TARGET, kind, load=False).errors == 0
+    assert advise("AttributeError: 'list' object has no attribute 'endswith'")[0].name == "rows of two shapes"
 
 
 @pytest.mark.parametrize(

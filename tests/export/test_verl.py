@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from rollforge.errors import UserError
+from rollforge.export.check import check_files
 from rollforge.export.pieces.matcher import score
 from rollforge.export.run import export_rollouts
 from rollforge.export.target import Refused, Settings
@@ -159,6 +160,23 @@ def test_what_is_written_passes_its_own_check(kind: str, tmp_path: Path) -> None
     for name in ("launch.sh", "job.sh", "tool_config.yaml"):
         if (tmp_path / name).exists() and kind != "sft":
             assert list(TARGET.check_config(kind, tmp_path / name)) == []
+
+
+def test_a_data_source_that_verl_does_not_know(tmp_path: Path) -> None:
+    row = {"data_source": "my_gym", "question": [{"role": "user", "content": "q"}], "reward_model": {"ground_truth": "1"}}
+    file, script = tmp_path / "train.jsonl", tmp_path / "run.sh"
+
+    def said(row: dict[str, Any], command: str) -> list[str]:
+        file.write_text(json.dumps(row) + "\n")
+        script.write_text(f"python3 -m verl.trainer.main_ppo {command}\n")
+        found = check_files([file], TARGET, "grpo", script, load=False).problems
+        return [one.message for one in found if one.file == str(file)]
+
+    [unknown] = said(row, "data.prompt_key=question")
+    assert "'my_gym' is none that verl scores itself: NotImplementedError" in unknown
+    assert said({**row, "data_source": "openai/gsm8k"}, "data.prompt_key=question") == []
+    assert said(row, "data.prompt_key=question reward.custom_reward_function.path=/r.py") == []
+    assert any("there is no prompt" in one for one in said(row, "custom_reward_function.path=/r.py"))
 
 
 WRONG = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from codecs import BOM_UTF8
 from pathlib import Path
 
@@ -14,9 +15,12 @@ HEAD = 4096
 def alien(first: bytes, file: str | Path = "FILE") -> str | None:
     """What a file that begins like this is instead of JSON Lines, with the remedy; None if it may be JSON Lines (an empty
     file, and one with broken lines, may be). `file` is named in the remedy."""
+    path, quoted = Path(file), shlex.quote(str(file))
+    # Beside the file, and never the file itself: a shell empties what it writes to before the command reads.
+    into = shlex.quote(str(path.with_name(f"{path.name.removesuffix(path.suffix).removesuffix('.jsonl')}.rows.jsonl")))
     for magic, name, remedy in _MAGIC:
         if first.startswith(magic):
-            return f"the file is {name}: {remedy.format(file=file, stem=Path(file).stem)}"
+            return f"the file is {name}: {remedy.format(file=quoted, into=into)}"
     if b"\0" in first:
         return "the file is binary, not JSON Lines"
     text = first.removeprefix(BOM_UTF8).lstrip()
@@ -27,7 +31,7 @@ def alien(first: bytes, file: str | Path = "FILE") -> str | None:
         what, command = "one JSON object over many lines", "jq -c ."
     else:
         return None
-    return f"the file is {what}, not one object per line: {command} {file} > {Path(file).stem}.jsonl"
+    return f"the file is {what}, not one object per line: {command} < {quoted} > {into}"
 
 
 def alien_file(file: str | Path) -> str | None:
@@ -47,14 +51,14 @@ def refuse_alien(file: str | Path) -> None:
 
 
 _MAGIC = (
-    (b"\x1f\x8b", "compressed (gzip)", "gunzip {file} first"),
-    (b"\x28\xb5\x2f\xfd", "compressed (zstd)", "unzstd {file} first"),
-    (b"BZh", "compressed (bzip2)", "bunzip2 {file} first"),
-    (b"\xfd7zXZ", "compressed (xz)", "unxz {file} first"),
+    (b"\x1f\x8b", "compressed (gzip)", "gunzip < {file} > {into}"),
+    (b"\x28\xb5\x2f\xfd", "compressed (zstd)", "unzstd < {file} > {into}"),
+    (b"BZh", "compressed (bzip2)", "bunzip2 < {file} > {into}"),
+    (b"\xfd7zXZ", "compressed (xz)", "unxz < {file} > {into}"),
     (b"PK\x03\x04", "a zip archive", "unzip {file} first"),
     (b"PAR1", "Parquet, not JSON Lines", "write it with datasets' to_json"),
     (b"ARROW1", "an Arrow file", "write it with datasets' to_json"),
-    (b"\xff\xfe", "UTF-16", "iconv -f utf-16 -t utf-8 {file} > {stem}.utf8.jsonl"),
-    (b"\xfe\xff", "UTF-16", "iconv -f utf-16 -t utf-8 {file} > {stem}.utf8.jsonl"),
+    (b"\xff\xfe", "UTF-16", "iconv -f utf-16 -t utf-8 < {file} > {into}"),
+    (b"\xfe\xff", "UTF-16", "iconv -f utf-16 -t utf-8 < {file} > {into}"),
     (b"version https://git-lfs", "a Git LFS pointer, not the data", "git lfs pull"),
 )

@@ -88,6 +88,8 @@ def last_turn(items: list[Item]) -> list[Item] | None:
             continue
         if not (kind == "reasoning" or kind == "message" or (kind == "function_call" and item.name is not None)):
             return None
+        if _says_more(item):
+            return None
         if end < place:
             start = place
         end = place + 1
@@ -188,7 +190,7 @@ def turns(items: list[Item], dialect: Dialect) -> list[Turn] | None:
                     thoughts.append(all_text(parts))
             else:
                 text = _text(item.content)
-                if item.tool_calls or item.function_call or item.reasoning_content or item.reasoning or item.refusal:
+                if _says_more(item):
                     return None
                 if text is None or item.name or item.call_id or item.arguments or item.output or item.summary:
                     return None
@@ -216,6 +218,14 @@ def turns(items: list[Item], dialect: Dialect) -> list[Turn] | None:
     if started:
         found.append(_turn(thoughts, told, calls, dialect))
     return found
+
+
+def _says_more(item: Item) -> bool:
+    """Whether it has keys of a chat message's, empty ones too: the reference keeps them."""
+    return (item.tool_calls, item.function_call, item.reasoning_content, item.reasoning, item.refusal) != _NO_MORE
+
+
+_NO_MORE = (None,) * 5
 
 
 def turn_of(message: Json) -> Turn:

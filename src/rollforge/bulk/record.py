@@ -43,6 +43,7 @@ class _Response(msgspec.Struct, gc=False):
     usage: Any = None
     incomplete_details: Any = None
     status: Any = None
+    error: Any = None
     model: Any = None
 
 
@@ -52,6 +53,7 @@ class _About(msgspec.Struct, gc=False):
     usage: Any = None
     incomplete_details: Any = None
     status: Any = None
+    error: Any = None
     model: Any = None
 
 
@@ -94,6 +96,10 @@ _NAMED = {
     "_ng_failure_judge_error": "judge_error",
 }
 _MOST_KEYS = 200
+_TRUTHS = ("expected_answer", "ground_truth", "reference_answer", "gold_answer", "correct_answer")
+"""Names that nobody gives to what a model answered."""
+_HOLDERS = ("verifier_metadata", "reward_model", "metadata", "extra_info")
+"""Objects of the row in which they may stand."""
 
 
 class _Keys:
@@ -104,6 +110,8 @@ class _Keys:
         """Key -> attribute."""
         self.others: list[tuple[str, str]] = []
         """Of the row's own fields; not of what tools keep under "_"."""
+        self.truths: tuple[str, ...] = ()
+        """Those of `_TRUTHS` and `_HOLDERS` that any row had, in their order."""
         self._make()
 
     def read(self, line: bytes, eager: bool) -> tuple[Any, dict[str, msgspec.Raw] | None]:
@@ -131,6 +139,7 @@ class _Keys:
             name = self.names[key] = f"key_{len(self.names)}"
             if key[:1] != "_":
                 self.others.append((key, name))
+        self.truths = tuple(key for key in (*_TRUTHS, *_HOLDERS) if key in self.names)
         self._make()
         return True
 
@@ -258,10 +267,41 @@ class Record:
         return asked.mark
 
     @property
+    def task_key(self) -> tuple[str, str, bytes, bytes, bytes]:
+        """What tells tasks apart: environment, name, prompt, tools, expected answer. `group` is its hash."""
+        return self.env, self.task, self.prompt, self._offered(), self._truth()
+
+    @property
     def group(self) -> bytes:
         """16 bytes, the same for attempts at the same task of the same environment: over several files, too, in which task
         indices begin anew."""
-        return digest(b"\0".join((self.env.encode(), self.task.encode(), self.prompt)))
+        env, task, *asked = self.task_key
+        return digest(b"\0".join((env.encode(), task.encode(), *asked)))
+
+    def _offered(self) -> bytes:
+        """16 bytes that say which tools are offered; b"" for none."""
+        raw = bytes(self._asked.params.tools)
+        mark = _tool_marks.get(raw)
+        if mark is None:
+            try:
+                told = dumps(self.tools, sort_keys=True) if self.tools else b""
+            except UserError:  # said to those who ask for the tools
+                told = raw
+            mark = _tool_marks.keep(raw, digest(told) if told else b"")
+        return mark
+
+    def _truth(self) -> bytes:
+        """The expected answer as JSON, where a row that no run of ours named says it; b"" else."""
+        if "task" in self.block:
+            return b""
+        for name in _keys.truths if self._every is None else (*_TRUTHS, *_HOLDERS):
+            raw = bytes(self._raw(name) or b"null")
+            if name in _TRUTHS:
+                if raw != b"null":
+                    return raw
+            elif truth := _held(raw):
+                return truth
+        return b""
 
     def prompt_messages(self, dialect: Dialect = TEMPLATE) -> list[Json]:
         """The prompt as chat messages, `instructions` leading. Shared between rows: not to be changed."""
@@ -296,7 +336,8 @@ class Record:
         return [turn_of(message) for message in self.response_messages()] if said is None else said
 
     def last_message(self, dialect: Dialect = TEMPLATE) -> Json | None:
-        """The last of the assistant's in `response_messages`, without making the others. Raises what that raises."""
+        """The last of the assistant's in `response_messages`, without making the others. Raises what that raises, but for
+        what is broken elsewhere in the row."""
         found = self._answer().output
         turn = last_turn(found) if found else None
         chat = output_chat(turn, dialect) if turn else None
@@ -356,6 +397,12 @@ class Record:
         if details:
             return str(details.get("reason") or "unknown") if isinstance(details, dict) else str(details)
         return "unknown" if answer.status == "incomplete" else None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the response says so: by an error, or the status failed or cancelled."""
+        answer = self._about()
+        return bool(answer.error) or answer.status in ("failed", "cancelled")
 
     def numbers(self) -> Iterator[tuple[str, float]]:
         """The row's own top-level fields that are numbers or booleans; not the reward, nor what tools keep under "_"."""
@@ -444,7 +491,7 @@ class Record:
             fields = _LOOSE.decode(raw) or {}
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise self._problem(error) from None
-        names = ("usage", "incomplete_details", "status", "model")
+        names = ("usage", "incomplete_details", "status", "error", "model")
         return _Response(**{name: _loads(fields[name]) for name in names if name in fields})
 
     def _problem(self, error: object) -> UserError:
@@ -494,7 +541,9 @@ class _Recent(dict[bytes, T]):
 
 _asked = _Recent[_Asked](8 << 20)
 _tools = _Recent[list[Json]](2 << 20)
+_tool_marks = _Recent[bytes](2 << 20)
 _agents = _Recent[str | None](1 << 18)
+_holders = _Recent[bytes](2 << 20)
 
 
 def _known(chat: list[Json]) -> list[Json]:
@@ -525,6 +574,16 @@ def _loads(raw: msgspec.Raw | None) -> Any:
     text = bytes(raw)
     # What `loads` adds to orjson is about numbers of 20 digits and texts nested 250 deep.
     return orjson.loads(text) if len(text) < 20 else loads(text)
+
+
+def _held(raw: bytes) -> bytes:
+    """The expected answer in an object of the row, as JSON; b"" if there is none."""
+    found = _holders.get(raw)
+    if found is None:
+        value = loads(raw) if raw[:1] == b"{" else {}
+        truth = next((value[name] for name in _TRUTHS if value.get(name) is not None), None)
+        found = _holders.keep(raw, b"" if truth is None else dumps(truth))
+    return found
 
 
 def _flat(tool: Json) -> Json:

@@ -26,17 +26,22 @@ def advise(
 ) -> None:
     """Which training algorithm the rollouts fit (GRPO, SFT, DPO, PPO) and why, with the next commands; what not to do with
     them; what to collect next, with which settings."""
+    from rollforge.bulk.alien import refuse_alien
     from rollforge.bulk.blocks import processes
     from rollforge.cli.stats import progress
     from rollforge.curate.advise import advise as judge
+    from rollforge.curate.scan import inputs
     from rollforge.stats.profiling import profile_files
     from rollforge.stats.source import find_run
 
+    for one in inputs(runs):
+        refuse_alien(one.path)
     sources = [find_run(run) for run in runs]
     size = sum(file.stat().st_size for source in sources for file in source.files)
     with progress(size) as seen:
         found = profile_files(*sources, success=success, workers=workers or processes(size), seen=seen)
-    advice = judge(found, [source.name for source in sources], model, _answered(sources))
+    split = any(source.splits for source in sources)
+    advice = judge(found, [source.name for source in sources], model, _answered(sources), split=split)
     if json:
         # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
         from json import dumps
@@ -45,13 +50,25 @@ def advise(
 
         print(dumps({"runs": runs, "bad_count": found.bad_count, **finite(advice.row())}, indent=2, allow_nan=False))
     else:
-        _print(advice)
+        if any(found.used):
+            _print(advice)
         if found.bad_count:
             print(f"\n{found.bad_count:,} lines could not be used; rollforge stats --bad lists them")
-    empty = [source.name for source, used in zip(sources, found.used, strict=True) if not used]
+    empty = [_nothing(source) for source, used in zip(sources, found.used, strict=True) if not used]
     if empty:
-        print(f"error: no usable rollout in {', '.join(empty)}", file=sys.stderr)
+        print(f"error: no usable rollout in {', nor in '.join(empty)}", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _nothing(source: Source) -> str:
+    """The source, and what it is instead."""
+    from rollforge.curate.scan import other_rows
+    from rollforge.stats.visible import visible
+
+    if not any(file.stat().st_size for file in source.files):
+        return f"{visible(source.name)} (empty)"
+    what = next(filter(None, map(other_rows, source.files)), None)
+    return visible(f"{source.name} ({what})" if what else source.name)
 
 
 def _answered(sources: Sequence[Source], most: int = 100) -> float | None:

@@ -45,7 +45,7 @@ def curate(
         None, metavar="SHARES", help="Split by prompt: 90/10 (train/validation) or 0.8/0.1/0.1 (and test)."
     ),
     split_from: str | None = typer.Option(
-        None, metavar="DIR", help="An earlier split: every prompt stays on the side where it was."
+        None, metavar="DIR", help="An earlier split: every prompt stays on the side where it was; new ones go by its shares."
     ),
     keep_dropped: bool = typer.Option(
         False, "--keep-dropped", help="Write dropped rows, with the reason, to dropped.jsonl."
@@ -106,6 +106,9 @@ def curate(
         console()  # settles what the output's encoding lacks
         for line in text(done.report, str(out) if done.folder else None):
             print(line)
+        if done.carried:
+            rest = " ..." if len(done.carried) > _SHOWN else ""
+            print(visible(f"  kept, since no curation wrote it: {', '.join(done.carried[:_SHOWN])}{rest}"))
     if done.folder is None:
         took = done.report.took_all
         why = f"the step {took.name!r} left nothing" if took and took.taken else "there were no rows to begin with"
@@ -113,6 +116,9 @@ def curate(
             why = visible("; ".join(done.report.alien))
         print(f"error: no row is left: {why}; nothing was written", file=sys.stderr)
         raise typer.Exit(1)
+
+
+_SHOWN = 5
 
 
 def _weight(text: str) -> tuple[str, float]:

@@ -75,6 +75,8 @@ def _parts(found: Difference) -> Iterator[RenderableType]:
             ("prompts", f"{found.prompts_only_a:,}", f"{found.prompts_both:,}", f"{found.prompts_only_b:,}"),
         ],
     )
+    if found.other_split:
+        yield Text(f"  {found.other_split:,} of the rows in both are in another split", style="yellow")
     changed = (("answer", found.other_answer), ("response", found.other_response), ("reward", found.other_reward))
     rows = [(f"another {name}", f"{count:,}") for name, count in changed if count]
     yield from table("Prompts in both, with", ("", "prompts"), rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,9 +201,8 @@ def _target(one: Done, found: Exported) -> list[str]:
     if one.kept:
         lines.append(f"  kept, since no export wrote it: {', '.join(one.kept[:_SHOWN])}{' ...' * (len(one.kept) > _SHOWN)}")
     lines += [f"  {folder}/{file.name}  {file.tally.rows:,} rows" for file in one.files]
-    launch = next((name for name in one.beside if name.endswith(".sh")), None)
-    if launch:
-        lines.append(f"next: bash {folder}/{launch} --check")
+    if "launch.sh" in one.beside:
+        lines.append(f"next: bash {shlex.quote(f'{folder}/launch.sh')} --check")
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from errno import EDQUOT, ENOSPC
 
 import typer
 
@@ -75,9 +76,12 @@ def main() -> None:
 
 
 def guarded(work: Callable[[], object]) -> None:
-    """Exit status: 0 done, 1 the work failed or is incomplete, 2 the request was wrong, 130 interrupted."""
+    """Exit status: 0 done, 1 failed or incomplete, 2 the request was wrong or refused, 130 interrupted."""
     try:
-        work()
+        try:
+            work()
+        finally:
+            sys.stdout.flush()  # here, where what goes wrong can be said
     except typer.Exit as end:  # of a verb that was called as a function
         sys.exit(end.exit_code)
     except RollforgeError as error:
@@ -86,6 +90,22 @@ def guarded(work: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of a pipe left (`| head`): nothing more can be said, and Python's own flush at exit must not try.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe left (`| head`): nothing more can be said.
+        _close_stdout()
         sys.exit(1)
+    except OSError as error:
+        # Not 1, which some verbs have a meaning for: `diff` says "different" by it.
+        where = "" if error.filename is None else f": {error.filename}"
+        full = (
+            "; no room for the output, or for temporary files (in TMPDIR, or where --temp says)"
+            if error.errno in (ENOSPC, EDQUOT)
+            else ""
+        )
+        print(f"error: {error.strerror or error}{where}{full}", file=sys.stderr)
+        _close_stdout()
+        sys.exit(2)
+
+
+def _close_stdout() -> None:
+    """Python's own flush at exit must not try again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

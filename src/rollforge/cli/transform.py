@@ -35,10 +35,8 @@ def grpo() -> None:
         make = ToGrpo(options.reward_threshold, truth, options.output_is, options.answer, options.with_reward)
         done = transform_rows(options.input, options.output, make, _workers(options))
         if options.output_is == "text" and done.written:
-            _warn(
-                "NeMo RL grades against `output`, here the text of the rollout: set output_key: ground_truth in its YAML, "
-                "or use --output_is answer"
-            )
+            other = "set output_key: ground_truth in its YAML, or use" if truth else "use"
+            _warn(f"NeMo RL grades against `output`, here the text of the rollout: {other} --output_is answer")
         return done
 
     _run(parser, work, "rows")

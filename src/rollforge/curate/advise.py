@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rollforge.records.items import Json
 from rollforge.stats import thresholds as at
@@ -33,6 +33,8 @@ CLUSTERED = 0.9
 """So many rewards at the two ends of the range are most of them."""
 ANSWERED = 0.5
 """With fewer rows that carry an expected answer, a trainer cannot verify by itself."""
+MODEL = "Qwen/Qwen2.5-1.5B-Instruct"
+"""In commands that need the name of a model, where none is given."""
 VOLUMES = ((1_000, "enough to try a pipeline"), (10_000, "a small training set; 10,000 to 100,000 are usual"))
 
 
@@ -121,19 +123,33 @@ RESOURCES = (
 )
 
 
+class _Given(NamedTuple):
+    """What the commands name."""
+
+    runs: Sequence[str]
+    model: str
+    split: bool
+
+
 def advise(
-    profile: Profile, runs: Sequence[str] = ("RUN",), model: str | None = None, answered: float | None = None
+    profile: Profile,
+    runs: Sequence[str] = ("RUN",),
+    model: str | None = None,
+    answered: float | None = None,
+    *,
+    split: bool = False,
 ) -> Advice:
     """`runs`: the sources as the user named them, for the commands. `model`: the name of the one to be trained. `answered`:
-    the share of rows that carry an expected answer, if somebody looked."""
+    the share of rows that carry an expected answer, if somebody looked. `split`: whether the sources are split already."""
     section = profile.overall
+    given = _Given(runs, model or MODEL, split)
     environments = profile.environments if len(profile.environments) > 1 else []
     answers = [("rows with an expected answer", f"{answered:.0%} of those looked at")] if answered is not None else []
     live = answered is not None and answered < ANSWERED
     return Advice(
         numbers=[*_numbers(section.stats), *answers],
-        choices=[_live(choice) if live else choice for choice in _ranked(section, runs)],
-        environments={one.stats.name: _best(_ranked(one, runs)) for one in environments},
+        choices=[_live(choice) if live else choice for choice in _ranked(section, given)],
+        environments={one.stats.name: _best(_ranked(one, given)) for one in environments},
         avoid=list(_avoid(section)),
         collect=list(_collect(section, environments)),
         settings=list(SETTINGS),
@@ -180,12 +196,12 @@ def _values(s: Stats) -> int | None:
     return len(bins) if all(each.low == each.high for each in bins) else None
 
 
-def _ranked(section: Section, runs: Sequence[str]) -> list[Choice]:
+def _ranked(section: Section, given: _Given) -> list[Choice]:
     """By how well the data suits them, then by the selection guide."""
     s = section.stats
     fits = {fit.algorithm: fit for fit in section.fits}
     found = [
-        (_GUIDE[name](s), _choice(replaced, s, runs))
+        (_GUIDE[name](s), _choice(replaced, s, given))
         for name, replaced in (
             ("GRPO", _grpo(fits["GRPO"], s)),
             ("DPO", fits["DPO"]),
@@ -261,11 +277,11 @@ def _ppo(s: Stats) -> Fit:
     )
 
 
-def _choice(fit: Fit, s: Stats, runs: Sequence[str]) -> Choice:
-    return Choice(fit.algorithm, fit.level, [fit.says], [fit.do] if fit.do else [], _commands(fit.algorithm, s, runs))
+def _choice(fit: Fit, s: Stats, given: _Given) -> Choice:
+    return Choice(fit.algorithm, fit.level, [fit.says], [fit.do] if fit.do else [], _commands(fit.algorithm, s, given))
 
 
-def _commands(algorithm: str, s: Stats, runs: Sequence[str]) -> list[str]:
+def _commands(algorithm: str, s: Stats, given: _Given) -> list[str]:
     name = algorithm.lower()
     steps = [f"--preset {name}"]
     if name == "sft" and s.reward.sft >= at.FEW and not _beyond(s):
@@ -274,11 +290,16 @@ def _commands(algorithm: str, s: Stats, runs: Sequence[str]) -> list[str]:
         steps.append("--dedup both")
     if name in ("grpo", "ppo") and s.reward.outside:
         steps.append("--shape scale")
-    if s.tasks >= FEW_PROMPTS:
+    if s.tasks >= FEW_PROMPTS and not given.split:
         steps.append("--split 95/5")
-    target = "verl:grpo" if name == "ppo" else f"nemo-rl:{name}"
+    target = f"nemo-rl:{name}"
+    if name == "ppo":
+        # The same prompts as for GRPO, but advantages by a value model instead of within groups.
+        model = shlex.quote(given.model)
+        critic = f"--set algorithm.adv_estimator=gae --set critic.model.path={model}"
+        target = f"verl:grpo --model {model} {critic}"
     return [
-        f"rollforge curate {' '.join(map(shlex.quote, runs))} {' '.join(steps)} --out curated-{name}",
+        f"rollforge curate {' '.join(map(shlex.quote, given.runs))} {' '.join(steps)} --out curated-{name}",
         f"rollforge export curated-{name} --to {target} --out export-{name}",
     ]
 
@@ -302,9 +323,12 @@ def _guide_dpo(s: Stats) -> tuple[float, str]:
 
 def _guide_ppo(s: Stats) -> tuple[float, str]:
     if (_values(s) or 3) <= 2:
-        return 0.3, "it reads the same prompts as GRPO"
+        return 0.3, _PPO
     # Rewards with degrees; where tasks have groups, GRPO needs no value model for the same.
-    return (0.4 if s.groups.count else 0.9), "rewards with degrees; it reads the same prompts as GRPO"
+    return (0.4 if s.groups.count else 0.9), f"rewards with degrees; {_PPO}"
+
+
+_PPO = "it reads the same prompts as GRPO, with a value model (a critic) in place of the groups"
 
 
 _GUIDE: dict[str, Callable[[Stats], tuple[float, str]]] = {
@@ -356,7 +380,8 @@ def _collect(section: Section, environments: Sequence[Section]) -> Iterator[str]
     for finding in section.findings:
         if finding.level != "ok" and finding.do and finding.check in _COLLECTING:
             do = "" if finding.check == "sample" else f" {finding.do}"
-            yield f"{_sentence(finding.says)}{do}"
+            # What it says of the balance begins with the name of an environment.
+            yield f"{f'{finding.says}.' if finding.check == 'balance' else _sentence(finding.says)}{do}"
     tokens = s.tokens.get("output")
     if s.texts.truncated > at.TRUNCATED * s.judged and tokens is not None:
         yield f"Answers have up to {number(tokens.max)} tokens: try --max-output-tokens {2 * int(tokens.max)}."

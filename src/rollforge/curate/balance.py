@@ -14,7 +14,7 @@ from itertools import groupby, islice
 from math import floor
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rollforge.bulk.blocks import Unusable, read_at
 from rollforge.config import Section
@@ -48,6 +48,12 @@ class BalanceArgs(Section):
     @classmethod
     def short(cls, value: Any) -> dict[str, Any]:
         return {"by": value}
+
+    @field_validator("counts", "shares", mode="before")
+    @classmethod
+    def _as_text(cls, given: Any) -> Any:
+        # YAML reads the categories of `by: task.level` as numbers.
+        return {_text(name): value for name, value in given.items()} if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -230,6 +236,8 @@ def share_out(
 _CATEGORIES = 10_000
 _OFTEN = 4
 """Rows repeated more often are learned by heart."""
+_MOST = 1_000
+"""Nobody means more repeats."""
 
 
 class Pool:
@@ -254,9 +262,14 @@ class Pool:
             work.notes["attempts at a task"] = "stay together"
         for name, choice in choices.items():
             if choice.rows < choice.target:
-                why = "whole groups do not fit better" if choice.rows < self.sizes[name] else "there are no more"
-                mend = "" if self._unit == "group" and choice.rows < self.sizes[name] else "; upsample: true repeats some"
-                work.warnings.append(f"{name}: {choice.rows:,} rows instead of {choice.target:,}, {why}{mend}")
+                torn = upsample or choice.rows < self.sizes[name]
+                why = "whole groups do not fit better" if torn else "there are no more; upsample: true repeats some"
+                work.warnings.append(f"{name}: {choice.rows:,} rows instead of {choice.target:,}, {why}")
+            if choice.most > _MOST:
+                raise UserError(
+                    f"{name}: {targets[name]:,} rows of the {self.sizes[name]:,} there are would repeat each "
+                    f"{choice.most:,} times, more than {_MOST:,}: ask for fewer, or collect more"
+                )
             if choice.most > _OFTEN:
                 work.warnings.append(f"{name}: its rows are repeated up to {choice.most:,} times; collect more of them")
         work.warnings.extend(lopsided(rows))

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 Check = Literal["prompt", "response", "both"]
 
-KEYS = ("question", "prompt", "problem", "input", "messages", "instruction", "query", "text")
-"""Where a benchmark row's text is looked for, in this order; a rollout or task row has `responses_create_params`."""
+KEYS = ("question", "prompt", "problem", "input", "messages", "conversations", "instruction", "query", "text", "ctx")
+"""Where a benchmark row's text is looked for, in this order, however capitalised; a rollout or task row has
+`responses_create_params`."""
 
 
 class DecontaminateArgs(Section):
@@ -54,7 +55,7 @@ class DecontaminateArgs(Section):
     """N-grams in more items than this are the benchmark's template and ignored."""
     check: Check = "prompt"
     field: str | None = None
-    """The key of a benchmark row's text, where it is not one of the usual."""
+    """The key of a benchmark row's text, where it is not one of the usual; `question.stem` is a key within another."""
 
     @classmethod
     def short(cls, value: Any) -> DecontaminateArgs:
@@ -176,10 +177,12 @@ class Benchmark:
         owners: dict[int, list[int]] = {}
         seen: set[bytes] = set()
         counts: dict[str, int] = {}
+        blank = 0
         for number, file in enumerate(options.files):
             counts[file] = 0
             for line, text in texts(file, options.field):
                 counts[file] += 1
+                blank += not text.strip()
                 words = normal(text, signs=False)
                 length = words.count(b" ") + 1 if words else 0
                 signed = compact(text) if length < options.words else b""
@@ -221,6 +224,8 @@ class Benchmark:
             "only_common": int((self._sizes == 0).sum()),
             "common_ngrams_ignored": ignored,
         }
+        if blank:
+            self.warnings.append(f"{blank:,} of the {sum(counts.values()):,} benchmark rows have no text, and are left out")
         if self._short:
             self.warnings.append(
                 f"{len(self._short):,} benchmark items have fewer than {options.min_words} words: only prompts equal "
@@ -302,8 +307,9 @@ def texts(file: str, field: str | None = None) -> Iterator[tuple[int, str]]:
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise UserError(f"there is no benchmark file {file}{hint}")
     try:
-        if path.suffix in _TABLES or (path.suffix == ".json" and _is_array(path)):
-            for number, row in _TABLES.get(path.suffix, _array)(path):
+        rows = _TABLES[path.suffix](path) if path.suffix in _TABLES else _whole(path) if path.suffix == ".json" else None
+        if rows is not None:
+            for number, row in rows:
                 yield number, _text_of_row(row, f"{file}:{number}", field)
             return
         with open(path, "rb") as lines:
@@ -319,17 +325,20 @@ def texts(file: str, field: str | None = None) -> Iterator[tuple[int, str]]:
         raise UserError(f"{file}{place}: not UTF-8 text") from None
 
 
-def _is_array(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(4096).removeprefix(BOM_UTF8).lstrip()[:1] == b"["
-
-
-def _array(path: Path) -> Iterator[tuple[int, Any]]:
+def _whole(path: Path) -> Iterator[tuple[int, Any]] | None:
+    """The rows of a file that is one array, or one object with a list of rows in it (`{"data": [...]}`), or one row; None of
+    a file that is JSON Lines by another name."""
+    content = path.read_bytes().removeprefix(BOM_UTF8).strip()
     try:
-        rows = loads(path.read_bytes().removeprefix(BOM_UTF8))
+        rows = loads(content)
     except ValueError as error:
+        if content[:1] != b"[":
+            return None
         raise UserError(f"{path}: not JSON ({error})") from None
-    yield from enumerate(rows, 1)
+    if isinstance(rows, dict):
+        lists = [value for value in rows.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+        rows = lists[0] if len(lists) == 1 and not _usual(rows)[0] else [rows]
+    return enumerate(rows if isinstance(rows, list) else [rows], 1)
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Any]]:
@@ -371,29 +380,50 @@ def _row_text(line: bytes, where: str, field: str | None) -> str:
 
 
 def _text_of_row(row: Any, where: str, field: str | None) -> str:
+    """Empty where the row has the key and nothing under it. Raises `UserError` for a row that lacks the key."""
     if isinstance(row, str):
         return row
     if not isinstance(row, dict):
         raise UserError(f"{where}: the row is {type(row).__name__}, not an object with a question")
-    params = row.get("responses_create_params")
-    if field is not None:
-        value = row.get(field)
-    elif isinstance(params, dict):
-        value = params.get("input")
-    else:
-        value = next((row[key] for key in KEYS if row.get(key)), None)
+    there, value = _under(row, field) if field is not None else _usual(row)
+    if there and (value is None or value == [] or (isinstance(value, str) and not value.strip())):
+        return ""
     text = _text(value, where)
     if text.strip():
         return text
     wanted = repr(field) if field is not None else f"any of {', '.join(KEYS)}"
+    has = ", ".join(map(str, list(row)[:12])) or "no keys"
     raise UserError(
-        f"{where}: no text in {wanted} (it has {', '.join(map(str, list(row)[:12])) or 'no keys'}; name its key: field: KEY)"
+        f"{where}: no text in {wanted} (it has {has}; name its key in a recipe: "
+        f"decontaminate: {{benchmarks: {where.rpartition(':')[0]}, field: KEY}}; KEY.KEY is a key within it)"
     )
+
+
+def _under(row: Json, field: str) -> tuple[bool, Any]:
+    """Whether a row has a field, `question` or `question.stem`; and what it is."""
+    if field in row:
+        return True, row[field]
+    first, _, rest = field.partition(".")
+    inner = row.get(first)
+    return _under(inner, rest) if rest and isinstance(inner, dict) else (False, None)
+
+
+def _usual(row: Json) -> tuple[bool, Any]:
+    params = row.get("responses_create_params")
+    if isinstance(params, dict):
+        return "input" in params, params.get("input")
+    plain = {str(key).lower(): value for key, value in row.items()}
+    there = [plain[key] for key in KEYS if key in plain]
+    return bool(there), next(filter(None, there), None)
 
 
 def _text(value: Any, where: str) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, dict):  # ARC: {"question": {"stem": ...}}
+        return next((found for key in ("stem", *KEYS) if isinstance(found := value.get(key), str)), "")
     if not isinstance(value, list):
         return ""
     if all(isinstance(each, str) for each in value):

@@ -124,12 +124,22 @@ def asked(record: Record) -> bytes:
     one."""
     tools = record.tools
     what = digest(record.prompt + _tools_digest(tools)) if tools else record.prompt
+    return what + _answer(record)
+
+
+def beside(record: Record) -> bytes:
+    """16 bytes that say which tools a row offers and which answer it expects; b"" without both."""
+    tools, answer = record.tools, _answer(record)
+    return digest((_tools_digest(tools) if tools else b"") + b"\0" + answer) if tools or answer else b""
+
+
+def _answer(record: Record) -> bytes:
     answer = next((value for value in map(record.field, EXPECTED) if value is not None), None)
     if answer is None:
-        return what
+        return b""
     # 4 and "4" are one answer.
     said = answer.encode("utf-8", "replace") if isinstance(answer, str) else dumps(answer, sort_keys=True)
-    return what + digest(said.strip())[:8]
+    return digest(said.strip())[:8]
 
 
 def _number(half: bytes) -> int:

@@ -87,7 +87,9 @@ def fact(name: str) -> Fact:
     root, dot, rest = name.partition(".")
     if root in ROOTS and dot and all(rest.split(".")):
         return Field(root, tuple(rest.split(".")))
-    raise UserError(f"unknown fact {name!r}; known: {', '.join(ABOUT)}, {', '.join(f'{root}.<field>' for root in ROOTS)}")
+    own = "" if dot else f"a field of the row is task.{name}; "
+    known = f"{', '.join(ABOUT)}, {', '.join(f'{root}.<field>' for root in ROOTS)}"
+    raise UserError(f"unknown fact {name!r}; {own}known: {known}")
 
 
 _last: tuple[Record | None, list[Item]] = (None, [])
@@ -179,6 +181,10 @@ def truncated(record: Record) -> bool:
     return record.incomplete is not None
 
 
+def failed(record: Record) -> bool:
+    return record.failed
+
+
 def empty(record: Record) -> bool:
     return not any(item.kind.endswith("_call") or (item.said and all_text(item.content).strip()) for item in _items(record))
 
@@ -231,6 +237,7 @@ _FACTS: dict[str, tuple[Callable[[Record], Any], str]] = {
     "tool_errors": (tool_errors, "tool calls that returned an error"),
     "chars": (chars, "characters that the model wrote: text, reasoning, names and arguments of calls"),
     "truncated": (truncated, "whether the answer was cut short"),
+    "failed": (failed, "whether the response says that it failed: an error, or the status failed or cancelled"),
     "empty": (empty, "whether the answer has neither text nor calls"),
     "reasoning": (reasoning, "whether the answer has reasoning"),
     "refused": (refused, "whether the model refused"),

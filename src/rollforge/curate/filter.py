@@ -66,19 +66,20 @@ class Filter:
         self.facts = needed
 
     def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
-        rows = guessed = kept = 0
+        rows = guessed = kept = most = 0
+        differ = False
         for sample, group in self._with_groups(samples, work):
             rows += 1
+            if group is not None:
+                most = max(most, group.size)
+                differ = differ or group.max - group.min > EQUAL
             if self._counts_tokens:
                 guessed += sample.facts["estimated"]
             judged = self._judge(sample, group, work)
             kept += isinstance(judged, Sample)
             yield judged
         if self._grouped and rows and not kept:
-            work.warnings.append(
-                "it drops everything. group.* counts only the attempts that the steps before left: a filter on rewards "
-                "leaves groups that are all solved or all failed. Put this filter first, or join both with `and` in one"
-            )
+            work.warnings.append(f"it drops everything. {_why_none(most, differ)}")
         if guessed:
             work.warnings.append(f"{guessed:,} of {rows:,} rows have no token counts; they are estimated at 4 bytes a token")
 
@@ -114,6 +115,22 @@ class Filter:
                 yield sample, group
             if rest is not None:
                 rest.close()
+
+
+def _why_none(most: int, differ: bool) -> str:
+    """What is known of groups none of which a filter keeps."""
+    counted = "group.* counts only the attempts that the steps before left"
+    if most == 1:
+        return (
+            f"Every task has one attempt here, and {counted}: put this filter first; where it is, collect several attempts "
+            "at each task (rollforge collect --repeats 4)"
+        )
+    if differ:
+        return f"Tasks have at most {most:,} attempts here, and {counted}"
+    return (
+        f"All attempts at a task (at most {most:,}) have equal rewards here, and {counted}: after a filter on rewards all "
+        "are solved or all failed. Put this filter first, or join both with `and` in one"
+    )
 
 
 DIGITS = 9

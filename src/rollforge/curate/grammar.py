@@ -78,12 +78,17 @@ _TOKEN = re.compile(
       (?P<number>(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?!\w))
     | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
     | (?P<name>[^\W\d]\w*)
-    | (?P<op><=|>=|==|!=|\*\*|&&|\|\||//|[-+*/<>()\[\],.=!&|%~^?:;{}≤≥≠])
+    | (?P<op>===|!==|=>|=<|<>|<=|>=|==|!=|\*\*|&&|\|\||//|[-+*/<>()\[\],.=!&|%~^?:;{}≤≥≠])
     )""",
     re.VERBOSE | re.DOTALL,
 )
 _INSTEAD = {
     "=": "==",
+    "===": "==",
+    "!==": "!=",
+    "<>": "!=",
+    "=>": ">=",
+    "=<": "<=",
     "&&": "and",
     "&": "and",
     "||": "or",
@@ -95,6 +100,7 @@ _INSTEAD = {
     "≥": ">=",
     "≠": "!=",
 }
+_A_LIST = "write a list in square brackets: [0, 1]"
 _CONSTANTS = {"true": True, "false": False, "null": None, "none": None}
 _WORDS = ("and", "or", "not", "in", "is", "if", "else", "lambda", "for")
 _NOT_OF_A_ROW = frozenset(("reward", "source", *GROUP))
@@ -141,6 +147,8 @@ class _Parser:
         if found is None:
             if self.token.kind == "end":
                 self.fail(opened, f"this {opened.text} is never closed")
+            if text == ")" and self.token.text == ",":
+                self.fail(opened, _A_LIST)
             self.unexpected(self.token)
         return found
 
@@ -151,6 +159,9 @@ class _Parser:
         if token.kind == "end":
             self.fail(token, "the expression ends too early")
         lower = token.text.lower()
+        after = self.tokens[min(self.tokens.index(token) + 1, len(self.tokens) - 1)]
+        if lower == "is" and after.text.lower() == "not":
+            self.fail(replace(token, text=self.text[token.at : after.end]), "write !=")
         instead = _INSTEAD.get(token.text) or (lower if lower != token.text and lower in _WORDS else None)
         self.fail(token, f"write {instead}" if instead else "not expected here")
 
@@ -204,6 +215,9 @@ class _Parser:
         while sign := self.comparator():
             operators.append(sign)
             parts.append(self.sum())
+            last = parts[-1]
+            if sign.endswith("in") and last.kind == "value" and not isinstance(last.value, str):
+                raise ExpressionError(self.text, last.at, last.at + len(last.text), _A_LIST)
         return self.node("compare", start, *parts, value=tuple(operators)) if operators else parts[0]
 
     def comparator(self) -> str:

@@ -1,9 +1,10 @@
 """The near step: of prompts (or responses) that are nearly the same, one is kept.
 
-Texts are compared as sets of word n-grams. A signature estimates the Jaccard similarity of two sets (MinHash, Broder 1997):
-by fast similarity sketching (Dahlgaard, Knudsen and Thorup 2017), with 8 bits of each value (b-bit MinHash, Li and König
-2010). Bands of it find candidates (locality-sensitive hashing), all of it confirms them, and what is near the same
-third is one cluster (union-find).
+Texts are compared as sets of n-grams of their words and signs, the last words followed by the first: one at the end, where
+tasks of one template mostly differ, counts like any other. A signature estimates the Jaccard similarity of two sets
+(MinHash, Broder 1997): by fast similarity sketching (Dahlgaard, Knudsen and Thorup 2017), with 8 bits of each value (b-bit
+MinHash, Li and König 2010). Bands of it find candidates (locality-sensitive hashing), all of it confirms them, and what is
+near the same third is one cluster (union-find).
 
     Signature (a fact, in the workers) ─► Distinct, Signatures (numbers; bytes on disk) ─► clusters ─► one of each stays
 """
@@ -11,6 +12,7 @@ third is one cluster (union-find).
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,10 +23,10 @@ from pydantic import Field
 
 from rollforge.bulk.record import Record, digest
 from rollforge.config import Section
-from rollforge.curate.dedup import Keep, Within, firsts, scoped
+from rollforge.curate.dedup import Keep, Within, beside, firsts, scoped
 from rollforge.curate.distinct import Distinct, Signatures
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
-from rollforge.curate.words import Grams, asked, normal, said
+from rollforge.curate.words import Grams, asked, said, tokens
 from rollforge.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,10 +42,11 @@ HASHES = 128
 
 class NearArgs(Section):
     threshold: float = Field(THRESHOLD, ge=0.3, le=1)
-    """Jaccard similarity of the word n-grams from which two texts are near duplicates."""
+    """Jaccard similarity of the n-grams of words and signs from which two texts are near duplicates; 1: they differ in white
+    space and case only."""
     of: Of = "prompt"
-    """`prompt`: prompts are compared, by their user turns; every row of one that stays, stays. `response`: what the model
-    wrote is compared, and one row stays."""
+    """`prompt`: prompts are compared, by their user turns; the other turns, the tools and the expected answer have to be the
+    same. Every row of one that stays, stays. `response`: what the model wrote is compared, and one row stays."""
     keep: Keep = "first"
     """Which one stays: the first, the one with the highest reward, the shortest; of equals the first."""
     within: Within = "all"
@@ -66,7 +69,7 @@ def steps(args: NearArgs) -> list[Step]:
 
 
 class Near:
-    """Memory: about 60 bytes per row and 30 per distinct text, and of the signatures what has duplicates."""
+    """Memory: about 70 bytes per row and 40 per distinct text, and of the signatures what has duplicates."""
 
     name: str
     facts: Mapping[str, Fact]
@@ -75,7 +78,7 @@ class Near:
         self.name = f"near duplicate {args.of}s, similarity >= {args.threshold:g}"
         self._args = args
         self._fact, signature = signature_fact(args.of, args.words, args.hashes)
-        self.facts = {self._fact: signature}
+        self.facts = {self._fact: signature} | ({"beside": beside} if args.of == "prompt" else {})
 
     def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
         with closing(Signatures(work.folder, self._args.hashes)) as signatures:
@@ -85,12 +88,16 @@ class Near:
         import numpy as np
 
         args = self._args
-        rows = Distinct()
-        with closing(work.keep(rows.watch(samples, lambda sample: self._take(sample, len(rows), signatures)))) as kept:
+        rows, scopes = Distinct(), array("Q")
+        with closing(
+            work.keep(rows.watch(samples, lambda sample: self._take(sample, len(rows), signatures, scopes)))
+        ) as kept:
             numbers, digests = rows.numbers()
             count = len(digests)
             signatures.settle(numbers, count)
-            roots = clusters(signatures, args.threshold, self._scopes(kept, numbers, count))
+            of_text = np.zeros(count, np.uint64)
+            of_text[numbers] = np.frombuffer(scopes, np.uint64)
+            roots = clusters(signatures, args.threshold, of_text)
             rank = None
             if args.keep == "best":
                 rank = np.frombuffer(rows.rewards) * -1
@@ -108,22 +115,15 @@ class Near:
                     evidence = {"duplicate_of": work.place(*rows.place(first)), "similarity": round(float(alike[number]), 2)}
                     yield Drop(sample, f"near duplicate {args.of}", evidence)
 
-    def _take(self, sample: Sample, row: int, signatures: Signatures) -> bytes:
+    def _take(self, sample: Sample, row: int, signatures: Signatures, scopes: array[int]) -> bytes:
         fact: bytes = sample.facts[self._fact]
-        key = scoped(sample.prompt if self._args.of == "prompt" else key_of(fact), sample, self._args.within)
+        about = sample.facts.get("beside", b"")
+        key = scoped((sample.prompt if self._args.of == "prompt" else key_of(fact)) + about, sample, self._args.within)
         signatures.add(row, key, signature_of(fact))
+        # Only texts of one scope are compared. A signature cannot tell that texts are the same to the last word.
+        scope = scoped(about + (key_of(fact) if self._args.threshold == 1 else b""), sample, self._args.within)
+        scopes.append(int.from_bytes(scope[:8], "little"))
         return key
-
-    def _scopes(self, kept: Iterable[Sample], numbers: Any, count: int) -> Any:
-        """64 bits per text that only texts of one environment or group share; None where all are compared."""
-        import numpy as np
-
-        if self._args.within == "all":
-            return None
-        scopes = np.zeros(count, np.uint64)
-        for row, sample in enumerate(kept):
-            scopes[numbers[row]] = int.from_bytes(scoped(b"", sample, self._args.within)[:8], "little")
-        return scopes
 
     def _alike(self, signatures: Signatures, numbers: Any, stays: Any) -> Any:
         """How similar every text is to that of the row which stays of its cluster."""
@@ -168,7 +168,7 @@ class Text(NamedTuple):
     """What a signature is made of."""
 
     words: bytes
-    """In normal form; of a text without words (signs only, emoji) the text as it stands."""
+    """And signs: its `tokens`."""
     digest: bytes
     length: int
     """In characters."""
@@ -207,7 +207,8 @@ class Signature:
                 stop += 1
             some = distinct[start:stop]
             found = sketches(
-                *gram_hashes([text.words for text in some], [text.salt for text in some], self.words), self.hashes
+                *gram_hashes([ring(text.words, self.words) for text in some], [text.salt for text in some], self.words),
+                self.hashes,
             )
             for text, signature in zip(some, found, strict=True):
                 made[text] = text.digest + text.length.to_bytes(4, "little") + signature.tobytes()
@@ -222,9 +223,14 @@ _LETTERS = 1 << 16
 
 
 def _text(text: str, beside: bytes) -> Text:
-    words = normal(text)
-    salt = int.from_bytes(beside[:8], "little")
-    return Text(words or text.encode("utf-8", "replace"), digest(words + beside), len(text), salt)
+    words = tokens(text)
+    return Text(words, digest(words + beside), len(text), int.from_bytes(beside[:8], "little"))
+
+
+def ring(text: bytes, words: int) -> bytes:
+    """The text with its beginning once more, so that it has as many n-grams as words."""
+    first = text.split(b" ", words - 1)[: words - 1]
+    return b" ".join((text, *first)) if len(first) == words - 1 else text
 
 
 def key_of(fact: bytes) -> bytes:

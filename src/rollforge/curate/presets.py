@@ -44,16 +44,16 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 class PresetArgs(Section):
     name: Name
-    min_reward: float | None = Field(None, ge=-1e308, le=1e308)
+    min_reward: float | None = Field(None, allow_inf_nan=False)
     """Rows below are dropped. sft: 0.8 (strict: 0.95); others: none, since they learn from failures too. The pages keep
     RL data from 0.3, and mixes of several tasks from 0.5."""
-    min_gap: float | None = Field(None, ge=0, le=1e308)
+    min_gap: float | None = Field(None, ge=0, allow_inf_nan=False)
     """dpo: the least distance between the best and the worst attempt at a task (0.2)."""
     low: float | None = Field(None, ge=0, le=1)
     """grpo: only tasks with a solve rate above, ..."""
     high: float | None = Field(None, ge=0, le=1)
     """... and below. Without them, tasks with several attempts of equal rewards are dropped."""
-    success: float = SUCCESS
+    success: float = Field(SUCCESS, allow_inf_nan=False)
     """The reward from which an attempt counts as solved."""
     min_turns: int | None = Field(None, ge=0)
     max_turns: int | None = Field(None, ge=0)
@@ -65,6 +65,8 @@ class PresetArgs(Section):
     """Answers with neither text nor calls."""
     drop_errors: bool = False
     """Rows in which a tool call failed. Off: an answer that recovers from an error is worth learning."""
+    drop_failed: bool = True
+    """Rows whose model call broke off: with an `error`, or a status of failed or cancelled."""
     drop_truncated: bool = False
     """On for sft: a cut answer teaches to stop anywhere."""
 
@@ -110,6 +112,7 @@ def expressions(args: PresetArgs) -> list[str]:
 def _rows(args: PresetArgs) -> Iterator[tuple[bool, str]]:
     yield args.min_reward is not None, f"reward >= {args.min_reward}"
     yield args.drop_empty, "not empty"
+    yield args.drop_failed, "not failed"
     yield args.drop_truncated, "not truncated"
     yield args.drop_errors, "tool_errors == 0"
     yield args.min_turns is not None, f"turns >= {args.min_turns}"
@@ -187,9 +190,9 @@ class Seen:
         return len(self._prompts)
 
     def row(self) -> dict[str, Any]:
-        # Rewards of 1e300 are legal; their squares are no numbers of JSON.
-        std = self.std if isfinite(self.std) else None
-        return {"rows": self.rows, "mean": self.mean, "std": std, "solved": self.solved / max(self.rows, 1)}
+        # Rewards of 1e300 are legal; their sums and squares are no numbers of JSON.
+        mean, std = (value if isfinite(value) else None for value in (self.mean, self.std))
+        return {"rows": self.rows, "mean": mean, "std": std, "solved": self.solved / max(self.rows, 1)}
 
 
 def _few(seen: Seen, what: str) -> Iterator[str]:

@@ -111,7 +111,8 @@ def _make(name: str, value: Any, where: str) -> tuple[list[Step], Json]:
         value = _placed(short, value, place)
     args = value if isinstance(value, section) else validate(section, value or {}, place)
     steps: list[Step] = _placed(module.steps, args, place)
-    return steps, args.model_dump(mode="json", exclude_none=True)
+    # A null says something where it is not the default: `near: null` of a split.
+    return steps, args.model_dump(mode="json")
 
 
 def _placed(call: Callable[[Any], Any], value: Any, place: str) -> Any:

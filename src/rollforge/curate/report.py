@@ -6,6 +6,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from rollforge.records.items import Json
@@ -47,7 +48,7 @@ class Tally:
                 self.high = bound if self.high is None else max(self.high, bound)
 
     def row(self) -> Json:
-        mean = self.total / self.rows if self.rows else None
+        mean = self.total / self.rows if self.rows and isfinite(self.total) else None
         return {"rows": self.rows, "reward": {"mean": mean, "min": self.low, "max": self.high}}
 
 

@@ -24,7 +24,7 @@ from rollforge.bulk.blocks import Unusable, blocks, line_number, processes, spre
 from rollforge.bulk.spill import AT_ONCE, Kept
 from rollforge.curate.recipe import Recipe, make_recipe, read_recipe
 from rollforge.curate.report import Report, Stage, Tally
-from rollforge.curate.scan import Hashing, Input, inputs, scanner
+from rollforge.curate.scan import Hashing, Input, inputs, other_rows, scanner
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.curate.write import MANIFEST, Draft, Order, json_text, small, write
 from rollforge.errors import UserError
@@ -36,6 +36,8 @@ ROWS, DROPPED = "rollouts", "dropped"
 """Files: of rows that are not split, of rows that were dropped."""
 _BAD = 5
 """So many unusable lines are named."""
+_FIRST = 10_000
+"""So many tasks are remembered to find shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Curated:
     folder: Path | None
     """None if no row was left: then nothing was written."""
     report: Report
+    carried: Sequence[str] = ()
+    """What stood in the folder and no curation had written: it is there still."""
 
 
 def curate_rollouts(
@@ -66,7 +70,7 @@ def curate_rollouts(
     seed = recipe.seed if seed is None else seed
     files = inputs(runs)
     workers = processes(sum(one.path.stat().st_size for one in files)) if workers is None else workers
-    out = Path(os.path.abspath(out))
+    out = Path(os.path.realpath(out))
     for one in files:
         if out in one.path.resolve().parents:
             raise UserError(f"{one.path} lies in --out {out}: what is read cannot be replaced; another --out")
@@ -81,7 +85,7 @@ def curate_rollouts(
         written.append(small(draft.folder, "report.json", json_text(report.row())))
         small(draft.folder, MANIFEST, json_text(_manifest(work, text, written)))
         draft.publish()
-    return Curated(out, report)
+    return Curated(out, report, draft.carried)
 
 
 def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None) -> Recipe:
@@ -157,6 +161,8 @@ class _Work:
         facts = _facts(self.recipe.chain)
         paths = [one.path for one in self.files]
         total, counts = sum(path.stat().st_size for path in paths), self.counts
+        first: dict[bytes, str] = {}
+        shards: set[str] = set()
         cut = self.hashing.through(blocks(paths))
         for block in spread(scanner(self.files, facts), cut, self.workers):
             source = block.source
@@ -175,15 +181,31 @@ class _Work:
                 progress(sum(self.hashing.sizes), total)
             for env, tally in block.read.items():
                 report.read.setdefault(env, Tally()).join(tally)
+            if len(paths) > 1:
+                _shards(block.samples, first, shards)
             yield from block.samples
         unusable = sum(count["unusable"] for count in counts)
         for path, count in zip(paths, counts, strict=True):
-            what = alien_file(path) if count["unusable"] and not count["rows"] else None
+            what = alien_file(path) if count["unusable"] > count["rows"] else None
+            if what and count["rows"]:
+                # Of an array with an object a line the last one is a row; else rows among other bytes are what is left.
+                if "one JSON array" in what:
+                    raise UserError(f"{path}: {what}")
+                what = None
+            elif what:
+                report.bad[:] = [line for line in report.bad if line.file != str(path)]  # they say nothing
+            elif count["unusable"] and not count["rows"]:
+                what = other_rows(path)
             if what:
                 report.alien.append(f"{path}: {what}")
-                report.bad[:] = [line for line in report.bad if line.file != str(path)]  # they say nothing
         if unusable:
             report.notes.append(f"{unusable:,} of {stage.taken:,} lines are no usable rows")
+        if shards:
+            report.notes.append(
+                f"attempts at the same tasks stand in {' and '.join(sorted(shards))}, whose rows name no environment: here "
+                f"they are one group each, but they are written with the names of their files as their environments, and "
+                f"other commands will part them; if they are shards of one file, join them first: cat A B > C"
+            )
 
     def _apply(self, step: Step, stage: Stage, samples: Iterator[Sample], orders: _Orders) -> Iterator[Sample]:
         runs = [one.run for one in self.files]
@@ -211,6 +233,15 @@ class _Work:
         # A step that stops before its input does would hide what it left: `Stage.check` must see it.
         for _ in samples:
             pass
+
+
+def _shards(samples: Iterable[Sample], first: dict[bytes, str], found: set[str]) -> None:
+    """Adds environments, named after files, that share a task; looks for the first tasks that `first` has room for."""
+    for sample in samples:
+        if sample.changes and (len(first) < _FIRST or sample.group in first):
+            env = first.setdefault(sample.group, sample.env)
+            if env != sample.env:
+                found |= {env, sample.env}
 
 
 def _facts(steps: Iterable[Step]) -> dict[str, Fact]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,7 @@ from rollforge.curate.report import Tally
 from rollforge.curate.step import Fact, Sample, complete
 from rollforge.errors import UserError
 from rollforge.records.items import Json
+from rollforge.records.lossless import loads
 from rollforge.stats.source import find_run
 
 
@@ -64,7 +66,7 @@ def scan(block: Block, *, inputs: Sequence[Input], facts: Mapping[str, Fact]) ->
     found = Scanned(block.source)
     source, given = block.source, inputs[block.source]
     names = {"": given.env}  # one string for all rows of an environment: pickled once
-    groups: dict[tuple[str, str, bytes], bytes] = {}
+    groups: dict[tuple[str, str, bytes, bytes, bytes], bytes] = {}
     computed = facts.items()
     eager = False
     for at, line in lines(block):
@@ -76,16 +78,17 @@ def scan(block: Block, *, inputs: Sequence[Input], facts: Mapping[str, Fact]) ->
             found.lost.append((at, f"no verdict: {record.outcome}"))
             continue
         named = record.env
-        record.env = env = names.setdefault(named, named)
         try:
             prompt = record.prompt
-            task = (env, record.task, prompt)
+            # Of the row's own environment: shards of one file are no two environments.
+            task = record.task_key
             group = groups.get(task)
             if group is None:
                 group = groups[task] = record.group
         except (UserError, ValueError) as error:
             found.bad.append((at, Unusable(str(error), record.line[:60])))
             continue
+        record.env = env = names.setdefault(named, named)
         try:
             known = {name: fact(record) for name, fact in computed}
         except (UserError, ValueError) as error:
@@ -102,6 +105,35 @@ def scan(block: Block, *, inputs: Sequence[Input], facts: Mapping[str, Fact]) ->
     for name, fact in computed:
         complete(name, fact, found.samples)
     return found
+
+
+_NEEDED = (
+    "a rollout is one object a line with responses_create_params (what was asked), response.output (what the model did) and "
+    "reward, as rollforge collect and ng_collect_rollouts write them"
+)
+
+
+def other_rows(file: Path) -> str | None:
+    """What a file without a single rollout holds instead, by its first line, and what a rollout needs."""
+    with open(file, "rb") as handle:
+        lines = (line.removeprefix(BOM_UTF8).strip() for line in handle)
+        first = next((line for line in lines if line), None)
+    if first is None:
+        return None
+    try:
+        row = loads(first)
+    except ValueError:
+        table = file.suffix == ".csv" or (b"," in first and first[:1] not in b"{[")
+        return f"it holds {'rows of CSV' if table else 'lines that are not JSON'}: {_NEEDED}"
+    if not isinstance(row, dict):
+        return f"its lines are JSON, but no objects: {_NEEDED}"
+    keys = ", ".join(list(row)[:8]) or "none"
+    if not {"response", "output"} & row.keys():
+        if {"prompt", "responses_create_params"} & row.keys() and not {"completion", "chosen"} & row.keys():
+            return f"it holds tasks (keys: {keys}), which nobody has answered: rollforge collect makes rollouts of them"
+        if {"messages", "conversations", "completion", "chosen"} & row.keys():
+            return f"it holds a trainer's examples (keys: {keys}), not rollouts: {_NEEDED}"
+    return f"its rows have the keys {keys}: {_NEEDED}"
 
 
 def scanner(inputs: Sequence[Input], facts: Mapping[str, Fact]) -> partial[Scanned]:

@@ -16,8 +16,12 @@ from pydantic import model_validator
 
 from rollforge.config import Section
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
+from rollforge.errors import UserError
 from rollforge.stats.text import number
 from rollforge.stats.thresholds import EQUAL, RANGE
+
+_LARGEST = 1e100
+"""The squares of larger numbers are none that a float can hold."""
 
 
 class ShapeArgs(Section):
@@ -37,6 +41,8 @@ class ShapeArgs(Section):
     def _fits(self) -> Self:
         if self.range is not None and not self.range[0] < self.range[1]:
             raise ValueError(f"range goes from {self.range[0]:g} to {self.range[1]:g}; the first must be lower")
+        if self.range is not None and not max(map(abs, self.range)) <= _LARGEST:
+            raise ValueError(f"range goes from {self.range[0]:g} to {self.range[1]:g}; its bounds are {_LARGEST:g} at most")
         if self.range is not None and self.method == "standardize":
             raise ValueError("standardize has no range; clip afterwards in a step of its own")
         if self.per is not None and self.method == "clip":
@@ -84,6 +90,11 @@ class Shape:
 
         def seen(samples: Iterable[Sample]) -> Iterator[Sample]:
             for sample in samples:
+                if not abs(sample.reward) <= _LARGEST and self._method != "clip":
+                    raise UserError(
+                        f"{work.line(*sample.place)}: a reward of {sample.reward:g} cannot be {_DONE[self._method]}: clip "
+                        f"it first, or leave such rows out (filter: reward < {_LARGEST:g} and reward > {-_LARGEST:g})"
+                    )
                 before.setdefault(sample.env, _Spread()).add(sample.reward)
                 yield sample
 
@@ -154,6 +165,9 @@ def ranges_differ(spreads: Mapping[str, _Spread]) -> bool:
 
 def _ranges(spreads: Mapping[str, _Spread]) -> str:
     return ", ".join(f"{env} {number(s.low)} to {number(s.high)}" for env, s in sorted(spreads.items())[:5])
+
+
+_DONE = {"scale": "scaled", "standardize": "standardized"}
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rollforge.bulk.blocks import Unusable, blocks, line_number, records
 from rollforge.bulk.record import digest
@@ -22,8 +22,10 @@ from rollforge.config import Section
 from rollforge.curate.distinct import Distinct, Signatures
 from rollforge.curate.near import HASHES, THRESHOLD, WORDS, clusters, signature_fact, signature_of
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace, complete
+from rollforge.curate.write import MANIFEST
 from rollforge.errors import UserError
 from rollforge.records.items import Json
+from rollforge.records.lossless import loads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,9 +33,14 @@ if TYPE_CHECKING:
 
 SIDES = ("train", "validation", "test")
 _BIT = {side: 1 << number for number, side in enumerate(SIDES)}
+_NEW = -1
+"""No side yet."""
+_NAMED = 5
 
 FEW = 10
 """Prompts of a split under which its figures say little."""
+_OFF = 0.1
+"""An environment whose share is further from what was asked is named."""
 
 
 class SplitArgs(Section):
@@ -46,9 +53,20 @@ class SplitArgs(Section):
     each_env: bool = True
     """Every environment has a prompt in every split, if it has as many prompts as there are splits."""
     previous: str | list[str] | None = None
-    """A split made earlier: its directory, or its train.jsonl, validation.jsonl, test.jsonl. Prompts keep their sides."""
+    """A split made earlier: its directory, or its train.jsonl, validation.jsonl, test.jsonl. Prompts keep their sides, and
+    new ones go by its shares unless others are given."""
+    keep: bool = True
+    """What comes from a directory that is split keeps its sides, too; false splits it anew."""
     seed: int | None = None
     """Another seed, another split; the recipe's unless given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_before(cls, values: Any) -> Any:
+        """Written out, so that a saved recipe says all."""
+        if not isinstance(values, Mapping) or any(side in values for side in SIDES):
+            return values
+        return {**shares_before(values.get("previous")), **values}
 
     @classmethod
     def short(cls, value: Any) -> SplitArgs:
@@ -106,18 +124,17 @@ class Split:
         import numpy as np
 
         rows = Distinct(places=False)
-        pins = []
+        was = array("b")
         for side, file in self._previous:
-            start = len(rows)
             for _ in rows.watch(self._read(file), lambda sample: self._take(sample, len(rows), signatures)):
-                pass
-            pins.append((side, len(rows) - start))
+                was.append(side)
         before = len(rows)
         envs: dict[str, int] = {}
         env_of = array("i")
 
         def take(sample: Sample) -> bytes:
             env_of.append(envs.setdefault(sample.env, len(envs)))
+            was.append(SIDES.index(sample.split) if self._args.keep and sample.split else _NEW)
             return self._take(sample, len(rows), signatures)
 
         with closing(work.keep(rows.watch(samples, take))) as kept:
@@ -132,11 +149,15 @@ class Split:
             by_name = np.array([names.index(name) for name in envs], np.int32)
             home = np.full(count, len(names), np.int32)
             np.minimum.at(home, numbers[before:], by_name[np.frombuffer(env_of, np.int32)] if env_of else 0)
-            pinned, clashes = pinned_sides(numbers[:before], pins, count)
+            known = np.array(was, np.int8)
+            earlier, clashes = pinned_sides(numbers[:before], known[:before], count)
+            own, torn = pinned_sides(numbers[before:], known[before:], count)
+            pinned = np.where(earlier >= 0, earlier, own)
             present = np.zeros(count, bool)
             present[numbers[before:]] = True
             work.notes["seed"] = seed = work.seed if self._args.seed is None else self._args.seed
-            sides, filled = self._sides(digests, roots, home, present, pinned, seed)
+            chance = mixed(digests[:, 0], seed)
+            sides, filled = self._sides(chance, roots, home, present, pinned)
             self._check(sides[present])
             proof = Proof(count, names, self._shares)
             numbers = numbers[before:]
@@ -146,7 +167,9 @@ class Split:
                 yield sample
             proof.report(work, self._args, roots, home, filled)
             if self._previous:
-                self._tell_of_previous(work, pinned, present, clashes, roots, sides)
+                self._tell_of_previous(work, earlier, present, clashes, roots, sides)
+            if (own >= 0).any():
+                self._tell_of_kept(work, own, self._by_hash(chance)[roots] != sides, torn)
 
     def _take(self, sample: Sample, row: int, signatures: Signatures) -> bytes:
         if self._args.near is not None:
@@ -170,13 +193,16 @@ class Split:
                     complete(name, fact, [sample])
                 yield sample
 
-    def _sides(self, digests: Any, roots: Any, home: Any, present: Any, pinned: Any, seed: int) -> tuple[Any, int]:
+    def _by_hash(self, chance: Any) -> Any:
+        import numpy as np
+
+        return np.searchsorted(np.cumsum(self._shares[:2]), chance, side="right").astype(np.int8)
+
+    def _sides(self, chance: Any, roots: Any, home: Any, present: Any, pinned: Any) -> tuple[Any, int]:
         """The side of every prompt, as an index of `SIDES`; how many clusters went to a split that was empty."""
         import numpy as np
 
-        chance = mixed(digests[:, 0], seed)
-        edges = np.cumsum(self._shares[:2])
-        sides = np.searchsorted(edges, chance, side="right").astype(np.int8)
+        sides = self._by_hash(chance)
         # Prompts are numbered in the order of their digests: a cluster's root is its smallest.
         heads = roots == np.arange(len(roots))
         # A prompt that was there before decides for its cluster; of several the one nearest to train.
@@ -229,8 +255,20 @@ class Split:
         if not (sides == 0).any():
             raise UserError(
                 f"{self.name}: none of the {_count(len(sides), 'prompt')} fell to train; more tasks will do, "
-                f"or another seed (seed: 1)"
+                f"or another seed (seed: 1){'' if self._args.near is None else '; near: null parts near duplicates, too'}"
             )
+
+    def _tell_of_kept(self, work: Workspace, own: Any, elsewhere: Any, torn: int) -> None:
+        kept = own >= 0
+        moved = int((kept & elsewhere).sum())
+        work.notes["split already"] = {"prompts": int(kept.sum()), "elsewhere by these shares": moved, "in two splits": torn}
+        if moved:
+            work.warnings.append(
+                f"{_count(int(kept.sum()), 'prompt')} of split directories keep their sides; by these shares and this seed "
+                f"{moved:,} would be elsewhere (keep: false splits them anew)"
+            )
+        if torn:
+            work.warnings.append(f"{_count(torn, 'prompt')} came on two sides; the side nearest to train is kept")
 
     def _tell_of_previous(self, work: Workspace, pinned: Any, present: Any, clashes: int, roots: Any, sides: Any) -> None:
         import numpy as np
@@ -248,6 +286,11 @@ class Split:
             "in two of its splits": clashes,
             "near-duplicate clusters in two of its splits": torn,
         }
+        lost = [SIDES[side] for side in sorted({*pinned[known].tolist()}) if not self._shares[side]]
+        if lost:
+            work.warnings.append(
+                f"`previous` has {' and '.join(lost)}, for which no share is asked: new prompts do not go there"
+            )
         if clashes:
             work.warnings.append(
                 f"{_count(clashes, 'prompt')} of `previous` {'is' if clashes == 1 else 'are'} in two of its "
@@ -306,6 +349,7 @@ class Proof:
                 work.warnings.append(
                     f"{side} has {_count(count, 'prompt')}: figures over so few say little; collect more tasks"
                 )
+        work.warnings.extend(self._uneven(by_env))
         across = np.zeros(len(roots), np.uint8)
         np.bitwise_or.at(across, roots, found)
         sizes = np.bincount(roots[seen], minlength=max(len(roots), 1))
@@ -330,6 +374,24 @@ class Proof:
                 f"tasks of one template with other values? near: 0.95 tells more of them apart, near: null all of them"
             )
 
+    def _uneven(self, by_env: Json) -> Iterator[str]:
+        off = []
+        for env, counts in by_env.items():
+            total = sum(count["prompts"] for count in counts.values())
+            asked = dict(zip(SIDES, self._shares, strict=True))
+            if total < FEW:
+                continue
+            side = max(counts, key=lambda side: abs(counts[side]["prompts"] / total - asked[side]))
+            if abs(counts[side]["prompts"] / total - asked[side]) > _OFF + 1e-9:
+                off.append(f"{env} ({side}: {counts[side]['prompts']:,} of {total:,} prompts, asked {asked[side]:.0%})")
+        if off:
+            more = f" and {len(off) - _NAMED} more" if len(off) > _NAMED else ""
+            yield (
+                f"{len(off):,} of {_count(len(by_env), 'environment')} {'is' if len(off) == 1 else 'are'} more than "
+                f"{_OFF * 100:g} points from the shares: {', '.join(off[:_NAMED])}{more}. A prompt's hash says on which "
+                f"side it is, so that grown data move none; with more tasks, or by another seed, it comes nearer"
+            )
+
     def _why(self, args: SplitArgs) -> str:
         near = "" if args.near is None else ", or near duplicates that must stay together (near: null)"
         return f", too few for its share{near}"
@@ -349,19 +411,17 @@ def mixed(halves: NDArray[np.uint64], seed: int) -> NDArray[np.float64]:
     return found
 
 
-def pinned_sides(numbers: Any, pins: Sequence[tuple[int, int]], count: int) -> tuple[Any, int]:
-    """For every prompt the side it had before, -1 if it is new; and how many had two."""
+def pinned_sides(numbers: Any, was: Any, count: int) -> tuple[Any, int]:
+    """For every prompt the side it had before by the rows' numbers and sides, -1 if it is new; and how many had two."""
     import numpy as np
 
     low = np.full(count, len(SIDES), np.int8)
     high = np.full(count, -1, np.int8)
-    at = 0
-    for side, rows in pins:
-        own = numbers[at : at + rows]
+    for side in range(len(SIDES)):
+        own = numbers[was == side]
         low[own] = np.minimum(low[own], side)
         high[own] = np.maximum(high[own], side)
-        at += rows
-    return np.where(low == len(SIDES), -1, low).astype(np.int8), int((low < high).sum())
+    return np.where(low == len(SIDES), _NEW, low).astype(np.int8), int((low < high).sum())
 
 
 def previous_files(given: str | list[str] | None) -> list[tuple[int, Path]]:
@@ -383,6 +443,23 @@ def previous_files(given: str | list[str] | None) -> list[tuple[int, Path]]:
         else:
             found.append((SIDES.index(path.stem), path))
     return found
+
+
+def shares_before(previous: Any) -> Json:
+    """The shares that an earlier split was asked for; {} where its directory does not say."""
+    names = [previous] if isinstance(previous, str) else previous if isinstance(previous, list) else []
+    for path in (Path(name) for name in names if isinstance(name, str)):
+        try:
+            steps = loads(((path if path.is_dir() else path.parent) / MANIFEST).read_bytes())["recipe"]["steps"]
+            return {side: share for side, share in _last_split(steps).items() if side in SIDES}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue
+    return {}
+
+
+def _last_split(steps: list[Json]) -> Json:
+    found: list[Json] = [step["split"] for step in steps if "split" in step]
+    return found[-1]
 
 
 def _several(on: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Texts as words in a normal form, and the hashes of their n-grams: what near duplicates and benchmark overlap compare.
+"""Texts as words, and the hashes of their n-grams: what near duplicates and benchmark overlap compare.
 
 The hashes depend on the text alone: the same in every process, on every machine, in every version that reads old splits.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rollforge.bulk.record import digest
@@ -33,8 +33,19 @@ def normal(text: str, *, signs: bool = True) -> bytes:
     return b" ".join(plain.split())
 
 
+def tokens(text: str) -> bytes:
+    """The words and the signs between them in UTF-8, one space between: two texts with the same tokens differ in white space
+    and case only. Signs that stand together are one word (`a && b`, a row of a board), since every one may be the task."""
+    found = _TOKEN[True]
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode())
+        text = _ALONE.sub(r" \g<0> ", text) if _ALONE.search(text) else text
+        found = _TOKEN[False]
+    return " ".join(found.findall(text.lower())).encode()
+
+
 class Grams:
-    """The n-grams of a text in normal form."""
+    """The n-grams of a text of words with one space between."""
 
     def __init__(self, words: bytes) -> None:
         import numpy as np
@@ -82,11 +93,13 @@ class Grams:
         return found
 
 
-def asked(prompt: Iterable[Json]) -> tuple[str, bytes]:
-    """What a prompt asks: the text of its user turns, since all tasks of an environment share their system turn (all
-    turns if there is no user turn), and 16 bytes that stand for its images and the like (b"" without any)."""
-    turns = [message for message in prompt if message.get("role") == "user"] or list(prompt)
-    return "\n".join(text_of(turn.get("content")) for turn in turns), _beside_text(turns)
+def asked(prompt: Sequence[Json]) -> tuple[str, bytes]:
+    """What a prompt asks: the text of its user turns (all turns if there is no user turn), and 16 bytes that stand for all
+    beside: the other turns up to white space and case, images and the like (b"" without any)."""
+    turns = [message for message in prompt if message.get("role") == "user"] or prompt
+    others = [_other(text_of(turn.get("content"))) for turn in prompt if turns is not prompt and turn.get("role") != "user"]
+    beside = [*filter(None, others), *_beside_text(prompt)]
+    return "\n".join(text_of(turn.get("content")) for turn in turns), digest(b"\0".join(beside)) if beside else b""
 
 
 def said(messages: Iterable[Json]) -> str:
@@ -101,10 +114,17 @@ def said(messages: Iterable[Json]) -> str:
     return "\n".join(found)
 
 
-def _beside_text(turns: Iterable[Json]) -> bytes:
+@lru_cache(16)
+def _other(text: str) -> bytes:
+    """16 bytes. The tasks of an environment mostly share their system turn."""
+    words = tokens(text)
+    return digest(words) if words else b""
+
+
+def _beside_text(turns: Iterable[Json]) -> list[bytes]:
     contents = (turn.get("content") for turn in turns)
     parts = [part for content in contents if isinstance(content, list) for part in content if not _is_text(part)]
-    return digest(dumps(parts, sort_keys=True)) if parts else b""
+    return [dumps(parts, sort_keys=True)] if parts else []
 
 
 def _is_text(part: Any) -> bool:
@@ -122,6 +142,11 @@ _NO_WORD = {
     True: re.compile(rf"[^\x00-\x7f\w{_MARKS}×÷±√∑∏∫≤≥≠≈∈∉⊂⊆∪∩∧∨¬→⇒]+"),
     False: re.compile(rf"[^\x00-\x7f\w{_MARKS}]+"),
 }
+_TOKEN = {
+    True: re.compile(r"\w+|[^\w\s]+", re.ASCII),
+    False: re.compile(rf"[\w{_MARKS}]+|[^\w\s{_MARKS}]+"),
+}
+"""By whether the text is ASCII."""
 _ALONE = re.compile("[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 

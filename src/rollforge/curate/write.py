@@ -7,6 +7,7 @@ of one file. Where rows change, workers edit them into part files and this proce
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -21,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeAlias
+
+import msgspec
 
 from rollforge.bulk.blocks import SIZE, spread
 from rollforge.errors import UserError
@@ -40,6 +43,10 @@ Part: TypeAlias = tuple[str, int, bytes | memoryview | str]
 """(target, rows, their lines, or the name of a file that holds them)"""
 
 
+_LINES = 20_000
+"""Of a unit, copies included: it is written from memory."""
+
+
 class Unit(NamedTuple):
     file: str
     orders: list[Order]
@@ -49,13 +56,15 @@ def units(orders: Iterable[Order], files: Sequence[Path], size: int) -> Iterator
     """Orders, sorted by place, in stretches of about `size` bytes."""
     held: list[Order] = []
     source = end = -1
+    lines = 0
     for order in orders:
-        if order[1] >= end or order[0] != source:
+        if order[1] >= end or order[0] != source or lines >= _LINES:
             if held:
                 yield Unit(str(files[source]), held)
                 held = []
-            source, end = order[0], order[1] + size
+            source, end, lines = order[0], order[1] + size, 0
         held.append(order)
+        lines += order[3]
     if held:
         yield Unit(str(files[source]), held)
 
@@ -139,16 +148,26 @@ def _parts(unit: Unit, folder: Path) -> list[Part]:
     return parts
 
 
+_SPLIT = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+
+
 def _edited(line: bytes, changes: Json) -> bytes:
-    row: Json = loads(line)
-    block = dict(row.get("rollforge") or {})
-    if "reward" in changes and changes["reward"] != row.get("reward"):
-        block.setdefault("reward_before", row.get("reward"))
-    block |= changes.get("rollforge") or {}
-    row |= changes
+    # What does not change stays the bytes that it is: a number of 400 digits cannot be written anew.
+    split = _SPLIT.decode
+    row = split(line) or {}
+    block = split(row.get("rollforge", b"null")) or {}
+    before = row.get("reward", msgspec.Raw(b"null"))
+    if "reward" in changes and changes["reward"] != loads(bytes(before)):
+        block.setdefault("reward_before", before)
+    block |= _raw(changes.get("rollforge") or {})
+    row |= _raw(changes)
     if block:
-        row["rollforge"] = block
-    return dumps(row)
+        row["rollforge"] = msgspec.Raw(msgspec.json.encode(block))
+    return msgspec.json.encode(row)
+
+
+def _raw(fields: Json) -> dict[str, msgspec.Raw]:
+    return {name: msgspec.Raw(dumps(value)) for name, value in fields.items()}
 
 
 class _Output:
@@ -198,68 +217,160 @@ class _Output:
 class Draft:
     """A directory under another name until `publish()`; without it nothing remains, nor after a kill once run again.
 
-    `overwrite`: an earlier directory of this kind (it has a manifest.json) gives way at `publish()`, not before.
+    It is made in `.NAME.curating` beside the final one. `overwrite`: of an earlier directory of this kind (it has a
+    manifest.json) the files that its manifest names give way at `publish()`, not before; what else stands there stays.
+
+        lock    whoever holds it is at work; without a holder the rest is a killed run's
+        new     what is written
+        old     the earlier directory, between the renames: put back if this run is killed there
+        gone    what is being removed
     """
 
     def __init__(self, out: Path, overwrite: bool = False) -> None:
         self.out = out
-        self.folder = out.with_name(f"{out.name}.partial")
+        self.carried: list[str] = []
+        """What no curation had written, and is in the new directory."""
         self._overwrite = overwrite
         if not out.name:
             raise UserError(f"--out {out} names no directory of its own")
-        if not out.exists():
-            return
-        if not out.is_dir():
-            raise UserError(f"{out} is a file; --out names a directory")
-        if any(out.iterdir()):
-            if not overwrite:
-                raise UserError(f"{out} is there already; another --out, or --overwrite to replace it")
-            if not (out / MANIFEST).is_file():
-                raise UserError(
-                    f"{out} has no {MANIFEST}, so it is not a data set made here: remove it yourself if it may go"
-                )
+
+    @property
+    def folder(self) -> Path:
+        return self._place / "new"
 
     def __enter__(self) -> Self:
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)
-            # Whoever holds the lock is at work; without a holder the rest of a killed run may go.
-            self._lock = os.open(self.folder.with_name(f"{self.folder.name}.lock"), os.O_CREAT | os.O_RDWR, 0o644)
+            # Where the directory itself cannot be renamed, its files are.
+            self._within = self.out.is_dir() and (os.path.ismount(self.out) or not os.access(self.out.parent, os.W_OK))
+            self._place = (self.out if self._within else self.out.parent) / f".{self.out.name}.curating"
+            self._lock = self._locked()
+            try:
+                self._restore()
+                self._check()
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.folder.mkdir()
+            except BaseException:
+                self._leave()
+                raise
         except OSError as error:
             raise UserError(f"cannot write {self.out}: {error.strerror or error} ({error.filename})") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise UserError(f"another command is writing {self.out} at this moment") from None
-        shutil.rmtree(self.folder, ignore_errors=True)
-        try:
-            self.folder.mkdir()
-        except OSError as error:
-            os.close(self._lock)
-            raise UserError(f"cannot write {self.out}: {error.strerror or error} ({self.folder})") from error
         return self
 
     def publish(self) -> None:
-        if not self.out.exists():
-            os.rename(self.folder, self.out)
+        if self._within:
+            self._move_in(self.folder)
             return
-        old = self.folder.with_name(f"{self.folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.rename(self.out, old)
+        old = self._place / "old"
         try:
+            if self.out.exists():
+                os.rename(self.out, old)
             os.rename(self.folder, self.out)
-        except OSError:
-            os.rename(old, self.out)
-            raise
-        shutil.rmtree(old)
+        except OSError as error:
+            if old.exists():
+                os.rename(old, self.out)
+            if error.errno != errno.EBUSY:
+                raise
+            # A mount that looks like any other directory.
+            with tempfile.TemporaryDirectory(dir=self.out, prefix=f".{self.out.name}.curating-") as here:
+                self._move_in(Path(shutil.copytree(self.folder, here, dirs_exist_ok=True)))
+            return
+        self._settle(old)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):
-            os.unlink(self.folder.with_name(f"{self.folder.name}.lock"))
-        os.close(self._lock)
+        self._leave()
         if isinstance(error, OSError) and error.errno is not None:
             raise UserError(f"cannot write {self.out}: {error.strerror or error}; nothing was left there") from error
+
+    def _locked(self) -> int:
+        path = self._place / "lock"
+        if os.path.lexists(self._place) and not {one.name for one in self._place.iterdir()} <= {"lock", *_PARTS}:
+            raise UserError(f"{self._place} is there, and no curation made it: rename it, or give another --out")
+        self._place.mkdir(exist_ok=True)
+        lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(lock), os.stat(path)):
+                raise BlockingIOError(f"{path} was another's")
+        except OSError:
+            os.close(lock)
+            raise UserError(f"another command is writing {self.out} at this moment") from None
+        return lock
+
+    def _restore(self) -> None:
+        """After a kill between the renames."""
+        old = self._place / "old"
+        shutil.rmtree(self._place / "gone", ignore_errors=True)
+        if old.exists() and not self.out.exists():
+            os.rename(old, self.out)
+        self._settle(old)
+
+    def _check(self) -> None:
+        out = self.out
+        if not out.exists():
+            return
+        if not out.is_dir():
+            raise UserError(f"{out} is a file; --out names a directory")
+        if all(one == self._place or one.name == "lost+found" for one in out.iterdir()):
+            return
+        if not self._overwrite:
+            raise UserError(f"{out} is there already; another --out, or --overwrite to replace it")
+        if not _written(out):
+            raise UserError(
+                f"{out} has no {MANIFEST} of a curation, so it is not a data set made here: remove it yourself if it may go"
+            )
+
+    def _settle(self, old: Path) -> None:
+        """Take over what no curation wrote from the directory that was there before; the rest of it goes."""
+        if not old.exists():
+            return
+        written = _written(old)
+        for one in sorted(old.iterdir()):
+            if one.name not in written:
+                to = _free(self.out / one.name)
+                os.rename(one, to)
+                self.carried.append(to.name)
+        # Under this name it is not looked at again, should this run be killed now.
+        gone = self._place / "gone"
+        os.rename(old, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def _move_in(self, folder: Path) -> None:
+        """File by file, the manifest last."""
+        written = _written(self.out)
+        for one in [one for one in self.out.iterdir() if one.name in written and one.is_file()]:
+            one.unlink()
+        self.carried = sorted(one.name for one in self.out.iterdir() if one not in (self._place, folder))
+        for one in sorted(folder.iterdir(), key=lambda one: one.name == MANIFEST):
+            if one.name in self.carried:
+                os.rename(self.out / one.name, _free(self.out / one.name))
+            os.rename(one, self.out / one.name)
+
+    def _leave(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            self._restore()
+            os.unlink(self._place / "lock")
+            self._place.rmdir()
+        os.close(self._lock)
+
+
+_PARTS = ("new", "old", "gone")
+
+
+def _written(folder: Path) -> set[str]:
+    """The files of a curation, by its manifest; none where there is no manifest."""
+    try:
+        manifest = loads((folder / MANIFEST).read_bytes())
+        return {MANIFEST, *(str(file["file"]) for file in manifest["outputs"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _free(path: Path) -> Path:
+    while os.path.lexists(path):
+        path = path.with_name(f"{path.name}.old")
+    return path
 
 
 def small(folder: Path, name: str, text: str) -> Json:

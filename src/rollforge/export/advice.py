@@ -88,6 +88,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         'Write "content": "" on messages that only call tools (rollforge export does).',
     ),
     (
+        "rows of two shapes",
+        r"'list' object has no attribute 'endswith'",
+        "TRL's SFTTrainer took the first row's text for the shape of all, and a later row has messages.",
+        "Write all rows of a file as text, or all as messages (rollforge check FILE --for trl:sft names the line).",
+    ),
+    (
         "KeyError: a field of the rows",
         r"KeyError: ['\"]?(input|output|messages|prompt|chosen|rejected|context|completions|problem|label|ground_truth)\b"
         r"|(column|key) ['\"]?(input|output|messages|prompt|chosen|rejected)['\"]? (not found|does not exist|missing)"
@@ -265,7 +271,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "flags of another version",
         r"unrecognized arguments?:.*--(data\.|train\.|reward\.|input_key|prompt_data|dataset|apply_chat_template"
-        r"|remote_rm_url)",
+        r"|remote_rm_url|pretrain|ckpt_path|zero_stage|micro_train_batch_size|actor\.|ckpt\.|ds\.)",
         "OpenRLHF's flags are dotted from 0.11 on (--data.input_key) and flat before (--input_key).",
         "Export for the version you run: rollforge export ... --to openrlhf:... --target-version openrlhf=0.11 (or 0.10).",
     ),

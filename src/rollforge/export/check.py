@@ -119,7 +119,10 @@ def check_files(
     if a file is not there or the target has no such kind.
     """
     rules = kind_of(target, kind)
-    work = Work(rules.check, rules.family, rules.columns, (target.name, kind) in LINE_READERS)
+    configs = [Path(config)] if isinstance(config, str | Path) else config or ()
+    usual = Work(
+        rules.check, rules.columns, (target.name, kind) in LINE_READERS, alike=rules.alike.of if rules.alike else None
+    )
     problems: list[Problem] = []
     seen: list[File] = []
     loaded: list[str] = []
@@ -129,6 +132,7 @@ def check_files(
             raise UserError(f"{path} is {'a directory' if path.is_dir() else 'not there'}")
         one = File(str(path))
         seen.append(one)
+        work = _as_configured(usual, target, kind, configs, path)
         if one.opens():
             if path.suffix == ".parquet":
                 one.parquet(work)
@@ -137,12 +141,12 @@ def check_files(
                 if rules.format == "parquet":
                     one.say("warning", f"{target.name} reads Parquet for {kind}; this is JSON Lines")
             one.whole(rules)
-        if load and one.rows and not any(found.level == "error" for found in one.said()):
+        if load and one.rows and not work.names and not any(found.level == "error" for found in one.said()):
             loaded += [said] if (said := one.load(target, kind)) else []
         problems += one.said()
     problems += leaks(seen)
     rows = [f"{Path(found.file).resolve()}:{found.line}:" for found in problems if found.line]
-    for place in [Path(config)] if isinstance(config, str | Path) else config or ():
+    for place in configs:
         # A framework's check of its configuration may look into the data that it names: those lines are named already.
         problems += [found for found in target.check_config(kind, place) if not any(row in found.message for row in rows)]
         if target.name != "nemo-rl":  # which counts attempts, not rows, in GRPO's batches; its own check knows
@@ -154,6 +158,14 @@ def check_files(
         f"{target.name}:{kind}",
         {one.name: one.about() for one in seen},
     )
+
+
+def _as_configured(work: Work, target: Target, kind: str, configs: Sequence[Path], data: Path) -> Work:
+    """With the names of fields that a configuration gives."""
+    for place in configs:
+        if target.reads and (found := target.reads(kind, place, data)):
+            return replace(work, check=found[0], names=found[1])
+    return work
 
 
 def together(said: Sequence[str]) -> str:

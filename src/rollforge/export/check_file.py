@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 from functools import partial
 from importlib import import_module
 from io import StringIO
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import orjson
 from rollforge.bulk.alien import HEAD, alien
 from rollforge.bulk.blocks import Block, spread
 from rollforge.errors import UserError, short
-from rollforge.export.check_rows import FILLED, LONGEST, MASK, Level, Part, Work, decoded
+from rollforge.export.check_rows import FILLED, LONGEST, MASK, NULL_ARGUMENT, Level, Part, Work, decoded
 from rollforge.export.mixed import FIRST, Schema
 from rollforge.export.target import Kind, Problem, Target
 from rollforge.records.items import Json
@@ -122,11 +123,12 @@ class File:
         try:
             for row in parquet_rows(Path(self.name)):
                 self.part.lines += 1
-                digest = hash(orjson.dumps(row, default=str, option=orjson.OPT_NON_STR_KEYS))
+                text = orjson.dumps(row, default=str, option=orjson.OPT_NON_STR_KEYS)
+                self.part.longest = max(self.part.longest, (len(text), self.part.lines), key=itemgetter(0))
                 # A format whose columns hold JSON text is checked as it stands; what the prompt is can be seen inside only.
                 open_row = {key: decoded(value) for key, value in row.items()}
                 work.row(
-                    {key: row[key] if key in texts else open_row[key] for key in row}, digest, self.part, prompt=open_row
+                    {key: row[key] if key in texts else open_row[key] for key in row}, hash(text), self.part, prompt=open_row
                 )
         except pyarrow.ArrowException as error:
             self.say("error", f"pyarrow cannot read it: {str(error)[:300]}")
@@ -142,6 +144,10 @@ class File:
             self.say(
                 "warning", f"{part.crlf:,} lines end with CR LF: loaders accept it, but hashes and diffs change (dos2unix)"
             )
+        if rules.alike and len(part.alike) > 1:
+            (one, _), (other, line) = list(part.alike.items())[:2]
+            more = f" and {len(part.alike) - 2} more" if len(part.alike) > 2 else ""
+            self.say(rules.alike.level, f"some rows are of {one}, others of {other}{more}: {rules.alike.message}", line)
         hashes = self._hashes()
         rows = _distinct(hashes[:, 1])
         if rows < part.rows:
@@ -152,7 +158,8 @@ class File:
         prompts = _distinct(hashes[:, 2])
         if rules.family == "prompt" and prompts < rows:
             first, again = _repeat(hashes, 2)
-            what = f"{part.rows:,} rows have only {prompts:,} prompts: trainers make their own attempts, one row will do"
+            what = f"{part.rows:,} rows have only {prompts:,} prompts: trainers make their own attempts"
+            what += ", one row will do where tools and expected answers are the same"
             self.say("warning", f"{what}; this one repeats line {first}", again)
         if part.rows >= 10 and prompts == 1:
             self.say("warning", f"all {part.rows:,} rows have the same prompt")
@@ -164,22 +171,32 @@ class File:
         self._filled()
 
     def _filled(self) -> None:
-        """Arguments that are null in every call of one tool and belong to another one: filled in by Arrow."""
-        owners: dict[str, set[str]] = {}
-        for (tool, key), (_, values, _line) in self.part.nulls.items():
+        """Arguments that are null in every call of one tool and belong to another one: filled in by Arrow. Sure is it only
+        where the other tool's calls have been given arguments of the first one: else null may be what the model said."""
+        differing = self.part.differing()
+        for column in differing:
+            self.part.found.pop(NULL_ARGUMENT + column, None)
+        counted = {name: counts for name, counts in self.part.nulls.items() if name[0] not in differing}
+        owners: dict[tuple[str, str], set[str]] = {}
+        empty: dict[tuple[str, str], set[str]] = {}
+        for (column, tool, key), (_, values, _line) in counted.items():
             if values:
-                owners.setdefault(key, set()).add(tool)
-        for (tool, key), (nulls, values, line) in self.part.nulls.items():
-            others = owners.get(key, set()) - {tool}
+                owners.setdefault((column, key), set()).add(tool)
+            else:
+                empty.setdefault((column, tool), set()).add(key)
+        for (column, tool, key), (nulls, values, line) in counted.items():
+            others = owners.get((column, key), set()) - {tool}
             if nulls and not values and others:
+                sure = any(
+                    tool in owners.get((column, given), ()) for other in others for given in empty.get((column, other), ())
+                )
+                what = f"the argument {key!r} of {tool} is null in all its {nulls:,} calls and belongs to {min(others)}"
                 self.say(
-                    "error",
-                    FILLED.format(
-                        f"the argument {key!r} of {tool} is null in all its {nulls:,} calls and belongs to {min(others)}"
-                    ),
+                    "error" if sure else "warning",
+                    FILLED.format(what) if sure else f"{what}: filled in by Arrow, or said by the model?",
                     line,
                 )
-            elif nulls >= 5 and not values and (tool, key) != ("", ""):
+            elif nulls >= 5 and not values:
                 self.say(
                     "warning",
                     f"the argument {key!r} of {tool} is null in all its {nulls:,} calls: filled in by Arrow?",

@@ -10,7 +10,7 @@ import json
 import re
 from array import array
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -42,12 +42,20 @@ class Part:
     """Kind of problem -> how often, and the first lines (from 1 in the block) with level and message."""
     hashes: array[int] = field(default_factory=lambda: array("Q"))
     """Per row, three numbers: line, hash of the row, hash of its prompt."""
-    nulls: dict[tuple[str, str], list[int]] = field(default_factory=dict)
-    """(tool, argument) -> nulls, other values, line of the first null."""
+    nulls: dict[tuple[str, str, str], list[int]] = field(default_factory=dict)
+    """(column, tool, argument) -> nulls, other values, line of the first null."""
+    keys: dict[str, tuple[set[str], set[str]]] = field(default_factory=dict)
+    """Column -> arguments of any call in it, those of every call."""
     answers: set[int] = field(default_factory=set)
     """At most two hashes: more than one is all that matters."""
+    alike: dict[str, int] = field(default_factory=dict)
+    """What `Kind.alike` says of rows -> the first such line."""
     rewards: tuple[float, float] | None = None
     crlf: int = 0
+
+    def differing(self) -> set[str]:
+        """Columns in which calls have different arguments. Arrow gives all the calls of a column the same ones."""
+        return {column for column, (some, every) in self.keys.items() if some != every}
 
     def say(self, line: int, level: Level, message: str, kind: str | None = None) -> None:
         key = kind or _kind_of(message)
@@ -70,10 +78,15 @@ class Part:
             mine[2] = mine[2] or (line and line + self.lines)
             mine[0] += nulls
             mine[1] += values
+        for column, (some, every) in other.keys.items():
+            held = self.keys.get(column)
+            self.keys[column] = (held[0] | some, held[1] & every) if held else (some, every)
         if other.longest[0] > self.longest[0]:
             self.longest = (other.longest[0], other.longest[1] + self.lines)
         if len(self.answers) < 2:
             self.answers |= other.answers
+        for like, line in other.alike.items():
+            self.alike.setdefault(like, line + self.lines)
         if other.rewards:
             low, high = self.rewards or other.rewards
             self.rewards = (min(low, other.rewards[0]), max(high, other.rewards[1]))
@@ -96,9 +109,11 @@ class Work:
     """How rows are looked at; goes to the workers."""
 
     check: Callable[[Json], Iterable[str]]
-    family: str
     columns: Any
     by_line: bool
+    alike: Callable[[Json], str | None] | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Usual name of a field -> its name in these rows."""
     schema: Schema | None = None
     """Of the first block; later rows must fit into it."""
     first_end: int = 0
@@ -158,8 +173,11 @@ class Work:
                 part.say(number, "warning", message.removeprefix("warning: "))
             else:
                 part.say(number, "error", message)
+        if self.alike and (like := self.alike(row)) is not None and len(part.alike) < _ALIKE:
+            part.alike.setdefault(like, number)
+        row = {**row, **{usual: row[name] for usual, name in self.names.items() if name in row}} if self.names else row
         part.hashes.extend((number, digest & MASK, hash(prompt_of(row if prompt is None else prompt)) & MASK))
-        if text is None or b"null" in text:
+        if text is None or b"null" in text or (b'"tool_calls"' in text and not part.differing()):
             _nulls(row, number, part)
         answer = answer_of(row)
         if answer is not None and len(part.answers) < 2:
@@ -174,7 +192,15 @@ class Work:
             part.say(number, "error", f"the chosen reward {chosen} is not above the rejected one {rejected}")
 
 
+def under_names(check: Callable[[Json], Iterable[str]], names: Mapping[str, str], row: Json) -> Iterable[str]:
+    """A check that knows the usual names, of a row whose fields have others (usual -> its own)."""
+    others = {key: value for key, value in row.items() if key not in names}
+    return check({**others, **{usual: row[name] for usual, name in names.items() if name in row}})
+
+
 MASK = (1 << 64) - 1
+_ALIKE = 20
+NULL_ARGUMENT = "null argument in "
 FILLED = (
     "{}: a struct column of Arrow or pandas filled it in, and chat templates print it. Write tools and arguments as "
     "JSON text, "
@@ -307,24 +333,29 @@ def _nulls(row: Json, number: int, part: Part) -> None:
             for call in calls if isinstance(calls, list) else ():
                 function = call.get("function", call) if isinstance(call, dict) else None
                 if isinstance(function, dict):
-                    _null_arguments(function, known, number, part)
+                    _null_arguments(name, function, known, number, part)
 
 
-def _null_arguments(function: Json, known: dict[str, set[str]], number: int, part: Part) -> None:
+def _null_arguments(column: str, function: Json, known: dict[str, set[str]], number: int, part: Part) -> None:
     tool, arguments = str(function.get("name")), decoded(function.get("arguments"))
     if not isinstance(arguments, dict):
         return
+    some, every = part.keys.setdefault(column, (set(arguments), set(arguments)))
+    every.intersection_update(arguments)
+    if len(some) < 10_000:
+        some.update(arguments)
     for key, value in arguments.items():
-        if value is None and tool in known and key not in known[tool]:
-            part.say(
-                number,
-                "error",
-                FILLED.format(f"the argument {key!r} of {tool} is null and not one of its parameters"),
-                "null argument",
-            )
-            continue
-        if (tool, key) in part.nulls or len(part.nulls) < 10_000:
-            counts = part.nulls.setdefault((tool, key), [0, 0, 0])
+        if value is None and tool in known:
+            if key not in known[tool]:
+                part.say(
+                    number,
+                    "error",
+                    FILLED.format(f"the argument {key!r} of {tool} is null and not one of its parameters"),
+                    NULL_ARGUMENT + column,
+                )
+            continue  # else its own schema knows it: null is what was said
+        if (column, tool, key) in part.nulls or len(part.nulls) < 10_000:
+            counts = part.nulls.setdefault((column, tool, key), [0, 0, 0])
             counts[value is not None] += 1
             if value is None and not counts[2]:
                 counts[2] = number

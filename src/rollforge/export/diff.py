@@ -4,7 +4,8 @@
                                                                                  └► sorted by prompt: what differs per prompt
 
 Rows are the same if they say the same: the order of keys and spaces does not count, nor, in rollouts, what a run adds to its
-rows (times, ids). Memory holds counts; digests are sorted on disk.
+rows (times, ids), nor whether a prompt is written as a text or as messages. Two data sets are the same if they have the same
+rows in the same splits. Memory holds counts; digests are sorted on disk.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
+from rollforge.bulk.alien import refuse_alien
 from rollforge.bulk.blocks import Block, blocks, line_number, lines, spread
 from rollforge.bulk.record import digest
 from rollforge.bulk.spill import Kept, sort
@@ -29,6 +32,7 @@ from rollforge.export.check_file import parquet_rows
 from rollforge.export.check_rows import answer_of, prompt_of
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
+from rollforge.stats.source import SPLITS
 
 SHOWN = 5
 """So many examples of each difference are given."""
@@ -90,11 +94,18 @@ class Side:
     rows: int = 0
     unusable: int = 0
     """Lines that are no JSON objects."""
+    broken: int = 0
+    """The sum of their digests: whether the two sides have the same ones."""
     fields: Counter[str] = field(default_factory=Counter)
     """Top-level field -> rows that have it."""
     all: Shape = field(default_factory=Shape)
     envs: dict[str, Shape] = field(default_factory=dict)
     manifest: Json = field(default_factory=dict)
+
+    def split(self, file: int) -> str:
+        """The split that a file is, by its name; "" if it is none."""
+        name = self.files[file].stem.partition("-")[0]
+        return name if name in SPLITS else ""
 
     def row(self) -> Json:
         return {"name": self.name, "files": [str(one) for one in self.files], "unusable": self.unusable, **self.all.row()}
@@ -109,6 +120,8 @@ class Difference:
     only_a: int = 0
     only_b: int = 0
     both: int = 0
+    other_split: int = 0
+    """Rows in both that are train on one side and validation on the other, say; where both sides are split."""
     prompts_only_a: int = 0
     prompts_only_b: int = 0
     prompts_both: int = 0
@@ -121,7 +134,7 @@ class Difference:
 
     @property
     def same(self) -> bool:
-        return not (self.only_a or self.only_b or self.a.unusable != self.b.unusable)
+        return not (self.only_a or self.only_b or self.other_split or self.a.broken != self.b.broken)
 
     def fields(self) -> dict[str, tuple[int, int]]:
         """Fields that are not in all rows of both sides, or of neither: rows of A and of B that have them."""
@@ -150,7 +163,7 @@ class Difference:
             "same": self.same,
             "a": self.a.row(),
             "b": self.b.row(),
-            "rows": {"only_a": self.only_a, "only_b": self.only_b, "both": self.both},
+            "rows": {"only_a": self.only_a, "only_b": self.only_b, "both": self.both, "other_split": self.other_split},
             "prompts": {
                 "only_a": self.prompts_only_a,
                 "only_b": self.prompts_only_b,
@@ -172,19 +185,41 @@ class Difference:
 
 def diff(a: str | Path, b: str | Path, *, workers: int = 1, folder: str | Path | None = None) -> Difference:
     """Compare two data sets: files (JSON Lines, Parquet), runs, curated directories, exports. `folder` is for temporary
-    files. Raises `UserError` if there is no data or it cannot be read."""
+    files. Raises `UserError` if there is no data, if it is of another kind, or if it cannot be read."""
     sides = [Side(str(name), find_data(name)) for name in (a, b)]
+    for file in (file for side in sides for file in side.files):
+        _refuse(file)
     found = Difference(sides[0], sides[1])
     for side in sides:
         side.manifest = _manifest(Path(side.name))
     with tempfile.TemporaryDirectory(dir=folder, prefix="rollforge-") as spill:
         kept = Kept(spill, _entries(sides, workers))
         try:
+            for side in sides:
+                if side.unusable and not side.rows:
+                    raise UserError(
+                        f"{side.name}: none of its {side.unusable:,} lines is a JSON object: is this JSON Lines?"
+                    )
             _by_content(found, kept, spill)
             _by_prompt(found, kept, spill)
         finally:
             kept.close()
     return found
+
+
+def _refuse(file: Path) -> None:
+    if file.suffix != ".parquet":
+        refuse_alien(file)
+        return
+    try:
+        with open(file, "rb") as handle:
+            parquet = handle.read(4) == b"PAR1"
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    if not parquet:
+        raise UserError(f"{file}: this is no Parquet file (it does not begin with PAR1)")
+    if find_spec("pyarrow") is None:
+        raise UserError(f"{file}: Parquet is read by pyarrow, which is not here: pip install pyarrow")
 
 
 def find_data(name: str | Path) -> list[Path]:
@@ -224,17 +259,23 @@ def shift(a: Counter[Any], b: Counter[Any]) -> float | None:
 class _Part:
     entries: list[Entry] = field(default_factory=list)
     unusable: int = 0
+    broken: int = 0
     fields: Counter[str] = field(default_factory=Counter)
     envs: dict[str, Shape] = field(default_factory=dict)
 
     def look(self, row: Json, side: int, file: int, at: int, size: int) -> None:
+        params = row.get("responses_create_params")
+        if isinstance(params, dict):
+            asked = [*_asked(params.get("instructions"), "system"), *_asked(params.get("input"), "user")]
+            others = {name: value for name, value in params.items() if name != "instructions" and value is not None}
+            row = {**row, "responses_create_params": {**others, "input": asked}}
         content = _content(row)
         reward = _reward(row)
         answer, response = answer_of(row), _response(row)
         self.entries.append(
             Entry(
                 digest(_canonical(content)),
-                digest(prompt_of(row)),
+                digest(_prompt(row)),
                 side,
                 file,
                 at,
@@ -268,6 +309,7 @@ def _entries(sides: Sequence[Side], workers: int) -> Iterator[Entry]:
 def _take(side: Side, part: _Part) -> list[Entry]:
     side.rows += len(part.entries)
     side.unusable += part.unusable
+    side.broken += part.broken
     side.fields.update(part.fields)
     for env, shape in part.envs.items():
         side.all.add(shape)
@@ -285,18 +327,22 @@ def _block(side: int, places: tuple[int, ...], block: Block) -> _Part:
             row = None
         if isinstance(row, dict):
             part.look(row, side, places[block.source], at, len(line))
-        else:
-            part.unusable += bool(line)
+        elif line:
+            part.unusable += 1
+            part.broken += int.from_bytes(digest(line))
     return part
 
 
 def _parquet(side: int, place: int, file: Path) -> Iterator[_Part]:
     part = _Part()
-    for number, row in enumerate(parquet_rows(file), 1):
-        part.look(row, side, place, number, len(_canonical(row)))
-        if number % 1000 == 0:
-            yield part
-            part = _Part()
+    try:
+        for number, row in enumerate(parquet_rows(file), 1):
+            part.look(row, side, place, number, len(_canonical(row)))
+            if number % 1000 == 0:
+                yield part
+                part = _Part()
+    except ValueError as error:  # ArrowInvalid is one
+        raise UserError(f"{file}: not Parquet ({error})") from None
     yield part
 
 
@@ -305,6 +351,33 @@ def _canonical(value: Any) -> bytes:
         return dumps(value, sort_keys=True)
     except ValueError:
         return orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+
+
+def _asked(value: Any, role: str) -> list[Any]:
+    """A text, or messages, as messages; what is optional in them left out."""
+    if isinstance(value, str):
+        return [{"role": role, "content": value}] if value or role == "user" else []
+    return list(map(_message, value)) if isinstance(value, list) else [] if value is None else [value]
+
+
+def _message(value: Any) -> Any:
+    if not isinstance(value, dict) or "role" not in value:
+        return value
+    content = value.get("content")
+    if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):
+        part = content[0]
+        if part.keys() == {"type", "text"} and part["type"] in ("text", "input_text"):
+            content = part["text"]
+    return {
+        **{name: inner for name, inner in value.items() if inner is not None and (name, inner) != ("type", "message")},
+        "content": content,
+    }
+
+
+def _prompt(row: Json) -> bytes:
+    found = prompt_of(row)
+    # A text is the user's message: datasets write one and the same prompt in either way.
+    return found if found[:1] != b'"' else prompt_of({"prompt": _asked(orjson.loads(found), "user")})
 
 
 def _content(row: Json) -> Json:
@@ -358,14 +431,22 @@ def _object(value: Any) -> Json:
 
 
 def _by_content(found: Difference, entries: Kept[Entry], spill: str) -> None:
+    splits = [[side.split(file) for file in range(len(side.files))] for side in (found.a, found.b)]
+    split = all(map(any, splits))
     for _, group in groupby(sort(entries, _content_key, spill), _first):
         counts = [0, 0]
         first: list[Entry | None] = [None, None]
+        on: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
         for entry in group:
             counts[entry.side] += 1
             first[entry.side] = first[entry.side] or entry
+            on[entry.side][splits[entry.side][entry.file]] += 1
         both = min(counts)
         found.both += both
+        moved = both - (on[0] & on[1]).total() if split else 0
+        if moved:
+            found.other_split += moved
+            _example(found, "another split", *first)
         found.only_a += counts[0] - both
         found.only_b += counts[1] - both
         for side, kind in enumerate(("rows only in A", "rows only in B")):

@@ -76,7 +76,7 @@ class _Stored(Prompt):
         self._dialect = DIALECTS[how.reasoning]
         self.origin = origin
         self.messages = _prompt(record, self._dialect)
-        self.tools = nested(record.tools)
+        self.tools = _offered(record, self.messages)
         self.answer = answer_of(record, how.answer)
         self.lacking = "" if self.answer is not None else why_no_answer(record, how.answer)
 
@@ -90,7 +90,11 @@ class _Stored(Prompt):
 
     @property
     def output(self) -> str:  # type: ignore[override]
-        return last_text(self._record.response_messages(self._dialect))
+        try:
+            return last_text(self._record.response_messages(self._dialect))
+        except UserError:  # it holds what no chat message can: a prompt is as good without
+            said = [all_text(item.content) for item in self._record.items() if item.said]
+            return said[-1] if said else ""
 
 
 def generated(prompt: Prompt) -> int | None:
@@ -104,15 +108,17 @@ def make_demonstration(record: Record, origin: Origin, how: How = How()) -> Demo
     last = completion[-1]
     if last["role"] != "assistant":
         raise Refused("the conversation does not end with the assistant's message")
+    if last.get("refusal"):
+        raise Refused("the model refused to answer")
     if not last["content"] and not last.get("tool_calls") and not last.get("reasoning_content"):
-        raise Refused("the model refused to answer" if last.get("refusal") else "the last answer is empty")
-    return Demonstration(origin, prompt, completion, nested(record.tools))
+        raise Refused("the last answer is empty")
+    return Demonstration(origin, prompt, completion, _offered(record, prompt, completion))
 
 
 def make_judged(record: Record, origin: Origin, label: bool, how: How = How(), *, whole: bool = False) -> Judged:
     """`whole`: with the expected answer and the row's other fields."""
     prompt, completion = _conversation(record, how)
-    made = Judged(origin, prompt, completion, nested(record.tools), label)
+    made = Judged(origin, prompt, completion, _offered(record, prompt, completion), label)
     if whole:
         made.answer, made.fields = answer_of(record, how.answer), record.fields()
     return made
@@ -136,7 +142,7 @@ class Half:
 
 def make_half(record: Record, origin: Origin, how: How = How()) -> Half:
     prompt, completion = _conversation(record, how)
-    return Half(origin, prompt, completion, nested(record.tools))
+    return Half(origin, prompt, completion, _offered(record, prompt, completion))
 
 
 def make_pair(chosen: Half, rejected: Half) -> Pair:
@@ -262,8 +268,12 @@ def _chat(read: Callable[[Dialect], list[Json]], dialect: Dialect) -> list[Json]
     try:
         return read(dialect)
     except UserError as error:
-        # What mends it there is for those who are about to ask a model.
-        raise Refused(str(error).partition("; use a model")[0]) from None
+        raise Refused(told(error)) from None
+
+
+def told(error: Exception) -> str:
+    """Why a row is left out. How such a conversation is mended is for those who are about to ask a model."""
+    return str(error).partition("; use a model")[0]
 
 
 def _without_thoughts(messages: list[Json]) -> None:
@@ -276,8 +286,17 @@ def _without_thoughts(messages: list[Json]) -> None:
                 message["content"] = (told or "").lstrip()
 
 
-def lost(record: Record) -> list[str]:
-    """What reasoning of the rollout no chat message holds."""
+def lost(record: Record, how: How) -> list[str]:
+    """What of the rollout no chat message holds for a trainer: refusals, some reasoning."""
+    found = [] if how.reasoning == "drop" else _lost_thoughts(record)
+    if b'"refusal"' in record.line and any(
+        isinstance(item.content, list) and any(part.type == "refusal" for part in item.content) for item in record.items()
+    ):
+        found.append("a refusal")
+    return found
+
+
+def _lost_thoughts(record: Record) -> list[str]:
     found = []
     if b"encrypted_content" in record.line and _ENCRYPTED.search(record.line):
         found.append("encrypted reasoning")
@@ -362,22 +381,42 @@ def _bare(content: Any) -> Any:
     return content.strip() if isinstance(content, str) else content
 
 
-_nested: dict[int, tuple[list[Json], list[Json]]] = {}
+def hosted(record: Record) -> list[str]:
+    """The kinds of the tools that are no functions (`web_search_preview`): chat messages can neither offer nor call them."""
+    kinds = {tool.get("type") or "function" for tool in _sorted_tools(record.tools)[1]}
+    return sorted("function without a name" if kind == "function" else str(kind) for kind in kinds)
 
 
-def nested(tools: list[Json]) -> list[Json]:
-    """`{type, name, ...}` as `{type, function: {name, ...}}`. The same list for the same list: not to be changed."""
-    found = _nested.get(id(tools))
+def _offered(record: Record, *conversation: list[Json]) -> list[Json]:
+    """The tools as `{type, function: {name, ...}}`. The same list for the same tools: not to be changed."""
+    functions, others = _sorted_tools(record.tools)
+    if others:
+        called = {call["function"]["name"] for part in conversation for one in part for call in one.get("tool_calls") or ()}
+        for tool in others:
+            if tool.get("name") in called:
+                raise Refused(f"it calls a tool of type {tool['type']}, which is no function")
+    return functions
+
+
+_tools: dict[int, tuple[list[Json], list[Json], list[Json]]] = {}
+
+
+def _sorted_tools(tools: list[Json]) -> tuple[list[Json], list[Json]]:
+    """(functions, nested; the others as they are)."""
+    found = _tools.get(id(tools))
     if found is None or found[0] is not tools:
-        if len(_nested) >= 512:
-            _nested.clear()
-        found = _nested[id(tools)] = (tools, [_nest(tool) for tool in tools])
-    return found[1]
+        if len(_tools) >= 512:
+            _tools.clear()
+        others = [tool for tool in tools if not _is_function(tool)]
+        found = _tools[id(tools)] = (tools, [_nest(tool) for tool in tools if _is_function(tool)], others)
+    return found[1], found[2]
+
+
+def _is_function(tool: Json) -> bool:
+    return (tool.get("type") or "function") == "function" and isinstance(tool.get("name"), str)
 
 
 def _nest(tool: Json) -> Json:
-    if tool.get("type", "function") != "function" or "name" not in tool:
-        return tool
     # `strict` and nulls say nothing to a chat template, which would print them.
     function = {key: value for key, value in tool.items() if key not in ("type", "strict") and value is not None}
     return {"type": "function", "function": function}

@@ -33,6 +33,8 @@ class Attempt(NamedTuple):
     split: str = ""
 
 
+EQUAL_TEXTS = "equal texts"
+
 Same: TypeAlias = Callable[[Attempt, Attempt], bool]
 """Whether two attempts say the same, or cannot be compared: then they make no pair. Asked last, since reading them costs."""
 
@@ -106,7 +108,7 @@ def pair_up(attempts: Iterable[Attempt], how: Pairing, same: Same) -> tuple[Pair
             used.update(places)
         if len(pairs) >= most or asked >= most + _TRIES:
             break
-    return pairs, "paired" if pairs else "equal texts"
+    return pairs, "paired" if pairs else EQUAL_TEXTS
 
 
 def left_over(attempts: Iterable[Attempt], pairs: Pairs, how: Pairing) -> tuple[list[Attempt], list[Attempt]]:
@@ -161,6 +163,8 @@ def _unlike(pair: tuple[Attempt, Attempt]) -> float:
 
 _EPSILON = 1e-9
 """0.9 - 0.7 is a gap of 0.2."""
+_FAR = 1e9
+"""Rewards beyond it are counted as it."""
 _TRIES = 16
 """Pairs of a task that may turn out equal before it is given up."""
 
@@ -192,15 +196,15 @@ class Funnel:
         self.tasks[outcome] += 1
         self.pairs += pairs
         rewards = [one.reward for one in attempts]
-        gap = max(rewards) - min(rewards)
-        if gap > 0:
-            self.gaps[int((gap + _EPSILON) * 100) / 100] += 1
-        if gap >= how.min_gap - _EPSILON and gap > 0:
-            self.could["same_prompt"] += 1
-            if max(rewards) >= how.high_threshold and min(rewards) <= how.low_threshold:
-                self.could["stratified"] += 1
-        if gap > 0:
-            self.ends[floor(max(rewards) * 100 + _EPSILON) / 100, ceil(min(rewards) * 100 - _EPSILON) / 100] += 1
+        best, worst = (min(max(one, -_FAR), _FAR) for one in (max(rewards), min(rewards)))
+        gap = best - worst
+        if gap > 0 and outcome != EQUAL_TEXTS:  # no option makes a pair of texts that are the same
+            self.gaps[floor((gap + _EPSILON) * 100) / 100] += 1
+            self.ends[floor(best * 100 + _EPSILON) / 100, ceil(worst * 100 - _EPSILON) / 100] += 1
+            if gap >= how.min_gap - _EPSILON:
+                self.could["same_prompt"] += 1
+                if best >= how.high_threshold and worst <= how.low_threshold:
+                    self.could["stratified"] += 1
         if how.strategy == "same_prompt" and how.pick == "all_pairs" and pairs >= how.max_pairs:
             self.cut += _far_apart(rewards, how) - pairs
 
@@ -291,5 +295,5 @@ def _far_apart(rewards: list[float], how: Pairing) -> int:
 
 OUTCOMES = (
     *("one attempt", "equal rewards", "none high enough", "none low enough", "gap too small"),
-    *("equal texts", "refused", "paired"),
+    *(EQUAL_TEXTS, "refused", "paired"),
 )

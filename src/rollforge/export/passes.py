@@ -23,6 +23,7 @@ from rollforge.export.make import (
     Half,
     How,
     generated,
+    hosted,
     lost,
     make_demonstration,
     make_half,
@@ -30,9 +31,10 @@ from rollforge.export.make import (
     make_pair,
     make_prompt,
     origin_of,
+    told,
 )
 from rollforge.export.options import Input, Options
-from rollforge.export.pairs import Attempt, Funnel, left_over, pair_up
+from rollforge.export.pairs import EQUAL_TEXTS, Attempt, Funnel, left_over, pair_up
 from rollforge.export.target import Family, Refused, Settings
 from rollforge.export.writer import Segment, Sheet
 from rollforge.records.items import Json
@@ -106,7 +108,7 @@ class Found:
     funnel: Funnel = field(default_factory=Funnel)
     tools: dict[bytes, Json] = field(default_factory=dict)
     lost: Counter[tuple[Family, str]] = field(default_factory=Counter)
-    """What reasoning of rollouts no message holds."""
+    """What of rollouts no message holds: some reasoning, refusals, tools that are no functions."""
     tasks: int = 0
     done: int = 0
     """Bytes read for the first time."""
@@ -146,16 +148,16 @@ class _Unit:
                 row = job.row(example, job.settings)
                 if isinstance(example, Prompt):
                     _check_prompt(example, row, job)
+                line = dumps(row)
+                if not longest:
+                    prompt, longest = self._lengths(example, len(line))
             except (Refused, UserError) as error:
-                self.refuse([job], str(error), origin)
+                self.refuse([job], told(error), origin)
                 continue
-            line = dumps(row)
             sheet = self._sheets.get(job.number)
             if sheet is None:
                 sheet = self._sheets[job.number] = Sheet(self.plan.folder / f"{job.number}-{self._number}")
             tally = sheet.add(split, origin.env, row, line, origins)
-            if not longest:
-                prompt, longest = self._lengths(example, len(line))
             answered = isinstance(example, Prompt) and example.answer is not None
             if isinstance(example, Prompt) and not answered:
                 tally.lacking[example.lacking] += 1
@@ -172,8 +174,9 @@ class _Unit:
             _reason(self.found.refused.setdefault(job.number, {}), reason, origin.source, origin.at)
 
     def note_lost(self, family: Family, record: Record) -> None:
-        if self.plan.how.reasoning != "drop":
-            self.found.lost.update((family, what) for what in lost(record))
+        if family != "prompt":
+            self.found.lost.update((family, what) for what in lost(record, self.plan.how))
+        self.found.lost.update((family, f"a tool that is no function ({what})") for what in hosted(record))
 
     def leave_out(self, jobs: Iterable[Job], reason: str) -> None:
         for job in jobs:
@@ -251,7 +254,7 @@ def first(plan: Plan, block: Block) -> Found:
     indexed = bool(prompts or pairs)
     seen: set[bytes] = set()
     prompt, split = b"", source.split or "train"
-    about: tuple[bytes, str, str] | None = None
+    about: tuple[str, str, bytes, bytes, bytes] | None = None
     group = b""
     run: list[Stored] = []
     for at, record in records(block, source.env, eager=bool(demonstrations or judged or every)):
@@ -265,12 +268,12 @@ def first(plan: Plan, block: Block) -> Found:
         try:
             if source.split is None and record.prompt != prompt:
                 prompt, split = record.prompt, split_of(record, options)
-            if indexed and about != (this := (record.prompt, record.task, record.env)):
+            if indexed and about != (this := record.task_key):
                 # Attempts at one task stand together, nearly always.
                 about, group, run = this, record.group, []
             found.rows[record.outcome] += 1
         except UserError as error:
-            _reason(found.unusable, str(error), block.source, at)
+            _reason(found.unusable, told(error), block.source, at)
             continue
         if demonstrations:
             if reward >= options.min_reward:
@@ -279,7 +282,7 @@ def first(plan: Plan, block: Block) -> Found:
                     unit.add(demonstrations, split, make_demonstration(record, origin, how))
                     unit.note_lost("demonstration", record)
                 except (Refused, UserError) as error:
-                    unit.refuse(demonstrations, str(error), origin)
+                    unit.refuse(demonstrations, told(error), origin)
             else:
                 unit.leave_out(demonstrations, low)
         if every:
@@ -289,7 +292,7 @@ def first(plan: Plan, block: Block) -> Found:
                 unit.add(every, split, make_judged(record, origin, label, how, whole=True))
                 unit.note_lost("judged", record)
             except (Refused, UserError) as error:
-                unit.refuse(every, str(error), origin)
+                unit.refuse(every, told(error), origin)
         if judged:
             if reward >= options.high_threshold or reward <= options.low_threshold:
                 origin = origin_of(record, block.source, at)
@@ -299,7 +302,7 @@ def first(plan: Plan, block: Block) -> Found:
                     if not every:
                         unit.note_lost("judged", record)
                 except (Refused, UserError) as error:
-                    unit.refuse(judged, str(error), origin)
+                    unit.refuse(judged, told(error), origin)
             else:
                 unit.leave_out(judged, between)
         if pairs:
@@ -340,8 +343,9 @@ def second(plan: Plan, work: tuple[int, Groups]) -> Found:
                     try:
                         example = make_prompt(record, origin_of(record, place.source, place.at), how)
                         unit.add(prompts, place.split, example)
+                        unit.note_lost("prompt", record)
                     except (Refused, UserError) as error:
-                        unit.refuse(prompts, str(error), place)
+                        unit.refuse(prompts, told(error), place)
             if not pairs:
                 continue
             half = partial(_half, unit, rows, held)
@@ -353,7 +357,7 @@ def second(plan: Plan, work: tuple[int, Groups]) -> Found:
                 if options.across_prompts:
                     for is_high, left in ((True, high), (False, low)):
                         unit.found.left += [Left(one.split, rows.at(one).env, is_high, one) for one in left]
-                elif high or low:
+                elif (high or low) and outcome != EQUAL_TEXTS:
                     where = f"{attempts[0].split} {rows.at(attempts[0]).env}"
                     unit.found.funnel.leave(where, len(high), len(low))
     return unit.close()
@@ -409,7 +413,7 @@ def _half(unit: _Unit, rows: _Rows, held: dict[tuple[int, int], Half | None], pl
             held[where] = make_half(record, origin_of(record, place.source, place.at), unit.plan.how)
             unit.note_lost("pair", record)
         except (Refused, UserError) as error:
-            unit.refuse(unit.plan.of("pair"), str(error), place)
+            unit.refuse(unit.plan.of("pair"), told(error), place)
             held[where] = None
     return held[where]
 

@@ -50,11 +50,14 @@ def workplace(out: Path, names: Iterable[str], overwrite: bool) -> Iterator[Path
                 out.rmdir()
 
 
-def move(made: Path, final: Path) -> list[str]:
-    """Give `made` its final name. What stood there and no export had written stays: its names are returned."""
+def move(made: Path, final: Path, overwrite: bool) -> list[str]:
+    """Give `made` its final name. What stood there and no export had written stays: its names are returned. Raises
+    `UserError` where another export was faster and `overwrite` does not replace it."""
     old = final.with_name(f"{_OLD}{final.name}")
     with _alone(final.parent):
         if final.exists():
+            if not overwrite:
+                raise UserError(f"{final} was made by another export meanwhile; --overwrite replaces it")
             final.rename(old)
         made.rename(final)
         return _settle(old, final) if old.exists() else []

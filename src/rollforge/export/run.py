@@ -36,6 +36,7 @@ from rollforge.export.pairs import Attempt, Funnel, Pairing
 from rollforge.export.passes import Found, Groups, Job, Left, Plan, Reason, Run, Stored, first, second, third
 from rollforge.export.place import move, workplace
 from rollforge.export.result import Done, Exported
+from rollforge.export.sizing import release
 from rollforge.export.target import Data, Kind, Made, Settings, Target
 from rollforge.export.writer import Parts, sha256
 from rollforge.records.items import Json
@@ -88,7 +89,7 @@ def export_rollouts(
                 write(work / one.folder.name / "manifest.json", manifest.dump(manifest.manifest(one, result, sources)))
         for one in done:
             if one.files:
-                one.kept = move(work / one.folder.name, one.folder)
+                one.kept = move(work / one.folder.name, one.folder, given.overwrite)
     return result
 
 
@@ -98,8 +99,7 @@ def _plan(wanted: list[tuple[Target, str]], inputs: list[Input], settings: Setti
         if name not in names:
             raise unknown("target", name, names, "(in --target-version)")
         versions = next(target.versions for target, _ in wanted if target.name == name)
-        if version not in versions:
-            raise unknown(f"version of {name}", version, versions)
+        release(version, versions, name)
     jobs = []
     for number, ((target, kind), keys) in enumerate(zip(wanted, aimed(settings.set, wanted), strict=True)):
         made = target.kinds[kind]
@@ -340,8 +340,9 @@ def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, ou
         if wrong := wrong_key(target, job.kind, key):
             done.warnings.append(f"--set {key}: {wrong}; it is written as given")
     for (of, what), count in sorted(totals.lost.items()):
-        if of == family:
-            done.warnings.append(f"{plural(count, 'rollout')} had {what}: chat messages have no place for it")
+        if of == family and not target.kinds[kind].as_stored:
+            whose = plural(count, "task" if family == "prompt" else "rollout")
+            done.warnings.append(f"{whose} had {what}: chat messages have no place for it")
     if family == "prompt":
         done.warnings += _unanswered(done, plan.options.answer)
     if family == "demonstration" and rows < FEW:
@@ -384,7 +385,11 @@ def _configure(target: Target, made: Made, place: Path | None = None) -> None:
     """Configuration, launch script and helper modules, into the data's own folder or another `place`."""
     if not any(one.rows for one in made.of("train")):
         return
-    for file, text in target.files(made).items():
+    try:
+        files = target.files(made)
+    except UserError as error:
+        raise UserError(f"--to {target.name}:{made.kind}: {error}") from error
+    for file, text in files.items():
         path = (place or made.folder) / file
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, text)

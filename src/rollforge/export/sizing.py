@@ -78,12 +78,12 @@ def ceil(value: float, step: int) -> int:
     return -(-math.ceil(value) // step) * step
 
 
-def release(given: str | None, known: Sequence[str]) -> str:
+def release(given: str | None, known: Sequence[str], framework: str = "") -> str:
     """`0.9` of a known version 0.9.1. Raises `UserError` for a version that nobody here knows."""
     wanted = (given or known[0]).removeprefix("v")
     found = next((one for one in known if one == wanted or minor(one) == minor(wanted)), None)
     if found is None:
-        raise unknown("version", wanted, known)
+        raise unknown(f"version of {framework}" if framework else "version", wanted, known)
     return minor(found)
 
 
@@ -110,6 +110,10 @@ _HEAD = """#!/usr/bin/env bash
 #SBATCH --gpus-per-node={gpus}
 #SBATCH --exclusive
 {image}set -euo pipefail
+[ -n "${{SLURM_JOB_NODELIST:-}}" ] || {{
+  echo "this is the job of several nodes: bash launch.sh --check looks at it, bash launch.sh submits it" >&2
+  exit 2
+}}
 nodes=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
 export head="${{nodes[0]}}"
 """

@@ -125,6 +125,17 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Alike:
+    """What all rows of a file must have in common."""
+
+    of: Callable[[Json], str | None]
+    """(row) -> a word for it; None: this row says nothing. Picklable."""
+    level: Literal["error", "warning"]
+    message: str
+    """What comes of it where rows differ, and what mends it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """One row format of a framework."""
 
@@ -140,8 +151,11 @@ class Kind:
     """Parquet: column -> "string", "double", "int64", "bool"; the row's other values are JSON text."""
     per_env: bool = False
     """One file for each environment (NeMo RL derives the task from the file's name)."""
+    alike: Alike | None = None
     every: bool = False
     """Of the judged family: all judged rollouts, also those between the thresholds."""
+    as_stored: bool = False
+    """Its rows are tasks as they are stored, with whatever chat messages have no place for."""
     needs_answer: bool = False
     """Prompts without an expected answer are refused: the framework would score them 0 without a word."""
     unanswered: str = ""
@@ -164,5 +178,8 @@ class Target:
     load: Callable[[str, Path], str | None]
     """(kind, data file) -> what the framework's own loader said of it ("loaded 120 rows with trl 1.16.0"), None where it is
     not installed. Raises what the loader raises."""
+    reads: Callable[[str, Path, Path], tuple[Callable[[Json], Iterable[str]], Mapping[str, str]] | None] | None = None
+    """(kind, configuration, data file) -> the check of rows and the names of its fields (`input` -> `question`), where the
+    configuration renames them; else None."""
     sections: Callable[[str], Iterable[str] | None] | None = None
     """(kind) -> what the keys of its configuration may begin with; None: not known."""

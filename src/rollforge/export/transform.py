@@ -27,8 +27,8 @@ from rollforge.bulk.record import Record, for_the_same
 from rollforge.bulk.spill import grouped
 from rollforge.errors import UserError
 from rollforge.export.check_rows import decoded
-from rollforge.export.make import DIALECTS, How, answer_of, make_demonstration, origin_of, why_no_answer
-from rollforge.export.pairs import Attempt, Funnel, Pairing, left_over, pair_up
+from rollforge.export.make import DIALECTS, How, answer_of, make_demonstration, origin_of, told, why_no_answer
+from rollforge.export.pairs import EQUAL_TEXTS, Attempt, Funnel, Pairing, left_over, pair_up
 from rollforge.export.target import Refused, Settings
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
@@ -138,6 +138,11 @@ def transform_pairs(files: Sequence[str | Path], output: str | Path | None, how:
                 total.sums[place] += row[name]
     assert total.funnel is not None
     total.advice = total.funnel.advice(how)
+    if same := total.funnel.tasks[EQUAL_TEXTS]:
+        total.advice.append(
+            f"tasks whose attempts end with the same text: {same:,}; with their tool turns they may make pairs: "
+            "rollforge export --to nemo-rl:dpo-messages"
+        )
     return total
 
 
@@ -221,7 +226,7 @@ def _rows(make: ToGrpo | ToSft, block: Block) -> tuple[Block, _Part, bytes]:
         try:
             lines.append(dumps(make(record, block.source, at, part.notes)))
         except (Refused, UserError) as error:
-            part.leave_out(str(error))
+            part.leave_out(told(error))
     part.written = len(lines)
     lines.append(b"")
     return block, part, b"\n".join(lines)
@@ -319,7 +324,7 @@ def _index(block: Block) -> tuple[Block, _Part, list[Told]]:
             key, said = record.prompt, _said(record)
             asked = _asked(record, part.notes)
         except (Refused, UserError) as error:
-            part.leave_out(str(error))
+            part.leave_out(told(error))
             continue
         if said:
             texts = (asked, said) if len(asked) + len(said) <= _CARRIED else None
@@ -352,7 +357,7 @@ def _pairs(
             if how.across_prompts:
                 high += free_high
                 low += free_low
-            else:
+            elif outcome != EQUAL_TEXTS:
                 total.funnel.leave("", len(free_high), len(free_low))
     for good, bad in zip(high, low, strict=False):
         sides = {}

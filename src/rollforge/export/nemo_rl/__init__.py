@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from rollforge.export.nemo_rl import check, rows
-from rollforge.export.nemo_rl.check_config import check_config
+from rollforge.export.nemo_rl.check_config import check_config, reads
 from rollforge.export.nemo_rl.config import VERSIONS, command, files, sections
 from rollforge.export.nemo_rl.loader import load
 from rollforge.export.target import Kind, Target
@@ -20,6 +20,7 @@ TARGET = Target(
             check.grpo,
             "ResponseDataset for GRPO: input, output (the expected answer), ground_truth (the same)",
             per_env=True,
+            alike=check.ONE_TASK,
             needs_answer=True,
         ),
         "nemo-gym": Kind(
@@ -28,10 +29,15 @@ TARGET = Target(
             check.nemo_gym,
             "NemoGymDataset for live training: responses_create_params, agent_ref, the verifier's fields",
             per_env=True,
+            as_stored=True,
         ),
         "sft": Kind("demonstration", rows.sft, check.sft, "openai_format: messages, tools"),
         "sft-simple": Kind(
-            "demonstration", rows.sft_simple, check.sft_simple, "ResponseDataset for SFT: input, output; one turn of text"
+            "demonstration",
+            rows.sft_simple,
+            check.sft_simple,
+            "ResponseDataset for SFT: input, output; one turn of text",
+            alike=check.ONE_TASK,
         ),
         "dpo": Kind(
             "pair",
@@ -51,5 +57,6 @@ TARGET = Target(
     command=command,
     check_config=check_config,
     load=load,
+    reads=reads,
     sections=sections,
 )

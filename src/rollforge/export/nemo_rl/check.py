@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from rollforge.export.make import ANSWERS
-from rollforge.export.nemo_rl.rows import LEFT_OUT
+from rollforge.export.nemo_rl.rows import AS_GIVEN, EXPONENT, LEFT_OUT, PERCENT, matched
+from rollforge.export.target import Alike
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
 
@@ -30,6 +31,11 @@ def grpo(row: Json, input_key: str = "input", output_key: str = "output") -> Ite
     if row.get(LEFT_OUT):
         tools = ", ".join(map(str, row[LEFT_OUT])) if isinstance(row[LEFT_OUT], list) else row[LEFT_OUT]
         yield f"{WARNING}the task offered tools ({_cut(str(tools))}): it is attempted without; nemo-rl:nemo-gym keeps them"
+    if row.get(AS_GIVEN) is not None:
+        yield (
+            f"{WARNING}the expected answer {str(row[AS_GIVEN])[:_SHOWN]} is written as {str(row.get(output_key))[:_SHOWN]}: "
+            "math-verify would not match it as it was given"
+        )
     question = row.get(input_key)
     yield from _text(row, input_key, "NeMo RL puts it into a prompt; fold a list of messages into one string")
     answer = row.get(output_key)
@@ -52,11 +58,26 @@ def grpo(row: Json, input_key: str = "input", output_key: str = "output") -> Ite
                 yield f"{WARNING}{output_key!r} {problem}"
 
 
+def _task(row: Json) -> str | None:
+    return f"task_name {_cut(row['task_name'])}" if isinstance(row.get("task_name"), str) else None
+
+
+ONE_TASK = Alike(
+    _task,
+    "warning",
+    "NeMo RL takes the task of a row from its file's name, so one processor and environment hold for all of them; "
+    "write one file and one entry of data.train for each task",
+)
+
+
 def answer_problem(answer: str, question: str) -> str | None:
     """Why math-verify would hardly ever match this expected answer; None if it can."""
     answer = answer.strip()
     if "\n" in answer:
         return f"has several lines ({_cut(answer)}): math-verify hardly ever matches it; keep the final answer only"
+    if EXPONENT.fullmatch(answer) or PERCENT.search(answer):
+        what = "an exponent" if EXPONENT.fullmatch(answer) else "a bare percent sign"
+        return f"has {what} ({_cut(answer)}): math-verify reads LaTeX and hardly ever matches it; write {matched(answer)}"
     if "\\boxed" in answer or answer.startswith("$"):
         return None
     if re.search(r"\d\s*[-+*/×÷]\s*\d.*=", answer):
@@ -210,8 +231,10 @@ def _messages(messages: list[Any], where: str) -> Iterator[str]:
             yield f"{WARNING}{at} has reasoning in a field of its own: templates that do not know it drop it without a word"
         if message.get("tool_calls") is not None:
             yield from _calls(message["tool_calls"], at, ids)
-        if role == "tool" and message.get("tool_call_id") not in ids:
-            yield f"{WARNING}{at} answers tool_call_id {_cut(str(message.get('tool_call_id')))}, which no call before it has"
+        if role == "tool" and message.get("tool_call_id") is None:
+            yield f"{WARNING}{at} has no tool_call_id: nothing says which call it answers"
+        elif role == "tool" and message["tool_call_id"] not in ids:
+            yield f"{WARNING}{at} answers tool_call_id {_cut(str(message['tool_call_id']))}, which no call before it has"
 
 
 _PLAIN = ("system", "user", "assistant")

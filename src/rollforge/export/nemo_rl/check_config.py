@@ -6,10 +6,12 @@ Most mistakes here are silent: NeMo RL keeps keys of another version without rea
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from rollforge.errors import UserError
+from rollforge.export.nemo_rl import check
 from rollforge.export.nemo_rl.check_data import DataFiles
 from rollforge.export.nemo_rl.config import ALGORITHM, FLAT
 from rollforge.export.nemo_rl.inherit import Found, Values, keys, line_of, lines_of, number, read, section
@@ -36,6 +38,36 @@ def check_config(kind: str, path: Path) -> Iterable[Problem]:
     lines = lines_of(path)
     found += _Configuration(kind, own, parent, values, _version(path)).problems()
     return [Problem(str(path), line_of(lines, key), level, f"{key}: {text}" if key else text) for key, level, text in found]
+
+
+_READ: dict[str, tuple[Callable[..., Iterator[str]], dict[str, str]]] = {
+    "grpo": (check.grpo, {"input_key": "input", "output_key": "output"}),
+    "sft-simple": (check.sft_simple, {"input_key": "input", "output_key": "output"}),
+    "sft": (check.sft, {"chat_key": "messages", "tool_key": "tools"}),
+    "dpo": (check.dpo, {"prompt_key": "prompt", "chosen_key": "chosen", "rejected_key": "rejected"}),
+}
+"""The check of a kind's rows, and its arguments with what they are if nothing is said."""
+
+
+def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Values], Iterator[str]], dict[str, str]] | None:
+    """`Target.reads`: by the entry that names the data file, else by the first one for training."""
+    if kind not in _READ or path.suffix not in (".yaml", ".yml"):
+        return None
+    try:
+        own, parent, values = read(path, [])
+    except UserError:
+        return None  # which `check_config` says
+    made = _Configuration(kind, own, parent, values, "")
+    entries = (
+        [made.data] if made.is_flat() else [entry for split in ("train", "validation") for _, entry in made.entries(split)]
+    )
+    mine = (entry for entry in entries if Path(str(entry.get("data_path"))).absolute() == data.absolute())
+    entry = next(mine, entries[0] if entries else {})
+    of, usual = _READ[kind]
+    given = {key: entry[key] for key in usual if entry.get(key, usual[key]) != usual[key]}
+    if not given:
+        return None
+    return partial(of, **given), {usual[key]: str(name) for key, name in given.items() if name is not None}
 
 
 def _version(path: Path) -> str:
@@ -196,6 +228,13 @@ class _Configuration:
             yield key, "error", f"no dataset_name, here or in data.default; for local files: {', '.join(_LOCAL)}"
         elif name in _LOCAL and not path:
             yield key, "error", f"{name} needs data_path"
+        elif name not in _LOCAL and path and "." not in str(name) and self.from_parent(key):
+            yield (
+                f"{key}.dataset_name",
+                "error",
+                f"{name!r} is the parent's, and is trained instead of {path}: data.default does not replace it; write "
+                "dataset_name beside data_path (ResponseDataset), or `_override_: true` under data",
+            )
         elif name not in _LOCAL and path and "." not in str(name):
             yield (
                 f"{key}.dataset_name",
@@ -232,6 +271,11 @@ class _Configuration:
             )
         if path and name in _LOCAL:
             yield from self.files.check(f"{key}.data_path", str(path), entry, str(name))
+
+    def from_parent(self, key: str) -> bool:
+        """Whether this file names the data of an entry, and its parent the data set."""
+        own = section(section(self.own, "data"), key.removeprefix("data."))
+        return "data_path" in own and "dataset_name" not in own
 
     def prompt_file(self, key: str, name: str) -> Iterator[Found]:
         file = Path(name)

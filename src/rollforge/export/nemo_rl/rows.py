@@ -6,7 +6,9 @@ preference data. What a format cannot hold is refused or written into the text; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from decimal import Decimal
 
 from rollforge.export.examples import Demonstration, Pair, Prompt
 from rollforge.export.target import Refused, Settings
@@ -14,6 +16,7 @@ from rollforge.export.text import plain, with_tools
 from rollforge.records.items import Json, text_of
 
 LEFT_OUT = "tools_left_out"
+AS_GIVEN = "answer_as_given"
 MORE_THAN_TEXT = "the conversation holds more than text"
 
 
@@ -24,7 +27,10 @@ def grpo(example: Prompt, settings: Settings) -> Json:
     if not answer and _math(settings):
         why = example.lacking or "no expected answer"
         raise Refused(f"{why}; NeMo RL would score every attempt 0 without a word (nemo-rl:nemo-gym needs no answer)")
-    row: Json = {"input": as_text(example.messages), "output": answer, "ground_truth": answer}
+    written = matched(answer) if _math(settings) else answer
+    row: Json = {"input": as_text(example.messages), "output": written, "ground_truth": written}
+    if written != answer:
+        row[AS_GIVEN] = answer
     if example.tools:
         row[LEFT_OUT] = [tool.get("function", tool).get("name") for tool in example.tools]
     return row
@@ -110,6 +116,21 @@ def as_text(messages: Sequence[Json]) -> str:
     if not text.strip():
         raise Refused("the prompt is empty")
     return text
+
+
+def matched(answer: str) -> str:
+    """An expected answer as math-verify, which reads LaTeX, matches it: a bare percent sign begins a comment there, and
+    1e-3 is three less than e."""
+    number = EXPONENT.fullmatch(answer)
+    if not number:
+        return PERCENT.sub(r"\\%", answer)
+    power = int(number[2])
+    return f"{Decimal(answer):f}" if abs(power) <= _ZEROS else f"{number[1]} \\times 10^{{{power}}}"
+
+
+EXPONENT = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+))[eE]([-+]?\d{1,6})")
+PERCENT = re.compile(r"(?<!\\)%")
+_ZEROS = 15
 
 
 def _math(settings: Settings) -> bool:

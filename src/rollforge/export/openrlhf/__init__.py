@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rollforge.export.openrlhf.config import VERSIONS, command, files, sections
-from rollforge.export.openrlhf.config_check import check_config
+from rollforge.export.openrlhf.config_check import check_config, reads
 from rollforge.export.openrlhf.loader import load
 from rollforge.export.openrlhf.rows import (
     check_dpo,
@@ -35,5 +35,6 @@ TARGET = Target(
     command=command,
     check_config=check_config,
     load=load,
+    reads=reads,
     sections=sections,
 )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from rollforge.export.openrlhf.config import flat
+from rollforge.export.check_rows import under_names
+from rollforge.export.openrlhf.config import VERSIONS, flat
 from rollforge.export.openrlhf.flags import DOTTED, FLAT
+from rollforge.export.openrlhf.rows import check_dpo, check_grpo, check_sft, check_sft_simple
 from rollforge.export.target import Problem
+from rollforge.records.items import Json
 
 Level = Literal["error", "warning"]
 
@@ -24,11 +28,34 @@ def check_config(kind: str, path: Path) -> Iterable[Problem]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return [Problem(name, 0, "error", f"cannot read {path}: {error}")]
+    asked = re.match(r"#![^\n]*\n# OpenRLHF ([\d.]+):", text)  # for which version an export wrote it
+    old = asked is not None and asked[1] in VERSIONS[1:]
     return [
         Problem(name, line, level, found)
         for line, entry, flags in commands(text)
-        for level, found in (*_names(entry, flags), *_values(entry, flags))
+        for level, found in (*_names(entry, flags, old), *_values(entry, flags))
     ]
+
+
+_READ: dict[str, tuple[Callable[[Json], Iterator[str]], dict[str, str]]] = {
+    "grpo": (check_grpo, {"data.input_key": "prompt", "data.label_key": "label"}),
+    "sft": (check_sft, {"data.input_key": "messages"}),
+    "sft-simple": (check_sft_simple, {"data.input_key": "input", "data.output_key": "output"}),
+    "dpo": (check_dpo, {"data.prompt_key": "prompt", "data.chosen_key": "chosen", "data.rejected_key": "rejected"}),
+}
+
+
+def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[str]], dict[str, str]] | None:
+    """`Target.reads`, by the script's first command."""
+    try:
+        text = "" if path.suffix in (".yaml", ".yml") else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None  # which `check_config` says
+    flags = next((flags for _, _, flags in commands(text)), {})
+    check, usual = _READ[kind]
+    given = {name: flags.get(flag, flags.get(flat(flag))) for flag, name in usual.items()}
+    names = {name: key for name, key in given.items() if isinstance(key, str) and key != name}
+    return (partial(under_names, check, names), names) if names else None
 
 
 def commands(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -51,10 +78,10 @@ def commands(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
         number += whole.count("\n") + 1
 
 
-def _names(entry: str, flags: dict[str, Any]) -> Iterator[tuple[Level, str]]:
-    dotted, old = DOTTED[entry], FLAT[entry]
-    news = [flag for flag in flags if flag in dotted and flag not in old]
-    olds = [flag for flag in flags if flag in old and flag not in dotted]
+def _names(entry: str, flags: dict[str, Any], old: bool) -> Iterator[tuple[Level, str]]:
+    dotted, former = DOTTED[entry], FLAT[entry]
+    news = [flag for flag in flags if flag in dotted and flag not in former]
+    olds = [flag for flag in flags if flag in former and flag not in dotted]
     modern = {flat(flag): flag for flag in dotted}
     if news and olds:
         for flag in olds:
@@ -63,15 +90,15 @@ def _names(entry: str, flags: dict[str, Any]) -> Iterator[tuple[Level, str]]:
                 "error",
                 f"--{flag} is of OpenRLHF up to 0.10, --{news[0]} of 0.11 and newer: do not mix them{now}",
             )
-    elif olds:
+    elif olds and not old:
         shown = ", ".join(f"--{modern.get(flag, flag)}" for flag in olds[:3])
         yield (
             "warning",
             f"flat flags (--{olds[0]}, ...): OpenRLHF up to 0.10 takes them, since 0.11 they are dotted ({shown})",
         )
     for flag in flags:
-        if flag not in dotted and flag not in old:
-            near = get_close_matches(flag, [*dotted, *old], n=2, cutoff=0.6)
+        if flag not in dotted and flag not in former:
+            near = get_close_matches(flag, [*dotted, *former], n=2, cutoff=0.6)
             hint = f"; did you mean {' or '.join(f'--{one}' for one in near)}?" if near else ""
             yield "error", f"openrlhf.cli.{entry} has no flag --{flag}{hint}"
 

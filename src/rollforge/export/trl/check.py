@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
+from rollforge.export.target import Alike
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
 
@@ -175,6 +176,20 @@ def _call(call: Any, place: str) -> Iterator[str]:
         yield f"{place}.function.arguments is text: templates that write it with tojson quote it twice; write an object"
     elif not isinstance(arguments, dict):
         yield f"{place}.function.arguments is {_kind(arguments)}, not an object"
+
+
+def _shape(row: Json) -> str | None:
+    values = [row.get(name) for name in ("messages", "prompt", "completion", "chosen", "rejected", "text")]
+    kinds = {type(value) for value in values if isinstance(value, (str, list))}
+    return ("text" if kinds == {str} else "messages") if len(kinds) == 1 else None
+
+
+ONE_SHAPE = Alike(
+    _shape,
+    "error",
+    "TRL takes the first row's shape for that of all (AttributeError: 'list' object has no attribute 'endswith', or text "
+    "where a chat template wants messages); write all rows as text, or all as messages",
+)
 
 
 def _tools(row: Json) -> Iterable[str]:

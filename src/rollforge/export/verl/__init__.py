@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rollforge.export.target import Kind, Target
 from rollforge.export.verl.config import VERSIONS, command, files, sections
-from rollforge.export.verl.config_check import check_config
+from rollforge.export.verl.config_check import check_config, reads
 from rollforge.export.verl.loader import load
 from rollforge.export.verl.rows import (
     RL_COLUMNS,
@@ -45,5 +45,6 @@ TARGET = Target(
     command=command,
     check_config=check_config,
     load=load,
+    reads=reads,
     sections=sections,
 )

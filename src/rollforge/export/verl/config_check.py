@@ -5,41 +5,72 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from rollforge.config import read_yaml
 from rollforge.errors import UserError
+from rollforge.export.check_rows import under_names
 from rollforge.export.target import Problem
 from rollforge.export.verl.config import hydra, problems_of_tools
+from rollforge.export.verl.rows import check_grpo, check_rewarded, check_rm, check_sft
+from rollforge.records.items import Json
 
 Level = Literal["error", "warning"]
 
 
 def check_config(kind: str, path: Path) -> Iterable[Problem]:
     name = str(path)
-    if path.suffix in (".yaml", ".yml"):
-        try:
-            given = read_yaml(path)
-        except UserError as error:
-            return [Problem(name, 0, "error", str(error))]
-        if isinstance(given.get("tools"), list):
-            return [Problem(name, 0, "error", found) for found in problems_of_tools(given["tools"])]
-        entry, values = _entry(kind), dict(_flat(given, ""))
-    else:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            return [Problem(name, 0, "error", f"cannot read {path}: {error}")]
-        if not re.search(_COMMANDS, text):
-            return []
-        entry, values = _entry(kind, text), dict(overrides(text))
+    try:
+        entry, values = _read(kind, path)
+    except UserError as error:
+        return [Problem(name, 0, "error", str(error))]
+    if isinstance(values.get("tools"), list):
+        return [Problem(name, 0, "error", found) for found in problems_of_tools(values["tools"])]
+    if not entry:
+        return []
     return [
         *(Problem(name, 0, level, found) for level, found in _traps(entry, values)),
         *(Problem(name, 0, "error", found) for found in _composed(entry, values, path)),
     ]
+
+
+_READ: dict[str, tuple[Callable[[Json], Iterator[str]], dict[str, str]]] = {
+    "grpo": (check_grpo, {"data.prompt_key": "prompt", "data.reward_fn_key": "data_source"}),
+    "sft": (check_sft, {"data.messages_key": "messages", "data.tools_key": "tools"}),
+    "rm": (check_rm, {"data.prompt_key": "prompt", "data.chosen_key": "chosen", "data.rejected_key": "rejected"}),
+}
+
+
+def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[str]], dict[str, str]] | None:
+    """`Target.reads`, and whether there is a reward function."""
+    try:
+        _, values = _read(kind, path)
+    except UserError:
+        return None  # which `check_config` says
+    check, usual = _READ[{"grpo-parquet": "grpo", "dpo": "rm"}.get(kind, kind)]
+    get = {key.lstrip("+~"): value for key, value in values.items()}.get
+    names = {name: str(get(key)) for key, name in usual.items() if get(key) not in (None, name)}
+    own = any(get(f"{place}custom_reward_function.path") for place in ("reward.", ""))
+    if check is check_grpo and own:
+        check = check_rewarded
+    elif not names:
+        return None
+    return partial(under_names, check, names), names
+
+
+def _read(kind: str, path: Path) -> tuple[str, dict[str, Any]]:
+    """(what is started, dotted keys and values); "" for a script that starts nothing of verl's. Raises `UserError`."""
+    if path.suffix in (".yaml", ".yml"):
+        return _entry(kind), dict(_flat(read_yaml(path), ""))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    return (_entry(kind, text), dict(overrides(text))) if re.search(_COMMANDS, text) else ("", {})
 
 
 def overrides(text: str) -> Iterator[tuple[str, Any]]:

@@ -7,6 +7,7 @@ that only some rows have with nulls.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -78,7 +79,12 @@ def _reply(completion: Sequence[Json]) -> str:
 # What is wrong with a row
 
 
-def check_grpo(row: Json) -> Iterator[str]:
+def check_rewarded(row: Json) -> Iterator[str]:
+    """A row for a reward function of one's own, which takes any `data_source`."""
+    yield from check_grpo(row, rewarded=True)
+
+
+def check_grpo(row: Json, *, rewarded: bool = False) -> Iterator[str]:
     row = {key: decoded(value) if key in RL_COLUMNS else value for key, value in row.items()}
     if "prompt" not in row:
         yield "there is no prompt: RLHFDataset reads row['prompt'] (KeyError), or another column by data.prompt_key"
@@ -86,6 +92,11 @@ def check_grpo(row: Json) -> Iterator[str]:
         yield from check_messages(row["prompt"], "prompt")
     if not isinstance(row.get("data_source"), str) or not row["data_source"]:
         yield "data_source is missing: the reward manager reads it of every row (KeyError)"
+    elif not rewarded and not _KNOWN.fullmatch(row["data_source"]) and not _task(row.get("extra_info")):
+        yield (
+            f"warning: data_source {row['data_source'][:60]!r} is none that verl scores itself: NotImplementedError without "
+            "a reward function (reward.custom_reward_function.path=...; a --config that has one ends this)"
+        )
     model = row.get("reward_model")
     info = row.get("extra_info")
     if not isinstance(model, dict) or "ground_truth" not in model:
@@ -99,6 +110,15 @@ def check_grpo(row: Json) -> Iterator[str]:
         yield f"extra_info is {type(info).__name__}, not an object"
     elif info:
         yield from _check_tools(row, info)
+
+
+_KNOWN = re.compile(
+    r"openai/gsm8k|lighteval/MATH|DigitalLearningGmbH/MATH-lighteval|HuggingFaceH4/MATH-500|math_dapo|math|math_dapo_reasoning"
+    r"|aime.*|numina_(aops_forum|synthetic_math|amc_aime|synthetic_amc|cn_k12|olympiads)|codecontests|apps|codeforces|taco"
+    r"|hiyouga/geometry3k|searchR1_(nq|triviaqa|popqa|hotpotqa|2wikimultihopqa|musique|bamboogle)",
+    re.DOTALL,
+)
+"""What `default_compute_score` knows (verl 0.7 to 0.9: utils/reward_score/__init__.py)."""
 
 
 def _check_tools(row: Json, info: Json) -> Iterator[str]:
