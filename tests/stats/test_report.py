@@ -64,7 +64,7 @@ def test_the_report_fits_and_is_plain(name: str, width: int) -> None:
     text = printed(PROFILES[name](), width)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert not set(text) & set("\x1b\u202e\r")
-    assert "Verdicts" in text
+    assert ("Verdicts" in text) == (name != "empty")  # of no rollouts there is nothing to say
     assert "\x00" not in text
 
 

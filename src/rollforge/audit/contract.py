@@ -121,6 +121,7 @@ async def check_env(
         await _clean_up(env, ground, chosen, probes, folder),
         await _speed(ground, chosen, limits),
     ]
+    os.chdir(folder)  # wherever its sessions went
     return checks
 
 
@@ -471,7 +472,6 @@ async def _clean_up(env: Any, ground: Ground, tasks: Sequence[Task], probes: Pro
         return Check("clean-up", "fail", f"closing failed: {_some(closing)}", "mend close()")
     if os.getcwd() != folder:
         says = f"the working folder was {folder}, and is {os.getcwd()} now"
-        os.chdir(folder)
         return Check("clean-up", "fail", says, "it is the process's, which all sessions share: use whole paths instead")
     counts: list[Left] = []
     grown: list[str] = []
