@@ -34,9 +34,9 @@ from rollforge.errors import RolloutError, SetupError, UserError, unknown
 from rollforge.nemo.profile import metrics_by_agent
 from rollforge.nemo.rows import Plan, materialise, same_file, task_of
 from rollforge.records.items import Json
-from rollforge.records.lossless import dumps, loads
+from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Outcome, Rollout
-from rollforge.records.rows import BadLine, dump, row_of
+from rollforge.records.rows import BadLine, dump, objects, row_of
 from rollforge.records.whole import whole
 
 WINDOW = 256
@@ -252,12 +252,12 @@ class Collection:
 
     def _done(self) -> Done:
         done = Done()
-        for row in _rows(self.files.rollouts):
+        for row in objects(self.files.rollouts):
             if (key := _key(row)) is not None and done.add(key):
                 usage = (row.get("response") or {}).get("usage")
                 self.tally.count_before(_outcome(row, Outcome.SCORED), row.get("reward"), usage)
         failed: dict[tuple[int, int], Json] = {}
-        for row in _rows(self.files.failures):
+        for row in objects(self.files.failures):
             key = _key(row)
             if key is not None and key not in done:
                 before = row.get("_ng_attempt_index")
@@ -273,7 +273,7 @@ class Collection:
         return done
 
     def _planned(self, done: Done) -> Iterator[Planned]:
-        for row in _rows(self.files.materialized):
+        for row in objects(self.files.materialized):
             key = row["_ng_task_index"], row["_ng_rollout_index"]
             if key not in done:
                 made = done.attempts(key)
@@ -295,7 +295,7 @@ async def write_metrics(files: Files, agents: Mapping[str, Agent], say: Callable
         if agent is None or agent.metrics is None:
             continue
         try:
-            theirs = await agent.metrics([row for row in _rows(files.rollouts) if _agent(row) == name])
+            theirs = await agent.metrics([row for row in objects(files.rollouts) if _agent(row) == name])
             found[place] = {"agent_ref": entry["agent_ref"], **theirs}
         except (RolloutError, SetupError) as error:
             say(f"{name} did not compute its metrics ({error}): the usual ones are written")
@@ -336,18 +336,6 @@ def _outcome(row: Json, otherwise: Outcome) -> Outcome:
     with suppress(ValueError):
         return Outcome(str(block.get("outcome")) if isinstance(block, dict) else "")
     return otherwise
-
-
-def _rows(path: Path) -> Iterator[Json]:
-    """The rows of a file of ours; what is none (an edit, a disk) is not done."""
-    with open(path, "rb") as file:
-        for line in file:
-            try:
-                row = loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                yield row
 
 
 @contextmanager

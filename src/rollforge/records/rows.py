@@ -139,6 +139,18 @@ SHADOWED = "shadowed"
 """Where the `rollforge` block keeps fields (of a task, of a verdict) whose names the row itself needs."""
 
 
+def objects(path: Path) -> Iterator[Json]:
+    """The JSON objects among the lines of a file; what is none is passed over. Raises `OSError` if it cannot be read."""
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                row = loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield row
+
+
 def dump(row: Json) -> bytes:
     """One JSON line. Raises `UserError` naming what cannot be stored."""
     try:

@@ -20,7 +20,7 @@ from rollforge.export.lengths import row_tokens
 from rollforge.export.target import Problem
 from rollforge.export.trl.names import NAMES
 from rollforge.export.trl.settings import TRAINERS
-from rollforge.records.lossless import loads
+from rollforge.records.rows import objects
 
 MOVED = {
     "max_seq_length": "max_length",
@@ -202,22 +202,11 @@ def _cut(config: dict[str, Any], folder: Path) -> Iterator[_Found]:
     for file in files:
         if file.suffix not in (".jsonl", ".json") or not file.is_file():
             continue
-        longest = max(map(row_tokens, _first_rows(file)), default=0)
+        longest = max(map(row_tokens, islice(objects(file), _SAMPLE)), default=0)
         # An estimate, which may be a fifth too high.
         if longest * 4 // 5 > limit:
             what = f"max_length is {limit}, and {file} has rows of about {longest} tokens"
             yield "warning", f"{what}: TRL cuts them without a word; raise it, or leave such rows out"
-
-
-def _first_rows(file: Path) -> Iterator[dict[str, Any]]:
-    with file.open("rb") as lines:
-        for line in islice(lines, _SAMPLE):
-            try:
-                row = loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                yield row
 
 
 _SAMPLE = 200
