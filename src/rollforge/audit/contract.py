@@ -14,7 +14,7 @@ import asyncio
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import chdir, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -80,10 +80,25 @@ async def check_env(
     """All checks, in order. `tasks`: a JSONL file instead of the environment's own; `options` go to its task generator; `n`
     tasks are played. `success`: the reward that the reference solution should get; `foreign`: it follows other rules. The
     environment is left open."""
-    limits, folder = limits or Limits(), os.getcwd()
+    limits = limits or Limits()
     if hasattr(env, "limits"):
         env.limits = limits
-    found, reading = _read(env, name, tasks, options or {}, foreign)
+    with chdir(os.getcwd()):  # back to it in the end, wherever sessions went
+        return await _checks(env, name, tasks, options or {}, n, success, limits, foreign)
+
+
+async def _checks(
+    env: Any,
+    name: str,
+    tasks: str | Path | None,
+    options: Mapping[str, Any],
+    n: int,
+    success: float,
+    limits: Limits,
+    foreign: Foreign | None,
+) -> list[Check]:
+    folder = os.getcwd()
+    found, reading = _read(env, name, tasks, options, foreign)
     checks = [reading]
     if not found:
         return [*checks, *(Check(other, "skip", "there is no task to play") for other in _PLAYED)]
@@ -96,7 +111,7 @@ async def check_env(
         return [*checks, failed, *(Check(other, "skip", "no session opens") for other in _PLAYED)]
     if foreign is None and isinstance(env, RemoteEnv) and env.ours is False:
         foreign = Foreign()
-        checks = [_read(env, name, tasks, options or {}, foreign)[1]]
+        checks = [_read(env, name, tasks, options, foreign)[1]]
     if foreign and foreign.asks:
         tried = await _said_to(ground, chosen[:1], [kind for kind in NONSENSE if kind not in UNUSUAL])
         if any(played.problem for played in tried):
@@ -121,7 +136,6 @@ async def check_env(
         await _clean_up(env, ground, chosen, probes, folder),
         await _speed(ground, chosen, limits),
     ]
-    os.chdir(folder)  # wherever its sessions went
     return checks
 
 

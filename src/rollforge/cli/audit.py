@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX
+from rollforge.cli.output import prints_aside
 
 if TYPE_CHECKING:
     from rollforge.audit.audit import Audit
@@ -83,7 +83,7 @@ def _audit(
             if hasattr(found, "aclose"):
                 await found.aclose()
 
-    with redirect_stdout(sys.stderr):  # what a verifier prints is no part of the report
+    with prints_aside():
         return uvloop.run(run())
 
 
