@@ -18,7 +18,7 @@ from rollforge.export.target import Refused
 from rollforge.export.text import last_text
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
-from rollforge.records.messages import Dialect, split_think
+from rollforge.records.messages import Dialect, NoMessage, split_think
 
 Reasoning = Literal["keep", "inline", "drop"]
 """As `reasoning_content` on the message, as `<think>...</think>` at the head of its content, or not at all."""
@@ -272,8 +272,8 @@ def _chat(read: Callable[[Dialect], list[Json]], dialect: Dialect) -> list[Json]
 
 
 def told(error: Exception) -> str:
-    """Why a row is left out. How such a conversation is mended is for those who are about to ask a model."""
-    return str(error).partition("; use a model")[0]
+    """Why a row is left out: nobody is about to ask a model."""
+    return error.what if isinstance(error, NoMessage) else str(error)
 
 
 def _without_thoughts(messages: list[Json]) -> None:

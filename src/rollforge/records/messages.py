@@ -2,7 +2,7 @@
 
 Text is kept to the character: a model's own words must tokenise to the same ids again. What chat messages have no place for
 (ids and status of items, encrypted reasoning) ends there; unknown keys go where the other side has a place for them; an
-item that Chat Completions cannot express raises `UserError`. Shapes: the OpenAI API reference; `reasoning_content`
+item that Chat Completions cannot express raises `NoMessage`. Shapes: the OpenAI API reference; `reasoning_content`
 (DeepSeek, SGLang, llama.cpp) and `reasoning` (vLLM, OpenRouter, Ollama) are those servers' own.
 """
 
@@ -16,6 +16,17 @@ from typing import Any, Literal
 from rollforge.errors import UserError
 from rollforge.records.items import TOKEN_FIELDS, Item, Json, input_items, item_type, text_of
 from rollforge.records.lossless import dumps
+
+
+class NoMessage(UserError):
+    """An item has no form as a chat message. What the message says to do is for whoever is about to ask a model."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what}; use a model with a Responses endpoint (--model openai:NAME), or leave such items out of the task"
+        )
+        self.what = what
+
 
 Reasoning = Literal["think", "reasoning_content", "reasoning", "none"]
 
@@ -201,10 +212,7 @@ def _other_message(item: Item, dialect: Dialect) -> Json:
     if kind == "function_call_output":
         content = _content_to_chat(item.get("output"), dialect)
         return {"role": "tool", "tool_call_id": item.get("call_id"), "content": content} | others(item, _OUTPUT_KEYS)
-    raise UserError(
-        f"the conversation has an item of type {kind or '?'!r}, which Chat Completions cannot express; "
-        f"use a model with a Responses endpoint (--model openai:NAME), or leave such items out of the task"
-    )
+    raise NoMessage(f"the conversation has an item of type {kind or '?'!r}, which Chat Completions cannot express")
 
 
 _CALL_KEYS = frozenset(("type", "id", "call_id", "name", "arguments", "status", *TOKEN_FIELDS))
