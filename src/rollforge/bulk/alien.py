@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from codecs import BOM_UTF8
 from pathlib import Path
@@ -24,10 +25,9 @@ def alien(first: bytes, file: str | Path = "FILE") -> str | None:
     if b"\0" in first:
         return "the file is binary, not JSON Lines"
     text = first.removeprefix(BOM_UTF8).lstrip()
-    line, _, rest = text.partition(b"\n")
-    if text.startswith(b"[") and not (line.strip().endswith(b"]") and rest.lstrip().startswith(b"{")):
+    if _begins_array(text):
         what, command = "one JSON array", "jq -c '.[]'"
-    elif line.strip() == b"{":
+    elif text.partition(b"\n")[0].strip() == b"{":
         what, command = "one JSON object over many lines", "jq -c ."
     else:
         return None
@@ -38,6 +38,19 @@ def alien_file(file: str | Path) -> str | None:
     """The same of a file."""
     with open(file, "rb") as handle:
         return alien(handle.read(HEAD), file)
+
+
+def is_array(file: str | Path) -> bool:
+    """Whether a file is one JSON array, by its two ends."""
+    with open(file, "rb") as handle:
+        begins = _begins_array(handle.read(HEAD).removeprefix(BOM_UTF8).lstrip())
+        handle.seek(max(0, os.fstat(handle.fileno()).st_size - HEAD))
+        return begins and handle.read().rstrip().endswith(b"]")
+
+
+def _begins_array(text: bytes) -> bool:
+    line, _, rest = text.partition(b"\n")
+    return text.startswith(b"[") and not (line.strip().endswith(b"]") and rest.lstrip().startswith(b"{"))
 
 
 def refuse_alien(file: str | Path) -> None:

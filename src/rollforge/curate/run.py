@@ -19,7 +19,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from rollforge.bulk.alien import HEAD, alien_file
+from rollforge.bulk.alien import alien_file, is_array
 from rollforge.bulk.blocks import Unusable, blocks, line_number, processes, spread
 from rollforge.bulk.spill import AT_ONCE, Kept
 from rollforge.curate.recipe import Recipe, make_recipe, read_recipe
@@ -189,7 +189,7 @@ class _Work:
             what = alien_file(path) if count["unusable"] > count["rows"] else None
             if what and count["rows"]:
                 # Of an array with an object a line the last one is a row; else rows among other bytes are what is left.
-                if "one JSON array" in what and _ends_with(path, b"]"):
+                if is_array(path):
                     raise UserError(f"{path}: {what}")
                 what = None
             elif what:
@@ -242,12 +242,6 @@ def _shards(samples: Iterable[Sample], first: dict[bytes, str], found: set[str])
             env = first.setdefault(sample.group, sample.env)
             if env != sample.env:
                 found |= {env, sample.env}
-
-
-def _ends_with(path: Path, end: bytes) -> bool:
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - HEAD))
-        return file.read().rstrip().endswith(end)
 
 
 def _facts(steps: Iterable[Step]) -> dict[str, Fact]:
