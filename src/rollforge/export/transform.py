@@ -1,7 +1,7 @@
 """The rows of NeMo Gym's own hand-off pages: `{input, output, ground_truth}`, `{messages, tools}` or `{input, output}`, and
 `{prompt, chosen, rejected, ...}`; one row per rollout, or per pair.
 
-    grpo, sft   blocks ─► rows of a block, in workers ─► the output, in order
+    grpo, sft   blocks ─► rows of a block, in part files of the workers ─► the output, in order
     dpo         blocks ─► attempts (prompt, reward, place, texts) ─► sorted on disk ─► pairs; long texts are read again
 
 These formats hold the last question and the last answer; `rollforge export` keeps whole conversations, and writes the
@@ -11,6 +11,7 @@ configuration too. The output has its final name only when it is complete.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -115,9 +116,14 @@ def transform_rows(
     written where no row could be made. Raises `UserError` if a file cannot be read or written."""
     total = Transformed()
     _check_files(files, output)
-    with written_to(output, total) as out:
-        for block, part, lines in spread(partial(_rows, make), blocks(files), workers):
-            out.write(lines)
+    with written_to(output, total) as out, _beside(output) as folder:
+        for block, part, lines in spread(partial(_rows, make, folder if workers > 1 else None), blocks(files), workers):
+            if isinstance(lines, Path):
+                with lines.open("rb") as file:
+                    shutil.copyfileobj(file, out, 1 << 20)
+                lines.unlink()
+            else:
+                out.write(lines)
             _add(total, part, block)
     return total
 
@@ -126,10 +132,7 @@ def transform_pairs(files: Sequence[str | Path], output: str | Path | None, how:
     """`{prompt, chosen, rejected, reward_gap, chosen_reward, rejected_reward}`: pairs of attempts at one prompt."""
     total = Transformed(funnel=Funnel())
     _check_files(files, output)
-    folder = None if output is None else Path(output).absolute().parent
-    if folder is not None:
-        _make_folder(folder)
-    with written_to(output, total) as out, tempfile.TemporaryDirectory(dir=folder, prefix=".rollforge-") as spill:
+    with written_to(output, total) as out, _beside(output) as spill:
         found = _attempts(files, total, workers)
         for row in _pairs(files, found, how, total, spill):
             out.write(dumps(row) + b"\n")
@@ -180,6 +183,14 @@ def written_to(output: str | Path | None, total: Transformed) -> Iterator[IO[byt
         Path(name).unlink(missing_ok=True)
 
 
+@contextmanager
+def _beside(output: str | Path | None) -> Iterator[Path]:
+    """A temporary directory on the output's disk."""
+    folder = None if output is None else Path(output).absolute().parent
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".rollforge-") as name:
+        yield Path(name)
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -217,7 +228,8 @@ class _Part:
             self.places.append((self.read, reason))
 
 
-def _rows(make: ToGrpo | ToSft, block: Block) -> tuple[Block, _Part, bytes]:
+def _rows(make: ToGrpo | ToSft, folder: Path | None, block: Block) -> tuple[Block, _Part, bytes | Path]:
+    """The lines; or the file that holds them, where there is a folder for it: megabytes do not go through a pipe."""
     part, lines = _Part(), []
     for at, record in _usable(block, part):
         if make.reward_threshold is not None and _reward(record) < make.reward_threshold:
@@ -229,7 +241,12 @@ def _rows(make: ToGrpo | ToSft, block: Block) -> tuple[Block, _Part, bytes]:
             part.leave_out(told(error))
     part.written = len(lines)
     lines.append(b"")
-    return block, part, b"\n".join(lines)
+    made = b"\n".join(lines)
+    if folder is None:
+        return block, part, made
+    file = folder / f"{block.source}-{block.start}"
+    file.write_bytes(made)
+    return block, part, file
 
 
 def _usable(block: Block, part: _Part) -> Iterator[tuple[int, Record]]:
@@ -302,23 +319,27 @@ def _add(total: Transformed, part: _Part, block: Block) -> None:
 
 Texts: TypeAlias = tuple[str, str]
 """Question and answer."""
-Told: TypeAlias = tuple[bytes, Attempt, Texts | None]
-"""Prompt, attempt, and its texts, if they are short enough to be kept with it."""
+Told: TypeAlias = tuple[float, int, int, int, Texts | None]
+"""Reward, length, source and place of an `Attempt`, and its texts, if they are short enough to be kept with it."""
+Run: TypeAlias = tuple[bytes, list[Told]]
+"""A prompt, and attempts at it that stand together, at most `_TOGETHER`: few items are sorted sooner than many."""
 
 _CARRIED = 2000
 """Characters of question and answer that are short enough: reading their row again takes longer than sorting them along."""
-_AT_ONCE = 20_000
+_TOGETHER = 16
+_AT_ONCE = 2500
 
 
-def _attempts(files: Sequence[str | Path], total: Transformed, workers: int) -> Iterator[Told]:
-    for block, part, attempts in spread(_index, blocks(files), workers):
+def _attempts(files: Sequence[str | Path], total: Transformed, workers: int) -> Iterator[Run]:
+    for block, part, runs in spread(_index, blocks(files), workers):
         _add(total, part, block)
-        yield from attempts
+        yield from runs
 
 
-def _index(block: Block) -> tuple[Block, _Part, list[Told]]:
+def _index(block: Block) -> tuple[Block, _Part, list[Run]]:
     part = _Part()
-    found: list[Told] = []
+    runs: list[Run] = []
+    prompt, run = b"", list[Told]()
     for at, record in _usable(block, part):
         try:
             key, said = record.prompt, _said(record)
@@ -326,23 +347,27 @@ def _index(block: Block) -> tuple[Block, _Part, list[Told]]:
         except (Refused, UserError) as error:
             part.leave_out(told(error))
             continue
-        if said:
-            texts = (asked, said) if len(asked) + len(said) <= _CARRIED else None
-            found.append((key, Attempt(_reward(record), len(said), block.source, at), texts))
-        else:
+        if not said:
             part.leave_out("the final text is empty")
-    return block, part, found
+            continue
+        if key != prompt or len(run) >= _TOGETHER:
+            prompt, run = key, []
+            runs.append((prompt, run))
+        texts = (asked, said) if len(asked) + len(said) <= _CARRIED else None
+        run.append((_reward(record), len(said), block.source, at, texts))
+    return block, part, runs
 
 
 def _pairs(
-    files: Sequence[str | Path], found: Iterable[Told], how: Pairing, total: Transformed, spill: str
+    files: Sequence[str | Path], found: Iterable[Run], how: Pairing, total: Transformed, spill: Path
 ) -> Iterator[Json]:
     assert total.funnel is not None
     high: list[Attempt] = []
     low: list[Attempt] = []
     for group in grouped(found, itemgetter(0), spill, _AT_ONCE):
-        attempts = [attempt for _, attempt, _ in group]
-        sides = {(one.source, one.at): texts for _, one, texts in group if texts is not None}
+        every = [one for _, run in group for one in run]
+        attempts = [Attempt(*one[:4]) for one in every]
+        sides = {one[2:4]: one[4] for one in every if one[4] is not None}
 
         def same(good: Attempt, bad: Attempt, sides: dict[Any, Texts] = sides) -> bool:
             return _side(files, good, sides)[1].strip() == _side(files, bad, sides)[1].strip()
