@@ -77,9 +77,10 @@ class Profile:
         row["failures"] = [asdict(failure) for failure in self.failures]
         row["overall"] = _section(self.overall)
         row["environments"] = {section.stats.name: _section(section) for section in self.environments}
-        if tasks:
-            row["tasks"] = msgspec.to_builtins(self.tasks())
-        return finite(row)  # type: ignore[no-any-return]
+        row = finite(row)
+        if tasks:  # there are many, and msgspec writes null for every number that JSON lacks
+            row["tasks"] = msgspec.json.decode(msgspec.json.encode(self.tasks()))
+        return row
 
 
 def profile(
