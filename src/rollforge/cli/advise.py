@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rollforge.cli.output import show
+
 if TYPE_CHECKING:
     from rollforge.curate.advise import Advice
     from rollforge.stats.source import Source
@@ -91,7 +93,6 @@ def _print(advice: Advice) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from rollforge.stats.terminal import show
     from rollforge.stats.visible import visible
 
     parts: list[RenderableType] = []

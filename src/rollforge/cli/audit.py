@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX
-from rollforge.cli.output import prints_aside
+from rollforge.cli.output import console, prints_aside
 
 if TYPE_CHECKING:
     from rollforge.audit.audit import Audit
@@ -90,7 +90,6 @@ def _audit(
 def _print(found: Audit, notes: bool, accepted: list[str]) -> None:
     from rich.text import Text
 
-    from rollforge.stats.terminal import console
     from rollforge.stats.visible import one_line, visible
 
     screen = console()

@@ -10,6 +10,8 @@ from typing import Any
 
 import typer
 
+from rollforge.cli.output import any_encoding
+
 
 def curate(
     runs: list[str] = typer.Argument(
@@ -61,7 +63,6 @@ def curate(
     from rollforge.curate.run import curate_rollouts
     from rollforge.curate.write import json_text
     from rollforge.errors import UserError
-    from rollforge.stats.terminal import console
     from rollforge.stats.visible import visible
 
     if cap is not None and not balance:
@@ -103,7 +104,7 @@ def curate(
     if json:
         print(json_text(done.report.row()), end="")
     else:
-        console()  # settles what the output's encoding lacks
+        any_encoding()
         for line in text(done.report, str(out) if done.folder else None):
             print(line)
         if done.carried:

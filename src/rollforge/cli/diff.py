@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rollforge.cli.output import show
 from rollforge.cli.tables import table
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ def diff(
 
 def _print(found: Difference) -> None:
     from rich.console import Group
-
-    from rollforge.stats.terminal import show
 
     show(Group(*_parts(found)))
 

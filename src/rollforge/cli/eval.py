@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, given, seldom_collect_garbage
+from rollforge.cli.output import show
 from rollforge.cli.tables import table
 from rollforge.errors import RollforgeError, UserError, unknown
 
@@ -141,8 +142,6 @@ def _run(config: EvalConfig) -> Evaluated:
 
 def _print(done: Evaluated) -> None:
     from rich.console import Group
-
-    from rollforge.stats.terminal import show
 
     show(Group(*_parts(done)))
     if done.stopped:

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from rollforge.cli.output import console
 from rollforge.errors import UserError
 
 
@@ -101,7 +102,6 @@ def _run(recipe: Path, iterations: int | None, out: Path, dry_run: bool, apply_n
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
     from rollforge.cli.tables import table
-    from rollforge.stats.terminal import console
 
     def number(value: Any, form: str = ".3f") -> str:
         return "" if value is None else format(value, form)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, given, seldom_collect_garbage
-from rollforge.cli.output import prints_aside
+from rollforge.cli.output import prints_aside, show
 from rollforge.cli.tables import table
 
 if TYPE_CHECKING:
@@ -120,7 +120,6 @@ def _row(done: Reverified) -> dict[str, Any]:
 def _print(done: Reverified, found: Comparison, diff: bool) -> None:
     from rich.console import Group
 
-    from rollforge.stats.terminal import show
     from rollforge.stats.text import plural
     from rollforge.stats.visible import one_line
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rollforge.cli.output import console
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -52,7 +54,6 @@ def _nothing(name: str, wanted: Filter, failures: bool, extremes: bool) -> str:
 
 def print_transcript(rollout: Rollout, name: str = "", full: bool = False) -> None:
     """One rollout, to read; what a model wrote cannot steer the terminal."""
-    from rollforge.stats.terminal import console
     from rollforge.stats.transcript import blocks, facts, headline, shortened
 
     screen = console()

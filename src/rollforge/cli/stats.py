@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rollforge.cli.output import show
+
 if TYPE_CHECKING:
     from rollforge.stats.profiling import Profile
 
@@ -79,7 +81,7 @@ def progress(size: int) -> Iterator[Callable[[int], None]]:
 
 def _print_report(found: Profile, names: list[str], env: str | None, tasks: int | None) -> None:
     from rollforge.errors import unknown
-    from rollforge.stats.terminal import report, show
+    from rollforge.stats.terminal import report
 
     section = found.overall
     if env is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX
-from rollforge.cli.output import prints_aside
+from rollforge.cli.output import console, prints_aside
 
 if TYPE_CHECKING:
     from rollforge.audit.contract import Check
@@ -71,7 +71,6 @@ def _checks(env: Any, reference: str, **options: Any) -> list[Check]:
 def _print(env: str, checks: list[Check]) -> None:
     from rich.text import Text
 
-    from rollforge.stats.terminal import console
     from rollforge.stats.visible import visible
 
     screen = console()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rollforge.cli.output import console
+
 if TYPE_CHECKING:
     from rollforge.audit.validate import Mark
 
@@ -54,7 +56,6 @@ def validate(
 def _print(run: str, marks: list[Mark]) -> None:
     from rich.text import Text
 
-    from rollforge.stats.terminal import console
     from rollforge.stats.visible import visible
 
     screen = console()

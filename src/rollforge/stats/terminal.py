@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from io import TextIOWrapper
 from typing import Literal
 
 from rich import box
@@ -26,24 +24,6 @@ FEW_TASKS = 10
 """So many tasks are listed without being asked for."""
 
 _STYLES = {"ok": "green", "good": "green", "warn": "yellow", "possible": "yellow", "bad": "bold red", "poor": "red"}
-
-
-def console() -> Console:
-    """For reports: nothing in them is markup. What the output's encoding lacks is shown as `?`, not an error."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-    return Console(highlight=False, markup=False, emoji=False)
-
-
-def show(*parts: RenderableType) -> None:
-    """Print; without trailing spaces where nobody looks at a terminal."""
-    screen = console()
-    if screen.is_terminal:
-        screen.print(*parts)
-        return
-    with screen.capture() as captured:
-        screen.print(*parts)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def report(profile: Profile, section: Section, names: Sequence[str], most_tasks: int | None = None) -> Group:
