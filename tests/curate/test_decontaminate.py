@@ -182,7 +182,7 @@ def test_parquet_where_there_is_pyarrow(tmp_path: Path) -> None:
         parquet: Any = import_module("pyarrow.parquet")
     except ImportError:
         file.write_bytes(b"PAR1")
-        with pytest.raises(UserError, match="pip install pyarrow"):
+        with pytest.raises(UserError, match=r"pip install .rollforge\[parquet\]"):
             against(file, ITEM)
         return
     parquet.write_table(import_module("pyarrow").table({"id": [1, 2], "question": ["other", ITEM]}), file)

@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from rollforge.bulk.parquet import parquet_rows
 from rollforge.bulk.record import Record, digest
 from rollforge.config import Section
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
@@ -354,15 +354,7 @@ def _csv(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        parquet: Any = import_module("pyarrow.parquet")
-    except ImportError:
-        raise UserError(f"{path}: Parquet is read by pyarrow, which is not here: pip install pyarrow") from None
-    try:
-        with parquet.ParquetFile(path) as file:
-            yield from enumerate((row for batch in file.iter_batches(256) for row in batch.to_pylist()), 1)
-    except ValueError as error:  # ArrowInvalid is one
-        raise UserError(f"{path}: not Parquet ({error})") from None
+    return enumerate(parquet_rows(path), 1)
 
 
 _TABLES: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {".csv": _csv, ".tsv": _csv, ".parquet": _parquet}

@@ -13,8 +13,9 @@ from typing import Any
 import orjson
 import yaml
 
+from rollforge.bulk.parquet import arrow
 from rollforge.export.result import Done, Exported
-from rollforge.export.writer import LINEAGE, arrow
+from rollforge.export.writer import LINEAGE
 from rollforge.records.items import Json
 from rollforge.stats.visible import one_line, visible
 

@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rollforge.bulk.parquet import parquet_rows
 from rollforge.errors import UserError
 from rollforge.export.advice import advise
-from rollforge.export.check_file import File, leaks, parquet_rows
+from rollforge.export.check_file import File, leaks
 from rollforge.export.check_rows import LONGEST, Work
 from rollforge.export.target import Kind, Problem, Target
 from rollforge.records.items import Json

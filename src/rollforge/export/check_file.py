@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import partial
-from importlib import import_module
 from io import StringIO
 from operator import itemgetter
 from pathlib import Path
@@ -17,6 +15,7 @@ import orjson
 
 from rollforge.bulk.alien import HEAD, alien
 from rollforge.bulk.blocks import Block, spread
+from rollforge.bulk.parquet import parquet_rows
 from rollforge.errors import UserError, short
 from rollforge.export.check_rows import FILLED, LONGEST, MASK, NULL_ARGUMENT, Level, Part, Work, decoded
 from rollforge.export.mixed import FIRST, Schema
@@ -114,11 +113,6 @@ class File:
         return schema, at
 
     def parquet(self, work: Work) -> None:
-        if importlib.util.find_spec("pyarrow") is None:
-            self.say("error", "Parquet cannot be read without pyarrow: pip install pyarrow")
-            return
-        pyarrow: Any = import_module("pyarrow")
-
         texts = set(work.columns or ())
         try:
             for row in parquet_rows(Path(self.name)):
@@ -130,8 +124,8 @@ class File:
                 work.row(
                     {key: row[key] if key in texts else open_row[key] for key in row}, hash(text), self.part, prompt=open_row
                 )
-        except pyarrow.ArrowException as error:
-            self.say("error", f"pyarrow cannot read it: {str(error)[:300]}")
+        except UserError as error:
+            self.say("error", str(error).removeprefix(f"{self.name}: "))
 
     def whole(self, rules: Kind) -> None:
         """What only the whole file shows."""
@@ -249,13 +243,6 @@ def _alien(head: bytes, path: Path) -> str | None:
     if parquet:
         return "this is no Parquet file (it does not begin with PAR1)"
     return alien(head, path)
-
-
-def parquet_rows(path: Path) -> Iterator[Json]:
-    parquet: Any = import_module("pyarrow.parquet")
-    with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(256):
-            yield from batch.to_pylist()
 
 
 def _distinct(column: Any) -> int:

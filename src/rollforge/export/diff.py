@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +24,10 @@ import orjson
 
 from rollforge.bulk.alien import refuse_alien
 from rollforge.bulk.blocks import Block, blocks, line_number, lines, spread
+from rollforge.bulk.parquet import arrow, parquet_rows
 from rollforge.bulk.record import digest
 from rollforge.bulk.spill import Kept, sort
 from rollforge.errors import UserError
-from rollforge.export.check_file import parquet_rows
 from rollforge.export.check_rows import answer_of, prompt_of
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
@@ -218,8 +217,7 @@ def _refuse(file: Path) -> None:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from error
     if not parquet:
         raise UserError(f"{file}: this is no Parquet file (it does not begin with PAR1)")
-    if find_spec("pyarrow") is None:
-        raise UserError(f"{file}: Parquet is read by pyarrow, which is not here: pip install pyarrow")
+    arrow()
 
 
 def find_data(name: str | Path) -> list[Path]:
@@ -335,14 +333,11 @@ def _block(side: int, places: tuple[int, ...], block: Block) -> _Part:
 
 def _parquet(side: int, place: int, file: Path) -> Iterator[_Part]:
     part = _Part()
-    try:
-        for number, row in enumerate(parquet_rows(file), 1):
-            part.look(row, side, place, number, len(_canonical(row)))
-            if number % 1000 == 0:
-                yield part
-                part = _Part()
-    except ValueError as error:  # ArrowInvalid is one
-        raise UserError(f"{file}: not Parquet ({error})") from None
+    for number, row in enumerate(parquet_rows(file), 1):
+        part.look(row, side, place, number, len(_canonical(row)))
+        if number % 1000 == 0:
+            yield part
+            part = _Part()
     yield part
 
 

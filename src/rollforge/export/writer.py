@@ -16,7 +16,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from io import FileIO
 from itertools import islice
 from pathlib import Path
@@ -24,8 +23,8 @@ from typing import Any
 
 import orjson
 
+from rollforge.bulk.parquet import arrow
 from rollforge.bulk.record import for_the_same
-from rollforge.errors import UserError
 from rollforge.export.examples import Origin
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
@@ -431,14 +430,6 @@ class _Parquet:
 
 def _cell(value: Any, kind: str) -> Any:
     return dumps(value).decode() if kind == "string" and value is not None and not isinstance(value, str) else value
-
-
-def arrow() -> tuple[Any, Any]:
-    """(pyarrow, pyarrow.parquet). Raises `UserError` where they are not installed."""
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise UserError("Parquet files need pyarrow: pip install 'rollforge[parquet]'") from error
 
 
 def sha256(path: Path) -> str:
