@@ -29,4 +29,4 @@ def parquet_rows(path: Path) -> Iterator[Json]:
             for batch in file.iter_batches(_AT_ONCE):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path}: pyarrow cannot read it: {str(error)[:300]}") from None
+        raise UserError(f"{path}: pyarrow cannot read it: {' '.join(str(error).split())[:300]}") from None
