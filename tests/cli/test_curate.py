@@ -74,6 +74,30 @@ def test_an_earlier_split_goes_on_by_its_shares(math: Path, tmp_path: Path) -> N
         assert (first / f"{side}.jsonl").read_bytes() == (second / f"{side}.jsonl").read_bytes()
 
 
+def test_a_split_made_anew_over_another_says_how_to_keep_the_sides(math: Path, tmp_path: Path) -> None:
+    more, out = tmp_path / "more.jsonl", tmp_path / "out"
+    write(more, grid([[1, 0]]))
+
+    def says(*options: Any) -> bool:
+        result = run(*options, "--out", out, "--overwrite")
+        assert result.exit_code == 0, result.output
+        return "held a split of other rows" in " ".join(result.stdout.split())
+
+    assert not says(math, "--split", "80/20")
+    assert not says(math, "--split", "80/20")
+    assert says(math, "--split", "70/30")
+    assert says(math, more, "--split", "70/30")
+    assert not says(math, "--split-from", out)
+    assert not says(math, "--dedup", "both")
+    assert not says(math, "--split", "80/20")
+
+
+def test_two_splits_are_one_too_many(math: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("steps: [split: 90/10]")
+    result = run(math, "--out", tmp_path / "out", "--recipe", tmp_path / "r.yaml", "--split", "80/20")
+    assert "there are two split steps, and a prompt has one side" in str(result.exception)
+
+
 def test_options_come_after_the_recipe(math: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("seed: 4\nsteps:\n  - filter: reward < 0.5\n")

@@ -67,6 +67,27 @@ def test_counts_are_exact(tmp_path: Path, args: dict[str, Any], expected: dict[s
     assert {name: of["out"] for name, of in work.notes["categories"].items()} == {"math": 0, "code": 0} | expected
 
 
+@pytest.mark.parametrize("unit", ["row", "group"])
+def test_copies_count_as_rows(tmp_path: Path, unit: str) -> None:
+    def again(**args: Any) -> tuple[list[Sample], Workspace]:
+        kept, _, _ = balance(samples(math=20, code=200), tmp_path, unit=unit, upsample=True)
+        kept, _, work = balance(kept, tmp_path, unit=unit, **args)
+        return kept, work
+
+    assert rows(again(shares={"math": 0.5, "code": 0.5})[0]) == {"math": 200, "code": 200}
+    kept, work = again(cap=48)
+    assert rows(kept) == {"math": 48, "code": 48}
+    assert work.notes["categories"]["math"] == {"in": 200, "out": 48}
+    # Of what there is once before what is there again.
+    assert Counter(sample.copies for sample in kept if sample.env == "math") == {2: 12, 3: 8}
+    kept, work = again(counts={"math": 400}, upsample=True)
+    assert rows(kept) == {"math": 400, "code": 200}
+    assert "math: its rows are repeated up to 20 times; collect more of them" in work.warnings
+    assert any(text.startswith("380 of the rows are copies") for text in work.warnings)
+    with pytest.raises(UserError, match="math: 20,200 rows of the 20 there are would repeat each 1,010 times"):
+        again(counts={"math": 20200}, upsample=True)
+
+
 def test_the_choice_depends_on_the_seed_and_not_on_the_order(tmp_path: Path) -> None:
     given = samples(math=200)
     first = {sample.place for sample in balance(given, tmp_path, cap=20)[0]}
@@ -117,8 +138,9 @@ def test_by_any_field(tmp_path: Path) -> None:
     assert sum(isinstance(item, Sample) for item in out) == 3
     with pytest.raises(UserError, match=r"group\.solve_rate.* is not possible"):
         steps(BalanceArgs(by="group.solve_rate"))
-    with pytest.raises(UserError, match="unknown"):
+    with pytest.raises(UserError, match=r"unknown fact 'levle'.*known: env, source, difficulty, tokens") as refused:
         steps(BalanceArgs(by="levle"))
+    assert "group." not in str(refused.value)
 
 
 def test_warnings(tmp_path: Path) -> None:

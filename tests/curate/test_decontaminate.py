@@ -162,7 +162,8 @@ def test_arrays_and_tables(tmp_path: Path) -> None:
     array.write_bytes(b"\xef\xbb\xbf" + json.dumps([{"question": "other"}, {"question": ITEM}], indent=1).encode())
     lines = write(tmp_path / "lines.json", {"question": "other"}, {"question": ITEM})
     comma, tab = tmp_path / "b.csv", tmp_path / "b.tsv"
-    comma.write_text(f'id,question\n1,"two\nlines"\n2,"{ITEM}, so?"\n', "utf-8")
+    long = "context " * 20_000  # more than the csv module takes by itself
+    comma.write_text(f'id,question\n1,"two\nlines {long}"\n2,"{ITEM}, so?"\n', "utf-8")
     tab.write_text(f"question\tid\nother\t1\n{ITEM}\t2\textra\n", "utf-8")
     for file, place in ((array, 2), (lines, 2), (comma, 4), (tab, 3)):
         result = against(file, ITEM, "clean")
@@ -255,6 +256,8 @@ def test_rows_without_text_are_left_out_and_counted(tmp_path: Path) -> None:
 def test_files_that_are_not_there_or_no_benchmark(tmp_path: Path, bench: Path) -> None:
     with pytest.raises(UserError, match=r"there is no benchmark file .*bensh\.jsonl; did you mean .*bench\.jsonl"):
         steps(DecontaminateArgs(benchmarks=str(tmp_path / "bensh.jsonl")))
+    with pytest.raises(UserError, match="is a directory; benchmarks are files: name those in it"):
+        steps(DecontaminateArgs(benchmarks=str(tmp_path)))
     with pytest.raises(UserError, match="unpack or convert it first"):
         steps(DecontaminateArgs(benchmarks="x.zip"))
     binary = tmp_path / "b.txt"

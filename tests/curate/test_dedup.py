@@ -11,7 +11,7 @@ from rollforge.curate.dedup import DedupArgs, steps
 from rollforge.errors import UserError
 from rollforge.records.items import assistant, function_call, function_call_output, user
 from rollforge.records.lossless import dumps, loads
-from tests.curate.sampled import line, ran
+from tests.curate.sampled import Result, line, ran, samples
 
 
 def kept(lines: list[bytes], **args: Any) -> list[int]:
@@ -44,6 +44,15 @@ def test_response_and_both() -> None:
     assert kept(lines, by="response") == [0, 2]
     assert kept(lines, by="both") == [0, 1, 2]
     assert kept(lines, by="response", within="group") == [0, 1, 2]
+
+
+def test_copies_that_an_earlier_step_made_are_duplicates() -> None:
+    (step,) = steps(DedupArgs(by="both"))
+    given = samples([line("a"), line("b")], step)
+    given[0].copies = 10
+    result = Result(step, given)
+    assert [sample.copies for sample in result.kept] == [1, 1]
+    assert result.notes == {"distinct": 2, "copies taken back": 9}
 
 
 def test_within_an_environment() -> None:

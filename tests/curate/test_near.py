@@ -135,6 +135,14 @@ def test_tasks_of_other_signs_are_other_tasks(tasks: list[str], threshold: float
     assert ran(steps(NearArgs(threshold=threshold)), map(line, tasks + again)).places == found.places
 
 
+def test_copies_of_a_response_are_duplicates_and_those_of_a_prompt_are_rows_of_it() -> None:
+    for of, copies in (("prompt", 10), ("response", 1)):
+        (step,) = steps(NearArgs(of=of))
+        given = samples([line("a question", "a reply")], step)
+        given[0].copies = 10
+        assert Result(step, given).kept[0].copies == copies
+
+
 def test_at_a_threshold_of_one_a_word_of_thousands_counts() -> None:
     rng = random.Random(11)
     long = text(rng, 4000)

@@ -25,6 +25,7 @@ from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import UserError
 from rollforge.records.rollout import Rollout
 from rollforge.stats.source import find_run
+from tests.curate.sampled import line
 from tests.stats.made import grid, made, write
 
 
@@ -399,6 +400,8 @@ def test_inputs_that_make_no_sense(run: Path, tmp_path: Path) -> None:
         curate(run, runs=[run], overwrite=True)
     with pytest.raises(UserError, match="no runs given"):
         curate(tmp_path / "out", runs=[])
+    with pytest.raises(UserError, match="recipe is list, not a file or its content"):
+        curate_rollouts(run, tmp_path / "out", recipe=["dedup"])  # type: ignore[arg-type]
     os.mkfifo(tmp_path / "pipe.jsonl")
     with pytest.raises(UserError, match="a pipe will not do"):
         curate(tmp_path / "out", runs=[tmp_path / "pipe.jsonl"])
@@ -451,6 +454,25 @@ def test_rows_of_another_kind_are_said_to_be(tmp_path: Path, content: str, says:
     (tmp_path / "a.jsonl").write_text(f"\n{content}\n")
     (said,) = curate(tmp_path / "out", runs=[tmp_path / "a.jsonl"]).report.alien
     assert says in said
+
+
+def test_inputs_without_a_line_are_named(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "blank.jsonl").write_text("\n\n")
+    (run / "failures.jsonl").write_text("")  # of a run in which nothing failed
+    report = curate(tmp_path / "out", runs=[tmp_path / "empty.jsonl", tmp_path / "blank.jsonl", run]).report
+    assert report.alien == [f"{tmp_path}/blank.jsonl: it holds blank lines only", f"{tmp_path}/empty.jsonl: it is empty"]
+
+
+def test_a_name_that_is_no_unicode_can_be_replaced_and_split_on(run: Path, tmp_path: Path) -> None:
+    file, first = tmp_path / os.fsdecode(b"lat\xe9.jsonl"), tmp_path / os.fsdecode(b"out\xe9")
+    file.write_bytes((run / "rollouts.jsonl").read_bytes())
+    recipe = {"steps": [{"split": {"near": None, "train": 0.5, "validation": 0.5}}]}
+    for _ in range(2):
+        assert curate_rollouts(file, first, recipe=recipe, overwrite=True).report.rows == 12
+    again = curate_rollouts([file], tmp_path / "out", recipe={"steps": [{"split": {"previous": str(first)}}]})
+    assert again.report.stages[-1].notes["splits"]["train"]["asked"] == 0.5
+    assert curate_rollouts(run, tmp_path / "more", recipe=tmp_path / "out/recipe.yaml").report.rows == 12
 
 
 @pytest.mark.parametrize("out", ["file/out", "/proc/out"])
@@ -508,6 +530,56 @@ def test_a_killed_run_leaves_nothing_under_the_name(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a.jsonl", "out"]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("new", ["longer", "shorter", "gone", "longer in place", "cut in place", "as long in place"])
+def test_a_file_that_is_replaced_between_the_passes_is_found_out(tmp_path: Path, new: str, workers: int) -> None:
+    file, other = tmp_path / "in.jsonl", tmp_path / "other.jsonl"
+    write(file, grid([[1, 0, 0, 1]] * 50))
+    longer = b"".join(line[:9] + line for line in file.read_bytes().splitlines(keepends=True))
+    size = {"as long in place": file.stat().st_size, "shorter": 1000, "cut in place": 1000}.get(new)
+    other.write_bytes(longer[:size])
+
+    def replace(sample: Sample) -> None:
+        if new == "gone":
+            file.unlink(missing_ok=True)
+        elif "place" in new:
+            file.write_bytes(other.read_bytes())
+        elif other.exists():
+            os.replace(other, file)
+        sample.changes["seen"] = True
+
+    with pytest.raises(UserError, match=r"in\.jsonl(: No such file| was replaced or cut while it was read; run)"):
+        curate(tmp_path / "out", Each(replace), runs=[file], workers=workers)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_grows_meanwhile_counts_as_it_was_first_read(tmp_path: Path) -> None:
+    file = tmp_path / "in.jsonl"
+    write(file, grid([[1, 0, 0, 1]] * 50))
+    before = file.read_bytes()
+
+    def grow(sample: Sample) -> None:
+        with open(file, "ab") as more:
+            more.write(before)
+
+    assert curate(tmp_path / "out", Each(grow), runs=[file]).report.rows == 200
+    assert (tmp_path / "out/rollouts.jsonl").read_bytes() == before
+
+
+def test_environments_beyond_ten_thousand_are_counted_together(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(line(f"q {n}", env=f"env {n}") for n in range(10_020)))
+    steps = [{"shape": "clip"}, {"split": {"near": None}}]
+    report = curate_rollouts([tmp_path / "in.jsonl"], tmp_path / "out", recipe={"steps": steps}).report
+    assert len(report.read) == 10_001
+    assert report.read["(others)"].rows == 20
+    assert sum(tally.rows for by_env in report.written.values() for tally in by_env.values()) == 10_020
+    clipped, by_env = report.stages[1].notes["after"], report.stages[2].notes["by_env"]
+    assert len(clipped) == len(by_env) == 10_001
+    assert sum(side["rows"] for side in by_env["(others)"].values()) == 20
+    with pytest.raises(UserError, match=r"more than 10,000 environments \('env 10000' is one\); take per: group, or"):
+        curate_rollouts([tmp_path / "in.jsonl"], tmp_path / "no", recipe={"steps": [{"shape": "scale"}]})
+
+
 def test_a_full_disk_is_a_message(run: Path, tmp_path: Path) -> None:
     class Full:
         name = "full"
@@ -517,7 +589,7 @@ def test_a_full_disk_is_a_message(run: Path, tmp_path: Path) -> None:
             yield from samples
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(UserError, match=r"cannot write .*out: No space left on device; nothing was left there"):
+    with pytest.raises(UserError, match=r"cannot write .*out: No space left on device; it is as before"):
         curate(tmp_path / "out", Full(), runs=[run])
     assert os.listdir(tmp_path) == ["math"]
 

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from rollforge.config import validate
 from rollforge.curate.split import SplitArgs, steps
 from rollforge.errors import UserError
+from rollforge.records.items import system, user
 from tests.curate.sampled import Result, line, ran, samples
 
+ROLES = ("system", "developer")
 ORDER = {"train": 0, "validation": 1, "test": 2}
 WORDS = [f"w{number}" for number in range(2000)]
 
@@ -261,6 +263,36 @@ def test_near_duplicates_stay_together_unless_told_otherwise() -> None:
     assert len({sample.split for sample in apart.kept[:40]}) == 2
     assert apart.notes["proof"]["largest cluster"] == 1
     assert not steps(SplitArgs(near=None))[0].facts
+
+
+def test_a_question_under_several_system_turns_has_one_side() -> None:
+    rules = ("You are a helpful assistant.", "Think step by step, then answer.")
+    asks = [" ".join(random.Random(n).sample(WORDS, 25)) for n in range(100)]
+    lines = [
+        line([{"role": role, "content": rule}, user(ask)]) for ask in asks for role, rule in zip(ROLES, rules, strict=True)
+    ]
+    result = split(lines, validation=0.3, train=0.7)
+    found = [sample.split for sample in result.kept]
+    assert found[::2] == found[1::2]
+    assert set(found) == {"train", "validation"}
+    assert result.notes["proof"]["near-duplicate clusters"] == 100
+    assert split(lines, near=None).notes["proof"]["near-duplicate clusters"] == 0
+
+
+def test_tasks_that_their_system_turns_alone_tell_apart_are_spoken_of() -> None:
+    lines = [line([system(f"the door is in room {n}"), user("Begin.")]) for n in range(40)]
+    result = split(lines + tasks(60))
+    assert len({sample.split for sample in result.kept[:40]}) == 1
+    assert any("told apart by their system turns alone? near: null" in warning for warning in result.warnings)
+    assert len({sample.split for sample in split(lines + tasks(60), near=None).kept[:40]}) == 2
+
+
+def test_one_question_about_many_pictures_is_many() -> None:
+    def about(picture: int) -> dict[str, Any]:
+        parts = [{"type": "input_text", "text": "what is this?"}, {"type": "input_image", "image_url": f"{picture}.png"}]
+        return {"role": "user", "content": parts}
+
+    assert split([line([about(n)]) for n in range(40)]).notes["proof"]["largest cluster"] == 1
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -8,6 +8,7 @@ Difficulty is measured before the recipe's first step: what a filter on rewards 
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from itertools import groupby, islice
@@ -118,7 +119,7 @@ def difficulty(solve_rate: float) -> str:
 
 
 class Balance:
-    """Reads its samples twice: counts, then the choice. Eight bytes of memory a sample."""
+    """Reads its samples twice: counts, then the choice. Eight bytes of memory a row."""
 
     def __init__(self, args: BalanceArgs) -> None:
         self._args = args
@@ -202,7 +203,7 @@ def of_runs(work: Workspace) -> str:
 def _fact(name: str) -> Fact:
     if name in LATER:
         raise UserError(f"balance by {name!r} is not possible: it is not known when rows are read")
-    return fact(name)
+    return fact(name, dict.fromkeys([*_OWN, *(known for known in ABOUT if known not in LATER)]))
 
 
 def _text(value: Any) -> str:
@@ -242,7 +243,7 @@ _MOST = 1_000
 
 class Pool:
     """Samples by category, on disk, with the rank of each in a shuffled order: of seed and sample alone, not of the order in
-    which samples come."""
+    which samples come. The copies that earlier steps made count as rows, and rank behind all first ones."""
 
     def __init__(
         self, samples: Iterable[Sample], work: Workspace, category: Callable[[Sample], str], unit: Unit = "row"
@@ -250,6 +251,9 @@ class Pool:
         self._category, self._unit = category, unit
         self._salt = str(work.seed).encode()[-16:]
         self._ranks: dict[str, array[int]] = {}
+        self._samples: Counter[str] = Counter()
+        self._copies: Counter[str] = Counter()
+        """The most of one sample, by category."""
         self._kept = work.keep(self._counted(samples))
         self.sizes = {name: len(self._ranks[name]) for name in sorted(self._ranks)}
 
@@ -265,16 +269,17 @@ class Pool:
                 torn = upsample or choice.rows < self.sizes[name]
                 why = "whole groups do not fit better" if torn else "there are no more; upsample: true repeats some"
                 work.warnings.append(f"{name}: {choice.rows:,} rows instead of {choice.target:,}, {why}")
-            if choice.most > _MOST:
+            times = choice.most * self._copies[name] if choice.most > 1 else 1
+            if times > _MOST:
                 raise UserError(
-                    f"{name}: {targets[name]:,} rows of the {self.sizes[name]:,} there are would repeat each "
-                    f"{choice.most:,} times, more than {_MOST:,}: ask for fewer, or collect more"
+                    f"{name}: {targets[name]:,} rows of the {self._samples[name]:,} there are would repeat each "
+                    f"{times:,} times, more than {_MOST:,}: ask for fewer, or collect more"
                 )
-            if choice.most > _OFTEN:
-                work.warnings.append(f"{name}: its rows are repeated up to {choice.most:,} times; collect more of them")
+            if times > _OFTEN:
+                work.warnings.append(f"{name}: its rows are repeated up to {times:,} times; collect more of them")
         work.warnings.extend(lopsided(rows))
-        copies = sum(max(0, choice.rows - self.sizes[name]) for name, choice in choices.items())
-        if copies:
+        if any(rows[name] > size for name, size in self.sizes.items()):
+            copies = sum(max(0, count - self._samples[name]) for name, count in rows.items())
             work.warnings.append(
                 f"{copies:,} of the rows are copies. SFT trains on each of them; prompts (GRPO) and pairs (DPO) are made "
                 f"once per task, where copies change nothing: weights in the trainer's own mix do"
@@ -282,9 +287,9 @@ class Pool:
         for sample in self._kept:
             name = self._category(sample)
             choice = choices[name]
-            times = choice.times(self._rank(sample))
+            times = sum(map(choice.times, self._ranks_of(sample)))
             if times:
-                sample.copies *= times
+                sample.copies = times
                 yield sample
             else:
                 yield Drop(sample, "overflow" if choice.target else "no share", {"category": name})
@@ -300,12 +305,16 @@ class Pool:
                 if len(self._ranks) >= _CATEGORIES:
                     raise UserError(f"more than {_CATEGORIES:,} categories ({name!r} is one): take something coarser")
                 ranks = self._ranks[name] = array("Q")
-            ranks.append(self._rank(sample))
+            ranks.extend(self._ranks_of(sample))
+            self._samples[name] += 1
+            self._copies[name] = max(self._copies[name], sample.copies)
             yield sample
 
-    def _rank(self, sample: Sample) -> int:
+    def _ranks_of(self, sample: Sample) -> Iterator[int]:
         own = sample.group if self._unit == "group" else b"%d:%d" % sample.place
-        return int.from_bytes(blake2b(own, digest_size=8, salt=self._salt).digest())
+        for copy in range(sample.copies):
+            chance = blake2b(own + b" %d" % copy if copy else own, digest_size=8, salt=self._salt).digest()
+            yield min(copy, _MOST) << 52 | int.from_bytes(chance) >> 12
 
 
 class _Choice:

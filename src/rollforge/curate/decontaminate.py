@@ -298,6 +298,8 @@ def texts(file: str, field: str | None = None) -> Iterator[tuple[int, str]]:
     path = Path(file)
     if path.suffix in _NOT_READ:
         raise UserError(f"{file}: benchmarks are .jsonl, .json, .csv, .tsv, .parquet or text; unpack or convert it first")
+    if path.is_dir():
+        raise UserError(f"{file} is a directory; benchmarks are files: name those in it")
     if not path.is_file():
         near = (
             get_close_matches(path.name, [other.name for other in path.parent.glob("*")], n=1)
@@ -344,6 +346,8 @@ def _whole(path: Path) -> Iterator[tuple[int, Any]] | None:
 def _csv(path: Path) -> Iterator[tuple[int, Any]]:
     import csv
 
+    # Python's own 128 KB are less than a long document; the limit is one of the process.
+    csv.field_size_limit(max(csv.field_size_limit(), _FIELD))
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
         try:
@@ -351,6 +355,9 @@ def _csv(path: Path) -> Iterator[tuple[int, Any]]:
                 yield rows.line_num, row
         except csv.Error as error:
             raise UserError(f"{path}:{rows.line_num}: not CSV ({error})") from None
+
+
+_FIELD = 1 << 30
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:

@@ -84,7 +84,7 @@ class Dedup:
             stays = firsts(numbers, len(digests), rank)
             for row, (sample, first) in enumerate(zip(kept, stays[numbers].data, strict=True)):
                 if first == row:
-                    yield sample
+                    yield once(sample, work)
                 else:
                     yield Drop(sample, self._reason, {"duplicate_of": work.place(*rows.place(first))})
             work.notes["distinct"] = len(digests)
@@ -150,6 +150,14 @@ def _number(half: bytes) -> int:
 def _tools_digest(tools: list[Json]) -> bytes:
     known = ({key: value for key, value in tool.items() if value is not None} for tool in tools)
     return digest(b"\n".join(sorted(dumps(tool, sort_keys=True) for tool in known)))
+
+
+def once(sample: Sample, work: Workspace) -> Sample:
+    """Without the copies that an earlier step made: they are duplicates."""
+    if sample.copies > 1:
+        work.notes["copies taken back"] = work.notes.get("copies taken back", 0) + sample.copies - 1
+        sample.copies = 1
+    return sample
 
 
 def scoped(key: bytes, sample: Sample, within: Within) -> bytes:

@@ -7,7 +7,7 @@ Most are a function of the row alone (`fact(name)`), computed where the row is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -80,15 +80,16 @@ def number(value: Any) -> float | None:
     return value if isinstance(value, (int, float)) else None
 
 
-def fact(name: str) -> Fact:
-    """The fact for a name of `ABOUT`, or for a dotted one under one of `ROOTS`. Raises `UserError` for others."""
+def fact(name: str, among: Iterable[str] | None = None) -> Fact:
+    """The fact for a name of `ABOUT`, or for a dotted one under one of `ROOTS`. Raises `UserError` for others, naming those
+    known (default: all)."""
     if name in _FACTS:
         return _FACTS[name][0]
     root, dot, rest = name.partition(".")
     if root in ROOTS and dot and all(rest.split(".")):
         return Field(root, tuple(rest.split(".")))
     own = "" if dot else f"a field of the row is task.{name}; "
-    known = f"{', '.join(ABOUT)}, {', '.join(f'{root}.<field>' for root in ROOTS)}"
+    known = f"{', '.join(among or ABOUT)}, {', '.join(f'{root}.<field>' for root in ROOTS)}"
     raise UserError(f"unknown fact {name!r}; {own}known: {known}")
 
 

@@ -44,7 +44,7 @@ def steps(args: MixArgs) -> list[Step]:
 
 
 class Mix:
-    """Reads its samples twice: counts, then the choice. Eight bytes of memory a sample."""
+    """Reads its samples twice: counts, then the choice. Eight bytes of memory a row."""
 
     facts: Mapping[str, Fact] = {}
 

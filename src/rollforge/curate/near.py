@@ -23,7 +23,7 @@ from pydantic import Field
 
 from rollforge.bulk.record import Record, digest
 from rollforge.config import Section
-from rollforge.curate.dedup import Keep, Within, beside, firsts, scoped
+from rollforge.curate.dedup import Keep, Within, beside, firsts, once, scoped
 from rollforge.curate.distinct import Distinct, Signatures
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.curate.words import Grams, asked, said, tokens
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Of = Literal["prompt", "response"]
+Compared = Literal["prompt", "question", "response"]
+"""A question is a prompt whose turns beside those of the user do not count."""
 
 THRESHOLD = 0.8
 WORDS = 5
@@ -109,8 +111,10 @@ class Near:
             for row, sample in enumerate(kept):
                 number = numbers[row]
                 first = int(stays[number])
-                if first == row or (args.of == "prompt" and numbers[first] == number):
+                if args.of == "prompt" and numbers[first] == number:
                     yield sample
+                elif first == row:
+                    yield once(sample, work)
                 else:
                     evidence = {"duplicate_of": work.place(*rows.place(first)), "similarity": round(float(alike[number]), 2)}
                     yield Drop(sample, f"near duplicate {args.of}", evidence)
@@ -159,7 +163,7 @@ class Near:
 # Signatures
 
 
-def signature_fact(of: Of = "prompt", words: int = WORDS, hashes: int = HASHES) -> tuple[str, Signature]:
+def signature_fact(of: Compared = "prompt", words: int = WORDS, hashes: int = HASHES) -> tuple[str, Signature]:
     """The fact and the name that all steps call it by, so that it is computed once."""
     return f"near {of} {words} {hashes}", Signature(of, words, hashes)
 
@@ -180,19 +184,19 @@ class Text(NamedTuple):
 class Signature:
     """A fact: the digest of the text (16 bytes), its length (4), its signature (`hashes`)."""
 
-    of: Of
+    of: Compared
     words: int
     hashes: int
 
     def __call__(self, record: Record) -> Text:
         if self.of == "response":
             return _text(said(record.response_messages()), b"")
-        prompt = record.prompt
-        found = _texts.get(prompt)
+        key = (self.of, record.prompt)
+        found = _texts.get(key)
         if found is None:
             if len(_texts) >= 2048:
                 _texts.clear()
-            found = _texts[prompt] = _text(*asked(record.prompt_messages()))
+            found = _texts[key] = _text(*asked(record.prompt_messages(), all_turns=self.of == "prompt"))
         return found
 
     def complete(self, texts: Sequence[Text]) -> list[bytes]:
@@ -216,7 +220,7 @@ class Signature:
         return [made[text] for text in texts]
 
 
-_texts: dict[bytes, Text] = {}
+_texts: dict[tuple[str, bytes], Text] = {}
 # Repeats of a task share the prompt and stand near each other.
 _LETTERS = 1 << 16
 """So many at once: what is made of them stays in the cache of a core."""

@@ -48,6 +48,10 @@ class Recipe:
     resolved: list[Json] = field(default_factory=list)
     """As recipe.yaml has them: one entry per step, with the defaults filled in."""
 
+    def __post_init__(self) -> None:
+        if sum("split" in step for step in self.resolved) > 1:
+            raise UserError("there are two split steps, and a prompt has one side: leave one out")
+
     @property
     def chain(self) -> list[Step]:
         """The steps, led by those that must see the samples before any is dropped (`first` of a step: balance measures the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
@@ -20,6 +20,15 @@ _LONG = 80
 """Lists of more characters have a line for each element."""
 _REASONS = 50
 """So many reasons of one step are counted apart; the rest are "other"."""
+
+
+ENVIRONMENTS = 10_000
+OTHERS = "(others)"
+
+
+def counted_as(env: str, known: Mapping[str, Any]) -> str:
+    """The environment under whose name one is counted: its own, or that of all others beyond the first `ENVIRONMENTS`."""
+    return env if env in known or len(known) < ENVIRONMENTS else OTHERS
 
 
 @dataclass(slots=True)

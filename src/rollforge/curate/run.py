@@ -19,16 +19,19 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from rollforge.bulk.alien import alien_file, is_array
 from rollforge.bulk.blocks import Unusable, blocks, line_number, processes, spread
 from rollforge.bulk.spill import AT_ONCE, Kept
 from rollforge.curate.recipe import Recipe, make_recipe, read_recipe
-from rollforge.curate.report import Report, Stage, Tally
+from rollforge.curate.report import Report, Stage, Tally, counted_as
 from rollforge.curate.scan import Hashing, Input, inputs, other_rows, scanner
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.curate.write import MANIFEST, Draft, Order, json_text, small, write
 from rollforge.errors import UserError
 from rollforge.records.items import Json
+from rollforge.records.lossless import loads
 from rollforge.records.rows import BadLine
 from rollforge.stats.source import SPLITS
 
@@ -50,7 +53,7 @@ class Curated:
 
 
 def curate_rollouts(
-    runs: Sequence[str | Path],
+    runs: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
@@ -66,6 +69,7 @@ def curate_rollouts(
     core, fewer for little data). `progress` hears bytes read and bytes in all. Raises `UserError`; then, and when it is
     killed, `out` is as before.
     """
+    runs = [runs] if isinstance(runs, (str, Path)) else runs
     recipe = _recipe(recipe)
     seed = recipe.seed if seed is None else seed
     files = inputs(runs)
@@ -81,6 +85,7 @@ def curate_rollouts(
         if not report.rows:
             return Curated(None, report)
         text = recipe.text(seed)
+        report.notes += _of_the_split_before(out, work, text)
         written = [*report.files, small(draft.folder, "recipe.yaml", _yaml(text))]
         written.append(small(draft.folder, "report.json", json_text(report.row())))
         small(draft.folder, MANIFEST, json_text(_manifest(work, text, written)))
@@ -93,6 +98,8 @@ def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None) -> Recipe:
         return Recipe()
     if isinstance(recipe, Recipe):
         return recipe
+    if not isinstance(recipe, (Mapping, str, Path)):
+        raise UserError(f"recipe is {type(recipe).__name__}, not a file or its content (write: recipe={{'steps': [...]}})")
     return make_recipe(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
 
 
@@ -133,9 +140,10 @@ class _Work:
         try:
             for sample in samples:
                 target = sample.split or ROWS
-                tally = tallies.get((target, sample.env))
+                env = counted_as(sample.env, report.read)
+                tally = tallies.get((target, env))
                 if tally is None:
-                    tally = tallies[target, sample.env] = Tally()
+                    tally = tallies[target, env] = Tally()
                 tally.add(sample.reward, sample.copies)
                 orders.add((sample.source, sample.at, target, sample.copies, sample.changes or None))
             for before, stage in zip(report.stages, report.stages[1:], strict=False):
@@ -149,12 +157,19 @@ class _Work:
                 split = report.rows - unsplit
                 raise UserError(f"{split:,} rows are split already, {unsplit:,} are not: add a split step for all of them")
             if report.rows:
-                paths = [one.path for one in self.files]
-                report.files = write(orders, paths, self.folder, changed=orders.changed, workers=self.workers)
-                report.files.sort(key=lambda file: file["file"])
+                report.files = self._write(orders)
+            self.hashing.check()
         finally:
             orders.close()
         return report
+
+    def _write(self, orders: _Orders) -> list[Json]:
+        try:
+            files = write(orders, self.hashing.files, self.folder, changed=orders.changed, workers=self.workers)
+        except (ValueError, msgspec.MsgspecError):
+            self.hashing.check()  # a row that cannot be edited may be half of another
+            raise
+        return sorted(files, key=lambda file: file["file"])
 
     def _read(self, report: Report, orders: _Orders, progress: Callable[[int, int], None] | None) -> Iterator[Sample]:
         stage, bad = report.stages[0], _First(self.files, report.bad)
@@ -180,7 +195,7 @@ class _Work:
             if progress:
                 progress(sum(self.hashing.sizes), total)
             for env, tally in block.read.items():
-                report.read.setdefault(env, Tally()).join(tally)
+                report.read.setdefault(counted_as(env, report.read), Tally()).join(tally)
             if len(paths) > 1:
                 _shards(block.samples, first, shards)
             yield from block.samples
@@ -195,9 +210,11 @@ class _Work:
             elif what:
                 report.bad[:] = [line for line in report.bad if line.file != str(path)]  # they say nothing
             elif count["unusable"] and not count["rows"]:
-                what = other_rows(path)
+                what = other_rows(path) or "it holds blank lines only"
             if what:
                 report.alien.append(f"{path}: {what}")
+        filled = {one.run for one, count in zip(self.files, counts, strict=True) if count["rows"] or count["unusable"]}
+        report.alien += [f"{run}: it is empty" for run in dict.fromkeys(one.run for one in self.files) if run not in filled]
         if unusable:
             report.notes.append(f"{unusable:,} of {stage.taken:,} lines are no usable rows")
         if shards:
@@ -305,6 +322,25 @@ class _Orders:
 
 
 _PLACE = itemgetter(0, 1)
+
+
+def _of_the_split_before(out: Path, work: _Work, recipe: Json) -> Iterator[str]:
+    """What to know where a split is made anew, of other rows or in another way, in the place of an earlier one."""
+    splits = [step["split"] for step in work.recipe.resolved if "split" in step]
+    if not splits or splits[0]["previous"] or (splits[0]["keep"] and any(file.split for file in work.files)):
+        return
+    try:
+        before = loads((out / MANIFEST).read_bytes())
+        split = {f"{name}.jsonl" for name in SPLITS} & {file["file"] for file in before["outputs"]}
+        hashes = [work.hashing.row(source)["sha256"] for source in range(len(work.files))]
+        same = before["recipe"] == recipe and [file["sha256"] for file in before["inputs"]] == hashes
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if split and not same:
+        yield (
+            f"{out} held a split of other rows, or by another recipe: near duplicates, and what fills an empty split, may "
+            f"have changed sides. --split-from {out} (previous, in a recipe) keeps every prompt on its side"
+        )
 
 
 def _yaml(values: Json) -> str:

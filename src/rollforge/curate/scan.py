@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from rollforge.bulk.blocks import Block, Unusable, lines, read
+from rollforge.bulk.original import Original, replaced
 from rollforge.curate.report import Tally
 from rollforge.curate.step import Fact, Sample, complete
 from rollforge.errors import UserError
@@ -114,7 +115,7 @@ _NEEDED = (
 
 
 def other_rows(file: Path) -> str | None:
-    """What a file without a single rollout holds instead, by its first line, and what a rollout needs."""
+    """What a file without a single usable rollout holds instead, by its first line, and what a rollout needs."""
     with open(file, "rb") as handle:
         lines = (line.removeprefix(BOM_UTF8).strip() for line in handle)
         first = next((line for line in lines if line), None)
@@ -133,7 +134,19 @@ def other_rows(file: Path) -> str | None:
             return f"it holds tasks (keys: {keys}), which nobody has answered: rollforge collect makes rollouts of them"
         if {"messages", "conversations", "completion", "chosen"} & row.keys():
             return f"it holds a trainer's examples (keys: {keys}), not rollouts: {_NEEDED}"
-    return f"its rows have the keys {keys}: {_NEEDED}"
+    wrong = _wrong(first) if {"responses_create_params", "reward"} <= row.keys() else None
+    return f"in its first row: {wrong}" if wrong else f"its rows have the keys {keys}: {_NEEDED}"
+
+
+def _wrong(line: bytes) -> str | None:
+    try:
+        record = read(line)
+        if isinstance(record, Unusable):
+            return record.reason
+        _ = record.group, record.items()
+    except (UserError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def scanner(inputs: Sequence[Input], facts: Mapping[str, Fact]) -> partial[Scanned]:
@@ -144,23 +157,36 @@ class Hashing:
     """Blocks as they pass by on their way to the workers, and what the files hold: no further pass for the hashes."""
 
     def __init__(self, files: Sequence[Path]) -> None:
+        self.files = [Original(path) for path in files]
         self._hashes = [hashlib.sha256() for _ in files]
         self._room = memoryview(bytearray(1 << 18))
         self.sizes = [0] * len(files)
 
     def through(self, blocks: Iterator[Block]) -> Iterator[Block]:
         for block in blocks:
-            with open(block.file, "rb", buffering=0) as file:
-                file.seek(block.start)
-                left = block.end - block.start
-                while left > 0:
-                    size = file.readinto(self._room[:left])
-                    if not size:
-                        raise UserError(f"{block.file} became shorter while it was read; is it being written?")
-                    self._hashes[block.source].update(self._room[:size])
-                    left -= size
+            self._add(self._hashes[block.source], block.source, block.start, block.end)
             self.sizes[block.source] = block.end
             yield block
 
+    def check(self) -> None:
+        """Raises `UserError` for files in which no longer stands what was hashed: what is known of them is wrong."""
+        for source, (file, size) in enumerate(zip(self.files, self.sizes, strict=True)):
+            file.open().close()
+            if not file.untouched():
+                again = hashlib.sha256()
+                self._add(again, source, 0, size)
+                if again.digest() != self._hashes[source].digest():
+                    raise replaced(file.path)
+
     def row(self, source: int) -> Json:
         return {"bytes": self.sizes[source], "sha256": self._hashes[source].hexdigest()}
+
+    def _add(self, to: hashlib._Hash, source: int, start: int, end: int) -> None:
+        with self.files[source].open() as file:
+            file.seek(start)
+            while start < end:
+                size = file.readinto(self._room[: end - start])
+                if not size:
+                    raise replaced(self.files[source].path)
+                to.update(self._room[:size])
+                start += size

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from rollforge.config import Section
+from rollforge.curate.report import ENVIRONMENTS, counted_as
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import UserError
 from rollforge.stats.text import number
@@ -61,7 +62,7 @@ class Shape:
 
     def __init__(self, args: ShapeArgs) -> None:
         self._method = args.method
-        self._per = args.per or "env"
+        self._per = "all" if args.method == "clip" else args.per or "env"
         low, high = args.range or ((0.0, 1.0) if args.method == "scale" else RANGE)
         self._low, self._high = low, high
         onto = "" if args.method == "standardize" else f" to {low:g}..{high:g}"
@@ -77,7 +78,7 @@ class Shape:
             if reward != sample.reward:
                 sample.reward = sample.changes["reward"] = reward
                 changed += 1
-            after.setdefault(sample.env, _Spread()).add(reward)
+            after.setdefault(counted_as(sample.env, before), _Spread()).add(reward)
             yield sample
         work.notes["before"] = {env: before[env].text() for env in sorted(before)}
         work.notes["after"] = {env: after[env].text() for env in sorted(after)}
@@ -95,12 +96,18 @@ class Shape:
                         f"{work.line(*sample.place)}: a reward of {sample.reward:g} cannot be {_DONE[self._method]}: clip "
                         f"it first, or leave such rows out (filter: reward < {_LARGEST:g} and reward > {-_LARGEST:g})"
                     )
-                before.setdefault(sample.env, _Spread()).add(sample.reward)
+                env = counted_as(sample.env, before)
+                if env != sample.env and self._per == "env":
+                    raise UserError(
+                        f"{self.name}: there are more than {ENVIRONMENTS:,} environments ({sample.env!r} is one); take per: "
+                        f"group, or per: all"
+                    )
+                before.setdefault(env, _Spread()).add(sample.reward)
                 yield sample
 
         if self._method == "clip":
             for sample in seen(samples):
-                yield sample, before[sample.env]
+                yield sample, _NONE
             return
         if self._per != "group":
             with_all = work.keep(seen(samples))
@@ -221,3 +228,6 @@ class _Spread:
             whole.mean += delta * part.count / count
             whole.count = count
         return whole
+
+
+_NONE = _Spread()

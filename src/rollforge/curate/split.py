@@ -21,6 +21,7 @@ from rollforge.bulk.record import digest
 from rollforge.config import Section
 from rollforge.curate.distinct import Distinct, Signatures
 from rollforge.curate.near import HASHES, THRESHOLD, WORDS, clusters, signature_fact, signature_of
+from rollforge.curate.report import counted_as
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace, complete
 from rollforge.curate.write import MANIFEST
 from rollforge.errors import UserError
@@ -49,7 +50,7 @@ class SplitArgs(Section):
     validation: float = 0.1
     test: float = 0.0
     near: float | None = Field(THRESHOLD, ge=0.3, le=1)
-    """The similarity (see the near step) from which prompts stay together; null: only equal prompts do."""
+    """The similarity (see the near step) of the user turns from which prompts stay together; null: only equal prompts do."""
     each_env: bool = True
     """Every environment has a prompt in every split, if it has as many prompts as there are splits."""
     previous: str | list[str] | None = None
@@ -112,7 +113,7 @@ class Split:
         self._shares = shares_of(args)
         self._args = args
         self.name = f"split {'/'.join(f'{share * 100:g}' for share in self._shares if share)}"
-        self._fact, self._signature = signature_fact("prompt", WORDS, HASHES)
+        self._fact, self._signature = signature_fact("question", WORDS, HASHES)
         self.facts = {} if args.near is None else {self._fact: self._signature}
         self._previous = previous_files(args.previous)
 
@@ -133,7 +134,7 @@ class Split:
         env_of = array("i")
 
         def take(sample: Sample) -> bytes:
-            env_of.append(envs.setdefault(sample.env, len(envs)))
+            env_of.append(envs.setdefault(counted_as(sample.env, envs), len(envs)))
             was.append(SIDES.index(sample.split) if self._args.keep and sample.split else _NEW)
             return self._take(sample, len(rows), signatures)
 
@@ -146,7 +147,8 @@ class Split:
                 roots = clusters(signatures, self._args.near)
             # A prompt of several environments counts for the first by name: the order of the rows decides nothing.
             names = sorted(envs)
-            by_name = np.array([names.index(name) for name in envs], np.int32)
+            place = {name: number for number, name in enumerate(names)}
+            by_name = np.array([place[name] for name in envs], np.int32)
             home = np.full(count, len(names), np.int32)
             np.minimum.at(home, numbers[before:], by_name[np.frombuffer(env_of, np.int32)] if env_of else 0)
             known = np.array(was, np.int8)
@@ -314,7 +316,7 @@ class Proof:
     def count(self, number: int, sample: Sample) -> None:
         assert sample.split is not None
         self._on[number] |= _BIT[sample.split]
-        self._envs[sample.env][sample.split] += sample.copies
+        self._envs[counted_as(sample.env, self._envs)][sample.split] += sample.copies
 
     def report(self, work: Workspace, args: SplitArgs, roots: Any, home: Any, filled: int) -> None:
         """Adds to notes and warnings. `home` is the environment that a prompt counts for."""
@@ -371,7 +373,8 @@ class Proof:
         if args.near is not None and sizes.max() >= FEW and sizes.max() > total / 4:
             work.warnings.append(
                 f"{sizes.max():,} of {total:,} prompts are near duplicates of one another and stay on one side: "
-                f"tasks of one template with other values? near: 0.95 tells more of them apart, near: null all of them"
+                f"tasks of one template with other values (near: 0.95 tells more of them apart), or told apart by their "
+                f"system turns alone? near: null parts all that are not equal"
             )
 
     def _uneven(self, by_env: Json) -> Iterator[str]:

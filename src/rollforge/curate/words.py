@@ -93,12 +93,12 @@ class Grams:
         return found
 
 
-def asked(prompt: Sequence[Json]) -> tuple[str, bytes]:
+def asked(prompt: Sequence[Json], *, all_turns: bool = True) -> tuple[str, bytes]:
     """What a prompt asks: the text of its user turns (all turns if there is no user turn), and 16 bytes that stand for all
-    beside: the other turns up to white space and case, images and the like (b"" without any)."""
+    beside: the other turns up to white space and case (if `all_turns`), images and the like (b"" without any)."""
     turns = [message for message in prompt if message.get("role") == "user"] or prompt
-    others = [_other(text_of(turn.get("content"))) for turn in prompt if turns is not prompt and turn.get("role") != "user"]
-    beside = [*filter(None, others), *_beside_text(prompt)]
+    others = [turn for turn in prompt if all_turns and turns is not prompt and turn.get("role") != "user"]
+    beside = [*filter(None, (_other(text_of(turn.get("content"))) for turn in others)), *_beside_text(prompt)]
     return "\n".join(text_of(turn.get("content")) for turn in turns), digest(b"\0".join(beside)) if beside else b""
 
 

@@ -19,6 +19,7 @@ from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeAlias
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import msgspec
 
 from rollforge.bulk.blocks import SIZE, spread
+from rollforge.bulk.original import Original
 from rollforge.errors import UserError
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
@@ -48,11 +50,11 @@ _LINES = 20_000
 
 
 class Unit(NamedTuple):
-    file: str
+    file: Original
     orders: list[Order]
 
 
-def units(orders: Iterable[Order], files: Sequence[Path], size: int) -> Iterator[Unit]:
+def units(orders: Iterable[Order], files: Sequence[Original], size: int) -> Iterator[Unit]:
     """Orders, sorted by place, in stretches of about `size` bytes."""
     held: list[Order] = []
     source = end = -1
@@ -60,13 +62,13 @@ def units(orders: Iterable[Order], files: Sequence[Path], size: int) -> Iterator
     for order in orders:
         if order[1] >= end or order[0] != source or lines >= _LINES:
             if held:
-                yield Unit(str(files[source]), held)
+                yield Unit(files[source], held)
                 held = []
             source, end, lines = order[0], order[1] + size, 0
         held.append(order)
         lines += order[3]
     if held:
-        yield Unit(str(files[source]), held)
+        yield Unit(files[source], held)
 
 
 _NEAR = 1 << 20
@@ -75,7 +77,7 @@ _TAIL = 1 << 14
 # Where a unit ends is not known; most last lines are shorter, and are read in one go with the others.
 
 
-def write(orders: Iterable[Order], files: Sequence[Path], folder: Path, *, changed: bool, workers: int) -> list[Json]:
+def write(orders: Iterable[Order], files: Sequence[Original], folder: Path, *, changed: bool, workers: int) -> list[Json]:
     """Carry out all orders; `changed`: whether any has changes. Returns an entry of the manifest for each file."""
     outputs: dict[str, _Output] = {}
     made: Iterable[list[Part]]
@@ -98,7 +100,7 @@ def write(orders: Iterable[Order], files: Sequence[Path], folder: Path, *, chang
 def _cut(unit: Unit) -> list[Part]:
     """(target, rows, lines) for each target."""
     first, last = unit.orders[0][1], unit.orders[-1][1]
-    with open(unit.file, "rb") as file:
+    with unit.file.open() as raw, BufferedReader(raw) as file:
         file.seek(first)
         data = file.read(last - first + _TAIL)
         if data.find(b"\n", last - first) < 0:
@@ -280,7 +282,7 @@ class Draft:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._leave()
         if isinstance(error, OSError) and error.errno is not None:
-            raise UserError(f"cannot write {self.out}: {error.strerror or error}; nothing was left there") from error
+            raise UserError(f"cannot write {self.out}: {error.strerror or error}; it is as before") from error
 
     def _locked(self) -> int:
         path = self._place / "lock"
@@ -381,7 +383,7 @@ def small(folder: Path, name: str, text: str) -> Json:
 
 
 def json_text(value: Any) -> str:
-    # ASCII only: texts of models in it cannot steer a terminal.
+    # ASCII only: texts of models in it cannot steer a terminal. By way of `dumps`: names of files need not be Unicode.
     import json
 
-    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+    return json.dumps(json.loads(dumps(value)), indent=2, allow_nan=False) + "\n"
