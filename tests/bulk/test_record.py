@@ -14,7 +14,7 @@ from rollforge.bulk.record import Record
 from rollforge.errors import UserError
 from rollforge.records.items import item_type, text_of
 from rollforge.records.messages import Dialect, messages
-from rollforge.records.rows import rollout_from_row
+from rollforge.records.rows import BadLine, read_rollouts, rollout_from_row
 
 ROWS = Path(__file__).parents[1] / "records/rows/rollouts.jsonl"
 DIALECTS = [Dialect(flat=True, reasoning=kind) for kind in ("think", "reasoning_content", "none")]
@@ -133,6 +133,7 @@ def test_any_row(made: dict[str, Any]) -> None:
     agree(json.dumps(made).encode())
 
 
+LONG = b'{"responses_create_params": {"input": "q"}, "response": {"output": []}, "reward": %s, "rollforge": %s}'
 BROKEN = {
     b"": "blank line",
     b"{": "not JSON",
@@ -142,6 +143,10 @@ BROKEN = {
     b'{"responses_create_params": {"input": null}}': "responses_create_params.input is missing",
     b'{"responses_create_params": {"input": "q"}, "response": {"output": []}}': "no reward",
     b'{"responses_create_params": {"input": "q"}, "response": {"output": []}, "reward": "1"}': "reward is '1', not a number",
+    LONG % (b"1" * 400, b"{}"): "reward is a whole number of more digits than any float holds",
+    LONG % (b"1e400", b"{}"): "number is infinity",
+    LONG % (b"1", b'{"attempt": %s}' % (b"1" * 400)): "rollforge.attempt is a whole number",
+    LONG % (b"1", b'{"seconds": {"total": -%s}}' % (b"1" * 400)): "rollforge.seconds.total is a whole number",
     b'{"responses_create_params": {"input": "q"}, "reward": 1}': "no response.output and no output",
     b'{"responses_create_params": {"input": "q"}, "response": {"usage": 1}, "reward": 1}': "usage is int, not an object",
     b"\x1f\x8b\x08\x00binary": "not JSON",
@@ -150,7 +155,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("line", BROKEN)
-def test_what_is_wrong_with_a_row(line: bytes) -> None:
+def test_what_is_wrong_with_a_row(line: bytes, tmp_path: Path) -> None:
     found = read(line)
     if isinstance(found, Record):  # a part that nobody asked for yet
         with pytest.raises((UserError, ValueError)):
@@ -158,6 +163,20 @@ def test_what_is_wrong_with_a_row(line: bytes) -> None:
         return
     assert isinstance(found, Unusable)
     assert BROKEN[line] in found.reason
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(line + b"\n")
+    assert [type(one) for one in read_rollouts(file)] == [BadLine]
+
+
+@pytest.mark.parametrize("number", ["1e400", "1" * 400, "-" + "1" * 5000])
+def test_a_number_that_no_float_holds_is_named_when_it_is_asked_for(number: str) -> None:
+    shown = (
+        '{"responses_create_params": {"input": "q"}, "response": {"output": []}, "reward": 1, "_ng_task_index": 0, "x": %s}'
+    )
+    record = Record((shown % number).encode())
+    for ask in (lambda: record.field("x"), record.fields):
+        with pytest.raises(UserError, match="number is infinity"):
+            ask()
 
 
 def test_a_prompt_is_the_same_however_it_is_written() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -41,6 +43,14 @@ def test_commands_can_be_copied(tmp_path: Path) -> None:
     assert line.strip() == f"$ rollforge curate {names} --preset grpo --split 95/5 --out curated-grpo"
 
 
+def test_quotes_in_names(tmp_path: Path) -> None:
+    file = write(tmp_path / 'it\'s a "run".jsonl', grid([[1.0, 0.0]] * 100))
+    shown = run(file).stdout.replace(" \\\n   ", "")
+    line = next(line for line in shown.splitlines() if "rollforge curate" in line)
+    words = ["rollforge", "curate", str(file), "--preset", "grpo", "--split", "95/5", "--out", "curated-grpo"]
+    assert shlex.split(line.strip().removeprefix("$ ")) == words
+
+
 def test_expected_answers_are_looked_for(math: Path, tmp_path: Path) -> None:
     assert "0% of those looked at" in run(math).stdout
     assert "nemo-rl:nemo-gym" in run(math).stdout
@@ -48,6 +58,16 @@ def test_expected_answers_are_looked_for(math: Path, tmp_path: Path) -> None:
     shown = run(write(tmp_path / "answered.jsonl", rows)).stdout
     assert "100% of those looked at" in shown
     assert "nemo-rl:grpo" in shown
+
+
+def test_a_row_in_another_encoding(tmp_path: Path) -> None:
+    rows = grid([[1.0, 0.0]] * 100, fields={"expected_answer": "caf\u00e9"})
+    file = write(tmp_path / "mixed.jsonl", rows)
+    first, *rest = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(first.decode().encode("latin-1") + b"".join(rest))
+    result = run(file)
+    assert result.exit_code == 0, result.output
+    assert "100% of those looked at" in result.stdout
 
 
 def test_json(math: Path) -> None:
@@ -99,6 +119,24 @@ def test_without_a_rollout_there_is_no_advice(content: str, told: str, tmp_path:
     assert result.exit_code == 1
     assert told in result.stderr
     assert "Recommended" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"reward": "0.5"}, "in its first row: reward is '0.5', not a number"),
+        ({"reward": None}, "in its first row: no reward"),
+        ({"response": {"output": 3}}, "in its first row: output is int, not a list of items"),
+        ({"response": None}, "in its first row: no response.output and no output"),
+        ({"responses_create_params": {"input": [{"type": "item_reference"}]}}, "has an item of type 'item_reference'"),
+    ],
+)
+def test_rows_with_all_keys_that_cannot_be_used(changes: dict[str, Any], told: str, tmp_path: Path) -> None:
+    row = {"responses_create_params": {"input": "q"}, "response": {"output": []}, "reward": 1, **changes}
+    (tmp_path / "x.jsonl").write_text(f"{json.dumps(row)}\n" * 3)
+    result = run(tmp_path / "x.jsonl")
+    assert result.exit_code == 1
+    assert told in result.stderr
 
 
 def test_nothing_to_use(tmp_path: Path) -> None:

@@ -34,3 +34,10 @@ def test_different_rows(tmp_path):
     report = json.loads(diff(a, b, "--json").stdout)
     assert report["rows"] == {"only_a": 2, "only_b": 1, "both": 0, "other_split": 0}
     assert report["same"] is False
+
+
+def test_where_temporary_files_cannot_be_kept(tmp_path):
+    a = write(tmp_path / "a.jsonl", {"prompt": "p"})
+    done = diff(a, a, "--temp", tmp_path / "nowhere")
+    assert f"temporary files cannot be kept in {tmp_path}/nowhere: No such file" in str(done.exception)
+    assert diff(a, a, "--temp", tmp_path).exit_code == 0

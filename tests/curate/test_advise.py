@@ -83,6 +83,25 @@ def test_where_groups_have_no_signal_ppo_is_told_to_use_a_critic() -> None:
     )
 
 
+def test_demonstrations_are_exported_from_where_they_were_kept() -> None:
+    near = advised(grid([[0.9]] * 150)).first
+    assert near is not None
+    assert near.algorithm == "SFT"
+    assert near.commands == [
+        "rollforge curate 'runs/a b' --preset sft --split 95/5 --out curated-sft",
+        "rollforge export curated-sft --to nemo-rl:sft --min-reward 0.8 --out export-sft",
+    ]
+    strict = advised(grid([[1.0]] * 150)).first
+    assert strict is not None
+    assert "--filter 'reward >= 0.95'" in strict.commands[0]
+    assert "--min-reward" not in strict.commands[1]
+
+
+def test_a_name_that_looks_like_an_option() -> None:
+    advice = advise(profile(mixed()), ["-x.jsonl", "y"])
+    assert advice.choices[0].commands[0].startswith("rollforge curate ./-x.jsonl y --preset")
+
+
 def test_what_is_split_is_not_split_again() -> None:
     assert all("--split" in choice.commands[0] for choice in advised(mixed()).choices)
     assert not any("--split" in choice.commands[0] for choice in advised(mixed(), split=True).choices)

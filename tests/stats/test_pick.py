@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,15 @@ def test_filter(tmp_path: Path, wanted: Filter, expected: list[tuple[int, int]])
     source = run(tmp_path, [made(1.0, 0, 0), made(1.0, 0, 1), made(1.0, 1, 0)])
     assert [(task, index) for _, task, index in told(list(first(source, wanted, 9)))] == expected
     assert len(list(first(source, wanted, 1))) == min(1, len(expected))
+
+
+def test_tasks_of_several_collections_are_not_one(tmp_path: Path) -> None:
+    def numbered(reward: float | None, prompt: str) -> Rollout:
+        """As of NeMo Gym, which counts the tasks of every collection from 0."""
+        return replace(made(reward, prompt=prompt, env=None), task="0")
+
+    rollouts = [numbered(1.0, "a"), numbered(0.0, "b"), numbered(0.0, "a")]
+    source = run(tmp_path, rollouts, [numbered(None, "b"), numbered(None, "c")])
+    found = extremes(source, Filter(), best=1, worst=1)
+    assert [(one.title, one.rollout.params["input"]) for one in found] == [("best", "a"), ("worst", "a")]
+    assert [one.rollout.params["input"] for one in failed(source, Filter(), 5)] == ["c"]

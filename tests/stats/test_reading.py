@@ -7,9 +7,11 @@ import pytest
 
 from rollforge.bulk import blocks
 from rollforge.records.items import assistant
-from rollforge.records.rows import read_rollouts
+from rollforge.records.rows import BadLine, dump, read_rollouts
 from rollforge.stats import profile
+from rollforge.stats.columns import MOST_ENVS
 from rollforge.stats.profiling import profile_files
+from rollforge.stats.reading import OTHERS
 from rollforge.stats.source import Source
 from tests.stats.made import called, grid, made, write
 
@@ -56,6 +58,63 @@ def test_files_and_objects_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found.bad == whole.bad
     assert sum(read) == file.stat().st_size
     assert profile_files(source(file), source(file), keep_bad=1).row() == profile(rollouts, rollouts, keep_bad=1).row()
+
+
+def collected(day: int, attempts: int = 1, env: str = "math") -> list[dict[str, Any]]:
+    """NeMo Gym's rows, in which the tasks of every collection are counted from 0; the first attempt of each failed."""
+    rows = []
+    for task in range(3):
+        for attempt in range(attempts):
+            rows.append(
+                {
+                    "responses_create_params": {"input": f"question {task} of day {day}"},
+                    "response": {"output": [assistant(f"answer {attempt}")]},
+                    "reward": float(attempt),
+                    "_ng_task_index": task,
+                    "_ng_rollout_index": attempt,
+                    "agent_ref": {"name": env},
+                }
+            )
+    return [{**row, "reward": 0.0, "_ng_failure_class": "judge_failed"} for row in rows[:1]] + rows
+
+
+@pytest.mark.parametrize("days", [[0, 1, 2], [0, 0]])
+def test_indices_of_tasks_begin_anew_in_every_collection(days: list[int], tmp_path: Path) -> None:
+    different = len(set(days))
+    rows = [row for day in days for row in collected(day, attempts=2)]
+    file = tmp_path / "all.jsonl"
+    file.write_bytes(b"".join(map(dump, rows)))
+    for found in (profile_files(source(file)), profile(read_rollouts(file))):
+        stats = found.overall.stats
+        assert (stats.tasks, stats.judged, stats.groups.mixed_prompts) == (3 * different, 6 * len(days), 0)
+        assert found.repeated == 6 * (len(days) - different)
+        assert sorted(task.rollouts for task in found.tasks()) == [6 * len(days) // (3 * different)] * 3 * different
+        assert (found.failed_attempts, found.failures) == (len(days), [])
+    # The names that rows get when they are written again do not make one task of several.
+    again = write(tmp_path / "again.jsonl", [row for row in read_rollouts(file) if not isinstance(row, BadLine)])
+    assert profile_files(source(again)).overall.stats.tasks == 3 * different
+    assert profile(read_rollouts(again)).overall.stats.tasks == 3 * different
+
+
+def test_a_task_with_a_name_may_have_several_prompts(tmp_path: Path) -> None:
+    rows = [made(1.0, 0, 0, prompt="a"), made(0.0, 0, 1, prompt="b")]
+    file = write(tmp_path / "rollouts.jsonl", rows)
+    for found in (profile_files(source(file)), profile(rows)):
+        assert (found.overall.stats.tasks, found.overall.stats.groups.mixed_prompts) == (1, 1)
+
+
+def test_more_environments_than_anybody_reads(tmp_path: Path) -> None:
+    rows = [made(float(number % 2), 0, 0, env=f"env{number}") for number in range(MOST_ENVS + 3)]
+    rows += [made(0.5, 0, 1, env="env0"), made(None, 1, 0, env="env0"), made(None, 1, 0, env="another")]
+    file = write(tmp_path / "rollouts.jsonl", rows)
+    for found in (profile(rows), profile_files(source(file))):
+        by_name = {one.stats.name: one.stats for one in found.environments}
+        assert len(by_name) == MOST_ENVS + 1
+        assert (by_name["env0"].judged, by_name["env0"].tasks) == (2, 1)
+        assert (by_name[OTHERS].judged, by_name[OTHERS].tasks) == (3, 3)  # of the same name, in several environments
+        assert {(one.env, one.count) for one in found.failures} == {("env0", 1), (OTHERS, 1)}
+        assert found.overall.stats.tasks == MOST_ENVS + 3
+        assert found.repeated == 0
 
 
 def test_more_rows_than_memory_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -572,8 +572,11 @@ def _loads(raw: msgspec.Raw | None) -> Any:
     if not raw:
         return None
     text = bytes(raw)
-    # What `loads` adds to orjson is about numbers of 20 digits and texts nested 250 deep.
-    return orjson.loads(text) if len(text) < 20 else loads(text)
+    try:
+        # What `loads` adds to orjson is about numbers of 20 digits and texts nested 250 deep.
+        return orjson.loads(text) if len(text) < 20 else loads(text)
+    except ValueError as error:
+        raise UserError(f"not JSON ({error})") from None
 
 
 def _held(raw: bytes) -> bytes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -77,13 +78,17 @@ def _answered(sources: Sequence[Source], most: int = 100) -> float | None:
     """The share of rows with an expected answer, of the first ones of each file."""
     from rollforge.bulk.blocks import blocks, records
     from rollforge.bulk.record import Record
+    from rollforge.errors import UserError
     from rollforge.export.make import answer_of
 
     found: list[bool] = []
     for file in (file for source in sources for file in source.files):
         for block in islice(blocks([file]), 1):
             rows = (row for _, row in records(block) if isinstance(row, Record) and row.reward is not None)
-            found += [answer_of(row) is not None for row in islice(rows, most)]
+            for row in islice(rows, most):
+                # Rows of which something else is broken are counted among those that could not be used.
+                with suppress(UserError, ValueError):
+                    found.append(answer_of(row) is not None)
     return sum(found) / len(found) if found else None
 
 
@@ -146,7 +151,7 @@ def _print(advice: Advice) -> None:
 def _broken(command: str, width: int = 72) -> str:
     """A long command over several lines, still to be copied."""
     lines = [""]
-    for word in re.findall(r"(?:[^\s']|'[^']*')+", command):
+    for word in map(shlex.quote, shlex.split(command)):
         if lines[-1] and len(lines[-1]) + len(word) >= width:
             lines.append("   ")
         lines[-1] += f"{' ' if lines[-1] else ''}{word}"

@@ -283,23 +283,27 @@ def _choice(fit: Fit, s: Stats, given: _Given) -> Choice:
 
 def _commands(algorithm: str, s: Stats, given: _Given) -> list[str]:
     name = algorithm.lower()
+    runs = [f"./{run}" if run.startswith("-") else run for run in given.runs]
     steps = [f"--preset {name}"]
-    if name == "sft" and s.reward.sft >= at.FEW and not _beyond(s):
-        steps.append(f"--filter 'reward >= {at.SFT:g}'")  # there are enough to be choosy
+    target = f"nemo-rl:{name}"
+    if name == "sft":
+        if s.reward.sft >= at.FEW and not _beyond(s):
+            steps.append(f"--filter 'reward >= {at.SFT:g}'")  # there are enough to be choosy
+        else:
+            target += f" --min-reward {at.SFT_RELAXED:g}"  # as the preset
     if name == "sft" and s.texts.same_conversation > at.DUPLICATE * s.judged:
         steps.append("--dedup both")
     if name in ("grpo", "ppo") and s.reward.outside:
         steps.append("--shape scale")
     if s.tasks >= FEW_PROMPTS and not given.split:
         steps.append("--split 95/5")
-    target = f"nemo-rl:{name}"
     if name == "ppo":
         # The same prompts as for GRPO, but advantages by a value model instead of within groups.
         model = shlex.quote(given.model)
         critic = f"--set algorithm.adv_estimator=gae --set critic.model.path={model}"
         target = f"verl:grpo --model {model} {critic}"
     return [
-        f"rollforge curate {' '.join(map(shlex.quote, given.runs))} {' '.join(steps)} --out curated-{name}",
+        f"rollforge curate {' '.join(map(shlex.quote, runs))} {' '.join(steps)} --out curated-{name}",
         f"rollforge export curated-{name} --to {target} --out export-{name}",
     ]
 

@@ -6,9 +6,9 @@ NeMo RL pages show). Both become a `Rollout`; `row_of` writes the first shape an
 
 from __future__ import annotations
 
-import math
 import os
 import stat
+import sys
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rollforge.errors import UserError
-from rollforge.records.items import Json, check_items, check_params
+from rollforge.records.items import Json, check_items, check_params, input_items
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.task import Task, task_from_row, task_id
@@ -227,9 +227,13 @@ def block_of(value: Any) -> Json:
             block.pop(key, None)
         elif type(block[key]) is not kind:
             raise UserError(f"rollforge.{key} is {type(block[key]).__name__}, not {kind.__name__}")
+        elif kind is int and abs(block[key]) > LARGEST:
+            raise UserError(f"rollforge.{key} {_TOO_LARGE}")
     for name, seconds in block.get("seconds", {}).items():
         if not isinstance(seconds, (int, float)):
             raise UserError(f"rollforge.seconds.{name} is {seconds!r}, not a number")
+        if abs(seconds) > LARGEST:
+            raise UserError(f"rollforge.seconds.{name} {_TOO_LARGE}")
     return block
 
 
@@ -263,9 +267,14 @@ def reward_of(value: Any) -> float:
         raise UserError("no reward")
     if not isinstance(value, (int, float)):
         raise UserError(f"reward is {value!r}, not a number")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"reward is {value}")
+    if not abs(value) <= LARGEST:
+        raise UserError(f"reward is {value}" if isinstance(value, float) else f"reward {_TOO_LARGE}")
     return float(value) if isinstance(value, bool) else value
+
+
+LARGEST = sys.float_info.max
+"""Some readers of JSON take a whole number of 400 digits for what it is: no float holds it."""
+_TOO_LARGE = "is a whole number of more digits than any float holds"
 
 
 def _response_problem(response: Any, outcome: Outcome) -> str | None:
@@ -291,12 +300,21 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def group_of(params: Json, fields: Json, task_index: int | None) -> str:
+def group_of(params: Mapping[str, Any], fields: Json, task_index: int | None) -> str:
     """A stored row from elsewhere names its task by index; without one, the same prompt is the same task."""
     agent = agent_name(fields)
     if task_index is not None:
         return f"{agent}:{task_index}" if agent else f"{task_index}"
     return task_id({key: params.get(key) for key in ("input", "instructions", "tools")}, {"agent": agent})
+
+
+def task_key(rollout: Rollout) -> tuple[str, int | bytes]:
+    """What attempts at one task share, and other tasks do not. NeMo Gym's indices begin anew in every collection: there the
+    prompt belongs to it (as a hash, good for this process)."""
+    params = rollout.params
+    if rollout.task_index is None or rollout.task != group_of(params, rollout.fields, rollout.task_index):
+        return rollout.task, b""
+    return rollout.task, hash(dumps([params.get("instructions"), input_items(params)], sort_keys=True))
 
 
 def agent_name(fields: Json) -> str | None:

@@ -25,6 +25,8 @@ from rollforge.records.rollout import Outcome
 MOST_COLUMNS = 400
 MOST_TOOLS = 1000
 """Names come from data: beyond these, further ones are left out, so that hostile rows cannot fill the memory."""
+MOST_ENVS = 1000
+"""The rows of further ones count as those of one."""
 
 MARKS = ("task", "key", "prompt", "answer", "reply", "conversation")
 
@@ -34,7 +36,7 @@ class Label:
     """What a task is called."""
 
     mark: int
-    """The 64-bit hash of its id."""
+    """The 64-bit hash of what tells it from others."""
     id: str
     index: int | None
     prompt: str

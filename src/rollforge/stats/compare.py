@@ -16,6 +16,7 @@ import numpy as np
 
 from rollforge.records.items import Json, final_text
 from rollforge.records.rollout import Rollout
+from rollforge.records.rows import task_key
 from rollforge.stats.estimate import Groups, Mean, Numbers, clustered_mean, finite
 from rollforge.stats.passk import pass_at_k
 from rollforge.stats.visible import one_line
@@ -179,7 +180,7 @@ class Comparing:
 
     def _compare(self, rollout: Rollout, before: float, after: float) -> None:
         # Eight bytes of a hash for each task, not its name.
-        task = self._numbers.setdefault(hash((rollout.env, rollout.task)), len(self._numbers))
+        task = self._numbers.setdefault(hash((rollout.env, *task_key(rollout))), len(self._numbers))
         self._before.append(before)
         self._after.append(after)
         self._tasks.append(task)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rollforge.records.items import final_text, tool_calls
 from rollforge.records.rollout import Rollout
+from rollforge.records.rows import task_key
 from rollforge.stats.source import Place, Source
 
 
@@ -35,7 +36,7 @@ class Choice:
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     place: Place
-    task: str
+    task: object
     reward: float
     merit: int
     """How much there is to learn from it: it answered, was not cut, used tools, and is not too long to read."""
@@ -55,7 +56,7 @@ def failed(source: Source, wanted: Filter, limit: int) -> list[Choice]:
     last: dict[object, Place] = {}
     done = set()
     for place, rollout in _rollouts(source, wanted):
-        key = place if rollout.index is None else (rollout.env, rollout.task, rollout.task_index, rollout.index)
+        key = place if rollout.index is None else (rollout.env, task_key(rollout), rollout.task_index, rollout.index)
         if rollout.outcome.judged:
             done.add(key)
         else:
@@ -90,13 +91,13 @@ def _candidate(place: Place, rollout: Rollout) -> _Candidate:
     response = rollout.response
     cut = (response or {}).get("incomplete_details")
     answered, used_tools, short = bool(final_text(response).strip()), bool(tool_calls(response)), len(rollout.output) <= 12
-    return _Candidate(place, rollout.task, rollout.reward, 8 * answered + 4 * (not cut) + 2 * used_tools + short)
+    return _Candidate(place, task_key(rollout), rollout.reward, 8 * answered + 4 * (not cut) + 2 * used_tools + short)
 
 
 def _pair(candidates: list[_Candidate], top: _Candidate, low: _Candidate) -> tuple[_Candidate, _Candidate]:
     """The pair of highest and lowest reward within one task that there is most to learn from; else the pair given."""
-    highs: dict[str, _Candidate] = {}
-    lows: dict[str, _Candidate] = {}
+    highs: dict[object, _Candidate] = {}
+    lows: dict[object, _Candidate] = {}
     for c in candidates:
         for found, reward in ((highs, top.reward), (lows, low.reward)):
             if c.reward == reward and (c.task not in found or c.merit > found[c.task].merit):

@@ -6,11 +6,10 @@ counts once, with its last failure.
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeGuard
@@ -25,10 +24,12 @@ from rollforge.errors import UserError
 from rollforge.records.items import Item as RawItem
 from rollforge.records.items import input_items, prompt_text, token_drift
 from rollforge.records.rollout import Failure, Outcome, Rollout
-from rollforge.records.rows import BadLine
-from rollforge.stats.columns import MOST_COLUMNS, MOST_TOOLS, Columns, Label, Part, Store, ToolUse
+from rollforge.records.rows import LARGEST, BadLine, task_key
+from rollforge.stats.columns import MOST_COLUMNS, MOST_ENVS, MOST_TOOLS, Columns, Label, Part, Store, ToolUse
 
 UNNAMED = "(unnamed)"
+OTHERS = "(others)"
+"""Environments beyond the first `MOST_ENVS`, together."""
 _AT_ONCE = 2000
 
 
@@ -80,12 +81,15 @@ class Pass:
     attempts: array[int] = field(default_factory=lambda: array("q"))
     """Failed attempts in the order read: the rollout's key, and (next) the number of their kind."""
     kinds: dict[FailureKind, int] = field(default_factory=dict)
+    envs: set[str] = field(default_factory=set)
 
     def add(self, fragment: Fragment, keep_bad: int, before: int = 0) -> None:
         """`before`: lines of the file before the fragment's."""
-        for env, part in fragment.parts.items():
+        for name, part in fragment.parts.items():
+            env = self._told(name)
             self.sets.setdefault(env, Columns(env, self.store)).extend(part)
         for key, kind, message in fragment.failed:
+            kind = replace(kind, env=self._told(kind.env))
             self.messages.setdefault(kind, message)
             self.failed_attempts += 1
             if key:
@@ -96,6 +100,15 @@ class Pass:
             self.bad.append(BadLine(line.file, line.line + before, line.reason, line.text))
         self.bad_count += fragment.bad_count
         self.used[-1] += fragment.used
+
+    def _told(self, env: str) -> str:
+        """The name under which an environment is told."""
+        if env in self.envs:
+            return env
+        if len(self.envs) == MOST_ENVS:
+            return OTHERS
+        self.envs.add(env)
+        return env
 
     def finish(self) -> None:
         keys = [columns.marks["key"].read() for columns in self.sets.values() if columns.size]
@@ -186,14 +199,13 @@ def _add_record(fragment: Fragment, source: int, record: Record) -> None:
     block = record.block
     index = record.task_index
     prompt = record.prompt
-    if "task" in block:
-        task = record.task
-    elif index is None:
-        task = prompt.hex()[:16]
-    else:
+    numbered = None
+    if index is not None:
         agent = record.agent
-        task = f"{agent}:{index}" if agent else str(index)
-    key = _key(source, env, task, index, record.index)
+        numbered = f"{agent}:{index}" if agent else str(index)
+    task = block.get("task") or numbered or prompt.hex()[:16]
+    group = task, prompt if task == numbered else b""  # as `task_key` says of rollouts
+    key = _key(source, env, group, index, record.index)
     if record.reward is None:
         fragment.failed.append((key, *_failure(env, record.outcome, record.rollout.failure)))
         fragment.used += 1
@@ -216,7 +228,7 @@ def _add_record(fragment: Fragment, source: int, record: Record) -> None:
         _add_metric(numbers, name, value)
     if components is not None:
         _add_components(numbers, components)
-    mark = hash(task) or 1
+    mark = hash((env, group)) or 1
     if mark not in part.labels:
         part.labels[mark] = Label(mark, task, index, _start(record.question))
     if said.called:
@@ -226,8 +238,8 @@ def _add_record(fragment: Fragment, source: int, record: Record) -> None:
 
 
 def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
-    env = rollout.env or UNNAMED
-    key = _key(source, env, rollout.task, rollout.task_index, rollout.index)
+    env, group = rollout.env or UNNAMED, task_key(rollout)
+    key = _key(source, env, group, rollout.task_index, rollout.index)
     fragment.used += 1
     if rollout.reward is None:
         fragment.failed.append((key, *_failure(env, rollout.outcome, rollout.failure)))
@@ -245,12 +257,12 @@ def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
     for name, value in rollout.fields.items():
         _add_metric(numbers, name, value)
     _add_components(numbers, rollout.fields.get("reward_components"))
-    task = hash(rollout.task) or 1
-    if task not in part.labels:
-        part.labels[task] = Label(task, rollout.task, rollout.task_index, _start(prompt_text(rollout.params)))
+    mark = hash((env, group)) or 1
+    if mark not in part.labels:
+        part.labels[mark] = Label(mark, rollout.task, rollout.task_index, _start(prompt_text(rollout.params)))
     prompt = _mark([input_items(rollout.params), rollout.params.get("instructions")])
     answer = rollout.fields.get("extracted_answer", said.reply)
-    part.add(numbers, (task, key, prompt, _mark(_answer(answer)), said.answered, said.whole))
+    part.add(numbers, (mark, key, prompt, _mark(_answer(answer)), said.answered, said.whole))
 
 
 def _part(fragment: Fragment, env: str, outcome: Outcome, cut: str | None) -> Part:
@@ -403,7 +415,7 @@ def _cut(rollout: Rollout) -> str | None:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, (int, float)) and abs(value) <= LARGEST
 
 
 def _answer(value: Any) -> Any:
@@ -423,8 +435,8 @@ def _mark(value: Any) -> int:
     return hash(orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)) or 1
 
 
-def _key(source: int, env: str, task: str, task_index: int | None, index: int | None) -> int:
-    return 0 if index is None else hash((source, env, task, task_index, index)) or 1
+def _key(source: int, env: str, group: Hashable, task_index: int | None, index: int | None) -> int:
+    return 0 if index is None else hash((source, env, group, task_index, index)) or 1
 
 
 def _failure(env: str, outcome: Outcome, failure: Failure | None) -> tuple[FailureKind, str]:
