@@ -18,12 +18,14 @@ from rollforge.export.target import Problem
 Json = dict[str, Any]
 
 # What matters here of NeMo RL's own examples/configs, from 0.6 on and before.
+ONE_GPU = {"dtensor_cfg": {"enabled": True, "tensor_parallel_size": 1, "context_parallel_size": 1}}
 TEMPLATE = "{% for message in messages %}Question: {{ message['content'] }}{% endfor %}"
 PARENTS: dict[str, Json] = {
     "grpo_math_1B": {
         "grpo": {"num_prompts_per_step": 32, "num_generations_per_prompt": 16, "val_period": 10, "max_val_samples": 256},
         "checkpointing": {"metric_name": "val:accuracy"},
         "policy": {
+            **ONE_GPU,
             "model_name": "base",
             "tokenizer": {"name": "${policy.model_name}"},
             "train_global_batch_size": 512,
@@ -48,6 +50,7 @@ PARENTS: dict[str, Json] = {
         "sft": {"max_num_epochs": 1, "max_num_steps": 60, "val_period": 10, "val_at_start": True},
         "checkpointing": {"metric_name": "val:val_loss"},
         "policy": {
+            **ONE_GPU,
             "model_name": "base",
             "tokenizer": {"name": "${policy.model_name}", "chat_template": TEMPLATE},
             "train_global_batch_size": 32,
@@ -67,6 +70,7 @@ PARENTS: dict[str, Json] = {
         "dpo": {"max_num_steps": 150, "val_period": 25, "val_at_start": True},
         "checkpointing": {"metric_name": "val:validation-default_loss"},
         "policy": {
+            **ONE_GPU,
             "model_name": "base",
             "tokenizer": {"name": "base"},
             "train_global_batch_size": 128,
@@ -348,6 +352,9 @@ def test_sft_inherits_a_template_without_tools(place: Place) -> None:
     values = sft(place, CALLS)
     del values["policy"]
     expect(place.check("sft", values), "no tools and no calls")
+    values = sft(place)  # without any tools it is no more than another template
+    del values["policy"]
+    expect(place.check("sft", values), "not the model's; set it to default", "warning")
 
 
 def test_a_null_template(place: Place) -> None:
@@ -356,6 +363,17 @@ def test_a_null_template(place: Place) -> None:
 
 def test_the_parents_tokenizer_is_of_another_model(place: Place) -> None:
     expect(place.check("dpo", dpo(place, GOOD["dpo"], policy={"model_name": "other"})), "the parent's 'base'")
+
+
+@pytest.mark.parametrize(
+    ("model", "level"),
+    [("nvidia/NVIDIA-Nemotron-3-Base", "warning"), ("/models/mine", "warning"), ("Qwen/Qwen2.5-1.5B", "error")],
+)
+def test_the_parents_tokenizer_may_be_of_the_same_family(place: Place, model: str, level: str) -> None:
+    base = merge(PARENTS["dpo"], {"policy": {"tokenizer": {"name": "nvidia/NVIDIA-Nemotron-3-Instruct"}}})
+    (place.root / "configs" / "dpo.yaml").write_text(yaml.safe_dump(base))
+    values = dpo(place, GOOD["dpo"], policy={"model_name": model})
+    expect(place.check("dpo", values), "the parent's 'nvidia/NVIDIA-Nemotron-3-Instruct'", level)
 
 
 def test_the_processor(place: Place) -> None:
@@ -383,6 +401,12 @@ def test_blank_lines_and_broken_ones(place: Place) -> None:
 
 def test_openai_format_does_not_split(place: Place) -> None:
     expect(place.check("sft", sft(place, data={"train": {"split_validation_size": 0.1}})), "does not split", "warning")
+
+
+@pytest.mark.parametrize("name", ["OpenMathInstruct-2", "NuminaMath-1.5", "tulu3_sft_mixture", "mine.data.Set"])
+def test_of_other_data_sets_nobody_says_that_they_do_not_split(place: Place, name: str) -> None:
+    entry = {"dataset_name": name, "data_path": None, "split_validation_size": 0.1}
+    assert not any("does not split" in str(one) for one in place.check("grpo", grpo(place, data={"train": entry})))
 
 
 # 7, 8, 15: paths
@@ -453,6 +477,16 @@ def test_a_task_name_column(place: Place) -> None:
         ("sft", {"messages": [{"role": "tool", "tool_call_id": "z", "content": ""}, CALLS["messages"][3]]}, "which no call"),
         ("sft", {"messages": [{"role": "developer", "content": "x"}, CALLS["messages"][3]]}, "developer"),
         ("sft", {"messages": [{"role": "assistant", "content": "x", "reasoning_content": "y"}]}, "reasoning"),
+        (
+            "sft",
+            {"messages": [{"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": "{}"}}]},
+            "write it into tool_calls",
+        ),
+        (
+            "sft",
+            {"messages": [{"role": "function", "name": "f", "content": "1"}, CALLS["messages"][3]]},
+            "templates know tool",
+        ),
         ("sft-simple", {"input": "x", "output": 3}, "must be a text"),
         ("dpo", GOOD["dpo"] | {"chosen": [{"role": "assistant", "content": "x"}]}, "is a list"),
         ("dpo", GOOD["dpo"] | {"rejected": "hello"}, "the same"),
@@ -526,6 +560,74 @@ def test_batches_that_do_not_divide(place: Place) -> None:
     expect(place.check("grpo", grpo(place, policy={"train_global_batch_size": 300})), "set it to 512")
 
 
+@pytest.mark.parametrize(
+    ("kind", "over", "says"),
+    [
+        ("sft", {}, "cannot be shared by 16 GPUs"),
+        ("sft", {"dtensor_cfg": {"tensor_parallel_size": 8}}, None),
+        ("sft", {"dtensor_cfg": {"tensor_parallel_size": 4, "context_parallel_size": 2}}, None),
+        ("sft", {"dtensor_cfg": {"tensor_parallel_size": 2}}, "shared by 8 groups of 2 GPUs"),
+        (
+            "sft",
+            {"dtensor_cfg": {"tensor_parallel_size": 8}, "train_micro_batch_size": 4},
+            "4 does not divide 2, the rows of",
+        ),
+        ("sft", {"dtensor_cfg": {"tensor_parallel_size": "${div:16,2}"}}, None),
+        ("sft", {"dtensor_cfg": {"tensor_parallel_size": None}}, None),
+        (
+            "sft",
+            {
+                "megatron_cfg": {
+                    "enabled": True,
+                    "tensor_model_parallel_size": 2,
+                    "pipeline_model_parallel_size": 2,
+                    "context_parallel_size": 1,
+                }
+            },
+            None,
+        ),
+        ("sft", {"generation": {"colocated": {"enabled": False, "resources": {"num_nodes": 1}}}}, "shared by 16 GPUs"),
+        ("dpo", {}, "shared by 16 GPUs"),
+        ("dpo", {"dtensor_cfg": {"tensor_parallel_size": 4}, "train_micro_batch_size": 1}, None),
+    ],
+)
+def test_a_batch_is_shared_by_the_copies_of_the_model(place: Place, kind: str, over: Json, says: str | None) -> None:
+    made = sft(place) if kind == "sft" else dpo(place, GOOD["dpo"])
+    sizes = {"policy": {"train_global_batch_size": 4, **over}, "cluster": {"gpus_per_node": 8, "num_nodes": 2}}
+    found = [one for one in place.check(kind, merge(made, sizes)) if "train_global" in str(one) or "train_micro" in str(one)]
+    if says:
+        expect(found, says)
+    else:
+        assert found == []
+
+
+@pytest.mark.parametrize(
+    ("nodes", "resources", "says"),
+    [
+        (1, {"gpus_per_node": 4}, None),
+        (1, {"gpus_per_node": 3}, "shared by 5 GPUs"),
+        (3, {"num_nodes": 1, "gpus_per_node": 8}, None),
+        (4, {"num_nodes": 1, "gpus_per_node": 8}, "shared by 24 GPUs"),
+        (5, {"num_nodes": None}, None),
+    ],
+)
+def test_gpus_that_only_generate_have_no_share(place: Place, nodes: int, resources: Json, says: str | None) -> None:
+    policy = {"generation": {"colocated": {"enabled": False, "resources": resources}}}
+    found = place.check("grpo", grpo(place, policy=policy, cluster={"gpus_per_node": 8, "num_nodes": nodes}))
+    if says:
+        expect(found, says)
+    else:
+        assert found == []
+
+
+def test_a_reward_model_or_an_unknown_parent_leaves_the_shares_unknown(place: Place) -> None:
+    values = grpo(place, cluster={"gpus_per_node": 5}, env={"reward_model": {"enabled": True}})
+    assert place.check("grpo", values) == []
+    values = sft(place, cluster={"gpus_per_node": 5}) | {"defaults": "${oc.env:A_HOME_THAT_NOBODY_SETS}/configs/sft.yaml"}
+    values["policy"]["train_global_batch_size"] = 32
+    assert not any("shared" in str(one) for one in place.check("sft", values))
+
+
 def test_the_parents_steps_end_early(place: Place) -> None:
     path = place.rows("x.jsonl", GOOD["sft"], times=32 * 61)
     expect(place.check("sft", sft(place, data={"train": {"data_path": path}})), "the parent's 60 stop", "warning")
@@ -540,7 +642,9 @@ def test_validation_without_data(place: Place) -> None:
     expect(place.check("grpo", grpo(place, grpo={"val_period": 10})), "AssertionError")
     expect(place.check("sft", sft(place, sft={"val_at_start": True})), "AssertionError")
     expect(place.check("dpo", dpo(place, GOOD["dpo"], dpo={"val_period": 25})), "nothing is validated", "warning")
-    expect(place.check("grpo", grpo(place, checkpointing={"metric_name": "val:accuracy"})), "never measured")
+    never = grpo(place, checkpointing={"metric_name": "val:accuracy"})
+    expect(place.check("grpo", never), "never measured", "warning")
+    assert place.check("grpo", merge(never, {"checkpointing": {"enabled": False}})) == []
     expect(place.check("grpo", grpo(place, checkpointing={"metric_name": "accuracy"})), "must begin with")
 
 
@@ -587,6 +691,23 @@ def test_fields_are_read_under_the_names_that_the_configuration_gives(
     assert [problem for problem in found.problems if problem.level == "error"] == []
     prompts = 2 if {"input", "q"} & row.keys() else 1
     assert found.files[data]["distinct_prompts"] == prompts
+
+
+@pytest.mark.parametrize("key", ["chat_key", "tool_key"])
+def test_a_name_of_a_field_that_is_none(place: Place, key: str) -> None:
+    values = sft(place, CALLS, data={"train": {key: ["messages"]}})
+    path = place.root / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    found = check_files([values["data"]["train"]["data_path"]], TARGET, "sft", path)
+    expect(found.problems, f"data.train.{key}: ['messages'] is no name of a field")
+
+
+@pytest.mark.parametrize(("answer", "truth"), [("3", 3.0), ("3", 3), ("1081", "1,081"), (" 4", "4")])
+def test_the_same_answer_written_twice(answer: str, truth: Any) -> None:
+    assert list(TARGET.kinds["grpo"].check({"input": "q", "output": answer, "ground_truth": truth})) == []
+    assert any(
+        "drops ground_truth" in one for one in TARGET.kinds["grpo"].check({"input": "q", "output": "5", "ground_truth": 3.0})
+    )
 
 
 def test_several_tasks_in_one_file(place: Place) -> None:

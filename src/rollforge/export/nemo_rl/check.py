@@ -47,7 +47,7 @@ def grpo(row: Json, input_key: str = "input", output_key: str = "output") -> Ite
         yield f"{output_key!r} is {_named(answer)}: the verifier fails inside and scores 0; write it as a string"
     else:
         truth = row.get("ground_truth")
-        if isinstance(truth, (str, int, float)) and not isinstance(truth, bool) and str(truth).strip() != answer.strip():
+        if isinstance(truth, (str, int, float)) and not isinstance(truth, bool) and not _same(str(truth), answer):
             yield (
                 f"{output_key!r} is {_cut(answer)} and ground_truth {_cut(str(truth))}: NeMo RL compares with {output_key!r}"
                 f" and drops ground_truth; set output_key: ground_truth, or write the expected answer into {output_key!r}"
@@ -56,6 +56,16 @@ def grpo(row: Json, input_key: str = "input", output_key: str = "output") -> Ite
             problem = answer_problem(answer, question if isinstance(question, str) else "")
             if problem:
                 yield f"{WARNING}{output_key!r} {problem}"
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two answers are the same text, or the same number (3.0 and 3)."""
+    if one.strip() == other.strip():
+        return True
+    try:
+        return float(one.replace(",", "")) == float(other.replace(",", ""))
+    except ValueError:
+        return False
 
 
 def _task(row: Json) -> str | None:
@@ -227,6 +237,10 @@ def _messages(messages: list[Any], where: str) -> Iterator[str]:
             yield f"{WARNING}{at}.content is a list of parts: most templates of text models want a string"
         if role == "developer":
             yield f"{WARNING}{at} is a developer's turn: chat templates know system"
+        elif role == "function":
+            yield f"{WARNING}{at} is a function's turn, OpenAI's form before tools: chat templates know tool"
+        if message.get("function_call"):
+            yield f"{at}.function_call is OpenAI's form before tools: chat templates leave it out; write it into tool_calls"
         if message.get("reasoning_content") or message.get("reasoning"):
             yield f"{WARNING}{at} has reasoning in a field of its own: templates that do not know it drop it without a word"
         if message.get("tool_calls") is not None:

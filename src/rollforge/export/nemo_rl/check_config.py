@@ -15,6 +15,7 @@ from rollforge.export.nemo_rl import check
 from rollforge.export.nemo_rl.check_data import DataFiles
 from rollforge.export.nemo_rl.config import ALGORITHM, FLAT
 from rollforge.export.nemo_rl.inherit import Found, Values, keys, line_of, lines_of, number, read, section
+from rollforge.export.nemo_rl.shares import shares
 from rollforge.export.target import Problem
 
 _ENVS = ("math", "math_default", "math_multi_reward", "code", "code_jaccard", "reward_model", "vlm", "nemo_gym")
@@ -65,6 +66,8 @@ def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Values], Iterato
     entry = next(mine, entries[0] if entries else {})
     of, usual = _READ[kind]
     given = {key: entry[key] for key in usual if entry.get(key, usual[key]) != usual[key]}
+    if not all(isinstance(name, str | None) for name in given.values()):
+        return None  # which `check_config` says, too
     if not given:
         return None
     return partial(of, **given), {usual[key]: str(name) for key, name in given.items() if name is not None}
@@ -227,7 +230,7 @@ class _Configuration:
         if name is None:
             yield key, "error", f"no dataset_name, here or in data.default; for local files: {', '.join(_LOCAL)}"
         elif name in _LOCAL and not path:
-            yield key, "error", f"{name} needs data_path"
+            yield key, "error", f"{name} needs data_path, here or on the command line"
         elif name not in _LOCAL and path and "." not in str(name) and self.from_parent(key):
             yield (
                 f"{key}.dataset_name",
@@ -263,7 +266,7 @@ class _Configuration:
                 yield f"{key}.processor", "error", f"{processor!r} does not fit; set {wanted}"
         if entry.get("prompt_file") and self.kind in ("grpo", "sft-simple", "sft"):
             yield from self.prompt_file(key, str(entry["prompt_file"]))
-        if entry.get("split_validation_size") and name != "ResponseDataset":
+        if entry.get("split_validation_size") and name in _LOCAL and name != "ResponseDataset":
             yield (
                 f"{key}.split_validation_size",
                 "warning",
@@ -343,7 +346,6 @@ class _Configuration:
     # Numbers
 
     def batches(self) -> Iterator[Found]:
-        ranks = (number(self.values, "cluster.gpus_per_node") or 1) * (number(self.values, "cluster.num_nodes") or 1)
         rows = self.train_rows()
         key = "grpo.num_prompts_per_step" if self.algorithm == "grpo" else "policy.train_global_batch_size"
         batch = number(self.values, key)
@@ -357,11 +359,8 @@ class _Configuration:
             number(self.values, "policy.train_global_batch_size"),
             number(self.values, "policy.train_micro_batch_size"),
         )
-        packed = section(section(self.values, "policy"), "sequence_packing").get("enabled")
-        if whole and whole % ranks:
-            yield "policy.train_global_batch_size", "error", f"{whole} cannot be shared by {ranks} GPUs; take a multiple"
-        elif whole and micro and not packed and whole // ranks % micro:
-            yield "policy.train_micro_batch_size", "error", f"{micro} does not divide {whole // ranks}, the rows of each GPU"
+        if whole:
+            yield from self.shared(whole, micro)
         if self.algorithm == "grpo":
             attempts = number(self.values, "grpo.num_generations_per_prompt")
             if batch and attempts and whole and batch * attempts % whole:
@@ -386,6 +385,19 @@ class _Configuration:
                 "warning",
                 f"the parent's {steps} stop before the {rows // batch * epochs} steps of the data; set it",
             )
+
+    def shared(self, whole: int, micro: int | None) -> Iterator[Found]:
+        """Whether the rows of a training step, and then those of each share, come out even (asserts in NeMo RL)."""
+        count, each = shares(self.values, self.algorithm)
+        policy = section(self.values, "policy")
+        packed = any(section(policy, key).get("enabled") for key in ("sequence_packing", "dynamic_batching"))
+        halves = packed and self.algorithm == "dpo"  # chosen and rejected are rows of their own
+        if whole * (2 if halves else 1) % count:
+            who = "GPUs" if each == 1 else f"groups of {each} GPUs, over which the model is spread"
+            yield "policy.train_global_batch_size", "error", f"{whole} cannot be shared by {count} {who}; take a multiple"
+        elif micro and not packed and whole // count % micro:
+            who = "each GPU" if each == 1 else f"each {each} GPUs"
+            yield "policy.train_micro_batch_size", "error", f"{micro} does not divide {whole // count}, the rows of {who}"
 
     def train_rows(self) -> int:
         if self.is_flat():
@@ -413,15 +425,18 @@ class _Configuration:
                     "warning",
                     f"{own[asked[0]]} without validation data: nothing is validated; set val_period: 0",
                 )
-        metric = section(self.values, "checkpointing").get("metric_name")
-        off = not there or not own.get("val_period")
-        if isinstance(metric, str) and metric.startswith("val:") and off and "val_period" in own:
+        saving = section(self.values, "checkpointing")
+        metric = saving.get("metric_name")
+        if not isinstance(metric, str) or saving.get("enabled") is False:
+            return
+        off = not there or not (own.get("val_period") or own.get("val_at_end"))
+        if metric.startswith("val:") and off and "val_period" in own:
             yield (
                 "checkpointing.metric_name",
-                "error",
-                f"{metric!r} is never measured without validation: no best checkpoint is kept; set it to null",
+                "warning",
+                f"{metric!r} is never measured without validation: the newest checkpoints are kept; set it to null",
             )
-        elif isinstance(metric, str) and not metric.startswith(("val:", "train:")):
+        elif not metric.startswith(("val:", "train:")):
             yield (
                 "checkpointing.metric_name",
                 "error",
@@ -436,20 +451,20 @@ class _Configuration:
         if model and name and "${" not in str(name) and name != model and "name" not in own:
             yield (
                 "policy.tokenizer.name",
-                "error",
+                "warning" if _kin(str(model), str(name)) else "error",
                 f"the parent's {name!r}, and the model is {model!r}; set ${{policy.model_name}}",
             )
         if self.algorithm != "sft":
             return
         template = tokenizer.get("chat_template", "default")
-        tools = self.kind == "sft"
         if "chat_template" not in own and isinstance(template, str) and "Question:" in template:
+            calls = ": it writes no tools and no calls: empty turns are trained"
             yield (
                 "policy.tokenizer.chat_template",
-                "error" if tools else "warning",
-                "sft.yaml's own template stays: it writes no tools and no calls: empty turns are trained; set it to default",
+                "error" if self.files.tools else "warning",
+                f"sft.yaml's own template stays, not the model's{calls if self.files.tools else ''}; set it to default",
             )
-        elif "chat_template" not in own and self.parent is None and tools and "defaults" in self.own:
+        elif "chat_template" not in own and self.parent is None and self.kind == "sft" and "defaults" in self.own:
             yield "policy.tokenizer.chat_template", "warning", "sft.yaml sets one that writes no tools; set it to default"
         elif "chat_template" in tokenizer and template is None:
             yield (
@@ -491,6 +506,18 @@ def _named(entry: Values) -> Values:
     """Whatever was given for a name is text."""
     names = ("dataset_name", "processor", "env_name")
     return {key: str(value) if key in names and value is not None else value for key, value in entry.items()}
+
+
+def _kin(model: str, tokenizer: str) -> bool:
+    """Whether a tokenizer may well be the model's: of a directory, or of the same family of models."""
+
+    def family(name: str) -> str:
+        word = re.match(r"[a-z]+", name.rpartition("/")[2].lower())
+        return word[0] if word else name
+
+    if "/" in (model[0], tokenizer[0]):
+        return True
+    return family(model) in tokenizer.lower() or family(tokenizer) in model.lower()
 
 
 def _inherited(data: Values) -> list[str]:

@@ -26,6 +26,8 @@ class DataFiles:
     """Tokens of a row that are too many."""
     rows: dict[str, int] = field(default_factory=dict)
     """Of each file that could be read."""
+    tools: bool = False
+    """Whether any row that was looked at has tools or calls of tools."""
 
     def check(self, key: str, name: str, entry: Values, dataset: str) -> Iterator[Found]:
         if name.startswith(("./", "../")) and not self.flat:
@@ -62,6 +64,10 @@ class DataFiles:
             yield from self._content(key, path, entry, dataset)
 
     def _content(self, key: str, path: Path, entry: Values, dataset: str) -> Iterator[Found]:
+        for named, name in entry.items():
+            if str(named).endswith("_key") and not isinstance(name, str | None):
+                yield f"{key.rpartition('.')[0]}.{named}", "error", f"{name!r} is no name of a field"
+                return
         rows, blank, sample, broken = _read(path)
         self.rows[str(path)] = rows
         if not rows:
@@ -71,9 +77,9 @@ class DataFiles:
             yield key, "error", f"{path}:{blank}: a blank line: JSONDecodeError; delete it"
         if broken:
             yield key, "error", f"{path}:{broken[0]}: {broken[1]}"
-        tools = str(entry.get("tool_key", "tools"))
-        unsafe = dataset == "openai_format" and not entry.get("use_preserving_dataset")
-        if unsafe and any(row.get(tools) or "tool_calls" in str(row) for _, row in sample):
+        tools = any(row.get(str(entry.get("tool_key", "tools"))) or "'tool_calls':" in str(row) for _, row in sample)
+        self.tools = self.tools or tools
+        if tools and dataset == "openai_format" and not entry.get("use_preserving_dataset"):
             message = "false, with tools in the data: datasets before 5 fills arguments of calls with nulls; set it true"
             yield key.rpartition(".")[0] + ".use_preserving_dataset", "error", message
         said: set[str] = set()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from rollforge.config import read_yaml
 from rollforge.errors import UserError
 from rollforge.export.lengths import row_tokens
 from rollforge.export.target import Problem
-from rollforge.export.trl.names import NAMES
+from rollforge.export.trl.names import LAUNCH, LAUNCH_PREFIXES, NAMES
 from rollforge.export.trl.settings import TRAINERS
 from rollforge.records.rows import objects
 
@@ -44,16 +44,8 @@ MOVED = {
 }
 """Names that TRL no longer has, or that other trainers have for it; "" where it has none."""
 
-LAUNCH = (
-    "num_processes",
-    "num_machines",
-    "machine_rank",
-    "main_process_ip",
-    "main_process_port",
-    "accelerate_config",
-    "config_file",
-)
-"""Not TRL's: the trl command hands them to `accelerate launch`."""
+_COUNTS = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "num_generations": 8, "num_processes": 1}
+"""Whole numbers that cannot be null, with what they are if nothing is said."""
 
 
 def check_config(kind: str, path: Path) -> Iterator[Problem]:
@@ -75,6 +67,9 @@ _Found = tuple[Literal["error", "warning"], str]
 def _problems(kind: str, config: dict[str, Any], folder: Path) -> Iterator[_Found]:
     trainer = TRAINERS[kind]
     yield from _names(trainer, config)
+    for key in _COUNTS:
+        if key in config and _count(config, key) is None:
+            yield "error", f"{key} is {config[key]!r}: it must be a whole number; leave it out for {_COUNTS[key]}"
     if not config.get("model_name_or_path"):
         yield "error", "model_name_or_path is missing: TRL starts with no model"
     yield from _data(config, folder)
@@ -84,13 +79,13 @@ def _problems(kind: str, config: dict[str, Any], folder: Path) -> Iterator[_Foun
         yield "warning", "max_length is not set: TRL cuts every row at 1024 tokens without a word"
     elif isinstance(config["max_length"], int):
         yield from _cut(config, folder)
-    if trainer == "KTO" and config.get("per_device_train_batch_size") == 1 and config.get("loss_type", "kto") == "kto":
+    if trainer == "KTO" and _count(config, "per_device_train_batch_size") == 1 and config.get("loss_type", "kto") == "kto":
         yield "error", "per_device_train_batch_size is 1: KTO compares the rows of one pass and wants 2 or more"
     if kind == "sft" and config.get("completion_only_loss"):
         yield "error", "completion_only_loss is true, but the rows hold messages: use the kind sft-prompt-completion"
     if config.get("assistant_only_loss"):
         yield "warning", "assistant_only_loss needs a chat template with {% generation %} marks; TRL refuses others at start"
-    if config.get("packing") and config.get("attn_implementation", "").find("flash") < 0:
+    if config.get("packing") and "flash" not in str(config.get("attn_implementation")):
         yield "warning", "packing without attn_implementation: flash_attention_2 lets packed rows see each other"
     if "output_dir" not in config:
         yield "warning", "output_dir is not set: checkpoints go to ./trainer_output"
@@ -98,24 +93,34 @@ def _problems(kind: str, config: dict[str, Any], folder: Path) -> Iterator[_Foun
 
 def _names(trainer: str, config: dict[str, Any]) -> Iterator[_Found]:
     known = _known_names(trainer)
-    for name in config:
-        if name in MOVED and (known is None or name not in known):
+    for name in map(str, config):
+        if name in known or name in LAUNCH or name.startswith(LAUNCH_PREFIXES):
+            continue
+        if name in MOVED:
             instead = f"; it is called {MOVED[name]}" if MOVED[name] else "; leave it out"
             yield "error", f"{name} is no setting of TRL 1.16{instead}"
-        elif known is not None and name not in known and name not in LAUNCH and name != "env":
+        else:
             near = get_close_matches(name, known, n=1, cutoff=0.6)
             yield "error", f"{name} is no setting of {trainer}Trainer{f'; did you mean {near[0]}?' if near else ''}"
 
 
-def sections(kind: str) -> set[str]:
-    trainer = TRAINERS[kind]
-    return {*(_known_names(trainer) or NAMES[trainer]), *LAUNCH, "env"}
-
-
-def _known_names(trainer: str) -> set[str] | None:
-    """Every name that TRL's own parser takes; None where TRL is not installed."""
-    if importlib.util.find_spec("trl") is None:
+def _count(config: dict[str, Any], key: str) -> int | None:
+    """The whole number at a key, as TRL's parser takes it (also from text); None if it is none."""
+    value = config.get(key, _COUNTS.get(key))
+    try:
+        return int(value) if isinstance(value, int | str) else None
+    except ValueError:
         return None
+
+
+def sections(kind: str) -> set[str]:
+    return {*_known_names(TRAINERS[kind]), *LAUNCH}
+
+
+def _known_names(trainer: str) -> Collection[str]:
+    """Every name that TRL's own parser takes; where TRL is not installed, those of 1.16."""
+    if importlib.util.find_spec("trl") is None:
+        return NAMES[trainer]
     module = importlib.import_module(f"trl.scripts.{trainer.lower()}")
     return {action.dest for action in module.make_parser()._actions}
 
@@ -157,7 +162,7 @@ def _sets(sets: Any) -> Iterator[_Found]:
         if one["path"] in ("json", "parquet", "csv") and not given:
             yield "error", f"datasets[{number}]: path {one['path']} needs data_files"
         for file in [given] if isinstance(given, str) else given if isinstance(given, list) else ():
-            if "://" not in str(file) and "*" not in str(file) and not Path(file).exists():
+            if "://" not in str(file) and "*" not in str(file) and not Path(str(file)).exists():
                 yield "error", f"datasets[{number}].data_files: there is no {file}"
 
 
@@ -172,23 +177,32 @@ def _grpo(config: dict[str, Any], folder: Path) -> Iterator[_Found]:
                 "error",
                 f"reward_funcs: {reward}: there is no {module}.py beside the configuration, where trl is to be started",
             )
-    generations = config.get("num_generations", 8)
-    if not isinstance(generations, int) or generations < 2:
-        yield "error", f"num_generations is {generations!r}: GRPO compares at least 2 attempts"
-        return
-    per_pass, passes = config.get("per_device_train_batch_size", 8), config.get("gradient_accumulation_steps", 1)
-    batch = config.get("generation_batch_size") or per_pass * (config.get("steps_per_generation") or passes)
-    processes = config.get("num_processes", 1)
-    if (batch * (1 if config.get("generation_batch_size") else processes)) % generations:
+    generations = _count(config, "num_generations")
+    if generations is not None and generations < 2:
+        yield "error", f"num_generations is {generations}: GRPO compares at least 2 attempts"
+    elif generations is not None and (batch := _batch(config)) and batch % generations:
         yield (
             "warning",
-            f"num_generations {generations} does not divide the {batch} completions of one process: TRL starts only with a "
-            f"number of processes that makes it whole",
+            f"num_generations {generations} does not divide the {batch} completions of {_count(config, 'num_processes')} "
+            "processes: TRL starts only with a number of processes that makes it whole",
         )
     if config.get("beta") and config.get("use_peft") is None:
         yield "warning", "beta is not 0: a reference model is loaded as well (memory)"
     if "max_completion_length" not in config:
         yield "warning", "max_completion_length is not set: TRL cuts every completion at 512 tokens, all turns together"
+
+
+def _batch(config: dict[str, Any]) -> int | None:
+    """Completions that are made at once; None if a number of them cannot be read."""
+    if config.get("generation_batch_size") is not None:
+        return _count(config, "generation_batch_size")
+    steps = "gradient_accumulation_steps" if config.get("steps_per_generation") is None else "steps_per_generation"
+    batch = 1
+    for key in ("per_device_train_batch_size", steps, "num_processes"):
+        if (count := _count(config, key)) is None:
+            return None
+        batch *= count
+    return batch
 
 
 def _cut(config: dict[str, Any], folder: Path) -> Iterator[_Found]:

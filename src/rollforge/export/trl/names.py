@@ -65,3 +65,15 @@ _MORE = {
 }
 NAMES = {trainer: frozenset((*_ALL.split(), *more.split())) for trainer, more in _MORE.items()}
 """Trainer (`SFT`) -> its settings."""
+
+_LAUNCH = """
+    accelerate_config config_file deepspeed_config_file dynamo_backend dynamo_mode env gpu_ids gradient_clipping log_dir
+    machine_rank main_process_ip main_process_port main_training_function max_restarts mixed_precision monitor_interval
+    mpirun_hostfile num_cpu_threads_per_process num_machines num_processes offload_optimizer_device
+    offload_optimizer_nvme_path offload_param_device offload_param_nvme_path rdzv_backend rdzv_conf role tee
+    zero3_init_flag zero3_save_16bit_model zero_stage
+"""
+LAUNCH = frozenset(_LAUNCH.split())
+"""Not TRL's: the trl command sets the variables of `env` and hands the others to `accelerate launch`."""
+LAUNCH_PREFIXES = ("deepspeed_", "fsdp_", "fp8_", "megatron_lm_", "parallelism_config_")
+"""Of further such settings."""
