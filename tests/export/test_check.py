@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rollforge.errors import UserError
 from rollforge.export.advice import advise, advise_log
-from rollforge.export.check import check_export, check_files, guess
+from rollforge.export.check import check_files, guess
 from rollforge.export.mixed import Schema
 from rollforge.export.target import Alike, Kind, Target
 
@@ -343,11 +343,69 @@ def test_a_prompt_on_both_sides_is_a_leak(tmp_path):
     assert "split by prompt" in leak.message
 
 
-def test_a_batch_larger_than_the_data(tmp_path):
-    write(tmp_path, *texts(3))
-    (tmp_path / "train.yaml").write_text("policy: {train_global_batch_size: 128}\n", encoding="utf-8")
-    found = check_export(tmp_path, target(), "sft")
-    assert any("train_global_batch_size is 128, the data has 3 rows" in one.message for one in found.problems)
+USER, GREETED = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+
+
+def ask(text, **more):
+    return {"role": "user", "content": text, **more}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        lambda asked, answer: {"messages": [USER, GREETED, ask(asked), {"role": "assistant", "content": answer}]},
+        lambda asked, answer: {"messages": [GREETED, ask(asked), {"role": "assistant", "content": answer}]},
+        lambda asked, answer: {
+            "conversations": [{"from": one, "value": text} for one, text in (("human", asked), ("gpt", answer))]
+        },
+        lambda asked, answer: {
+            side: [USER, GREETED, ask(asked), {"role": "assistant", "content": f"{side} {answer}"}]
+            for side in ("chosen", "rejected")
+        },
+        lambda asked, answer: {
+            "messages": [
+                ask(asked),
+                {
+                    "role": "assistant",
+                    "content": "",
+                    "tool_calls": [{"function": {"name": "f", "arguments": {"x": answer}}}],
+                },
+                {"role": "tool", "content": answer},
+                {"role": "assistant", "content": answer},
+            ]
+        },
+        lambda asked, answer: {
+            "messages": [
+                ask(asked),
+                {"role": "assistant", "content": "<tool_call>{}</tool_call>"},
+                {"role": "user", "content": f"<tool_response>\n{answer}\n</tool_response>"},
+                {"role": "assistant", "content": answer},
+            ]
+        },
+        lambda asked, answer: {"instruction": asked, "input": "", "output": answer},
+        lambda asked, answer: {"question": asked, "context": "the same article", "output": answer},
+    ],
+)
+def test_a_prompt_ends_with_the_last_that_was_asked(tmp_path, row):
+    """Other questions after the same beginning are no leak; the same question with another answer is one."""
+    train = write(tmp_path, *({"text": "t", **row(f"q{number}", "a")} for number in range(12)))
+    other = write(tmp_path, {"text": "t", **row("another", "a")}, name="validation.jsonl")
+    assert check_files([train, other], target(), "sft").problems == []
+    leaked = write(tmp_path, {"text": "t", **row("q3", "b")}, name="validation.jsonl")
+    (leak,) = check_files([train, leaked], target(), "sft").problems
+    assert (leak.file, leak.level) == (str(leaked), "error")
+    assert "1 of its prompts are in" in leak.message
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"prompt": ""}, {"input": ""}, {"chosen": "\n\nHuman: Hi", "rejected": "\n\nHuman: No"}]
+)
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_rows_without_a_prompt_have_none_in_common(tmp_path, more, kind):
+    train = write(tmp_path, *texts(12, **more))
+    found = check_files([train, write(tmp_path, {"text": "x", **more}, name="test.jsonl")], target(family="prompt"), kind)
+    assert found.problems == []
+    assert found.files[str(train)]["distinct_prompts"] == 0
 
 
 # Loaders
@@ -472,6 +530,16 @@ def test_datasets_does_what_the_check_says(tmp_path, first, later):
         ("FileNotFoundError: [Errno 2] No such file: '/x/grpo_math_1B'", "defaults not found"),
         ("IndexError: string index out of range", "relative data path"),
         ("StopIteration", "empty data"),
+        ("AssertionError: Train dataloader is empty!", "empty data"),
+        ("reward: 0.0 for all samples", "all rewards zero"),
+        ("Could not override 'foo.bar'. To append to your config use +foo.bar=1", "no such key in the configuration"),
+        ("omegaconf.errors.ConfigKeyError: Key 'foo' is not in struct", "no such key in the configuration"),
+        (
+            "ValueError: generation_batch_size (4) must be divisible by num_generations (8).",
+            "generations do not divide the batch",
+        ),
+        ("jinja2.exceptions.UndefinedError: 'str object' has no attribute 'role'", "text where messages are wanted"),
+        ('TypeError: can only concatenate str (not "list") to str', "text and messages joined"),
         ("AssertionError: Non-contiguous messages found!", "non-contiguous tokens"),
         ("ValueError: Tools should either be a JSON schema", "tools of the wrong type"),
         ("train_sft.py: error: unrecognized arguments: --input_key messages", "flags of another version"),

@@ -108,13 +108,15 @@ def test_what_does_not_fit_is_refused(kind: str, example: Any, reason: str) -> N
 BROKEN = [
     ("grpo", {"prompt": None}, "prompt is null"),
     ("grpo", {"label": ""}, "the label is empty"),
-    ("grpo", {"label": 42}, "the label is int, not text"),
     ("grpo", {"prompt": [{"role": "user", "content": "see <image>"}]}, "no images"),
+    ("grpo", {"prompt": "see <image>"}, "no images"),
+    ("sft", {"messages": "a text"}, "dropped without a word"),
+    ("sft", {"messages": [{"role": "assistant", "content": "", "function_call": {"name": "f"}}]}, "the call is lost"),
     ("sft", {"tools": [WEATHER]}, "never gives it to the chat template"),
     ("sft", {"messages": [{"role": "user", "content": "x"}]}, "nothing of this row is trained on"),
     ("sft", {"messages": [{"role": "assistant"}]}, "has no content"),
     ("sft-simple", {"output": None}, "dropped without a word"),
-    ("dpo", {"chosen": "42"}, "adds lists"),
+    ("dpo", {"chosen": "42"}, "chosen is text beside a prompt of messages"),
     ("dpo", {"chosen": {"role": "assistant", "content": "x"}}, "wants a list of messages"),
     ("dpo", {"margin": "high"}, "not a number"),
 ]
@@ -122,14 +124,87 @@ BROKEN = [
 
 @pytest.mark.parametrize(("kind", "change", "says"), BROKEN)
 def test_a_wrong_row_is_told(kind: str, change: dict[str, Any], says: str) -> None:
-    found = "\n".join(TARGET.kinds[kind].check(rows(kind)[0] | change))
-    assert says in found, found
+    found = list(TARGET.kinds[kind].check(rows(kind)[0] | change))
+    assert any(says in one and not one.startswith("warning: ") for one in found), found
+
+
+ASKED = {"role": "user", "content": "6 times 7?"}
+RIGHT, LEFT = ({"role": "assistant", "content": text} for text in ("42", "41"))
+CALLED = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "says"),
+    [
+        ("grpo", {"prompt": "6 times 7?"}, "there is no label"),
+        ("grpo", {"prompt": [{"role": "user", "content": [{"type": "text", "text": "?"}]}], "label": "4"}, "text parts"),
+        ("sft", {"messages": [ASKED, RIGHT, ASKED]}, "without --data.multiturn"),
+        ("sft", {"messages": [ASKED, CALLED, {"role": "tool", "content": "42"}, RIGHT]}, "has no content"),
+        ("dpo", {"chosen": [ASKED, RIGHT, ASKED, RIGHT], "rejected": [ASKED, LEFT, ASKED, LEFT]}, "cuts rejected"),
+    ],
+)
+def test_what_openrlhf_takes_all_the_same_is_a_warning(kind: str, row: dict[str, Any], says: str) -> None:
+    [found] = TARGET.kinds[kind].check(row)
+    assert found.startswith("warning: ")
+    assert says in found
+
+
+GOOD = [
+    ("grpo", {"prompt": "6 times 7?", "label": 42}),
+    ("grpo", {"prompt": [ASKED], "label": {"answer": 42}}),
+    ("dpo", {"chosen": [ASKED, RIGHT], "rejected": [ASKED, LEFT]}),
+    ("dpo", {"prompt": "6 times 7?", "chosen": "42", "rejected": "41"}),
+    ("dpo", {"prompt": "6 times 7?", "chosen": [ASKED, RIGHT], "rejected": [ASKED, LEFT]}),
+    ("dpo", {"chosen": "Q: 6 times 7? A: 42", "rejected": "Q: 6 times 7? A: 41"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "row"), GOOD)
+def test_other_peoples_good_rows_are_left_alone(kind: str, row: dict[str, Any]) -> None:
+    assert list(TARGET.kinds[kind].check(row)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "flags", "says"),
+    [
+        ("grpo", {"prompt": [ASKED]}, "train_ppo_ray --data.input_key prompt --reward.model_name_or_path m", None),
+        (
+            "grpo",
+            {"prompt": [ASKED]},
+            "train_ppo_ray --data.input_key prompt --data.label_key label",
+            "error: there is no label",
+        ),
+        ("grpo", {"prompt": [ASKED]}, "train_ppo_ray --data.input_key prompt $MORE", "warning: there is no label"),
+        ("grpo", {"input": [ASKED]}, "train_ppo_ray --reward.model_name_or_path m", None),
+        ("grpo", {"prompt": [ASKED]}, "train_ppo_ray --reward.model_name_or_path m", "there is no prompt"),
+        ("dpo", {"chosen": [ASKED, RIGHT], "rejected": [ASKED, LEFT]}, "train_dpo --data.chosen_key chosen", None),
+        ("dpo", {"chosen": [ASKED, RIGHT], "rejected": [ASKED, LEFT]}, "train_dpo --data.prompt_key prompt", "no prompt"),
+        ("dpo", {"prompt": [ASKED], "chosen": [RIGHT], "rejected": [LEFT]}, "train_dpo --data.max_len 9", "begins with the"),
+        ("dpo", {"prompt": "6 times 7?", "chosen": "42", "rejected": "41"}, "train_dpo --data.max_len 9", "is not read"),
+        ("dpo", {"prompt": "?", "chosen": "42", "rejected": "41"}, "train_dpo --data.prompt_key prompt", None),
+        (
+            "dpo",
+            {"prompt": "?", "chosen": "42", "rejected": "41"},
+            "train_dpo --data.prompt_key prompt --data.apply_chat_template",
+            "no chat template takes",
+        ),
+    ],
+)
+def test_rows_are_held_against_the_flags(
+    kind: str, row: dict[str, Any], flags: str, says: str | None, tmp_path: Path
+) -> None:
+    file, script = tmp_path / "train.jsonl", tmp_path / "run.sh"
+    file.write_bytes(dumps(row) + b"\n")
+    script.write_text(f"python3 -m openrlhf.cli.{flags}\n")
+    found = check_files([file], TARGET, kind, script, load=False).problems
+    told = [f"{one.level}: {one.message}" for one in found if one.file == str(file)]
+    assert told == [] if says is None else any(says in one for one in told), told
 
 
 # Flags
 
 
-@pytest.mark.parametrize("version", ["0.11", "0.10", "0.9"])
+@pytest.mark.parametrize("version", ["0.11", "0.10.4", "0.10", "0.9"])
 @pytest.mark.parametrize("kind", EXAMPLES)
 @pytest.mark.parametrize(
     "settings", [{}, {"gpus": 8, "model": "Qwen/Qwen3-32B", "lora": 16, "logger": "wandb"}, {"nodes": 2}]
@@ -137,8 +212,10 @@ def test_a_wrong_row_is_told(kind: str, change: dict[str, Any], says: str) -> No
 def test_every_flag_is_one_of_that_version(version: str, kind: str, settings: dict[str, Any], tmp_path: Path) -> None:
     for tools in ([], [WEATHER]):
         command = TARGET.command(made(kind, tmp_path, tools=tools, rows=1000, version=version, **settings))
-        [(_, entry, flags)] = commands(command)
-        assert flags.keys() <= (DOTTED if version == "0.11" else FLAT)[entry], flags.keys()
+        [one], unread = commands(command)
+        assert unread == 0
+        assert one.whole
+        assert one.flags.keys() <= (FLAT if version in ("0.10", "0.9") else DOTTED)[one.entry], one.flags.keys()
         assert "WANDB_API_KEY" in command if settings.get("logger") else "wandb" not in command
 
 
@@ -157,7 +234,7 @@ def test_what_is_written_passes_its_own_check(kind: str, tmp_path: Path) -> None
 
 def test_batches_fit(tmp_path: Path) -> None:
     for rows_, gpus in ((3, 1), (103, 1), (1000, 8), (70, 4)):
-        [(_, _, flags)] = commands(TARGET.command(made("grpo", tmp_path, rows=rows_, gpus=gpus)))
+        flags = commands(TARGET.command(made("grpo", tmp_path, rows=rows_, gpus=gpus)))[0][0].flags
         samples = int(flags["rollout.batch_size"]) * int(flags["rollout.n_samples_per_prompt"])
         assert int(flags["rollout.batch_size"]) <= rows_
         assert samples % int(flags["train.batch_size"]) == 0
@@ -177,6 +254,9 @@ WRONG = [
     ("train_ppo_ray --algo.advantage.estimator group_norm", "needs --rollout.n_samples_per_prompt"),
     ("train_ppo_ray --data.prompt_dataset a", "there is no reward"),
     ("train_ppo_ray \\\n  --rollout.batch_size 4 --train.batch_size 128", "more than the 4 samples"),
+    ("train_sft --data.multiturn True", "--data.multiturn takes no value, but 'True' follows it"),
+    ("train_ppo_ray --reward.remote_url $FOLDER --algo.advantage.is_correction_enable", "0.11.2 has"),
+    ("train_sft --model.model_name_or_path 'it\"", "a quote or bracket that opens here never closes"),
 ]
 
 
@@ -185,6 +265,87 @@ def test_a_script_of_anybodys_is_checked(command: str, says: str, tmp_path: Path
     (tmp_path / "run.sh").write_text(f"set -x\n# train\ndeepspeed --module openrlhf.cli.{command}\n", encoding="utf-8")
     found = list(TARGET.check_config("sft", tmp_path / "run.sh"))
     assert any(says in problem.message and problem.line == 3 for problem in found), found
+
+
+PPO = "python3 -m openrlhf.cli.train_ppo_ray"
+USUAL = "--data.apply_chat_template --data.label_key label --algo.advantage.estimator group_norm"
+GIVEN = f"{USUAL} --reward.remote_url http://h/r --rollout.n_samples_per_prompt 8"
+RIGHT_SCRIPTS = [
+    f"ARGS=(\n  {USUAL}  # usual\n)\nARGS+=(--reward.remote_url u --rollout.n_samples_per_prompt 8)\n{PPO} ${{ARGS[@]}}",
+    f'srun bash -c "cd /x && {PPO} {GIVEN}" &> log',
+    f"read -r -d '' command <<EOF\nopenrlhf.cli.train_ppo_ray \\\n  {GIVEN}\nEOF\npython3 -m $command",
+    f"sbatch <<'JOB'\n{PPO} {GIVEN}\nJOB\necho \"don't use openrlhf.cli.train_sft --data.x\"",
+    f"{PPO} {USUAL} --reward.remote_url $URL --rollout.n_samples_per_prompt $N --train.batch_size $B --rollout.batch_size 1",
+    f"{PPO} {USUAL} $REWARD",
+    f'{PPO} {USUAL} "${{MORE[@]}}"',
+    f"if true; then N=1; else N=8; fi\n{PPO} {USUAL} --rollout.n_samples_per_prompt $N --reward.remote_url http://h/r",
+    f"N=${{N:-8}}\n{PPO} {USUAL} --rollout.n_samples_per_prompt ${{N}} --reward.remote_url http://h/r $@",
+    f"{PPO} --apply_chat_template --label_key l --advantage_estimator gae --reward_pretrain m --input_key $KEY",
+    f"ray job submit -- {PPO} {USUAL} --rollout.n_samples_per_prompt 8 --train.agent_func_path $PWD/agent.py",
+]
+
+
+@pytest.mark.parametrize("script", RIGHT_SCRIPTS)
+def test_what_only_running_tells_is_no_finding(script: str, tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text(script, encoding="utf-8")
+    assert [one for one in TARGET.check_config("grpo", tmp_path / "run.sh") if "flat flags" not in one.message] == []
+    assert len(commands(script)[0]) == 1
+
+
+def test_flags_in_arrays_are_checked(tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text(f'DATA=(--data.labelkey label)\n\n{PPO} {GIVEN} "${{DATA[@]}}"\n', encoding="utf-8")
+    [found] = TARGET.check_config("grpo", tmp_path / "run.sh")
+    assert (found.line, found.level) == (3, "error")
+    assert "has no flag --data.labelkey" in found.message
+
+
+def test_a_file_that_another_machine_has(tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text(
+        f"ray job submit -- {PPO} {GIVEN} --data.prompt_dataset /gone.jsonl\n", encoding="utf-8"
+    )
+    [found] = TARGET.check_config("grpo", tmp_path / "run.sh")
+    assert (found.level, found.message) == ("warning", "--data.prompt_dataset: /gone.jsonl is not there on this machine")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def reward(): ...", "has no reward_func"),
+        ("def reward_func(queries, prompts, labels): ...", None),
+        ("from mine import *", None),
+        ("def reward_func(:", "is not Python"),
+    ],
+)
+def test_the_reward_function_must_be_in_its_file(text: str, says: str | None, tmp_path: Path) -> None:
+    (tmp_path / "r.py").write_text(text, encoding="utf-8")
+    flags = f"{USUAL} --rollout.n_samples_per_prompt 8 --reward.remote_url {tmp_path}/r.py"
+    (tmp_path / "run.sh").write_text(f"{PPO} {flags}\n", encoding="utf-8")
+    found = [one.message for one in TARGET.check_config("grpo", tmp_path / "run.sh")]
+    assert len(found) == (says is not None)
+    assert all(says and says in one for one in found)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--data.max_len 128 --train.batch_size 4", "--data.max_len is 128, and"),
+        ("--train.batch_size 4", None),
+        ("--train.batch_size $SIZE --data.max_len $LENGTH", None),
+        ("", "--train.batch_size is 128 unless set, the data has 4 rows times 2 epochs: not one step is trained"),
+        ("--train.batch_size 16 --train.max_epochs 4", None),
+    ],
+)
+def test_batches_and_lengths_are_held_against_the_data(flags: str, says: str | None, tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "word " * 800}, {"role": "assistant", "content": "42"}]}
+    file, script = tmp_path / "train.jsonl", tmp_path / "run.sh"
+    file.write_bytes(b"".join(dumps({**row, "at": at}) + b"\n" for at in range(4)))
+    usual = "--data.input_key messages --data.multiturn --data.apply_chat_template"
+    script.write_text(f"deepspeed --module openrlhf.cli.train_sft {usual} {flags}\n", encoding="utf-8")
+    found = [
+        one.message for one in check_files([file], TARGET, "sft", script, load=False).problems if one.file == str(script)
+    ]
+    assert len(found) == (says is not None), found
+    assert all(says and says in one for one in found)
 
 
 # The reward server
@@ -253,6 +414,17 @@ def openrlhf() -> Any:
 @pytest.mark.parametrize("kind", EXAMPLES)
 def test_its_data_sets_load_every_row(kind: str, openrlhf: Any, tmp_path: Path) -> None:
     assert f"loaded {len(rows(kind))} rows with OpenRLHF" in str(TARGET.load(kind, written(kind, tmp_path)))
+
+
+@pytest.mark.trainers
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("kind", "row"), [*GOOD, ("grpo", {"prompt": [ASKED]}), ("sft", {"messages": [ASKED, RIGHT, ASKED]})]
+)
+def test_its_data_sets_take_other_peoples_rows(kind: str, row: dict[str, Any], openrlhf: Any, tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_bytes(dumps(row) + b"\n")
+    assert "loaded 1 rows with OpenRLHF" in str(TARGET.load(kind, file))
 
 
 @pytest.mark.trainers

@@ -23,6 +23,7 @@ from rollforge.export.check import check_files
 from rollforge.export.examples import Demonstration, Judged, Pair, Prompt
 from rollforge.export.target import Data, Made, Refused, Settings
 from rollforge.export.trl import TARGET
+from rollforge.export.verl import TARGET as VERL
 from rollforge.export.writer import Parts, Sheet
 from rollforge.records.lossless import dumps
 from tests.export.samples_trl import ASK, CLOCK, SUM, TOLD, WEATHER, call, examples, heard, made, origin, said
@@ -134,14 +135,21 @@ GOOD = {"role": "assistant", "content": "!"}
     [
         ("sft", {"input": "x"}, "no messages"),
         ("sft", {"messages": [USER]}, "no assistant turn"),
-        ("sft", {"messages": [USER, GOOD, USER]}, "the last turn is 'user'"),
         ("sft", {"messages": "hello"}, "not a list of messages"),
         ("sft", {"messages": []}, "empty list"),
         ("sft", {"messages": [USER, "x"]}, "messages[1] is text"),
         ("sft", {"messages": [{"from": "human", "value": "?"}, GOOD]}, "from and value"),
         ("sft", {"messages": [{"role": "bot", "content": "?"}, GOOD]}, "role is 'bot'"),
-        ("sft", {"messages": [USER, {"role": "assistant", "tool_calls": [call("c", "f")]}]}, "has no content"),
-        ("sft", {"messages": [USER, {"role": "assistant", "content": None}]}, "content is null"),
+        ("sft", {"conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "!"}]}, "[0].from is 'human'"),
+        ("sft", {"conversations": [{"from": "user", "value": "?"}]}, "no assistant turn"),
+        ("sft", {"conversations": [USER, GOOD]}, "call it messages"),
+        ("sft", {"conversations": []}, "empty list"),
+        (
+            "sft",
+            {"messages": [USER, {"role": "assistant", "content": None}]},
+            "content is null, and there are no tool calls",
+        ),
+        ("sft", {"messages": [USER, {**GOOD, "function_call": {"name": "f", "arguments": "{}"}}]}, "the call is lost"),
         ("sft", {"messages": [USER, said("", {"function": {"name": "f", "arguments": "{}"}})]}, "arguments is text"),
         ("sft", {"messages": [USER, said("", {"function": {"name": "", "arguments": {}}})]}, "name is ''"),
         ("sft", {"messages": [USER, GOOD], "tools": "[{"}, "not JSON"),
@@ -149,14 +157,16 @@ GOOD = {"role": "assistant", "content": "!"}
         ("sft", {"messages": [USER, GOOD], "tools": {"a": 1}}, "tools is an object"),
         ("sft-prompt-completion", {"prompt": [USER]}, "completion is missing"),
         ("sft-prompt-completion", {"prompt": "?", "completion": [GOOD]}, "prompt is text, completion is a list"),
-        ("sft-prompt-completion", {"prompt": [USER, GOOD], "completion": [GOOD]}, "the last turn is 'assistant'"),
         ("sft-prompt-completion", {"prompt": [USER], "completion": []}, "completion is empty"),
         ("sft-prompt-completion", {"prompt": [USER], "completion": [USER, GOOD]}, "begins with a user turn"),
         ("grpo", {"question": "?"}, "prompt is missing"),
         ("grpo", {"prompt": ""}, "prompt is empty"),
-        ("grpo", {"prompt": [{"role": "system", "content": "?"}]}, "the last turn is 'system'"),
+        (
+            "grpo",
+            {"prompt": [USER, {"role": "assistant", "tool_calls": [call("c", "f")]}, heard("c", "")]},
+            "has no content",
+        ),
         ("grpo", {"prompt": [USER], "completions": "x"}, "argument of reward functions"),
-        ("grpo", {"prompt": [USER], "completion": "x"}, "does not reach"),
         ("dpo", {"prompt": [USER], "chosen": [GOOD]}, "rejected is missing"),
         ("dpo", {"chosen": [USER, GOOD], "rejected": [USER, said("?")]}, "prompt is missing"),
         ("dpo", {"prompt": [USER], "chosen": [GOOD], "rejected": [GOOD]}, "are the same"),
@@ -170,12 +180,42 @@ GOOD = {"role": "assistant", "content": "!"}
         ("dpo-implicit", {"chosen": [USER, GOOD], "rejected": [said("other"), GOOD]}, "begin differently"),
         ("dpo-implicit", {"chosen": [USER, GOOD], "rejected": [USER]}, "the beginning of the other"),
         ("kto", {"prompt": [USER], "completion": [GOOD]}, "label is missing"),
-        ("kto", {"prompt": [USER], "completion": [GOOD], "label": 1}, "label is 1"),
+        ("kto", {"prompt": [USER], "completion": [GOOD], "label": 2}, "label is 2"),
         ("kto", {"prompt": [USER], "completion": [GOOD], "label": "good"}, "label is 'good'"),
     ],
 )
 def test_a_check_says_what_is_wrong(kind: str, row: Json, said: str) -> None:
-    assert any(said in found for found in problems(kind, row)), problems(kind, row)
+    found = problems(kind, row)
+    assert any(said in one and not one.startswith("warning: ") for one in found), found
+
+
+PARTS = {"content": [{"type": "text", "text": "?"}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "said"),
+    [
+        ("sft", {"messages": [USER, GOOD, USER]}, "the last turn is 'user'"),
+        (
+            "sft",
+            {"conversations": [{"from": "assistant", "value": "!"}, {"from": "user", "value": "?"}]},
+            "last turn is 'user'",
+        ),
+        ("sft", {"messages": [USER, {"role": "assistant", "tool_calls": [call("c", "f")]}]}, "has no content"),
+        ("sft", {"messages": [USER, {"role": "assistant", "content": None, "tool_calls": [call("c", "f")]}]}, "is null"),
+        ("sft", {"messages": [{**USER, **PARTS}, GOOD]}, "list of text parts"),
+        ("dpo", {"prompt": [USER], "chosen": [GOOD], "rejected": [{**GOOD, **PARTS}]}, "list of text parts"),
+        ("sft-prompt-completion", {"prompt": [USER, GOOD], "completion": [said("?")]}, "the last turn is 'assistant'"),
+        ("grpo", {"prompt": [USER, GOOD]}, "the last turn is 'assistant'"),
+        ("grpo", {"prompt": [{"role": "system", "content": "?"}]}, "the last turn is 'system'"),
+        ("grpo", {"prompt": [USER], "completion": "x"}, "does not reach"),
+        ("kto", {"prompt": [USER], "completion": [GOOD], "label": 1}, "label is 1"),
+    ],
+)
+def test_what_trl_trains_all_the_same_is_a_warning(kind: str, row: Json, said: str) -> None:
+    [found] = problems(kind, row)
+    assert found.startswith("warning: ")
+    assert said in found
 
 
 def test_rows_of_text_and_of_messages_do_not_go_together(tmp_path: Path) -> None:
@@ -198,6 +238,10 @@ def test_rows_of_text_and_of_messages_do_not_go_together(tmp_path: Path) -> None
         ("sft", {"prompt": "?", "completion": "!"}),
         ("sft", {"messages": [USER, GOOD], "tools": [WEATHER]}),
         ("sft", {"messages": [USER, GOOD], "tools": "null"}),
+        ("sft", {"conversations": [{"from": "user", "value": "?"}, {"from": "assistant", "value": "!"}]}),
+        ("sft", {"messages": [{**USER, **PARTS}, {**GOOD, **PARTS}], "images": ["a.png"]}),
+        ("sft", {"messages": [{"role": "user", "content": [{"type": "image"}]}, {**GOOD, **PARTS}]}),
+        ("sft", {"messages": [USER, {**GOOD, "function_call": None, "tool_calls": None}]}),
         ("dpo", {"prompt": "?", "chosen": "a", "rejected": "b"}),
         ("kto", {"chosen": [USER, GOOD], "rejected": [USER, said("?")]}),
         ("grpo", {"prompt": "?", "solution": "4"}),
@@ -380,6 +424,16 @@ BROKEN = [
     ("grpo", "num_generations: 1\n", "at least 2 attempts"),
     ("grpo", "num_generations: 6\nper_device_train_batch_size: 4\n", "does not divide"),
     ("grpo", "max_prompt_length: 512\n", "leave it out"),
+    ("sft", "datasets: [{path: json, data_files: [null]}]\n", "there is no None"),
+    ("sft", "learnin_rate: 1.0e-5\n", "learnin_rate is no setting of SFTTrainer; did you mean learning_rate?"),
+    ("sft", "per_device_train_batchsize: 4\n", "did you mean per_device_train_batch_size?"),
+    ("dpo", "num_generations: 4\n", "num_generations is no setting of DPOTrainer"),
+    ("sft", "packing: true\nattn_implementation: null\n", "packing without attn_implementation"),
+    ("grpo", "per_device_train_batch_size:\n", "per_device_train_batch_size is None: it must be a whole number"),
+    ("grpo", "gradient_accumulation_steps: many\n", "gradient_accumulation_steps is 'many': it must be a whole number"),
+    ("grpo", "num_generations: []\n", "num_generations is []: it must be a whole number"),
+    ("grpo", "num_generations: 6\nper_device_train_batch_size: '4'\n", "num_generations 6 does not divide the 4"),
+    ("grpo", "num_generations: 6\ngeneration_batch_size: 32\n", "num_generations 6 does not divide the 32"),
     ("sft", "a: [\n", "not YAML"),
     ("sft", "- a\n", "not keys and values"),
 ]
@@ -391,6 +445,23 @@ def test_a_check_says_what_is_wrong_with_a_configuration(kind: str, text: str, s
     path.write_text(text)
     found = [str(problem) for problem in TARGET.check_config(kind, path)]
     assert any(said in one for one in found), found
+
+
+def test_settings_that_the_trl_command_hands_on(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("env: {A: b}\nmixed_precision: bf16\nnum_processes: 2\nfsdp_version: 2\ngpu_ids: 0,1\n")
+    assert not any("is no setting" in str(found) for found in TARGET.check_config("sft", path))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_anything_anywhere_in_a_configuration(kind: str, tmp_path: Path) -> None:
+    """Whatever the file holds, the check itself does not fail."""
+    made(TARGET, kind, tmp_path)
+    values = yaml.safe_load((tmp_path / f"{kind}.yaml").read_text())
+    for key in values:
+        for weird in (None, "x", -1, True, [], {}, [None], ["x"], 10**30, "${a}"):
+            (tmp_path / "c.yaml").write_text(yaml.safe_dump({**values, key: weird}))
+            assert all(found.message for found in TARGET.check_config(kind, tmp_path / "c.yaml"))
 
 
 def test_a_problem_names_the_line(tmp_path: Path) -> None:
@@ -502,6 +573,29 @@ def test_the_loader_says_where_nulls_were_filled_in(tmp_path: Path) -> None:
     path.write_bytes(dumps(first) + b"\n" + dumps({"messages": [USER, GOOD], "tools": {"a": 1}}) + b"\n")
     with pytest.raises(UserError, match=r"train\.jsonl:2: .*tools\.b was filled with null"):
         TARGET.load("sft", path)
+
+
+@pytest.mark.trainers
+def test_trl_keeps_the_words_of_sharegpt_for_the_roles() -> None:
+    trl = pytest.importorskip("trl")
+    turns = [{"from": "human", "value": "?"}, {"from": "gpt", "value": "!"}]
+    kept = trl.maybe_convert_to_chatml({"conversations": turns})["messages"]
+    assert kept == [{"role": "human", "content": "?"}, {"role": "gpt", "content": "!"}]
+
+
+@pytest.mark.trainers
+def test_free_json_in_parquet_is_what_datasets_reads(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    datasets = importlib.import_module("datasets")
+    given = [{"messages": row["messages"]} for row in rows("sft")]
+    free = datasets.Features({"messages": datasets.List(datasets.Json())})
+    path = tmp_path / "train.parquet"
+    datasets.Dataset.from_list(given, features=free).to_parquet(path)
+    checked = check_files([path], TARGET, "sft")
+    assert checked.problems == []
+    assert checked.loader.startswith("loaded 2 rows (conversational)")
+    [problem] = check_files([path], VERL, "sft", load=False).problems
+    assert (problem.level, "verl reads with pandas" in problem.message) == ("error", True)
 
 
 @pytest.mark.trainers

@@ -182,7 +182,7 @@ def test_a_data_source_that_verl_does_not_know(tmp_path: Path) -> None:
 WRONG = [
     ("python3 -m verl.trainer.main_ppo algorithm.adv_estimator=grpo data.train_files=/gone.parquet", "is not there"),
     ("python3 -m verl.trainer.main_ppo algorithm.adv_estimator=grpo data.train_files=a.parquet", "val_files is not set"),
-    ("python3 -m verl.trainer.main_ppo algorithm.adv_estimator=grpo", "every advantage is 0"),
+    ("python3 -m verl.trainer.main_ppo algorithm.adv_estimator=grpo", "nothing to compare with"),
     (
         "python3 -m verl.trainer.main_ppo data.train_batch_size=100 actor_rollout_ref.actor.ppo_mini_batch_size=64",
         "does not",
@@ -208,6 +208,76 @@ def test_a_tool_configuration_is_checked(tmp_path: Path) -> None:
     assert "parameter 'zone' of the tool 'clock' has no type" in found
     assert "parameter 'days' of the tool 'weather' loses items" in found
     assert "two tools are named 'weather'" in found
+
+
+PPO = "python3 -m verl.trainer.main_ppo"
+GIVEN = (
+    "algorithm.adv_estimator=grpo data.train_files=a.jsonl data.val_files=a.jsonl data.train_batch_size=64 "
+    "actor_rollout_ref.actor.ppo_mini_batch_size=64 reward.custom_reward_function.path=r.py"
+)
+ALL = f"{GIVEN} actor_rollout_ref.rollout.n=8"
+RIGHT_SCRIPTS = [
+    f"n=8\nDATA=({GIVEN})\n{PPO} actor_rollout_ref.rollout.n=$n ${{DATA[@]}} $@",
+    f"{PPO} {GIVEN} actor_rollout_ref.rollout.n=${{N}} trainer.nnodes=$NODES",
+    f"{PPO} {GIVEN} $MORE",
+    f"{PPO} --config-path=$HOME/mine --config-name=mine",
+    f"{PPO} --config-name=ppo_megatron_trainer {ALL} trainer.n_gpus_per_node=7 "
+    "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=7",
+    f"bash -c '{PPO} {ALL}' 2>&1 | tee log",
+    "python3 -m verl.trainer.main_generation data.path=/gone.parquet",
+    "python3 -m verl.experimental.vla.main_ppo data.train_batch_size=8",
+]
+
+
+@pytest.mark.parametrize("script", RIGHT_SCRIPTS)
+def test_what_only_running_tells_is_no_finding(script: str, tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text(script, encoding="utf-8")
+    assert list(TARGET.check_config("grpo", tmp_path / "run.sh")) == []
+
+
+def test_the_trainer_that_is_gone_has_keys_of_its_own(tmp_path: Path) -> None:
+    text = "torchrun -m verl.trainer.fsdp_sft_trainer model.partial_pretrain=a data.prompt_dict_keys=['question']"
+    (tmp_path / "run.sh").write_text(text, encoding="utf-8")
+    [found] = TARGET.check_config("sft", tmp_path / "run.sh")
+    assert found.level == "warning"
+    assert "verl.trainer.sft_trainer takes messages" in found.message
+
+
+def test_the_reward_function_must_be_in_its_file(tmp_path: Path) -> None:
+    reward, script = tmp_path / "r.py", tmp_path / "run.sh"
+    reward.write_text("def compute_score(data_source, solution_str, ground_truth, extra_info=None): return 1.0\n")
+    for name, says in ((" reward.custom_reward_function.name=score_it", ["score_it"]), ("", [])):
+        script.write_text(f"{PPO} {ALL} reward.custom_reward_function.path={reward}{name}\n", encoding="utf-8")
+        found = [one.message for one in TARGET.check_config("grpo", script)]
+        assert [f"reward.custom_reward_function: {reward} has no {one}" for one in says] == [
+            one.split(",")[0] for one in found
+        ]
+
+
+@pytest.mark.parametrize(
+    ("options", "level", "says"),
+    [
+        ("data.train_batch_size=4096", "error", "data.train_batch_size is 4096, the data has 4 rows"),
+        ("", "error", "data.train_batch_size is 1024 unless set, the data has 4 rows"),
+        ("data.train_batch_size=4096 data.train_files=[train.jsonl,more.jsonl]", "warning", "is 4096, the data has 4 rows"),
+        ("data.train_batch_size=$SIZE", None, ""),
+        ("data.train_batch_size=2", None, ""),
+        ("data.train_batch_size=2 data.max_prompt_length=100", "warning", "data.max_prompt_length is 100, and"),
+    ],
+)
+def test_batches_and_lengths_are_held_against_the_data(options: str, level: str | None, says: str, tmp_path: Path) -> None:
+    row = {"data_source": "a", "reward_model": {"ground_truth": "1"}, "extra_info": {"notes": "x" * 9000}}
+    asked = [{"role": "user", "content": "word " * 300}]
+    file, script = tmp_path / "train.jsonl", tmp_path / "run.sh"
+    file.write_bytes(b"".join(dumps({**row, "prompt": asked, "id": at}) + b"\n" for at in range(4)))
+    usual = "data.train_files=train.jsonl actor_rollout_ref.actor.ppo_mini_batch_size=2 data.max_prompt_length=1000"
+    script.write_text(f"{PPO} {ALL.replace('data.train_batch_size=64', '')} {usual} {options}\n", encoding="utf-8")
+    found = check_files([file], TARGET, "grpo", script, load=False).problems
+    found = [
+        one for one in found if one.file == str(script) and "divide" not in one.message and "divisible" not in one.message
+    ]
+    assert [one.level for one in found] == ([level] if level else [])
+    assert all(says in one.message for one in found)
 
 
 # The reward function

@@ -139,7 +139,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "all rewards zero",
         r"(all|every|mean|avg|average)[ _/a-z]*rewards?[^\n]{0,20}?[:= ]+(are |is )?(all )?(0\.0+|0|zero)(?![.\w])"
-        r"|rewards? (are )?all 0|all[- ]zero[ -]rewards?|zero rewards? (only|everywhere)",
+        r"|rewards? (are )?all 0|\brewards?[:= ]+0(\.0+)? (for|on|in) (all|every)\b"
+        r"|all[- ]zero[ -]rewards?|zero rewards? (only|everywhere)",
         "The environment never finds the answer. NeMo RL compares with the row's output field (output_key) and not with "
         "ground_truth; an answer that is a number, empty, null or prose scores 0 without a message; a word as the answer "
         "counts only inside \\boxed{}.",
@@ -201,10 +202,11 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "empty data",
-        r"\bStopIteration\b|SchemaInferenceError|num_samples=0|empty (data ?set|dataloader)",
+        r"\bStopIteration\b|SchemaInferenceError|num_samples=0|empty (data ?set|dataloader)|dataloader is empty"
+        r"|at least one complete gradient-accumulation window",
         "The file has no rows, or fewer than one batch: an incomplete last batch is dropped.",
         "rollforge check FILE counts the rows; make the batch no larger than the data (train_global_batch_size, "
-        "num_prompts_per_step).",
+        "num_prompts_per_step; verl: data.train_batch_size, 1024 unless set; OpenRLHF: --train.batch_size).",
     ),
     (
         "add_bos",
@@ -245,6 +247,37 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "Give the better one the lower rank (0 and 1).",
     ),
     (
+        "no such key in the configuration",
+        r"Could not override|is not in struct|ConfigAttributeError|ConfigKeyError",
+        "Hydra takes only keys that the configuration has: the key is misspelt, or of another version of verl or NeMo RL.",
+        "rollforge check FILE --for verl:grpo --config run.sh names keys that moved. A key that is to be new is "
+        "written +key=value.",
+    ),
+    (
+        "generations do not divide the batch",
+        r"generation_batch_size .{0,60}divisible by|divisible by the number of generations"
+        r"|batch_size .{0,90}divisible by .{0,40}num_generations",
+        "TRL's GRPO makes num_generations completions of each prompt; one generation batch (per_device_train_batch_size x "
+        "processes x steps_per_generation) must hold whole groups, evaluation batches too.",
+        "Choose a batch that num_generations divides, e.g. num_generations: 8, per_device_train_batch_size: 8.",
+    ),
+    (
+        "text where messages are wanted",
+        r"'str object' has no attribute '(role|content)'",
+        "A chat template got a text where it goes through messages: the column is text (JSON text, too).",
+        "Write the prompt as a list of {role, content}; a Parquet column of JSON text needs the data set class that "
+        "rollforge export --to verl:sft writes beside it. For plain text leave the template out (OpenRLHF: "
+        "--data.apply_chat_template).",
+    ),
+    (
+        "text and messages joined",
+        r"can only concatenate (str|list) \(not [\"'\\]*(list|str)",
+        "Prompt and answer are joined, and one is text where the other is a list: messages beside text, or content that is "
+        "a list of parts, which templates for text cannot join.",
+        "Write both as text or both as lists of messages, and content as text; rollforge check FILE --for ... names the "
+        "line.",
+    ),
+    (
         "input ids differ",
         r"AssertionError.*input_ids|ignore_input_ids_mismatch",
         "verl templates each message alone and compares with the whole; templates that move <think> (Qwen3) differ.",
@@ -272,8 +305,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "flags of another version",
         r"unrecognized arguments?:.*--(data\.|train\.|reward\.|input_key|prompt_data|dataset|apply_chat_template"
         r"|remote_rm_url|pretrain|ckpt_path|zero_stage|micro_train_batch_size|actor\.|ckpt\.|ds\.)",
-        "OpenRLHF's flags are dotted from 0.11 on (--data.input_key) and flat before (--input_key).",
-        "Export for the version you run: rollforge export ... --to openrlhf:... --target-version openrlhf=0.11 (or 0.10).",
+        "OpenRLHF's flags are dotted from 0.10.2 on (--data.input_key) and flat before (--input_key).",
+        "Export for the version you run: rollforge export ... --to openrlhf:... --target-version openrlhf=0.11 (or 0.10.1).",
     ),
     (
         "no training template",
@@ -311,7 +344,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
 _KNOWN = tuple(_known())
 _MAYBE = re.compile(
     r"error|exception|reward|pairs|killed|exit|cast|assert|stop|required|argument|memory|template|exceed|longer"
-    r"|larger|tools"
+    r"|larger|tools|attribute|override|struct|divisible|concatenate|gradient"
     r"|login|nccl|watchdog|generation|rank|match|wandb|gated|mismatch|found|changed|migrat|empty|num_samples|no such",
     re.IGNORECASE,
 )

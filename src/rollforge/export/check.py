@@ -9,13 +9,12 @@ from __future__ import annotations
 import importlib.util
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rollforge.bulk.parquet import parquet_rows
+from rollforge.bulk.parquet import free_json, parquet_rows
 from rollforge.errors import UserError
 from rollforge.export.advice import advise
 from rollforge.export.check_file import File, leaks
@@ -27,6 +26,8 @@ from rollforge.records.lossless import loads
 LINE_READERS = {("nemo-rl", "sft"), ("nemo-rl", "nemo-gym")}
 """Read with json.loads line by line (NeMo RL's openai_format with use_preserving_dataset, and NemoGymDataset); all others go
 through `datasets`."""
+PANDAS_READERS = {("verl", "sft"), ("verl", "rm"), ("verl", "dpo")}
+"""Read with pandas, which leaves free JSON of `datasets` as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,8 @@ def check_files(
         if one.opens():
             if path.suffix == ".parquet":
                 one.parquet(work)
+                if one.rows and (target.name, kind) in PANDAS_READERS and (free := free_json(path)):
+                    one.say("error", f"{' and '.join(free)}: {_FREE}")
             else:
                 one.jsonl(work, workers)
                 if rules.format == "parquet":
@@ -150,8 +153,10 @@ def check_files(
     for place in configs:
         # A framework's check of its configuration may look into the data that it names: those lines are named already.
         problems += [found for found in target.check_config(kind, place) if not any(row in found.message for row in rows)]
-        if target.name != "nemo-rl":  # which counts attempts, not rows, in GRPO's batches; its own check knows
-            problems += _against(place, seen)
+        if target.against and (
+            training := {Path(one.name): one.rows for one in seen if one.rows and one.split in ("train", "")}
+        ):
+            problems += target.against(kind, place, training)
     return Checked(
         [_with_advice(problem) for problem in problems],
         sum(one.rows for one in seen),
@@ -159,6 +164,12 @@ def check_files(
         f"{target.name}:{kind}",
         {one.name: one.about() for one in seen},
     )
+
+
+_FREE = (
+    "free JSON, as `datasets` writes it: verl reads with pandas, which fails on it (ArrowNotImplementedError) or gives "
+    "text. Write the column as text yourself (as rollforge export does), or as lists and structs"
+)
 
 
 def _as_configured(work: Work, target: Target, kind: str, configs: Sequence[Path], data: Path) -> Work:
@@ -251,34 +262,6 @@ def _first_row(path: Path) -> Json:
                     return row
     first = next(iter(one.said()), None)
     raise UserError(str(first) if first else f"{path} holds no JSON objects, one per line: say what it is for with --for")
-
-
-_BATCHES = ("num_prompts_per_step", "train_global_batch_size", "global_batch_size", "train_batch_size")
-
-
-def _against(config: Path, files: Sequence[File]) -> Iterator[Problem]:
-    """A YAML configuration held against the training data: batches larger than the data are dropped without a word."""
-    rows = sum(one.rows for one in files if one.split in ("train", ""))
-    if config.suffix not in (".yaml", ".yml") or not rows:
-        return
-    import yaml
-
-    try:
-        pending: list[Any] = [yaml.safe_load(config.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, yaml.YAMLError):
-        return  # check_config has said so
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            pending += value.values()
-            for key in _BATCHES:
-                size = value.get(key)
-                grpo = key != "num_prompts_per_step" and any("num_generations" in str(name) for name in value)
-                if isinstance(size, int) and size > rows and not grpo:
-                    says = f"{key} is {size}, the data has {rows:,} rows: an incomplete batch is dropped, nothing is trained"
-                    yield Problem(str(config), 0, "warning", f"{says}; set it to at most {rows}")
-        elif isinstance(value, list):
-            pending += value
 
 
 def _with_advice(problem: Problem) -> Problem:

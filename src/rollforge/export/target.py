@@ -49,7 +49,7 @@ class Settings(Section):
     nodes: int = Field(1, ge=1)
     max_length: int | None = Field(None, ge=1)
     """Tokens of prompt and answer together; None: from the data."""
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: float | None = Field(None, gt=0, allow_inf_nan=False)
     epochs: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=1)
     """Prompts or rows per step; None: the framework's usual one, but no more than the data."""
@@ -181,5 +181,8 @@ class Target:
     reads: Callable[[str, Path, Path], tuple[Callable[[Json], Iterable[str]], Mapping[str, str]] | None] | None = None
     """(kind, configuration, data file) -> the check of rows and the names of its fields (`input` -> `question`), where the
     configuration renames them; else None."""
+    against: Callable[[str, Path, Mapping[Path, int]], Iterable[Problem]] | None = None
+    """(kind, configuration, training files -> their rows) -> what does not fit together: a batch larger than the data, rows
+    longer than the maximum."""
     sections: Callable[[str], Iterable[str] | None] | None = None
     """(kind) -> what the keys of its configuration may begin with; None: not known."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from rollforge.bulk.record import for_the_same
 from rollforge.export.target import Refused
@@ -16,6 +17,18 @@ def last_text(messages: Sequence[Json]) -> str:
         if message["role"] == "assistant":
             return text_of(message["content"])
     return ""
+
+
+def in_parts(row: Json, *lists: Any) -> Iterator[str]:
+    """A warning for checks, if the messages of a row without pictures hold their text in parts."""
+    turns = [turn for messages in lists if isinstance(messages, list) for turn in messages if isinstance(turn, dict)]
+    parts = [part for turn in turns if isinstance(turn.get("content"), list) for part in turn["content"]]
+    seen = any(row.get(name) for name in ("image", "images", "videos"))
+    if parts and not seen and all(isinstance(part, dict) and part.get("type") == "text" for part in parts):
+        yield (
+            "warning: content is a list of text parts: chat templates of text models fail on it (TypeError) or print the "
+            "list; write text, unless the model sees pictures"
+        )
 
 
 def question(messages: Sequence[Json]) -> str:

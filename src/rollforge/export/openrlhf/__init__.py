@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rollforge.export.openrlhf.config import VERSIONS, command, files, sections
-from rollforge.export.openrlhf.config_check import check_config, reads
+from rollforge.export.openrlhf.config_check import against, check_config, reads
 from rollforge.export.openrlhf.loader import load
 from rollforge.export.openrlhf.rows import (
     check_dpo,
@@ -36,5 +36,6 @@ TARGET = Target(
     check_config=check_config,
     load=load,
     reads=reads,
+    against=against,
     sections=sections,
 )

@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from rollforge.export.check_rows import under_names
+from rollforge.export.defines import not_defined
+from rollforge.export.lengths import longest_of
 from rollforge.export.openrlhf.config import VERSIONS, flat
-from rollforge.export.openrlhf.flags import DOTTED, FLAT
+from rollforge.export.openrlhf.flags import DOTTED, FLAT, GONE, SWITCHES
 from rollforge.export.openrlhf.rows import check_dpo, check_grpo, check_sft, check_sft_simple
+from rollforge.export.shell import Command, Options, elsewhere, known, read_script
 from rollforge.export.target import Problem
 from rollforge.records.items import Json
 
 Level = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """One of OpenRLHF's commands in a script."""
+
+    line: int
+    entry: str
+    """`train_sft`"""
+    flags: dict[str, Any]
+    """As they are written, without dashes; True for a switch."""
+    wrong: list[str]
+    """What stands after a switch, which takes no value."""
+    whole: bool
+    elsewhere: bool
+
+    def options(self) -> Options:
+        """By the dotted names."""
+        modern = {flat(flag): flag for flag in DOTTED[self.entry]}
+        return Options({modern.get(flag, flag): value for flag, value in self.flags.items()}, self.whole)
 
 
 def check_config(kind: str, path: Path) -> Iterable[Problem]:
@@ -30,14 +53,18 @@ def check_config(kind: str, path: Path) -> Iterable[Problem]:
         return [Problem(name, 0, "error", f"cannot read {path}: {error}")]
     asked = re.match(r"#![^\n]*\n# OpenRLHF ([\d.]+):", text)  # for which version an export wrote it
     old = asked is not None and asked[1] in VERSIONS[1:]
+    started, unread = commands(text)
     return [
-        Problem(name, line, level, found)
-        for line, entry, flags in commands(text)
-        for level, found in (*_names(entry, flags, old), *_values(entry, flags))
+        *(Problem(name, unread, "warning", UNREAD) for _ in [0] if unread),
+        *(
+            Problem(name, one.line, level, found)
+            for one in started
+            for level, found in (*_names(one, old), *_values(one.entry, one.options(), one.elsewhere))
+        ),
     ]
 
 
-_READ: dict[str, tuple[Callable[[Json], Iterator[str]], dict[str, str]]] = {
+_READ: dict[str, tuple[Callable[..., Iterator[str]], dict[str, str]]] = {
     "grpo": (check_grpo, {"data.input_key": "prompt", "data.label_key": "label"}),
     "sft": (check_sft, {"data.input_key": "messages"}),
     "sft-simple": (check_sft_simple, {"data.input_key": "input", "data.output_key": "output"}),
@@ -51,35 +78,116 @@ def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[
         text = "" if path.suffix in (".yaml", ".yml") else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None  # which `check_config` says
-    flags = next((flags for _, _, flags in commands(text)), {})
+    started = next(iter(commands(text)[0]), None)
+    if started is None:
+        return None
+    options = started.options()
     check, usual = _READ[kind]
-    given = {name: flags.get(flag, flags.get(flat(flag))) for flag, name in usual.items()}
+    given = {name: _field(options, flag) for flag, name in usual.items()}
     names = {name: key for name, key in given.items() if isinstance(key, str) and key != name}
-    return (partial(under_names, check, names), names) if names else None
+    asked = {said: _asked(options, flag) for said, flag in _ASKED.get(kind, {}).items()}
+    return partial(under_names, partial(check, **asked), names), names
 
 
-def commands(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """(line, `train_sft`, flag without dashes -> value, True for a switch) of each command in a script."""
-    number = 1
-    for whole in re.split(r"(?<!\\)\n", text):
-        found = re.search(r"openrlhf\.cli\.(train_\w+)", whole)
-        if found and found[1] in DOTTED:
-            try:
-                words = shlex.split(re.sub(r"\\\n", " ", whole[found.end() :]), comments=True)
-            except ValueError:
-                words = []
-            flags: dict[str, Any] = {}
-            for place, word in enumerate(words):
-                if word.startswith("--"):
-                    flag, equals, value = word[2:].partition("=")
-                    after = words[place + 1] if place + 1 < len(words) else "--"
-                    flags[flag] = value if equals else True if after.startswith("--") else after
-            yield number, found[1], flags
-        number += whole.count("\n") + 1
+def _field(options: Options, flag: str) -> Any:
+    """The field that a flag names; OpenRLHF's own name where it is not given."""
+    return "input" if flag == "data.input_key" and options.absent(flag) else options.get(flag)
 
 
-def _names(entry: str, flags: dict[str, Any], old: bool) -> Iterator[tuple[Level, str]]:
-    dotted, former = DOTTED[entry], FLAT[entry]
+_ASKED = {
+    "grpo": {"labelled": "data.label_key"},
+    "dpo": {"prompted": "data.prompt_key", "templated": "data.apply_chat_template"},
+}
+"""What the checks of rows want to know of the command."""
+
+
+def _asked(options: Options, flag: str) -> bool | None:
+    return False if options.absent(flag) else True if options.get(flag) else None
+
+
+def against(kind: str, path: Path, files: Mapping[Path, int]) -> Iterable[Problem]:
+    """`Target.against`, by the script's first command."""
+    try:
+        text = "" if path.suffix in (".yaml", ".yml") else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return []  # which `check_config` says
+    return [
+        Problem(str(path), one.line, "warning", found)
+        for one in commands(text)[0][:1]
+        for found in (*_batch(one, sum(files.values())), *_longer(kind, one, files))
+    ]
+
+
+def _batch(one: Started, rows: int) -> Iterator[str]:
+    options = one.options()
+    size = options.number("train.batch_size", 128)
+    ppo = one.entry == "train_ppo_ray"
+    times = options.number(*("rollout.n_samples_per_prompt", 1) if ppo else ("train.max_epochs", 2))
+    if size is not None and times is not None and size > rows * times:
+        each = f" times {times} {'samples' if ppo else 'epochs'}" if times > 1 else ""
+        yield (
+            f"--train.batch_size is {size}{'' if 'train.batch_size' in options.values else ' unless set'}, the data has "
+            f"{rows:,} rows{each}: not one step is trained; set it to at most {rows * times if ppo else rows}"
+        )
+
+
+def _longer(kind: str, one: Started, files: Mapping[Path, int]) -> Iterator[str]:
+    """Rows longer than `--data.max_len`."""
+    options = one.options()
+    limit = options.number("data.max_len", 512 if one.entry == "train_dpo" else 2048)
+    names = [_field(options, flag) or name for flag, name in _READ[kind][1].items() if flag != "data.label_key"]
+    for file in files if limit is not None else ():
+        longest = longest_of(file, names)
+        if limit is not None and longest > limit:
+            yield (
+                f"--data.max_len is {limit}{'' if 'data.max_len' in options.values else ' unless set'}, and {file} has "
+                f"{'prompts' if kind == 'grpo' else 'rows'} of about {longest} tokens: OpenRLHF {_TOO_LONG[kind]}"
+            )
+
+
+_CUT = "drops rows whose prompt is longer and cuts the others, without a word; raise it, or leave such rows out"
+_TOO_LONG = {
+    "grpo": "has no room for an answer then; raise it, or leave such prompts out",
+    "sft": _CUT,
+    "sft-simple": _CUT,
+    "dpo": _CUT,
+}
+
+
+def commands(text: str) -> tuple[list[Started], int]:
+    """OpenRLHF's commands in a script, and the line from which on it could not be read (0: read to its end)."""
+    script = read_script(text, _ENTRY)
+    return [one for command in script.commands for one in _started(command)], script.unread
+
+
+_ENTRY = r"openrlhf\.cli\.(train_\w+)"
+UNREAD = "a quote or bracket that opens here never closes: what follows was not looked at"
+
+
+def _started(command: Command) -> Iterator[Started]:
+    place, found = next((at, found) for at, word in enumerate(command.words) if (found := re.search(_ENTRY, word)))
+    if found[1] not in DOTTED:
+        return
+    flags: dict[str, Any] = {}
+    wrong: list[str] = []
+    whole, last = True, ""
+    for word in command.words[place + 1 :]:
+        name, equals, value = word.partition("=")
+        if name.startswith("--") and known(name):
+            last = name[2:]
+            flags[last] = value if equals else True
+        elif last and last not in SWITCHES and flags[last] is True:
+            flags[last] = word
+        elif not known(word):
+            whole = False
+        elif last in SWITCHES:
+            wrong.append(f"--{last} takes no value, but {word!r} follows it: the parser stops at that")
+    yield Started(command.line, found[1], flags, wrong, whole, elsewhere(command.words[:place]))
+
+
+def _names(one: Started, old: bool) -> Iterator[tuple[Level, str]]:
+    flags = one.flags
+    dotted, former = DOTTED[one.entry], FLAT[one.entry]
     news = [flag for flag in flags if flag in dotted and flag not in former]
     olds = [flag for flag in flags if flag in former and flag not in dotted]
     modern = {flat(flag): flag for flag in dotted}
@@ -88,67 +196,82 @@ def _names(entry: str, flags: dict[str, Any], old: bool) -> Iterator[tuple[Level
             now = f": --{modern[flag]}" if flag in modern else ""
             yield (
                 "error",
-                f"--{flag} is of OpenRLHF up to 0.10, --{news[0]} of 0.11 and newer: do not mix them{now}",
+                f"--{flag} is of OpenRLHF up to 0.10.1, --{news[0]} of 0.10.2 and newer: do not mix them{now}",
             )
     elif olds and not old:
         shown = ", ".join(f"--{modern.get(flag, flag)}" for flag in olds[:3])
         yield (
             "warning",
-            f"flat flags (--{olds[0]}, ...): OpenRLHF up to 0.10 takes them, since 0.11 they are dotted ({shown})",
+            f"flat flags (--{olds[0]}, ...): OpenRLHF up to 0.10.1 takes them, since 0.10.2 they are dotted ({shown})",
         )
     for flag in flags:
-        if flag not in dotted and flag not in former:
+        if flag in GONE:
+            releases, now = GONE[flag]
+            yield "warning", f"--{flag} is of OpenRLHF {releases}; 0.11.2 has --{now}"
+        elif flag not in dotted and flag not in former:
             near = get_close_matches(flag, [*dotted, *former], n=2, cutoff=0.6)
             hint = f"; did you mean {' or '.join(f'--{one}' for one in near)}?" if near else ""
-            yield "error", f"openrlhf.cli.{entry} has no flag --{flag}{hint}"
+            yield "error", f"openrlhf.cli.{one.entry} has no flag --{flag}{hint}"
+    for said in one.wrong:
+        yield "error", said
 
 
-def _values(entry: str, flags: dict[str, Any]) -> Iterator[tuple[Level, str]]:
-    def get(flag: str) -> Any:
-        return flags.get(flag, flags.get(flat(flag)))
-
-    for flag in ("data.dataset", "data.prompt_dataset", "eval.dataset", "reward.remote_url", "train.agent_func_path"):
+def _values(entry: str, options: Options, elsewhere: bool) -> Iterator[tuple[Level, str]]:
+    get, absent = options.get, options.absent
+    for flag in ("data.dataset", "data.prompt_dataset", "eval.dataset", *_MODULES):
         for one in str(get(flag) or "").split(","):
             if one.startswith("/") and not Path(one.split("@")[0]).exists():
-                yield "error", f"--{flag}: {one} is not there"
-    if not get("data.apply_chat_template"):
+                here = " on this machine" if elsewhere else ""
+                yield "warning" if elsewhere else "error", f"--{flag}: {one} is not there{here}"
+    for flag, name in _MODULES.items():
+        if (said := not_defined(get(flag), name)) is not None:
+            yield "error", f"--{flag}: {said}, which OpenRLHF imports"
+    if absent("data.apply_chat_template"):
         yield (
             "warning",
             "--data.apply_chat_template is not set: rows of messages then fail, text is trained on without markup",
         )
     if entry == "train_sft" and get("data.multiturn") and get("data.output_key"):
         yield "error", "--data.multiturn takes the whole conversation from --data.input_key: leave --data.output_key out"
-    if entry == "train_sft" and not get("data.multiturn") and get("data.input_key") == "messages":
+    if entry == "train_sft" and absent("data.multiturn") and get("data.input_key") == "messages":
         yield "warning", "without --data.multiturn only the last assistant turn is trained on"
-    if entry == "train_dpo" and get("eval.dataset") and not get("eval.split"):
+    if entry == "train_dpo" and absent("eval.split") and Path(str(get("eval.dataset"))).suffix in _FILES:
         yield "error", "--eval.split is test unless set, a file has only train: set --eval.split train"
     if entry == "train_ppo_ray":
-        yield from _ppo(get)
+        yield from _ppo(options)
 
 
-def _ppo(get: Any) -> Iterator[tuple[Level, str]]:
-    estimator, attempts = get("algo.advantage.estimator"), _number(get("rollout.n_samples_per_prompt"), 1)
-    if estimator in ("group_norm", "rloo", "reinforce_baseline", "dr_grpo") and attempts < 2:
+_FILES = (".jsonl", ".json", ".parquet", ".csv")
+_MODULES = {"reward.remote_url": "reward_func", "train.agent_func_path": "AgentExecutor"}
+"""Flags that name a Python file -> what it must define."""
+
+
+def _ppo(options: Options) -> Iterator[tuple[Level, str]]:
+    get, absent = options.get, options.absent
+    estimator, attempts = get("algo.advantage.estimator"), options.number("rollout.n_samples_per_prompt", 1)
+    if estimator in ("group_norm", "rloo", "reinforce_baseline", "dr_grpo") and attempts == 1:
         yield "error", f"--algo.advantage.estimator {estimator} needs --rollout.n_samples_per_prompt of 2 and more"
-    if estimator is None:
+    if absent("algo.advantage.estimator"):
         yield "warning", "--algo.advantage.estimator is gae unless set: PPO with a critic; GRPO is group_norm"
-    if not get("reward.remote_url") and not get("train.agent_func_path") and not get("reward.model_name_or_path"):
+    if all(map(absent, ("reward.remote_url", "train.agent_func_path", "reward.model_name_or_path"))):
         yield "error", "there is no reward: set --reward.remote_url (a URL or reward_func.py) or --train.agent_func_path"
-    if not get("data.label_key"):
+    if absent("data.label_key") and not get("reward.model_name_or_path"):
         yield "warning", "--data.label_key is not set: every label is empty, and the reward has nothing to compare with"
-    samples = attempts * _number(get("rollout.batch_size"), 1024)
-    size = _number(get("train.batch_size"), 128)
-    if size > samples:
-        yield "error", f"--train.batch_size {size} is more than the {samples} samples of a step: nothing is ever trained"
-    if get("train.colocate_all"):
-        gpus = _number(get("actor.num_gpus_per_node"), 8) * _number(get("actor.num_nodes"), 1)
-        engines = _number(get("vllm.num_engines"), 0) * _number(get("vllm.tensor_parallel_size"), 1)
-        if engines and gpus != engines:
-            yield "error", f"--train.colocate_all wants as many GPUs for the actor ({gpus}) as for vLLM ({engines})"
+    prompts, size = options.number("rollout.batch_size", 1024), options.number("train.batch_size", 128)
+    if attempts and prompts and size and size > attempts * prompts:
+        yield (
+            "error",
+            f"--train.batch_size {size} is more than the {attempts * prompts} samples of a step: nothing is ever trained",
+        )
+    if get("train.colocate_all") and absent("train.async_enable"):
+        yield from _together(options)
 
 
-def _number(value: Any, default: int) -> int:
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        return default
+def _together(options: Options) -> Iterator[tuple[Level, str]]:
+    per_node, nodes = options.number("actor.num_gpus_per_node", 8), options.number("actor.num_nodes", 1)
+    engines, each = options.number("vllm.num_engines", 0), options.number("vllm.tensor_parallel_size", 1)
+    if per_node and nodes and engines and each and per_node * nodes != engines * each:
+        yield (
+            "error",
+            f"--train.colocate_all wants as many GPUs for the actor ({per_node * nodes}) as for vLLM ({engines * each})",
+        )

@@ -1,4 +1,5 @@
-"""The flags of OpenRLHF's commands, as its argument parsers have them: flat to 0.10 (0.10.0), dotted since 0.11 (0.11.2)."""
+"""The flags of OpenRLHF's commands, as its argument parsers have them: flat to 0.10.1 (those of 0.10.0), dotted since 0.10.2
+(those of 0.11.2)."""
 
 from __future__ import annotations
 
@@ -138,6 +139,35 @@ _DOTTED = {
         vllm.gpu_memory_utilization vllm.num_engines vllm.sync_backend vllm.sync_with_ray vllm.tensor_parallel_size""",
 }
 
+_SWITCHES = """
+    actor.freeze_visual_encoder actor.gradient_checkpointing_enable actor.gradient_checkpointing_reentrant actor_init_on_gpu
+    adam_offload algo.advantage.is_correction_enable algo.advantage.no_std_norm algo.dynamic_filtering_enable
+    algo.kl.unbiased_gradient algo.kl.use_loss apply_chat_template async_train ckpt.disable_ds ckpt.load_enable ckpt.save_hf
+    colocate_actor_ref colocate_all_models colocate_critic_reward compute_fp32_loss critic.save_value_network
+    data.apply_chat_template data.disable_fast_tokenizer data.multiturn deepcompile deepspeed_enable_sleep disable_ds_ckpt
+    disable_fast_tokenizer ds.adam_offload ds.deepcompile ds.enable_sleep ds.load_in_4bit ds.overlap_comm ds.packing_samples
+    ds.use_liger_kernel ds.use_universal_ckpt dynamic_filtering enable_ema enable_prefix_caching enable_vllm_is_correction
+    enforce_eager freeze_visual_encoder full_determinism gradient_checkpointing gradient_checkpointing_use_reentrant ipo
+    load_checkpoint load_in_4bit margin_loss model.compute_fp32_loss_enable model.gradient_checkpointing_enable
+    model.gradient_checkpointing_reentrant model.ipo_enable model.margin_loss_enable model.pretrain_mode_enable multiturn
+    muon.nesterov muon.no_nesterov no_advantage_std_norm normalize_reward overlap_comm packing_samples partial_rollout perf
+    pretrain_mode ref.offload ref_offload ref_reward_offload reward.normalize_enable reward.offload save_hf_ckpt
+    save_value_network train.async_enable train.colocate_actor_ref train.colocate_all train.colocate_critic_reward
+    train.dynamic_batch_enable train.enable_ema train.full_determinism_enable train.partial_rollout_enable
+    use_ds_universal_ckpt use_dynamic_batch use_kl_loss use_liger_kernel use_ms vllm.enable_prefix_caching vllm.enable_sleep
+    vllm.enforce_eager vllm.sync_with_ray vllm_enable_sleep vllm_sync_with_ray"""
+
 FLAT = {command: frozenset(flags.split()) for command, flags in _FLAT.items()}
 DOTTED = {command: frozenset(flags.split()) for command, flags in _DOTTED.items()}
 """Command (`train_sft`) -> flags without dashes."""
+SWITCHES = frozenset(_SWITCHES.split())
+"""Flags of either that take no value."""
+GONE = {
+    "algo.advantage.is_correction_enable": ("0.10.2 to 0.11.0", "algo.advantage.is_correction_level"),
+    "algo.advantage.is_correction_type": ("0.10.2 to 0.11.0", "algo.advantage.is_correction_mode"),
+    "bf16": ("up to 0.9.0", "ds.param_dtype bf16"),
+    "flash_attn": ("up to 0.8", "ds.attn_implementation flash_attention_2"),
+    "generate_max_len": ("up to 0.9.5", "rollout.max_new_tokens"),
+    "prompt_max_len": ("up to 0.9.5", "data.max_len, of prompt and answer together"),
+}
+"""Flags of other releases -> (which, what 0.11.2 has)."""

@@ -48,18 +48,16 @@ def dataset(kind: str, path: Path, cache: str, tokenizer: Any = None) -> tuple[A
     tokenizer = tokenizer or byte_tokenizer()
     classes: Any = import_module("openrlhf.datasets")
     blending: Any = import_module("openrlhf.datasets.utils")
-    keys = {"apply_chat_template": True, **_KEYS[kind]}
-    # 0.11 reads args.data.input_key, earlier ones args.input_key.
-    args = SimpleNamespace(data=SimpleNamespace(**keys), use_ms=False, **keys)
+    args = SimpleNamespace(use_ms=False)
     strategy = SimpleNamespace(args=args, print=print, is_rank_0=lambda: False)
     length = 1 << 30
     with read_into(cache):
         rows = blending.blending_datasets(str(path), None, strategy, dataset_split="train")
         count = len(rows)
         rows = rows.select(range(enough(path, count)))
-        if kind == "dpo" and "chosen" in rows.column_names:  # somebody else's file, under OpenRLHF's usual names
-            vars(args.data).update(prompt_key="prompt", chosen_key="chosen", rejected_key="rejected")
-            vars(args).update(vars(args.data))
+        keys = _keys(kind, rows)
+        # 0.11 reads args.data.input_key, earlier ones args.input_key.
+        vars(args).update(keys, data=SimpleNamespace(**keys))
         if kind == "grpo":
             return classes.PromptDataset(rows, tokenizer, strategy), count
         if kind == "dpo":
@@ -68,9 +66,23 @@ def dataset(kind: str, path: Path, cache: str, tokenizer: Any = None) -> tuple[A
         return classes.SFTDataset(rows, tokenizer, length, strategy, multiturn=several, num_processors=None), count
 
 
+def _keys(kind: str, rows: Any) -> dict[str, Any]:
+    """The options that the columns ask for: prompts and labels only where there are any, no chat template for texts."""
+    keys = {"apply_chat_template": True, **_KEYS[kind]}
+    if "label_key" in keys and "label" not in rows.column_names:
+        keys["label_key"] = None
+    if kind == "dpo" and len(rows):
+        prompt, text = rows[0].get("prompt"), isinstance(rows[0]["chosen"], str)
+        keys |= {
+            "apply_chat_template": not text,
+            "prompt_key": "prompt" if prompt and isinstance(prompt, str) == text else None,
+        }
+    return keys
+
+
 _KEYS: dict[str, dict[str, Any]] = {
     "grpo": {"input_key": "prompt", "label_key": "label"},
     "sft": {"input_key": "messages", "output_key": None},
     "sft-simple": {"input_key": "input", "output_key": "output"},
-    "dpo": {key: key.replace("_key", "_messages") for key in ("prompt_key", "chosen_key", "rejected_key")},
+    "dpo": {"prompt_key": "prompt", "chosen_key": "chosen", "rejected_key": "rejected"},
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 from rollforge.export.examples import Demonstration, Pair, Prompt
 from rollforge.export.target import Refused, Settings
-from rollforge.export.text import plain, question, with_tools
+from rollforge.export.text import in_parts, plain, question, with_tools
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
 
@@ -71,18 +71,20 @@ def _only_text(messages: Iterable[Json]) -> None:
 # What is wrong with a row
 
 
-def check_grpo(row: Json) -> Iterator[str]:
+def check_grpo(row: Json, *, labelled: bool | None = None) -> Iterator[str]:
+    """`labelled`: whether the command names a column of labels; None: there is none to ask."""
     yield from _check_chat(row, "prompt", "--data.input_key")
     prompt = row.get("prompt")
-    for message in prompt if isinstance(prompt, list) else ():
-        if isinstance(message, dict) and "<image>" in str(message.get("content")) and not row.get("images"):
-            yield "the prompt's text holds <image>, which OpenRLHF takes for a picture, but the row has no images"
-    if "label" not in row:
-        yield "there is no label: with --data.label_key label PromptDataset reads it of every row (KeyError)"
-    elif row["label"] in (None, ""):
+    texts = (
+        [message.get("content") for message in prompt if isinstance(message, dict)] if isinstance(prompt, list) else [prompt]
+    )
+    if not row.get("images") and any("<image>" in text for text in texts if isinstance(text, str)):
+        yield "the prompt's text holds <image>, which OpenRLHF takes for a picture, but the row has no images"
+    if "label" not in row and labelled is not False:
+        what = "" if labelled else "warning: "
+        yield f"{what}there is no label: with --data.label_key PromptDataset reads it of every row (KeyError)"
+    elif labelled is not False and row["label"] in (None, ""):
         yield "the label is empty: the reward function has nothing to compare with; give the row its expected answer"
-    elif not isinstance(row["label"], str):
-        yield f"the label is {type(row['label']).__name__}, not text: `datasets` gives all labels of a file one type"
     if row.get("tools"):
         yield _TOOLS
 
@@ -90,12 +92,14 @@ def check_grpo(row: Json) -> Iterator[str]:
 def check_sft(row: Json) -> Iterator[str]:
     yield from _check_chat(row, "messages", "--data.input_key")
     messages = row.get("messages")
+    if isinstance(messages, str):
+        yield "messages is text: with --data.multiturn it fails (TypeError), else the row is dropped without a word"
     if isinstance(messages, list) and messages:
-        last = messages[-1]
-        if not isinstance(last, dict) or last.get("role") != "assistant":
-            yield "the last message is not the assistant's: without --data.multiturn it is what is trained on"
-        if not any(isinstance(one, dict) and one.get("role") == "assistant" for one in messages):
+        roles = [one.get("role") if isinstance(one, dict) else None for one in messages]
+        if "assistant" not in roles:
             yield "no message is the assistant's: nothing of this row is trained on"
+        elif roles[-1] != "assistant":
+            yield "warning: the last message is not the assistant's: without --data.multiturn it is what is trained on"
     if row.get("tools"):
         yield _TOOLS
 
@@ -111,16 +115,29 @@ def check_sft_simple(row: Json) -> Iterator[str]:
         yield "one of input and output is text and the other is not: SFTDataset cannot join them (TypeError)"
 
 
-def check_dpo(row: Json) -> Iterator[str]:
-    yield from _check_chat(row, "prompt", "--data.prompt_key")
-    for key in ("chosen", "rejected"):
-        if isinstance(row.get(key), str) and isinstance(row.get("prompt"), list):
-            yield f"{key} is text beside a prompt of messages: RewardDataset adds lists (TypeError); make it a list"
-        elif isinstance(row.get(key), dict):
+def check_dpo(row: Json, *, prompted: bool | None = None, templated: bool | None = None) -> Iterator[str]:
+    """`prompted`, `templated`: whether the command names a column of prompts, and asks for the chat template; None: there is
+    no command to ask."""
+    sides = {key: row.get(key) for key in ("chosen", "rejected")}
+    prompt, chosen = row.get("prompt"), sides["chosen"]
+    if prompted is None:  # a prompt of text stands beside whole conversations in many data sets, to be looked at
+        prompted = "prompt" in row and not (isinstance(prompt, str) and isinstance(chosen, list))
+    if prompted:
+        yield from _check_chat(row, "prompt", "--data.prompt_key")
+    for key, side in sides.items():
+        if isinstance(side, dict):
             yield f"{key} is one message: RewardDataset wants a list of messages"
+        elif prompted and isinstance(side, str | list) and isinstance(prompt, str | list) and type(side) is not type(prompt):
+            yield f"{key} is {_form(side)} beside a prompt of {_form(prompt)}: RewardDataset adds them (TypeError)"
         else:
             yield from _check_chat(row, key, f"--data.{key}_key")
-    if row.get("chosen") is not None and row.get("chosen") == row.get("rejected"):
+    if templated and isinstance(chosen, str):
+        yield "chosen is text, which no chat template takes: leave --data.apply_chat_template out, or write messages"
+    if not prompted and isinstance(prompt, str) and isinstance(chosen, str) and not chosen.startswith(prompt):
+        yield "the prompt is not read without --data.prompt_key, and chosen does not begin with it"
+    if not prompted and isinstance(chosen, list) and isinstance(sides["rejected"], list):
+        yield from _check_whole(chosen, sides["rejected"])
+    if chosen is not None and chosen == sides["rejected"]:
         yield "chosen and rejected are the same"
     margin = row.get("margin")
     if margin is not None and not isinstance(margin, (int, float)):
@@ -129,7 +146,22 @@ def check_dpo(row: Json) -> Iterator[str]:
         yield _TOOLS
 
 
+def _check_whole(chosen: list[Any], rejected: list[Any]) -> Iterator[str]:
+    """Conversations without a column of prompts: train_dpo takes all but the last message of chosen for the prompt."""
+    if chosen and isinstance(chosen[0], dict) and chosen[0].get("role") == "assistant":
+        yield "chosen begins with the assistant's turn, and without --data.prompt_key there is no prompt before it"
+    elif chosen[:-1] != rejected[:-1]:
+        yield (
+            "warning: chosen and rejected differ before their last message: train_dpo takes chosen's beginning for the "
+            "prompt of both and cuts rejected at its length"
+        )
+
+
 _TOOLS = "there is a tools column: OpenRLHF never gives it to the chat template; write the schemas into the system turn"
+
+
+def _form(value: Any) -> str:
+    return "text" if isinstance(value, str) else "messages"
 
 
 def _check_chat(row: Json, key: str, flag: str) -> Iterator[str]:
@@ -149,8 +181,12 @@ def _check_chat(row: Json, key: str, flag: str) -> Iterator[str]:
             yield f"{key}[{number}] is no message with a role"
             continue
         if message.get("content") is None:
-            yield f'{key}[{number}] has no content: many chat templates fail on it; write "" beside tool calls'
+            what = "warning: " if message.get("tool_calls") else ""
+            yield f'{what}{key}[{number}] has no content: many chat templates fail on it; write "" beside tool calls'
+        if message.get("function_call"):
+            yield f"{key}[{number}] has a function_call, which no template reads: the call is lost; write tool_calls"
         yield from _check_calls(message.get("tool_calls"), f"{key}[{number}]")
+    yield from in_parts(row, messages)
 
 
 def _check_calls(calls: Any, where: str) -> Iterator[str]:

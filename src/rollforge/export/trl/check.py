@@ -7,24 +7,27 @@ from functools import lru_cache
 from typing import Any
 
 from rollforge.export.target import Alike
+from rollforge.export.text import in_parts
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
 
 SAID = ("content", "tool_calls", "reasoning_content")
 ROLES = ("system", "developer", "user", "assistant", "tool")
+LISTS = ("messages", "prompt", "completion", "chosen", "rejected")
 TAKEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
 """Arguments that GRPO itself gives to reward functions (trainer/grpo_trainer.py `_calculate_rewards`)."""
 
 
 def grpo(row: Json) -> Iterator[str]:
     yield from _present(row, "prompt")
-    yield from _text_or_messages(row, "prompt")
+    yield from _text_or_messages(row, "prompt", read=True)
     yield from _prompt_end(row)
     for name in TAKEN:
         if name in row:
             yield f"the column {name!r} is an argument of reward functions already: TRL fails at the first reward; rename it"
     if "completion" in row:
-        yield "the column 'completion' does not reach the reward functions: rename it (ground_truth)"
+        yield "warning: the column 'completion' does not reach the reward functions: rename it (ground_truth)"
+    yield from in_parts(row, *map(row.get, LISTS))
     yield from _tools(row)
 
 
@@ -35,13 +38,18 @@ def sft(row: Json) -> Iterator[str]:
     if not row.keys() & {"messages", "text", "conversations"}:
         yield f"no messages, no text, and no prompt with a completion; the row has {_names(row)}"
     yield from _text_or_messages(row, "messages")
-    messages = row.get("messages")
-    if isinstance(messages, list) and messages and not any(_role(message) == "assistant" for message in messages):
-        yield "messages: no assistant turn, so there is nothing to imitate"
-    elif isinstance(messages, list) and messages and _role(messages[-1]) != "assistant":
-        yield f"messages: the last turn is {_role(messages[-1])!r}, not the assistant's"
+    if "conversations" in row:
+        yield from _sharegpt(row["conversations"])
+    name, key = ("conversations", "from") if "conversations" in row else ("messages", "role")
+    turns = row.get(name)
+    roles = [turn.get(key) if isinstance(turn, dict) else None for turn in turns] if isinstance(turns, list) else []
+    if roles and "assistant" not in roles and all(role in ROLES for role in roles):
+        yield f"{name}: no assistant turn, so there is nothing to imitate"
+    elif roles and roles[-1] != "assistant":
+        yield f"warning: {name}: the last turn is {_short(roles[-1])}, not the assistant's: it is trained on as well"
     if "text" in row and not isinstance(row["text"], str):
         yield f"text is {_kind(row['text'])}, not a string"
+    yield from in_parts(row, *map(row.get, LISTS))
     yield from _tools(row)
 
 
@@ -52,6 +60,7 @@ def prompt_completion(row: Json) -> Iterator[str]:
         yield from _text_or_messages(row, name)
     yield from _prompt_end(row)
     yield from _completion(row, "completion")
+    yield from in_parts(row, *map(row.get, LISTS))
     yield from _tools(row)
 
 
@@ -86,7 +95,8 @@ def kto(row: Json) -> Iterator[str]:
     if "label" not in row:
         yield f"label is missing (true: desirable); the row has {_names(row)}"
     elif not isinstance(row["label"], bool):
-        yield f"label is {_short(row['label'])}, not true or false"
+        taken = isinstance(row["label"], int) and row["label"] in (0, 1)
+        yield f"{'warning: ' if taken else ''}label is {_short(row['label'])}, not true or false"
 
 
 def _preference(row: Json) -> Iterator[str]:
@@ -102,6 +112,7 @@ def _preference(row: Json) -> Iterator[str]:
     rewards = (row.get("chosen_reward"), row.get("rejected_reward"))
     if all(isinstance(reward, (int, float)) for reward in rewards) and rewards[0] <= rewards[1]:  # type: ignore[operator]
         yield f"chosen_reward {rewards[0]} is not above rejected_reward {rewards[1]}"
+    yield from in_parts(row, *map(row.get, LISTS))
     yield from _tools(row)
 
 
@@ -118,13 +129,17 @@ def _completion(row: Json, name: str) -> Iterator[str]:
 
 def _prompt_end(row: Json) -> Iterator[str]:
     prompt = row.get("prompt")
-    if isinstance(prompt, list) and prompt and _role(prompt[-1]) in ("system", "developer", "assistant"):
-        yield f"prompt: the last turn is {_role(prompt[-1])!r}; TRL generates after a user or tool turn"
+    last = _role(prompt[-1]) if isinstance(prompt, list) and prompt else None
+    if last == "assistant":
+        yield "warning: prompt: the last turn is 'assistant': TRL ends it and begins another one, which continues nothing"
+    elif last in ("system", "developer"):
+        yield f"warning: prompt: the last turn is {last!r}: nobody asks anything, and some chat templates refuse that"
     elif prompt == "":
         yield "prompt is empty"
 
 
-def _text_or_messages(row: Json, name: str) -> Iterator[str]:
+def _text_or_messages(row: Json, name: str, *, read: bool = False) -> Iterator[str]:
+    """`read`: whether TRL itself reads each message's content."""
     if name not in row:
         return
     value = row[name]
@@ -136,10 +151,10 @@ def _text_or_messages(row: Json, name: str) -> Iterator[str]:
     if not value and name != "completion":
         yield f"{name} is an empty list"
     for number, message in enumerate(value):
-        yield from _message(message, f"{name}[{number}]")
+        yield from _message(message, f"{name}[{number}]", read)
 
 
-def _message(message: Any, place: str) -> Iterator[str]:
+def _message(message: Any, place: str, read: bool) -> Iterator[str]:
     if not isinstance(message, dict):
         yield f"{place} is {_kind(message)}, not a message {{role, content}}"
         return
@@ -148,13 +163,19 @@ def _message(message: Any, place: str) -> Iterator[str]:
         yield f"{place} has from and value: TRL converts those only under the name conversations; write role and content"
     elif role not in ROLES:
         yield f"{place}.role is {_short(role)}; known: {', '.join(ROLES)}"
-    if "content" not in message and "from" not in message:
-        yield f'{place} has no content (with tool calls write "": templates and trainers read it)'
-    elif message.get("content") is None and "from" not in message:
-        yield f'{place}.content is null: some templates write "None"; write ""'
-    elif not isinstance(message.get("content", ""), (str, list)):
-        yield f"{place}.content is {_kind(message['content'])}, not text"
-    calls = message.get("tool_calls")
+    content, calls = message.get("content"), message.get("tool_calls")
+    if content is None and "from" not in message:
+        what = f"{place}.content is null" if "content" in message else f"{place} has no content"
+        if read and "content" not in message:
+            yield f'{what}: TRL reads it of each message (KeyError); with tool calls write ""'
+        elif calls:
+            yield f'warning: {what}: some templates write "None", others fail; write ""'
+        else:
+            yield f"{what}, and there are no tool calls: templates fail on it (UndefinedError)"
+    elif not isinstance(content, (str, list, type(None))):
+        yield f"{place}.content is {_kind(content)}, not text"
+    if message.get("function_call"):
+        yield f"{place} has a function_call, which no template reads: the call is lost; write tool_calls"
     if calls is None:
         return
     if not isinstance(calls, list):
@@ -162,6 +183,22 @@ def _message(message: Any, place: str) -> Iterator[str]:
         return
     for number, call in enumerate(calls):
         yield from _call(call, f"{place}.tool_calls[{number}]")
+
+
+def _sharegpt(turns: Any) -> Iterator[str]:
+    """TRL renames `from` and `value`, under this name only, and leaves the words for the roles as they are."""
+    if not isinstance(turns, list) or not turns:
+        yield f"conversations is {_kind(turns)}, not a list of turns" if turns != [] else "conversations is an empty list"
+        return
+    for number, turn in enumerate(turns):
+        place = f"conversations[{number}]"
+        if not isinstance(turn, dict) or "from" not in turn or "value" not in turn:
+            yield f"{place} has no from and value: TRL reads no others under this name (KeyError: 'text'); call it messages"
+        elif turn["from"] not in ROLES:
+            yield (
+                f"{place}.from is {_short(turn['from'])}, which TRL takes for the role: templates that do not know it leave "
+                f"the turn out without a word (Qwen2.5) or fail; known: {', '.join(ROLES)}"
+            )
 
 
 def _call(call: Any, place: str) -> Iterator[str]:
@@ -179,7 +216,7 @@ def _call(call: Any, place: str) -> Iterator[str]:
 
 
 def _shape(row: Json) -> str | None:
-    values = [row.get(name) for name in ("messages", "prompt", "completion", "chosen", "rejected", "text")]
+    values = [row.get(name) for name in (*LISTS, "text")]
     kinds = {type(value) for value in values if isinstance(value, (str, list))}
     return ("text" if kinds == {str} else "messages") if len(kinds) == 1 else None
 

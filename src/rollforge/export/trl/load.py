@@ -29,4 +29,5 @@ def _shape(kind: str, row: Json, path: Path, tools: Any) -> str:
             raise UserError(
                 f"{path}: TRL finds no common beginning of chosen and rejected in the first row, or nothing after it"
             )
-    return "conversational" if tools.is_conversational(row) else "standard"
+    turns = tools.is_conversational(row) or tools.is_conversational_from_value(row)
+    return "conversational" if turns else "standard"

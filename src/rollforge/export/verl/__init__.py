@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rollforge.export.target import Kind, Target
 from rollforge.export.verl.config import VERSIONS, command, files, sections
-from rollforge.export.verl.config_check import check_config, reads
+from rollforge.export.verl.config_check import against, check_config, reads
 from rollforge.export.verl.loader import load
 from rollforge.export.verl.rows import (
     RL_COLUMNS,
@@ -46,5 +46,6 @@ TARGET = Target(
     check_config=check_config,
     load=load,
     reads=reads,
+    against=against,
     sections=sections,
 )

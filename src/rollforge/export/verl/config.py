@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rollforge.errors import UserError
 from rollforge.export.launch import script
@@ -304,16 +304,16 @@ def _format(model: str) -> str:
     return "qwen3_coder" if "coder" in name and "qwen3" in name else "hermes"
 
 
-def problems_of_tools(tools: list[Any]) -> Iterator[str]:
+def problems_of_tools(tools: list[Any]) -> Iterator[tuple[Literal["error", "warning"], str]]:
     """Of a `tool_config.yaml`: what verl does silently or stops at."""
     seen: dict[str, int] = {}
     for number, tool in enumerate(tools):
         if not isinstance(tool, dict) or "class_name" not in tool:
-            yield f"tools[{number}] has no class_name: verl loads the class that runs the tool by it"
+            yield "error", f"tools[{number}] has no class_name: verl loads the class that runs the tool by it"
             continue
         given = tool.get("config")
         if not isinstance(given, dict) or given.get("type") != "native":
-            yield f"tools[{number}].config.type is not native: verl knows no other"
+            yield "error", f"tools[{number}].config.type is not native: verl 0.9 knows no other"
         schema = tool.get("tool_schema") or _text_schema(given)
         function = schema.get("function") if isinstance(schema, dict) else None
         name = function.get("name") if isinstance(function, dict) else None
@@ -321,7 +321,10 @@ def problems_of_tools(tools: list[Any]) -> Iterator[str]:
             continue
         seen[name] = seen.get(name, 0) + 1
         if seen[name] == 2:
-            yield f"two tools are named {name!r}: verl keeps the last for all rows; export each environment by itself"
+            yield (
+                "error",
+                f"two tools are named {name!r}: verl keeps the last for all rows; export each environment by itself",
+            )
         if tool.get("tool_schema"):
             yield from _narrow(str(name), function)
 
@@ -332,16 +335,22 @@ def _text_schema(given: Any) -> Any:
     return decoded(given.get("schema")) if isinstance(given, dict) else None
 
 
-def _narrow(name: str, function: Any) -> Iterator[str]:
+def _narrow(name: str, function: Any) -> Iterator[tuple[Literal["error", "warning"], str]]:
     """verl/tools/schemas.py: a parameter's schema has type, description and enum; type and the description are demanded."""
     if not isinstance(function.get("description"), str):
-        yield f"the tool {name!r} has no description: verl refuses it (OpenAIFunctionSchema)"
+        yield "error", f"the tool {name!r} has no description: verl refuses it (OpenAIFunctionSchema)"
     properties = (function.get("parameters") or {}).get("properties") or {}
     for key, value in properties.items():
         if not isinstance(value, dict) or "type" not in value:
-            yield f"parameter {key!r} of the tool {name!r} has no type: verl refuses it (OpenAIFunctionPropertySchema)"
+            yield (
+                "error",
+                f"parameter {key!r} of the tool {name!r} has no type: verl refuses it (OpenAIFunctionPropertySchema)",
+            )
         elif lost := sorted(value.keys() - {"type", "description", "enum"}):
-            yield f"parameter {key!r} of the tool {name!r} loses {', '.join(lost)}: verl's schema class does not know them"
+            yield (
+                "warning",
+                f"parameter {key!r} of the tool {name!r} loses {', '.join(lost)}: verl's schema class does not know them",
+            )
 
 
 _WORDS = {"null", "none", "true", "false", "yes", "no", "on", "off", "nan", "inf", ""}

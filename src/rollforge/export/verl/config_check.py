@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from rollforge.config import read_yaml
 from rollforge.errors import UserError
 from rollforge.export.check_rows import under_names
+from rollforge.export.defines import not_defined
+from rollforge.export.lengths import longest_of
+from rollforge.export.shell import Command, Options, elsewhere, known, read_script
 from rollforge.export.target import Problem
 from rollforge.export.verl.config import hydra, problems_of_tools
 from rollforge.export.verl.rows import check_grpo, check_rewarded, check_rm, check_sft
@@ -22,20 +26,47 @@ from rollforge.records.items import Json
 Level = Literal["error", "warning"]
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What is started, and with which overrides."""
+
+    entry: str
+    """`ppo`, `sft`, `fsdp_sft` (gone); "" for nothing of verl's that reads these files."""
+    options: Options
+    given: tuple[tuple[str, Any], ...] = ()
+    """The overrides as they are written, with their `+`."""
+    config: str = ""
+    """Hydra's configuration; "" for verl's usual one, "?" for somebody's own."""
+    elsewhere: bool = False
+    unread: int = 0
+    """Line of a script from which on it could not be read."""
+
+
 def check_config(kind: str, path: Path) -> Iterable[Problem]:
     name = str(path)
     try:
-        entry, values = _read(kind, path)
+        one = _read(kind, path)
     except UserError as error:
         return [Problem(name, 0, "error", str(error))]
-    if isinstance(values.get("tools"), list):
-        return [Problem(name, 0, "error", found) for found in problems_of_tools(values["tools"])]
-    if not entry:
-        return []
+    tools = one.options.values.get("tools")
+    if isinstance(tools, list):
+        return [Problem(name, 0, level, found) for level, found in problems_of_tools(tools)]
+    said = [Problem(name, one.unread, "warning", UNREAD)] if one.unread else []
+    if one.entry == "fsdp_sft":
+        return [*said, Problem(name, 0, "warning", _GONE)]
+    if not one.entry:
+        return said
     return [
-        *(Problem(name, 0, level, found) for level, found in _traps(entry, values)),
-        *(Problem(name, 0, "error", found) for found in _composed(entry, values, path)),
+        *said,
+        *(Problem(name, 0, level, found) for level, found in _traps(one)),
+        *(Problem(name, 0, "error", found) for found in _composed(one)),
     ]
+
+
+_GONE = (
+    "verl 0.9 has no verl.trainer.fsdp_sft_trainer any more: verl.trainer.sft_trainer takes messages, and model.path "
+    "instead of model.partial_pretrain"
+)
 
 
 _READ: dict[str, tuple[Callable[[Json], Iterator[str]], dict[str, str]]] = {
@@ -48,13 +79,12 @@ _READ: dict[str, tuple[Callable[[Json], Iterator[str]], dict[str, str]]] = {
 def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[str]], dict[str, str]] | None:
     """`Target.reads`, and whether there is a reward function."""
     try:
-        _, values = _read(kind, path)
+        options = _read(kind, path).options
     except UserError:
         return None  # which `check_config` says
-    check, usual = _READ[{"grpo-parquet": "grpo", "dpo": "rm"}.get(kind, kind)]
-    get = {key.lstrip("+~"): value for key, value in values.items()}.get
-    names = {name: str(get(key)) for key, name in usual.items() if get(key) not in (None, name)}
-    own = any(get(f"{place}custom_reward_function.path") for place in ("reward.", ""))
+    check, usual = _READ[_BASE.get(kind, kind)]
+    names = {name: str(options.get(key)) for key, name in usual.items() if options.get(key) not in (None, name)}
+    own = not all(options.absent(f"{place}custom_reward_function.path") for place in ("reward.", ""))
     if check is check_grpo and own:
         check = check_rewarded
     elif not names:
@@ -62,46 +92,119 @@ def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[
     return partial(under_names, check, names), names
 
 
-def _read(kind: str, path: Path) -> tuple[str, dict[str, Any]]:
-    """(what is started, dotted keys and values); "" for a script that starts nothing of verl's. Raises `UserError`."""
-    if path.suffix in (".yaml", ".yml"):
-        return _entry(kind), dict(_flat(read_yaml(path), ""))
+_BASE = {"grpo-parquet": "grpo", "dpo": "rm"}
+
+
+def against(kind: str, path: Path, files: Mapping[Path, int]) -> Iterable[Problem]:
+    """`Target.against`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        one = _read(kind, path)
+    except UserError:
+        return []  # which `check_config` says
+    if one.entry not in ("ppo", "sft") or "tools" in one.options.values:
+        return []
+    found = (*_batch(one, files), *_longer(one, _BASE.get(kind, kind), files))
+    return [Problem(str(path), 0, level, said) for level, said in found]
+
+
+def _batch(one: Started, files: Mapping[Path, int]) -> Iterator[tuple[Level, str]]:
+    """An incomplete batch is dropped: of fewer rows than a batch nothing is left."""
+    key = "data.gen_batch_size" if one.options.get("data.gen_batch_size") else "data.train_batch_size"
+    size, rows = one.options.number(key, 256 if one.entry == "sft" else 1024), sum(files.values())
+    if size is None or size <= rows:
+        return
+    given = one.options.get("data.train_files")
+    named = {Path(str(file)).name for file in (given if isinstance(given, list) else [given])}
+    stops = "ZeroDivisionError" if one.entry == "sft" else "Train dataloader is empty!"
+    unset = "" if key in one.options.values else " unless set"
+    # Where other files are named, there may be more data than what is checked.
+    yield (
+        "error" if named == {file.name for file in files} else "warning",
+        f"{key} is {size}{unset}, the data has {rows:,} rows: an incomplete batch is dropped, and verl stops ({stops}); set "
+        f"it to at most {rows}",
+    )
+
+
+def _longer(one: Started, kind: str, files: Mapping[Path, int]) -> Iterator[tuple[Level, str]]:
+    """Rows longer than the maximum."""
+    ppo, get = one.entry == "ppo", one.options.get
+    key, usual = ("data.max_prompt_length", 512) if ppo else ("data.max_length", 1024)
+    limit = one.options.number(key, usual)
+    fields = [get(option) or name for option, name in _READ[kind][1].items() if option != "data.reward_fn_key"]
+    for file in files if limit is not None else ():
+        longest = longest_of(file, fields)
+        if limit is not None and longest > limit:
+            if not one.options.absent("data.truncation") and get("data.truncation") != "error":
+                what = "cuts them without a word"
+            else:
+                what = (
+                    "stops at the first (ValueError: sequence_length is larger)" if not ppo else "cuts them, or stops there"
+                )
+            if ppo and get("data.filter_overlong_prompts"):
+                what = "leaves them out"
+            yield (
+                "warning",
+                f"{key} is {limit}{'' if key in one.options.values else ' unless set'}, and {file} has "
+                f"{'prompts' if ppo else 'rows'} of about {longest} tokens: verl {what}; raise it, or leave such rows out",
+            )
+
+
+def _read(kind: str, path: Path) -> Started:
+    """Of a script the first command that starts a trainer of verl's. Raises `UserError`."""
+    if path.suffix in (".yaml", ".yml"):
+        values = dict(_flat(read_yaml(path), ""))
+        # The command line may give more.
+        return Started("sft" if kind == "sft" else "ppo", Options(values, whole=False))
+    try:
+        script = read_script(path.read_text(encoding="utf-8"), _ENTRY)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    return (_entry(kind, text), dict(overrides(text))) if re.search(_COMMANDS, text) else ("", {})
+    first = next(iter(script.commands), None)
+    return _started(first, script.unread) if first else Started("", Options({}), unread=script.unread)
 
 
-def overrides(text: str) -> Iterator[tuple[str, Any]]:
-    """(key, value) of the Hydra overrides in a script; `+`, `++` stay on the key."""
+_ENTRY = (
+    r"""(?<![^\s"'])(?:verl\.trainer\.|(?=[^\s"'=]*\.py(?![^\s"']))(?:[^\s"'=]*verl/trainer/)?)"""  # a module, or a file
+    r"""(main_ppo|fsdp_sft_trainer|sft_trainer)\w*(?:\.py)?(?![^\s"'])"""
+)
+_USUAL = re.compile(r"(?:.*/)?(ppo|sft)(_\w+)?_trainer(_engine)?(\.yaml)?")
+"""verl's own configurations, whose defaults are alike."""
+UNREAD = "a quote or bracket that opens here never closes: what follows was not looked at"
+
+
+def _started(command: Command, unread: int) -> Started:
+    place, found = next((at, found) for at, word in enumerate(command.words) if (found := re.search(_ENTRY, word)))
+    words = command.words[place + 1 :]
+    given = tuple(overrides(words))
+    named = dict(re.findall(r"--config-(path|name)[= ](\S+)", " ".join(words)))
+    config = named.get("name", "").removesuffix(".yaml")
+    if named.get("path", "config").removeprefix("./") != "config" or (config and not _USUAL.fullmatch(config)):
+        config = "?"
+    more = any(not known(word) and not _OVERRIDE.fullmatch(word) for word in words)
+    return Started(
+        {"main_ppo": "ppo", "sft_trainer": "sft", "fsdp_sft_trainer": "fsdp_sft"}[found[1]],
+        Options({key.lstrip("+"): value for key, value in given}, not more and config != "?"),
+        given,
+        config,
+        elsewhere(command.words[:place]),
+        unread,
+    )
+
+
+_OVERRIDE = re.compile(r"(~?\+{0,2}[A-Za-z_][\w@]*(?:[./][\w@]+)*)=(.*)", re.DOTALL)
+
+
+def overrides(words: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """(key, value) of the Hydra overrides among the words of a command; `+`, `++` stay on the key."""
     import yaml
 
-    joined = re.sub(r"\\\n", " ", text)
-    for line in joined.splitlines():
-        if not re.search(_COMMANDS, line):
-            continue
-        try:
-            words = shlex.split(line, comments=True)
-        except ValueError:
-            continue
-        for word in words:
-            found = re.fullmatch(r"([~+]{0,2}[A-Za-z_][\w@]*(?:[./][\w@]+)+)=(.*)", word, re.DOTALL)
-            if found:
-                try:
-                    value = yaml.safe_load(found[2])
-                except yaml.YAMLError:
-                    value = found[2]
-                yield found[1], value
-
-
-_COMMANDS = r"verl\.trainer\.|main_ppo|sft_trainer"
-
-
-def _entry(kind: str, text: str = "") -> str:
-    if "sft_trainer" in text:
-        return "sft"
-    return "ppo" if "main_ppo" in text or kind != "sft" else "sft"
+    for word in words:
+        if (found := _OVERRIDE.fullmatch(word)) and not word.startswith("~"):
+            try:
+                value = yaml.safe_load(found[2])
+            except yaml.YAMLError:
+                value = found[2]
+            yield found[1], value
 
 
 def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -124,8 +227,8 @@ MOVED = {
 OLD_REWARD = ("custom_reward_function.path", "custom_reward_function.name", "reward_model.reward_manager")
 
 
-def _traps(entry: str, values: dict[str, Any]) -> Iterator[tuple[Level, str]]:
-    get = {key.lstrip("+~"): value for key, value in values.items()}.get
+def _traps(one: Started) -> Iterator[tuple[Level, str]]:
+    get, absent = one.options.get, one.options.absent
     for key, now in MOVED.items():
         if get(key) is not None:
             yield "error", f"{key}: {now}"
@@ -136,23 +239,32 @@ def _traps(entry: str, values: dict[str, Any]) -> Iterator[tuple[Level, str]]:
                 "warning",
                 f"{key}: since verl 0.7 it is {now} (the old one is carried over)",
             )
-    for key in ("data.train_files", "data.val_files", *_PATHS):
-        given = get(key)
-        for one in given if isinstance(given, list) else [given]:
-            if isinstance(one, str) and one.startswith("/") and not Path(one).exists():
-                yield "error", f"{key}: {one} is not there"
-            if isinstance(one, str) and key.startswith("data.") and entry == "sft" and one.endswith((".json", ".jsonl")):
-                yield "error", f"{key}: {one} is not Parquet: MultiTurnSFTDataset reads it with pandas.read_parquet"
-    if entry == "ppo":
-        yield from _ppo(get)
+    yield from _files(one)
+    for place, usual in (("reward.custom_reward_function", "compute_score"), ("custom_reward_function", "compute_score")):
+        if (said := not_defined(get(f"{place}.path"), get(f"{place}.name") or usual)) is not None:
+            yield "error", f"{place}: {said}, which verl looks up (AttributeError)"
+    name = get("data.custom_cls.name")
+    if name and (said := not_defined(get("data.custom_cls.path"), name)) is not None:
+        yield "error", f"data.custom_cls: {said}, which verl looks up (AttributeError)"
+    if one.entry == "ppo":
+        yield from _ppo(one)
     else:
-        gpus = _number(get("trainer.n_gpus_per_node")) * _number(get("trainer.nnodes"))
-        if get("data.train_batch_size") and _number(get("data.train_batch_size")) % gpus:
-            yield "error", f"data.train_batch_size {get('data.train_batch_size')} is not divisible by {gpus} GPUs"
-        if get("data.max_length") is None:
+        if absent("data.max_length"):
             yield "warning", "data.max_length is 1024 unless set, and data.truncation: error stops at the first longer row"
-        if get("optim.lr") is None:
+        if absent("optim.lr"):
             yield "warning", "optim.lr is 1e-3 unless set: far too much for a language model; 1e-5 is usual"
+
+
+def _files(one: Started) -> Iterator[tuple[Level, str]]:
+    for key in ("data.train_files", "data.val_files", *_PATHS):
+        given = one.options.get(key)
+        for file in filter(known, given if isinstance(given, list) else [given]):
+            if isinstance(file, str) and file.startswith("/") and not Path(file).exists():
+                here = " on this machine" if one.elsewhere else ""
+                yield "warning" if one.elsewhere else "error", f"{key}: {file} is not there{here}"
+            sft = key.startswith("data.") and one.entry == "sft"
+            if isinstance(file, str) and sft and file.endswith((".json", ".jsonl")):
+                yield "error", f"{key}: {file} is not Parquet: MultiTurnSFTDataset reads it with pandas.read_parquet"
 
 
 _PATHS = (
@@ -161,36 +273,31 @@ _PATHS = (
 )
 
 
-def _ppo(get: Any) -> Iterator[tuple[Level, str]]:
-    if get("data.train_files") and not get("data.val_files"):
+def _ppo(one: Started) -> Iterator[tuple[Level, str]]:
+    get, absent = one.options.get, one.options.absent
+    if get("data.train_files") and absent("data.val_files"):
         yield (
             "error",
             "data.val_files is not set: verl loads ~/data/rlhf/gsm8k/test.parquet then; without any validation give it the "
             "training file, with trainer.val_before_train=False trainer.test_freq=-1",
         )
-    attempts = _number(get("actor_rollout_ref.rollout.n"))
-    estimator = get("algorithm.adv_estimator")
-    if estimator == "grpo" and attempts < 2:
-        yield "error", "actor_rollout_ref.rollout.n is 1 (the default): with GRPO every advantage is 0 then; 8 is usual"
-    if estimator is None:
+    attempts = one.options.number("actor_rollout_ref.rollout.n", 1)
+    if get("algorithm.adv_estimator") == "grpo" and attempts == 1:
+        yield (
+            "warning",
+            "actor_rollout_ref.rollout.n is 1 (the default): GRPO has nothing to compare with then, and verl takes the "
+            "reward itself for the advantage; 8 is usual",
+        )
+    if absent("algorithm.adv_estimator"):
         yield "warning", "algorithm.adv_estimator is gae unless set: PPO with a critic"
-    gpus = _number(get("trainer.n_gpus_per_node"), 8) * _number(get("trainer.nnodes"))
-    size, mini = get("data.train_batch_size"), get("actor_rollout_ref.actor.ppo_mini_batch_size")
-    if isinstance(size, int):
-        if size * attempts % gpus:
-            yield "error", f"data.train_batch_size {size} times {attempts} attempts is not divisible by {gpus} GPUs"
-        if isinstance(mini, int) and (mini > size or size % mini):
-            yield "error", f"ppo_mini_batch_size {mini} does not divide data.train_batch_size {size}"
-        if mini is None and size < 256:
-            yield "error", f"ppo_mini_batch_size is 256 unless set, more than data.train_batch_size {size}"
-    tools = [
-        get(f"actor_rollout_ref.rollout.multi_turn.{name}_path") for name in ("tool_config", "function_tool")
-    ]  # either gives the tools
-    if any(tools) and not get("actor_rollout_ref.rollout.multi_turn.enable"):
+    yield from _batches(one, attempts)
+    tools = [f"actor_rollout_ref.rollout.multi_turn.{name}_path" for name in ("tool_config", "function_tool")]
+    users = "actor_rollout_ref.rollout.multi_turn.interaction_config_path"
+    if any(map(get, tools)) and absent("actor_rollout_ref.rollout.multi_turn.enable"):
         yield "warning", "there are tools, but actor_rollout_ref.rollout.multi_turn.enable is not True"
-    if get("actor_rollout_ref.rollout.multi_turn.enable") and not any(tools):
+    if get("actor_rollout_ref.rollout.multi_turn.enable") and all(map(absent, (*tools, users))):
         yield "error", "multi_turn.enable is True without tool_config_path or function_tool_path: the policy sees no tools"
-    if get("reward.custom_reward_function.path") is None and get("custom_reward_function.path") is None:
+    if absent("reward.custom_reward_function.path") and absent("custom_reward_function.path"):
         yield (
             "warning",
             "there is no reward.custom_reward_function.path: verl then knows the data_source of a few public data sets only "
@@ -198,13 +305,28 @@ def _ppo(get: Any) -> Iterator[tuple[Level, str]]:
         )
 
 
-def _number(value: Any, default: int = 1) -> int:
-    return value if isinstance(value, int) and value > 0 else default
+def _batches(one: Started, attempts: int | None) -> Iterator[tuple[Level, str]]:
+    options = one.options
+    per_node, nodes = options.number("trainer.n_gpus_per_node", 8), options.number("trainer.nnodes", 1)
+    size = options.number("data.train_batch_size", 0) if options.get("data.train_batch_size") else None
+    mini, actor = options.get("actor_rollout_ref.actor.ppo_mini_batch_size"), "actor_rollout_ref.actor"
+    megatron = "megatron" in one.config or any(
+        ".megatron." in key or value == "megatron" for key, value in options.values.items()
+    )
+    sequence = options.number(f"{actor}.ulysses_sequence_parallel_size", 1)
+    if size and attempts and per_node and nodes and sequence and not megatron:
+        shares = per_node * nodes // (sequence if options.get(f"{actor}.use_dynamic_bsz") else 1)
+        if shares and size * attempts % shares:
+            yield "error", f"data.train_batch_size {size} times {attempts} attempts is not divisible by {shares} GPUs"
+    if size and isinstance(mini, int) and (mini > size or size % mini):
+        yield "error", f"ppo_mini_batch_size {mini} does not divide data.train_batch_size {size}"
+    if size and size < 256 and options.absent(f"{actor}.ppo_mini_batch_size"):
+        yield "error", f"ppo_mini_batch_size is 256 unless set, more than data.train_batch_size {size}"
 
 
-def _composed(entry: str, values: dict[str, Any], path: Path) -> Iterator[str]:
+def _composed(one: Started) -> Iterator[str]:
     """What Hydra says of the overrides, with the configuration of the verl that is installed."""
-    if importlib.util.find_spec("verl") is None or importlib.util.find_spec("hydra") is None or not values:
+    if importlib.util.find_spec("verl") is None or importlib.util.find_spec("hydra") is None or not one.given:
         return
     found = importlib.util.find_spec("verl")
     places = list(found.submodule_search_locations or ()) if found else []
@@ -213,11 +335,13 @@ def _composed(entry: str, values: dict[str, Any], path: Path) -> Iterator[str]:
     errors: Any = import_module("hydra.errors")
 
     folder = Path(places[0]) / "trainer" / "config"
-    config = "sft_trainer_engine" if entry == "sft" else "ppo_trainer"
-    given = [f"{key}={hydra(value)}" for key, value in values.items() if not key.startswith("~")]
+    config = one.config or ("sft_trainer_engine" if one.entry == "sft" else "ppo_trainer")
+    if not (folder / f"{config}.yaml").exists():
+        return  # somebody's own
+    given = [f"{key}={hydra(value if known(str(value)) else None)}" for key, value in one.given]
     state.clear()
     with omega.initialize_config_dir(str(folder), version_base=None):
         try:
             omega.compose(config, given)
         except errors.HydraException as error:
-            yield f"verl's configuration does not take it: {' '.join(str(error).split())[:400]}"
+            yield f"the configuration of verl {version('verl')} does not take it: {' '.join(str(error).split())[:400]}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from rollforge.export.examples import Demonstration, Pair, Prompt
 from rollforge.export.target import Refused, Settings
-from rollforge.export.text import question
+from rollforge.export.text import in_parts, question
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
 
@@ -73,6 +73,8 @@ def _reply(completion: Sequence[Json]) -> str:
     if first.get("reasoning_content"):
         raise Refused("RMDataset holds plain texts: the reasoning would be lost (--reasoning inline or drop)")
     text: str = first["content"]
+    if not text:
+        raise Refused("an answer is empty")
     return text
 
 
@@ -90,6 +92,7 @@ def check_grpo(row: Json, *, rewarded: bool = False) -> Iterator[str]:
         yield "there is no prompt: RLHFDataset reads row['prompt'] (KeyError), or another column by data.prompt_key"
     else:
         yield from check_messages(row["prompt"], "prompt")
+        yield from in_parts(row, row["prompt"])
     if not isinstance(row.get("data_source"), str) or not row["data_source"]:
         yield "data_source is missing: the reward manager reads it of every row (KeyError)"
     elif not rewarded and not _KNOWN.fullmatch(row["data_source"]) and not _task(row.get("extra_info")):
@@ -141,6 +144,7 @@ def check_sft(row: Json) -> Iterator[str]:
     text = isinstance(row["messages"], str)
     messages = decoded(row["messages"])
     yield from check_messages(messages, "messages")
+    yield from in_parts(row, messages)
     if isinstance(messages, list) and not any(isinstance(one, dict) and one.get("role") == "assistant" for one in messages):
         yield "no message is the assistant's: nothing of this row is trained on"
     tools = row.get("tools")
