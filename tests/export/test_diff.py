@@ -88,15 +88,29 @@ def test_the_counts_add_up(tmp_path_factory, a, b):
 
 
 def test_what_a_run_adds_to_its_rows_does_not_count(tmp_path):
-    def rollout(seconds, name):
+    def said(*ids, answered=0):
+        """Two calls, the outputs of the one or the other first, and an answer."""
+        calls = [{"type": "function_call", "id": f"fc{one}", "call_id": one, "name": "f"} for one in ids]
+        outputs = [{"type": "function_call_output", "call_id": ids[at], "output": "3"} for at in (answered, 1 - answered)]
+        return [*calls, *outputs, {"type": "message", "id": f"m{ids}", "role": "assistant", "content": "3"}]
+
+    def rollout(seconds, *ids, **more):
         return {
             "responses_create_params": {"input": "p"},
-            "response": {"id": name, "created_at": seconds, "output": []},
+            "response": {"id": ids[0], "created_at": seconds, "output": said(*ids, **more)},
             "reward": 1.0,
             "rollforge": {"seconds": {"total": seconds}},
         }
 
-    assert pair(tmp_path, [rollout(1, "a")], [rollout(2, "b")]).same
+    def flat(*ids):
+        return {"responses_create_params": {"input": "p"}, "output": said(*ids), "reward": 1.0}
+
+    for a, b in ((rollout(1, "a", "b"), rollout(2, "c", "d")), (flat("a", "b"), flat("b", "a"))):
+        found = pair(tmp_path, [a], [b])
+        assert found.same
+        assert found.other_response == 0
+    found = pair(tmp_path, [rollout(1, "a", "b")], [rollout(1, "a", "b", answered=1)])
+    assert (found.same, found.other_response) == (False, 1)
 
 
 def test_fields_environments_and_shifts(tmp_path):
@@ -158,6 +172,24 @@ def test_a_prompt_is_one_however_it_is_written(tmp_path):
     assert pair(tmp_path, [row("p")], [row([{"role": "user", "content": "p"}])]).prompts_both == 1
     two = {"input": [{"role": "user", "content": [part, part]}]}
     assert not pair(tmp_path, [rollout(asked[0])], [rollout(two)]).same
+
+
+def test_a_conversation_is_a_prompt_and_what_follows(tmp_path):
+    def turns(*texts):
+        return [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 3, texts, strict=False)]
+
+    asked = [turns("Hi", "Hello", f"q{number}") for number in range(4)]
+    answer, other = ({"role": "assistant", "content": text} for text in ("yes", "no"))
+    parted = [{"prompt": one, "completion": [answer]} for one in asked]
+    found = pair(tmp_path, [{"messages": [*one, answer]} for one in asked], parted)
+    assert (found.prompts_only_a, found.prompts_both, found.prompts_only_b, found.other_response) == (0, 4, 0, 0)
+    found = pair(tmp_path, [{"messages": [*one, other]} for one in asked], parted)
+    assert (found.prompts_both, found.other_response) == (4, 4)
+    pairs = [{"prompt": one, "chosen": [answer], "rejected": [other]} for one in asked]
+    found = pair(tmp_path, pairs, [{"chosen": [*one, answer], "rejected": [*one, other]} for one in asked])
+    assert (found.prompts_both, found.other_response) == (4, 0)
+    found = pair(tmp_path, [{"text": "a"}], [{"text": "b"}])
+    assert (found.prompts_only_a, found.prompts_both, found.prompts_only_b) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])

@@ -169,10 +169,13 @@ def test_turns_that_both_answers_share_become_input() -> None:
         ("openai-dpo", Pair(origin("s-0"), origin("s-1"), ASK, TOLD, [said("no")], []), "several turns"),
         ("openai-dpo", Pair(origin("s-0"), origin("s-1"), ASK, [said("no")], [said("no")], []), "the same"),
         ("openai", Demonstration(origin("s-0"), SUM, [said("")], []), "empty message"),
+        ("openai", Demonstration(origin("s-0"), SUM, [heard("9", "?"), said("4")], []), "answers no call"),
+        ("openai-dpo", Pair(origin("s-0"), origin("s-1"), ASK, TOLD, [heard("9", "?"), *TOLD], []), "answers no call"),
+        ("prompt-completion-score", Judged(origin("s-0"), SUM, [said(" \n")], [], True), "completion is empty"),
         ("openai", Demonstration(origin("s-0"), SUM, [{**said("4"), "reasoning_content": "hm"}], []), "--reasoning"),
     ],
 )
-def test_what_openai_cannot_hold_is_refused(kind: str, example: Any, reason: str) -> None:
+def test_what_no_reader_could_use_is_refused(kind: str, example: Any, reason: str) -> None:
     with pytest.raises(Refused, match=reason):
         row(kind, example)
 

@@ -99,11 +99,18 @@ def test_reasoning(reasoning: str, message: dict[str, Any]) -> None:
         ([call("add", "[1]"), output("?"), said("4")], "a tool call's arguments are not a JSON object"),
         ([call("add", "{}"), output("4")], "the conversation does not end with the assistant's message"),
         ([said("")], "the last answer is empty"),
+        ([said(" \n ")], "the last answer is empty"),
     ],
 )
 def test_refusals(items: list[dict[str, Any]], reason: str) -> None:
     with pytest.raises(Refused, match=reason):
         demonstration(with_output(*items))
+
+
+@pytest.mark.parametrize("asked", ["", " \n", [], [{"role": "system", "content": " "}, {"role": "user", "content": ""}]])
+def test_a_prompt_that_says_nothing_is_empty(asked: Any) -> None:
+    with pytest.raises(Refused, match="the prompt is empty"):
+        demonstration(row(responses_create_params={"input": asked}))
 
 
 def test_a_rollout_may_end_with_a_call() -> None:

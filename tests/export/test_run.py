@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 from dataclasses import replace
@@ -73,6 +74,36 @@ def test_no_prompt_is_on_both_sides_and_growing_data_keeps_them(tmp_path: Path) 
         assert sides(few)[split] <= sides(many)[split]
     other = export(tmp_path / "b.jsonl", "sft", out=tmp_path / "other", validation=0.3, seed=1)
     assert sides(other) != sides(many)
+
+
+def test_what_holds_out_nothing_says_so(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [row(f"{task}?", str(task)) for task in range(3)])
+    for share in (0.99, 1e-9):
+        (one,) = export(file, "sft", out=tmp_path / str(share), validation=share).targets
+        assert [file.name for file in one.files] == ["train.jsonl"]
+        assert any(
+            f"nothing is held out for validation: all rows fall on one side of --validation {share:g}" in said
+            for said in one.warnings
+        )
+        assert "Nothing is held out for validation." in (one.folder / "README.md").read_text()
+    (none,) = export(file, "sft", out=tmp_path / "none", validation=0).targets
+    assert not any("held out" in said for said in none.warnings)
+
+
+def test_rows_of_one_trajectory_stay_on_one_side(tmp_path: Path) -> None:
+    rows = []
+    for task in range(30):
+        asked: list[Any] = [{"role": "user", "content": f"{task}?"}]
+        for step in range(3):
+            rows.append(row(responses_create_params={"input": [*asked]}, answer=f"{task}.{step}"))
+            asked += [call("add", "{}", f"c{step}"), output(f"{task}", f"c{step}")]
+    (one,) = export(write(tmp_path / "a.jsonl", rows), "sft", out=tmp_path / "out", validation=0.3).targets
+    train, held_out = (
+        {line["messages"][0]["content"] for line in lines(one.folder / f"{split}.jsonl")}
+        for split in ("train", "validation")
+    )
+    assert len(train) + len(held_out) == 30
+    assert one.problems == []
 
 
 def test_a_curated_directory_keeps_its_split(tmp_path: Path) -> None:
@@ -214,6 +245,14 @@ def test_equal_texts_make_no_pair(tmp_path: Path) -> None:
     assert [one["rejected"][0]["content"] for one in lines(done.folder / "train.jsonl")] == ["other"]
 
 
+def test_an_empty_answer_is_never_the_chosen_one(tmp_path: Path) -> None:
+    rows = [row("1", "", 1.0), row("1", "4", 1.0), row("1", "5", 0.0), row("2", " ", 1.0), row("2", "6", 0.0)]
+    (one,) = export(write(tmp_path / "a.jsonl", rows), "dpo", out=tmp_path / "out").targets
+    (pair,) = lines(one.folder / "train.jsonl")
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("4", "5")
+    assert {reason: found.count for reason, found in one.refused.items()} == {"the chosen answer is empty": 2}
+
+
 def test_across_prompts_only_when_asked(tmp_path: Path) -> None:
     rows = [row("1?", "good", 1.0), row("2?", "bad", 0.0), row("3?", "better", 0.9), row("4?", "worse", 0.1)]
     file = write(tmp_path / "a.jsonl", rows)
@@ -327,6 +366,8 @@ def test_a_pair_that_the_format_cannot_hold_is_none(tmp_path: Path) -> None:
         ([(TOY, "sft")], {"lora": -4}, r"--lora -4: "),
         ([(TOY, "sft")], {"min_gap": -1}, r"--min-gap -1: "),
         ([(TOY, "sft")], {"max_pairs": 0}, r"--max-pairs 0: "),
+        ([(TOY, "sft")], {"min_reward": float("nan")}, r"--min-reward nan: should be a finite number"),
+        ([(TOY, "sft")], {"prompt_reward": float("inf")}, r"--prompt-reward inf: should be a finite number"),
         ([(TOY, "sft")], {"low_threshold": 0.8}, r"--low-threshold 0\.8 is above --high-threshold 0\.7"),
         ([(TOY, "sft")], {"model": "a\nb"}, r"--model 'a\\nb': must be text on one line"),
         ([(TOY, "sft")], {"target_version": {"toy": "3"}}, "unknown version of toy '3'; known: 1, 2"),
@@ -353,6 +394,37 @@ def test_a_name_that_was_taken_meanwhile_is_not_replaced(tmp_path: Path) -> None
         export(file, "sft", out=out, progress=other)
     assert (out / "toy-sft" / "train.jsonl").read_text() == "another one's\n"
     assert [one.name for one in out.iterdir()] == ["toy-sft"]
+
+
+@pytest.mark.parametrize("new", [[row("other")] * 3, [row("another, and longer")] * 9, []])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_input_that_is_replaced_meanwhile_is_found_out(tmp_path: Path, new: list[Any], workers: int) -> None:
+    file = write(tmp_path / "a.jsonl", [row(f"{n}?") for n in range(3)])
+    out = tmp_path / "out"
+
+    def other(done: int, size: int) -> None:
+        write(tmp_path / "b.jsonl", new).replace(file)
+
+    with pytest.raises(UserError, match="was replaced or cut while it was read"):
+        export(file, "sft", "prompts", out=out, progress=other, workers=workers)
+    assert not out.exists()
+
+
+def test_input_that_grows_meanwhile_counts_as_far_as_it_was_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [row(f"{n}?") for n in range(3)])
+    before = file.read_bytes()
+
+    def more(done: int, size: int) -> None:
+        with file.open("a") as end:
+            end.write(json.dumps(row("later?")) + "\n")
+
+    for workers in (1, 2):
+        done = export(file, "sft", out=tmp_path / f"out{workers}", progress=more, workers=workers).targets[0]
+        (source,) = json.loads((done.folder / "manifest.json").read_bytes())["inputs"]
+        assert source["sha256"] == hashlib.sha256(file.read_bytes()[: source["bytes"]]).hexdigest()
+        assert done.rows == file.read_bytes()[: source["bytes"]].count(b"\n")
+    assert file.read_bytes().startswith(before)
+    assert b"later" in file.read_bytes()
 
 
 def test_few_demonstrations_are_warned_about(tmp_path: Path) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from rollforge.errors import UserError
+from rollforge.export.transform import ToGrpo, transform_rows
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -182,6 +185,19 @@ def test_the_rollouts_are_not_replaced(tmp_path, kind):
     for name in ("in.jsonl", "link.jsonl"):
         assert "is the input itself" in run(kind, "--input", given, "--output", tmp_path / name, code=2).stderr
     assert given.read_bytes() == before
+
+
+def test_rollouts_that_are_replaced_meanwhile_are_found_out(tmp_path):
+    source = write(tmp_path / "a.jsonl", rollout("1 + 3?"), rollout("2 + 2?"))
+
+    class Replacing(ToGrpo):
+        def __call__(self, *args):
+            write(tmp_path / "b.jsonl", rollout("something else, and longer")).replace(source)
+            return super().__call__(*args)
+
+    with pytest.raises(UserError, match="was replaced or cut while it was read"):
+        transform_rows([source], tmp_path / "out.jsonl", Replacing())
+    assert [one.name for one in tmp_path.iterdir()] == ["a.jsonl"]
 
 
 def test_pairs_of_different_prompts_are_offered(tmp_path):

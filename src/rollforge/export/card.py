@@ -228,6 +228,8 @@ def _options(done: Done, all_of_it: Exported) -> str:
     split = (
         "Splits are those of the input."
         if all(one.split for one in all_of_it.inputs)
+        else "Nothing is held out for validation."
+        if {one.split for one in done.files} == {"train"}
         else f"{options.validation:.0%} of the prompts are held out for validation, by a hash of the prompt (seed "
         f"{options.seed}): no prompt is on both sides."
     )

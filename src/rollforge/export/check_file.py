@@ -59,7 +59,7 @@ class File:
         return {
             "rows": rows,
             "distinct_rows": _distinct(hashes[:, 1]) if rows else 0,
-            "distinct_prompts": _distinct(hashes[:, 2]) if rows else 0,
+            "distinct_prompts": _distinct(_asked(hashes)[:, 2]),
             "longest_row_bytes": longest[0],
             "longest_row_line": longest[1],
         }
@@ -149,14 +149,15 @@ class File:
             share = (part.rows - rows) / part.rows
             what = f"{part.rows - rows:,} of {part.rows:,} rows ({share:.0%}) repeat another one to the letter"
             self.say("warning", f"{what}; this one repeats line {first}", again)
-        prompts = _distinct(hashes[:, 2])
-        if rules.family == "prompt" and prompts < rows:
-            first, again = _repeat(hashes, 2)
-            what = f"{part.rows:,} rows have only {prompts:,} prompts: trainers make their own attempts"
+        asked = _asked(hashes)
+        prompts = _distinct(asked[:, 2])
+        if rules.family == "prompt" and prompts < _distinct(asked[:, 1]):
+            first, again = _repeat(asked, 2)
+            what = f"{len(asked):,} rows have only {prompts:,} prompts: trainers make their own attempts"
             what += ", one row will do where tools and expected answers are the same"
             self.say("warning", f"{what}; this one repeats line {first}", again)
-        if part.rows >= 10 and prompts == 1:
-            self.say("warning", f"all {part.rows:,} rows have the same prompt")
+        if len(asked) >= 10 and prompts == 1:
+            self.say("warning", f"all {len(asked):,} rows have the same prompt")
         if part.rows >= 10 and len(part.answers) == 1:
             self.say("warning", f"all {part.rows:,} rows have the same answer: a policy learns to say it without reading")
         if part.rewards and part.rewards[0] == part.rewards[1] and part.rows >= 2:
@@ -245,6 +246,11 @@ def _alien(head: bytes, path: Path) -> str | None:
     return alien(head, path)
 
 
+def _asked(hashes: Any) -> Any:
+    """Of the rows that have a prompt."""
+    return hashes[hashes[:, 2] != hash(b"") & MASK]
+
+
 def _distinct(column: Any) -> int:
     import numpy as np
 
@@ -266,13 +272,12 @@ def leaks(files: Sequence[File]) -> Iterator[Problem]:
     """Prompts of the training file that stand in validation or test as well."""
     import numpy as np
 
-    empty = hash(b"") & MASK
     for train in files:
         for other in files:
             if train.split != "train" or other.split in ("", "train") or not train.rows or not other.rows:
                 continue
-            mine, theirs = train._hashes(), other._hashes()
-            both = np.isin(theirs[:, 2], mine[:, 2]) & (theirs[:, 2] != empty)
+            mine, theirs = _asked(train._hashes()), _asked(other._hashes())
+            both = np.isin(theirs[:, 2], mine[:, 2])
             if both.any():
                 line = int(theirs[np.flatnonzero(both)[0], 0])
                 count = _distinct(theirs[both][:, 2])

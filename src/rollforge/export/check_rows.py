@@ -13,6 +13,7 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, Literal
 
 import orjson
@@ -277,19 +278,44 @@ def prompt_of(row: Json) -> bytes:
     params = row.get("responses_create_params")
     if isinstance(params, dict):
         return _bytes([params.get("instructions"), params.get("input")])
-    for name in ("prompt", "input", "context", "question", "problem"):
-        if name in row:
-            return _bytes(row[name])
-    messages = row.get("messages") or row.get("conversations") or row.get("chosen")
-    if isinstance(messages, list):
-        said = 0
-        for message in messages:
-            role = (message.get("role") or message.get("from")) if isinstance(message, dict) else None
-            if role in ("assistant", "gpt", "model"):
-                break
-            said += 1
-        return _bytes(messages[:said])
-    return b""
+    if row.get("prompt"):
+        return _bytes(row["prompt"])
+    asked = [row[name] for name in _ASKED if row.get(name)]
+    if not asked:
+        messages = row.get("messages") or row.get("conversations") or common(row.get("chosen"), row.get("rejected"))
+        asked = up_to_user(messages) if isinstance(messages, list) else []
+        return _bytes(asked) if asked else b""
+    return _bytes(asked[0] if len(asked) == 1 else asked)
+
+
+_ASKED = ("instruction", "input", "context", "question", "problem")
+"""Fields that are the prompt together, where there is no `prompt`."""
+
+
+def common(chosen: Any, rejected: Any) -> list[Any]:
+    """The beginning of two conversations as far as they are the same; of one alone, all of it."""
+    if not isinstance(chosen, list) or not isinstance(rejected, list):
+        return chosen if isinstance(chosen, list) else []
+    return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))]
+
+
+def up_to_user(messages: list[Any]) -> list[Any]:
+    """The conversation up to its last user turn. Where the model's part begins is not written in it: turns before that one
+    were often given, while calls of tools that follow it are nearly always the answer."""
+    roles = [_role(message) for message in messages]
+    if "user" in roles:
+        return messages[: len(roles) - roles[::-1].index("user")]
+    return messages[: roles.index("assistant")] if "assistant" in roles else messages
+
+
+def _role(message: Any) -> Any:
+    if not isinstance(message, dict):
+        return None
+    role = message.get("role") or message.get("from")
+    if role in ("user", "human"):
+        # Where there is no role for what tools said, it is written so.
+        return "tool" if str(message.get("content")).startswith("<tool_response>") else "user"
+    return "assistant" if role in ("gpt", "model") else role
 
 
 def _bytes(value: Any) -> bytes:

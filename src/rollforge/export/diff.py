@@ -28,7 +28,7 @@ from rollforge.bulk.parquet import arrow, parquet_rows
 from rollforge.bulk.record import digest
 from rollforge.bulk.spill import Kept, sort
 from rollforge.errors import UserError
-from rollforge.export.check_rows import answer_of, prompt_of
+from rollforge.export.check_rows import answer_of, common, prompt_of, up_to_user
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
 from rollforge.stats.source import SPLITS
@@ -46,6 +46,7 @@ class Entry(NamedTuple):
 
     content: bytes
     prompt: bytes
+    """b"" for a row without one."""
     side: int
     """0 is A, 1 is B."""
     file: int
@@ -191,7 +192,13 @@ def diff(a: str | Path, b: str | Path, *, workers: int = 1, folder: str | Path |
     found = Difference(sides[0], sides[1])
     for side in sides:
         side.manifest = _manifest(Path(side.name))
-    with tempfile.TemporaryDirectory(dir=folder, prefix="rollforge-") as spill:
+    try:
+        temporary = tempfile.TemporaryDirectory(dir=folder, prefix="rollforge-")
+    except OSError as error:
+        where = folder or tempfile.gettempdir()
+        why = error.strerror or error
+        raise UserError(f"temporary files cannot be kept in {where}: {why}; name another directory") from error
+    with temporary as spill:
         kept = Kept(spill, _entries(sides, workers))
         try:
             for side in sides:
@@ -269,11 +276,11 @@ class _Part:
             row = {**row, "responses_create_params": {**others, "input": asked}}
         content = _content(row)
         reward = _reward(row)
-        answer, response = answer_of(row), _response(row)
+        answer, response, prompt = answer_of(row), _response(content), _prompt(row)
         self.entries.append(
             Entry(
                 digest(_canonical(content)),
-                digest(_prompt(row)),
+                digest(prompt) if prompt else b"",
                 side,
                 file,
                 at,
@@ -383,7 +390,23 @@ def _content(row: Json) -> Json:
     response = row.get("response")
     if isinstance(response, dict):
         content["response"] = {name: value for name, value in response.items() if name not in ("id", "created_at")}
+    for holder in (content, content.get("response")):
+        if isinstance(holder, dict) and isinstance(holder.get("output"), list):
+            holder["output"] = _said(holder["output"])
     return content
+
+
+def _said(output: list[Any]) -> list[Any]:
+    """The items without the ids that they were given; calls are numbered."""
+    calls: dict[str, int] = {}
+    found = []
+    for item in output:
+        if isinstance(item, dict):
+            item = {name: value for name, value in item.items() if name != "id"}
+            if isinstance(item.get("call_id"), str):
+                item["call_id"] = calls.setdefault(item["call_id"], len(calls))
+        found.append(item)
+    return found
 
 
 def _number(value: Any) -> Any:
@@ -394,13 +417,18 @@ def _number(value: Any) -> Any:
 
 
 def _response(row: Json) -> Any:
-    for name in ("completion", "chosen", "output", "completions"):
+    if "chosen" in row:
+        sides = [row["chosen"], row.get("rejected")]
+        given = [] if row.get("prompt") else up_to_user(common(*sides))
+        return [side[len(given) :] if isinstance(side, list) else side for side in sides]
+    for name in ("completion", "output", "completions"):
         if name in row:
-            return [row[name], row.get("rejected")] if name == "chosen" else row[name]
+            return row[name]
     response = row.get("response")
-    if isinstance(response, dict):
-        return response.get("output")
-    return response if response is not None else row.get("messages")
+    if response is not None:
+        return response.get("output") if isinstance(response, dict) else response
+    messages = row.get("messages") or row.get("conversations")
+    return messages[len(up_to_user(messages)) :] if isinstance(messages, list) else messages
 
 
 def _reward(row: Json) -> float | None:
@@ -450,7 +478,9 @@ def _by_content(found: Difference, entries: Kept[Entry], spill: str) -> None:
 
 
 def _by_prompt(found: Difference, entries: Kept[Entry], spill: str) -> None:
-    for _, group in groupby(sort(entries, _prompt_key, spill), _prompt_of):
+    for prompt, group in groupby(sort(entries, _prompt_key, spill), _prompt_of):
+        if not prompt:
+            continue
         first: list[Entry | None] = [None, None]
         answers: tuple[set[bytes], set[bytes]] = (set(), set())
         responses: tuple[set[bytes], set[bytes]] = (set(), set())

@@ -110,7 +110,7 @@ def make_demonstration(record: Record, origin: Origin, how: How = How()) -> Demo
         raise Refused("the conversation does not end with the assistant's message")
     if last.get("refusal"):
         raise Refused("the model refused to answer")
-    if not last["content"] and not last.get("tool_calls") and not last.get("reasoning_content"):
+    if is_blank([last]):
         raise Refused("the last answer is empty")
     return Demonstration(origin, prompt, completion, _offered(record, prompt, completion))
 
@@ -255,13 +255,21 @@ def _conversation(record: Record, how: How) -> tuple[list[Json], list[Json]]:
     asked, completion = _chat(record.prompt_messages, dialect), _chat(record.response_messages, dialect)
     if not completion:
         raise Refused("there is no response")
-    if not asked:
+    if is_blank(asked):
         raise Refused("the prompt is empty")
     prompt = _prompt(record, dialect)
     _canonical(completion, prompt)
     if how.reasoning == "drop":
         _without_thoughts(completion)
     return prompt, completion
+
+
+def is_blank(messages: Iterable[Json]) -> bool:
+    """Whether nothing is said or called in them: white space is nothing."""
+    return not any(
+        _bare(message["content"]) or message.get("tool_calls") or _bare(message.get("reasoning_content"))
+        for message in messages
+    )
 
 
 def _chat(read: Callable[[Dialect], list[Json]], dialect: Dialect) -> list[Json]:

@@ -7,38 +7,39 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import orjson
 
 from rollforge import __version__
+from rollforge.bulk.original import Original
 from rollforge.export.options import Input
 from rollforge.export.result import Done, Exported, reasons
 from rollforge.export.writer import LINEAGE, sha256
 from rollforge.records.items import Json
 
 
-def sources(inputs: Iterable[Input], hashes: Iterable[str]) -> list[Json]:
-    """The files that were read, in the order of the numbers in the lineage."""
+def sources(inputs: Iterable[Input], ends: Iterable[int], hashes: Iterable[str]) -> list[Json]:
+    """The files that were read, as far as they were, in the order of the numbers in the lineage."""
     return [
         {
             "source": number,
             "run": one.name,
             "file": str(one.file.resolve()),
             "split": one.split,
-            "bytes": one.file.stat().st_size,
+            "bytes": end,
             "sha256": digest,
         }
-        for number, (one, digest) in enumerate(zip(inputs, hashes, strict=True))
+        for number, (one, end, digest) in enumerate(zip(inputs, ends, hashes, strict=True))
     ]
 
 
 @contextmanager
-def hashed(files: list[Path], beside: bool) -> Iterator[Callable[[], list[str]]]:
-    """The files' SHA-256, when called; computed by a process beside this one meanwhile, or then."""
+def hashed(files: list[Original], beside: bool) -> Iterator[Callable[[list[int]], list[str]]]:
+    """The files' SHA-256, when called with how much of each was read; computed by a process beside this one meanwhile, or
+    then."""
     if not beside:
-        yield lambda: [sha256(file) for file in files]
+        yield lambda ends: [sha256(one.path, end) for one, end in zip(files, ends, strict=True)]
         return
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
@@ -46,16 +47,19 @@ def hashed(files: list[Path], beside: bool) -> Iterator[Callable[[], list[str]]]
     process.start()
     theirs.close()
     try:
-        yield ours.recv
+        yield lambda ends: [
+            digest if end == one.size else sha256(one.path, end)
+            for one, end, digest in zip(files, ends, ours.recv(), strict=True)
+        ]
     finally:
         process.terminate()
         process.join()
         ours.close()
 
 
-def _send(files: list[Path], to: Connection) -> None:
+def _send(files: list[Original], to: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this
-    to.send([sha256(file) for file in files])
+    to.send([sha256(one.path, one.size) for one in files])
 
 
 def manifest(done: Done, all_of_it: Exported, inputs: list[Json]) -> Json:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from math import ceil, floor
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from rollforge.config import Section
 
@@ -40,6 +40,8 @@ Same: TypeAlias = Callable[[Attempt, Attempt], bool]
 
 
 class Pairing(Section):
+    model_config = ConfigDict(allow_inf_nan=False)
+
     strategy: Strategy = "same_prompt"
     pick: Pick = "best_worst"
     min_gap: float = Field(0.2, ge=0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from rollforge.bulk.blocks import Block, Unusable, read_at, records
+from rollforge.bulk.original import replaced
 from rollforge.bulk.record import Record, digest
 from rollforge.errors import UserError
 from rollforge.export.examples import Example, Origin, Pair, Prompt
@@ -24,6 +25,7 @@ from rollforge.export.make import (
     How,
     generated,
     hosted,
+    is_blank,
     lost,
     make_demonstration,
     make_half,
@@ -136,6 +138,7 @@ class _Unit:
         self._sheets: dict[int, Sheet] = {}
         self._measure: Measure = _counted(plan.tokenizer) if plan.tokenizer else estimate
         self._tools: Any = None
+        self._empty: set[Attempt] = set()
         self._measured: tuple[Any, Any, int] = (None, None, 0)
 
     def add(self, jobs: list[Job], split: str, example: Example) -> bool:
@@ -172,6 +175,12 @@ class _Unit:
     def refuse(self, jobs: Iterable[Job], reason: str, origin: Origin | Attempt) -> None:
         for job in jobs:
             _reason(self.found.refused.setdefault(job.number, {}), reason, origin.source, origin.at)
+
+    def refuse_empty(self, chosen: Attempt) -> None:
+        """Once, with however many it was to be paired."""
+        if chosen not in self._empty:
+            self._empty.add(chosen)
+            self.refuse(self.plan.of("pair"), "the chosen answer is empty", chosen)
 
     def note_lost(self, family: Family, record: Record) -> None:
         if family != "prompt":
@@ -215,7 +224,7 @@ def _check_prompt(example: Prompt, row: Json, job: Job) -> None:
     if job.needs_answer and example.answer is None:
         raise Refused(example.lacking)
     # Some environments write the prompt themselves, when the session begins: their tasks are whole without one.
-    if not example.messages and "responses_create_params" not in row:
+    if is_blank(example.messages) and "responses_create_params" not in row:
         raise Refused("the prompt is empty: the environment writes it (only nemo-rl:nemo-gym can hold such tasks)")
 
 
@@ -349,7 +358,7 @@ def second(plan: Plan, work: tuple[int, Groups]) -> Found:
             if not pairs:
                 continue
             half = partial(_half, unit, rows, held)
-            chosen, outcome = pair_up(attempts, options, partial(_same, half))
+            chosen, outcome = pair_up(attempts, options, partial(_same, unit, half))
             written = sum([_add_pair(unit, half(good), half(bad), good.split) for good, bad in chosen])
             unit.found.funnel.count(attempts, outcome if written or not chosen else "refused", written, options)
             if options.strategy == "stratified":
@@ -370,7 +379,7 @@ def third(plan: Plan, work: tuple[int, list[tuple[Attempt, Attempt]]]) -> Found:
     with _Rows(plan) as rows:
         for good, bad in pairs:
             half = partial(_half, unit, rows, {})
-            if not _same(half, good, bad) and _add_pair(unit, half(good), half(bad), good.split):
+            if not _same(unit, half, good, bad) and _add_pair(unit, half(good), half(bad), good.split):
                 unit.found.funnel.across += 1
     return unit.close()
 
@@ -398,7 +407,7 @@ class _Rows:
             file = self._files[place.source] = open(self._inputs[place.source].file, "rb", buffering=1 << 16)
         record = read_at(file, place.at, self._inputs[place.source].env, eager=self._eager)
         if isinstance(record, Unusable):
-            raise UserError(f"{self._inputs[place.source].file} changed while it was read; run the export again")
+            raise replaced(self._inputs[place.source].file)
         return record
 
 
@@ -418,8 +427,11 @@ def _half(unit: _Unit, rows: _Rows, held: dict[tuple[int, int], Half | None], pl
     return held[where]
 
 
-def _same(half: Callable[[Attempt], Half | None], good: Attempt, bad: Attempt) -> bool:
+def _same(unit: _Unit, half: Callable[[Attempt], Half | None], good: Attempt, bad: Attempt) -> bool:
     one, other = half(good), half(bad)
+    if one is not None and is_blank(one.completion[-1:]):
+        unit.refuse_empty(good)
+        return True
     return one is None or other is None or one.says_the_same(other)
 
 
@@ -433,5 +445,15 @@ def split_of(record: Record, options: Options) -> str:
     """train or validation, by a hash of the prompt: no prompt is on both sides, and data that grows keeps its sides."""
     if not options.validation:
         return "train"
-    place = int.from_bytes(digest(b"%d:%b" % (options.seed, record.prompt))[:8], "big") / 2**64
+    place = int.from_bytes(digest(b"%d:%b" % (options.seed, _asked(record)))[:8], "big") / 2**64
     return "validation" if place < options.validation else "train"
+
+
+def _asked(record: Record) -> bytes:
+    """The prompt; of one that ends with the model's calls or their results only what the user had asked: in rows of whole
+    conversations nobody can tell those calls from the answer's."""
+    chat = record.prompt_messages()
+    last = max((place for place, message in enumerate(chat) if message["role"] == "user"), default=len(chat) - 1)
+    if last == len(chat) - 1:
+        return record.prompt
+    return digest(dumps([[message["role"], message["content"]] for message in chat[: last + 1]]))

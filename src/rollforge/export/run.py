@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.bulk.alien import refuse_alien
-from rollforge.bulk.blocks import blocks, processes, spread
+from rollforge.bulk.blocks import Block, blocks, processes, spread
+from rollforge.bulk.original import Original
 from rollforge.bulk.spill import Kept, grouped, sort
 from rollforge.errors import UserError, unknown
 from rollforge.export import card, manifest
@@ -72,17 +73,19 @@ def export_rollouts(
     workers = given.workers or processes(size)
     final = Path(out).resolve()
     names = [f"{target.name}-{kind}" for target, kind in wanted]
-    files = [one.file for one in inputs]
-    with workplace(final, names, given.overwrite) as work, manifest.hashed(files, beside=workers > 1) as hashes:
+    originals = [Original(one.file) for one in inputs]
+    with workplace(final, names, given.overwrite) as work, manifest.hashed(originals, beside=workers > 1) as hashes:
         plan = _plan(wanted, inputs, settings, given, work / "parts")
         totals = Totals([target.kinds[kind] for target, kind in wanted])
-        run_passes(plan, totals, planned, workers, lambda done: progress(done, size) if progress else None)
+        ends = run_passes(plan, totals, planned, workers, lambda done: progress(done, size) if progress else None)
         done = [
             _finish(target, job, plan, totals, work, final, workers)
             for (target, _), job in zip(wanted, plan.jobs, strict=True)
         ]
         result = Exported(final, inputs, given, totals.rows, totals.unusable, planned, done)
-        sources = manifest.sources(inputs, hashes())
+        sources = manifest.sources(inputs, ends, hashes(ends))
+        for original in originals:
+            original.check()
         for one in done:
             if one.files:
                 write(work / one.folder.name / "README.md", card.card(one, result, work / one.folder.name))
@@ -197,12 +200,18 @@ def _add_reasons(to: dict[str, Reason], more: dict[str, Reason]) -> None:
             to[text] = reason
 
 
-def run_passes(plan: Plan, totals: Totals, planned: int | None, workers: int, progress: Callable[[int], None]) -> None:
-    files = [one.file for one in plan.inputs]
+def run_passes(plan: Plan, totals: Totals, planned: int | None, workers: int, progress: Callable[[int], None]) -> list[int]:
+    """How much of each file was read, in bytes."""
+    ends = [0] * len(plan.inputs)
+
+    def cut() -> Iterator[Block]:
+        for block in blocks([one.file for one in plan.inputs]):
+            ends[block.source] = block.end
+            yield block
 
     def attempts() -> Iterator[Run]:
         done = 0
-        for found in spread(partial(first, plan), blocks(files), workers):
+        for found in spread(partial(first, plan), cut(), workers):
             totals.add(found)
             done += found.done
             progress(done)
@@ -218,12 +227,13 @@ def run_passes(plan: Plan, totals: Totals, planned: int | None, workers: int, pr
     start = next(groups, None)
     _check_coverage(totals, planned, plan)
     if start is None:
-        return
+        return ends
     in_order = sort((_by_place(group) for group in chain([start], groups)), _first_place, plan.folder, at_once=10_000)
     kept = Kept(plan.folder, sort(left(_units(in_order, len)), _for_across, plan.folder))
     for found in spread(partial(third, plan), _units(_across(kept, plan.options), lambda _: 2), workers):
         totals.add(found)
     kept.close()
+    return ends
 
 
 def _by_place(group: list[Run]) -> list[Stored]:
@@ -343,6 +353,12 @@ def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, ou
         if of == family and not target.kinds[kind].as_stored:
             whose = plural(count, "task" if family == "prompt" else "rollout")
             done.warnings.append(f"{whose} had {what}: chat messages have no place for it")
+    asked = plan.options.validation if "validation" in plan.options.model_fields_set else 0
+    if files and asked and {one.split for one in files} == {"train"} and not all(one.split for one in plan.inputs):
+        done.warnings.append(
+            f"nothing is held out for validation: all rows fall on one side of --validation {asked:g}, by the hash of their "
+            "prompts (another share, or another --seed)"
+        )
     if family == "prompt":
         done.warnings += _unanswered(done, plan.options.answer)
     if family == "demonstration" and rows < FEW:

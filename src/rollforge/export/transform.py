@@ -24,6 +24,7 @@ from typing import IO, Any, Literal, TypeAlias
 
 from rollforge.bulk.alien import refuse_alien
 from rollforge.bulk.blocks import Block, Unusable, blocks, read_at, records, spread
+from rollforge.bulk.original import Original, replaced
 from rollforge.bulk.record import Record, for_the_same
 from rollforge.bulk.spill import grouped
 from rollforge.errors import UserError
@@ -115,7 +116,7 @@ def transform_rows(
     """One row per rollout from the threshold on, in the order of the files. `output` None: standard output. Nothing is
     written where no row could be made. Raises `UserError` if a file cannot be read or written."""
     total = Transformed()
-    _check_files(files, output)
+    originals = _checked(files, output)
     with written_to(output, total) as out, _beside(output) as folder:
         for block, part, lines in spread(partial(_rows, make, folder if workers > 1 else None), blocks(files), workers):
             if isinstance(lines, Path):
@@ -125,13 +126,15 @@ def transform_rows(
             else:
                 out.write(lines)
             _add(total, part, block)
+        for one in originals:
+            one.check()
     return total
 
 
 def transform_pairs(files: Sequence[str | Path], output: str | Path | None, how: Pairing, workers: int = 1) -> Transformed:
     """`{prompt, chosen, rejected, reward_gap, chosen_reward, rejected_reward}`: pairs of attempts at one prompt."""
     total = Transformed(funnel=Funnel())
-    _check_files(files, output)
+    originals = _checked(files, output)
     with written_to(output, total) as out, _beside(output) as spill:
         found = _attempts(files, total, workers)
         for row in _pairs(files, found, how, total, spill):
@@ -139,6 +142,8 @@ def transform_pairs(files: Sequence[str | Path], output: str | Path | None, how:
             total.written += 1
             for place, name in enumerate(("reward_gap", "chosen_reward", "rejected_reward")):
                 total.sums[place] += row[name]
+        for one in originals:
+            one.check()
     assert total.funnel is not None
     total.advice = total.funnel.advice(how)
     if same := total.funnel.tasks[EQUAL_TEXTS]:
@@ -149,11 +154,12 @@ def transform_pairs(files: Sequence[str | Path], output: str | Path | None, how:
     return total
 
 
-def _check_files(files: Sequence[str | Path], output: str | Path | None) -> None:
+def _checked(files: Sequence[str | Path], output: str | Path | None) -> list[Original]:
     for file in files:
         refuse_alien(file)
         if output is not None and os.path.exists(output) and os.path.samefile(file, output):
             raise UserError(f"{output} is the input itself: the result would replace the rollouts; name another --output")
+    return [Original(Path(file)) for file in files]
 
 
 @contextmanager
@@ -398,7 +404,7 @@ def _side(files: Sequence[str | Path], one: Attempt, sides: dict[Any, Texts]) ->
         with open(files[one.source], "rb") as file:
             record = read_at(file, one.at)
         if isinstance(record, Unusable):
-            raise UserError(f"{files[one.source]} changed while it was read")
+            raise replaced(files[one.source])
         found = sides[one.source, one.at] = (_asked(record, Counter()), _said(record))
     return found
 

@@ -432,6 +432,11 @@ def _cell(value: Any, kind: str) -> Any:
     return dumps(value).decode() if kind == "string" and value is not None and not isinstance(value, str) else value
 
 
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(path: Path, size: int | None = None) -> str:
+    """`size`: of so many bytes at the beginning."""
+    found, left = hashlib.sha256(), path.stat().st_size if size is None else size
+    with open(path, "rb", buffering=0) as file:
+        while left > 0 and (piece := file.read(min(left, 1 << 18))):
+            found.update(piece)
+            left -= len(piece)
+    return found.hexdigest()

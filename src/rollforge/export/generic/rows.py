@@ -45,7 +45,7 @@ def one_text(completion: Sequence[Json]) -> str:
     if len(completion) != 1 or completion[0].get("tool_calls"):
         raise Refused("the completion is more than one text (tool calls or several turns would be lost; messages hold them)")
     text = _text(completion[0])
-    if not text:
+    if not text.strip():
         raise Refused("the completion is empty")
     return text
 
@@ -124,15 +124,15 @@ def _flat_tools(tools: Sequence[Json]) -> str:
 
 
 def openai(example: Demonstration, _: Settings) -> Json:
-    messages = [_openai_message(message) for message in (*example.prompt, *example.completion)]
+    messages = _openai_messages([*example.prompt, *example.completion])
     return {"messages": messages, **_openai_tools(messages, example.tools)}
 
 
 def openai_dpo(example: Pair, _: Settings) -> Json:
-    messages = [_openai_message(message) for message in example.prompt]
-    chosen, rejected = ([_openai_message(message) for message in side] for side in (example.chosen, example.rejected))
+    chosen, rejected = (_openai_messages([*example.prompt, *side]) for side in (example.chosen, example.rejected))
     if chosen == rejected:
         raise Refused("preferred and non-preferred output are the same")
+    messages: list[Json] = []
     while len(chosen) > 1 and len(rejected) > 1 and chosen[0] == rejected[0]:
         messages.append(chosen.pop(0))
         rejected.pop(0)
@@ -140,6 +140,15 @@ def openai_dpo(example: Pair, _: Settings) -> Json:
         raise Refused("answers of several turns that differ (OpenAI's preference format holds one assistant message)")
     given = {"messages": messages, **_openai_tools([*messages, *chosen, *rejected], example.tools)}
     return {"input": given, "preferred_output": chosen, "non_preferred_output": rejected}
+
+
+def _openai_messages(messages: Sequence[Json]) -> list[Json]:
+    called: set[str] = set()
+    for message in messages:
+        called.update(call["id"] for call in message.get("tool_calls") or ())
+        if message["role"] == "tool" and message["tool_call_id"] not in called:
+            raise Refused("a tool's result that answers no call before it (OpenAI refuses it)")
+    return [_openai_message(message) for message in messages]
 
 
 def _openai_message(message: Json) -> Json:
