@@ -10,17 +10,15 @@ import importlib
 import importlib.util
 from collections.abc import Collection, Iterator
 from difflib import get_close_matches
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from rollforge.config import read_yaml
 from rollforge.errors import UserError
-from rollforge.export.lengths import row_tokens
+from rollforge.export.lengths import longest_of
 from rollforge.export.target import Problem
 from rollforge.export.trl.names import LAUNCH, LAUNCH_PREFIXES, NAMES
 from rollforge.export.trl.settings import TRAINERS
-from rollforge.records.rows import objects
 
 MOVED = {
     "max_seq_length": "max_length",
@@ -214,16 +212,10 @@ def _cut(config: dict[str, Any], folder: Path) -> Iterator[_Found]:
     if not sets and isinstance(name, str):
         files = sorted((folder / name).glob("*.jsonl"))
     for file in files:
-        if file.suffix not in (".jsonl", ".json") or not file.is_file():
-            continue
-        longest = max(map(row_tokens, islice(objects(file), _SAMPLE)), default=0)
-        # An estimate, which may be a fifth too high.
-        if longest * 4 // 5 > limit:
+        longest = longest_of(file)
+        if longest > limit:
             what = f"max_length is {limit}, and {file} has rows of about {longest} tokens"
             yield "warning", f"{what}: TRL cuts them without a word; raise it, or leave such rows out"
-
-
-_SAMPLE = 200
 
 
 def _absent(module: str) -> bool:
