@@ -60,6 +60,12 @@ def test_a_sound_reward_is_left_alone() -> None:
     assert looked(run(honest))["discrimination"].level == "ok"
 
 
+def test_what_most_attempts_agree_on_is_no_proof() -> None:
+    found = looked(run(lambda rng, good, text: float(not good)))["discrimination"]
+    assert (found.level, found.measured) == ("warning", 0.0)
+    assert "weak policy" in found.do
+
+
 @pytest.mark.parametrize(
     ("reward", "check", "level", "says"),
     [

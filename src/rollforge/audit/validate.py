@@ -184,17 +184,18 @@ def _discrimination(rows: Columns, success: float, label: str | None) -> Iterato
         return
     value, low, high, tasks = found
     says = f"good ones get more than bad ones with probability {value:.2f} [{low:.2f}, {high:.2f}], {by}, over {tasks} tasks"
+    do = ""
     if tasks < FEW_TASKS:
         level = "unsure"
+    elif high < 0.5 and label is None:
+        level, do = "warning", "a weak policy agrees on wrong answers; if this one is not weak, read the verifier"
     elif high < 0.5:
-        level = "error"
+        level, do = "error", "the reward does not follow the label"
     elif low <= 0.5:
         level = "warning" if label is not None else "unsure"
     else:
         level = "ok"
-    yield Mark(
-        "discrimination", level, says, value, low, high, "the reward does not follow the label" if level == "error" else ""
-    )
+    yield Mark("discrimination", level, says, value, low, high, do)
 
 
 def _majority(rows: Columns) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
