@@ -11,8 +11,8 @@ from rollforge.records.rows import BadLine, dump, read_rollouts
 from rollforge.stats import profile
 from rollforge.stats.columns import MOST_ENVS
 from rollforge.stats.profiling import profile_files
-from rollforge.stats.reading import OTHERS
 from rollforge.stats.source import Source
+from rollforge.stats.visible import OTHERS
 from tests.stats.made import called, grid, made, write
 
 SHAPES = Path(__file__).parents[1] / "records/rows/rollouts.jsonl"

@@ -11,11 +11,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 AT_ONCE = 50_000
 """How many items are held in memory; they are small (a hundred bytes or two)."""
 _BATCH = 1000
+_TOGETHER = 16
+
+
+def add_to_runs(runs: list[tuple[K, list[T]]], key: K, item: T) -> None:
+    """Items that share a key and stand together, at most `_TOGETHER`, become one: few are sorted sooner than many."""
+    if not runs or runs[-1][0] != key or len(runs[-1][1]) >= _TOGETHER:
+        runs.append((key, []))
+    runs[-1][1].append(item)
 
 
 def sort(items: Iterable[T], key: Callable[[T], Any], folder: str | Path, at_once: int = AT_ONCE) -> Iterator[T]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
@@ -23,12 +23,7 @@ _REASONS = 50
 
 
 ENVIRONMENTS = 10_000
-OTHERS = "(others)"
-
-
-def counted_as(env: str, known: Mapping[str, Any]) -> str:
-    """The environment under whose name one is counted: its own, or that of all others beyond the first `ENVIRONMENTS`."""
-    return env if env in known or len(known) < ENVIRONMENTS else OTHERS
+"""So many are counted apart."""
 
 
 @dataclass(slots=True)

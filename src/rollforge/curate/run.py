@@ -25,7 +25,7 @@ from rollforge.bulk.alien import alien_file, is_array
 from rollforge.bulk.blocks import Unusable, blocks, line_number, processes, spread
 from rollforge.bulk.spill import AT_ONCE, Kept
 from rollforge.curate.recipe import Recipe, make_recipe, read_recipe
-from rollforge.curate.report import Report, Stage, Tally, counted_as
+from rollforge.curate.report import ENVIRONMENTS, Report, Stage, Tally
 from rollforge.curate.scan import Hashing, Input, inputs, other_rows, scanner
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.curate.write import MANIFEST, Draft, Order, json_text, small, write
@@ -34,6 +34,7 @@ from rollforge.records.items import Json
 from rollforge.records.lossless import loads
 from rollforge.records.rows import BadLine
 from rollforge.stats.source import SPLITS
+from rollforge.stats.visible import capped
 
 ROWS, DROPPED = "rollouts", "dropped"
 """Files: of rows that are not split, of rows that were dropped."""
@@ -140,7 +141,7 @@ class _Work:
         try:
             for sample in samples:
                 target = sample.split or ROWS
-                env = counted_as(sample.env, report.read)
+                env = capped(sample.env, report.read, ENVIRONMENTS)
                 tally = tallies.get((target, env))
                 if tally is None:
                     tally = tallies[target, env] = Tally()
@@ -195,7 +196,7 @@ class _Work:
             if progress:
                 progress(sum(self.hashing.sizes), total)
             for env, tally in block.read.items():
-                report.read.setdefault(counted_as(env, report.read), Tally()).join(tally)
+                report.read.setdefault(capped(env, report.read, ENVIRONMENTS), Tally()).join(tally)
             if len(paths) > 1:
                 _shards(block.samples, first, shards)
             yield from block.samples

@@ -15,11 +15,12 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from rollforge.config import Section
-from rollforge.curate.report import ENVIRONMENTS, counted_as
+from rollforge.curate.report import ENVIRONMENTS
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import UserError
 from rollforge.stats.text import number
 from rollforge.stats.thresholds import EQUAL, RANGE
+from rollforge.stats.visible import capped
 
 _LARGEST = 1e100
 """The squares of larger numbers are none that a float can hold."""
@@ -78,7 +79,7 @@ class Shape:
             if reward != sample.reward:
                 sample.reward = sample.changes["reward"] = reward
                 changed += 1
-            after.setdefault(counted_as(sample.env, before), _Spread()).add(reward)
+            after.setdefault(capped(sample.env, before, ENVIRONMENTS), _Spread()).add(reward)
             yield sample
         work.notes["before"] = {env: before[env].text() for env in sorted(before)}
         work.notes["after"] = {env: after[env].text() for env in sorted(after)}
@@ -96,7 +97,7 @@ class Shape:
                         f"{work.line(*sample.place)}: a reward of {sample.reward:g} cannot be {_DONE[self._method]}: clip "
                         f"it first, or leave such rows out (filter: reward < {_LARGEST:g} and reward > {-_LARGEST:g})"
                     )
-                env = counted_as(sample.env, before)
+                env = capped(sample.env, before, ENVIRONMENTS)
                 if env != sample.env and self._per == "env":
                     raise UserError(
                         f"{self.name}: there are more than {ENVIRONMENTS:,} environments ({sample.env!r} is one); take per: "

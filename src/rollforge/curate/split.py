@@ -21,12 +21,13 @@ from rollforge.bulk.record import digest
 from rollforge.config import Section
 from rollforge.curate.distinct import Distinct, Signatures
 from rollforge.curate.near import HASHES, THRESHOLD, WORDS, clusters, signature_fact, signature_of
-from rollforge.curate.report import counted_as
+from rollforge.curate.report import ENVIRONMENTS
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace, complete
 from rollforge.curate.write import MANIFEST
 from rollforge.errors import UserError
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
+from rollforge.stats.visible import capped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,7 +135,7 @@ class Split:
         env_of = array("i")
 
         def take(sample: Sample) -> bytes:
-            env_of.append(envs.setdefault(counted_as(sample.env, envs), len(envs)))
+            env_of.append(envs.setdefault(capped(sample.env, envs, ENVIRONMENTS), len(envs)))
             was.append(SIDES.index(sample.split) if self._args.keep and sample.split else _NEW)
             return self._take(sample, len(rows), signatures)
 
@@ -316,7 +317,7 @@ class Proof:
     def count(self, number: int, sample: Sample) -> None:
         assert sample.split is not None
         self._on[number] |= _BIT[sample.split]
-        self._envs[counted_as(sample.env, self._envs)][sample.split] += sample.copies
+        self._envs[capped(sample.env, self._envs, ENVIRONMENTS)][sample.split] += sample.copies
 
     def report(self, work: Workspace, args: SplitArgs, roots: Any, home: Any, filled: int) -> None:
         """Adds to notes and warnings. `home` is the environment that a prompt counts for."""

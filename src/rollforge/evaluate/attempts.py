@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -19,6 +19,7 @@ from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Rollout
 from rollforge.stats.estimate import Groups, Numbers
 from rollforge.stats.source import ROLLOUTS, Place, Source, find_run
+from rollforge.stats.visible import capped
 
 RESULT = "eval.json"
 FIELDS = (
@@ -30,7 +31,6 @@ MOST_VALUES = 20
 """A field with more values is no category, unless it was asked for."""
 MOST_CODES = 500
 MOST_MODES = 200
-OTHERS = "(others)"
 UNNAMED = "(unnamed)"
 
 
@@ -147,7 +147,7 @@ class _Reading:
             "task": task,
             "prompt": hash(dumps(params, sort_keys=True)),
             "repeat": repeat,
-            "mode": self._modes.setdefault(_capped(mode, self._modes, MOST_MODES), len(self._modes)),
+            "mode": self._modes.setdefault(capped(mode, self._modes, MOST_MODES), len(self._modes)),
             "calls": calls_mark(rollout),
             **dict(zip(("source", "file", "line"), place, strict=True)),
             **{name: self._code(name, fields) for name in self._fields},
@@ -192,9 +192,4 @@ class _Reading:
         if not isinstance(value, (str, int, float)) or value == "":
             return -1
         codes = self._codes[name]
-        return codes.setdefault(_capped(str(value), codes, MOST_CODES), len(codes))
-
-
-def _capped(name: str, known: Mapping[str, int], most: int) -> str:
-    """Names come from data: they must not fill the memory."""
-    return name if name in known or len(known) < most else OTHERS
+        return codes.setdefault(capped(str(value), codes, MOST_CODES), len(codes))

@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 from rollforge.bulk.parquet import parquet_rows
 from rollforge.bulk.record import for_the_same
 from rollforge.errors import UserError
+from rollforge.export.check_rows import decoded
 from rollforge.records.items import Json, text_of
-from rollforge.records.lossless import dumps, loads
+from rollforge.records.lossless import dumps
 from rollforge.records.rows import objects
 
 Measure: TypeAlias = Callable[[Sequence[Json], Sequence[Json]], int]
@@ -105,12 +106,7 @@ _SAMPLE = 200
 
 def _opened(value: Any) -> Any:
     """Messages that are stored as JSON text."""
-    if isinstance(value, str) and value[:2] == "[{":
-        try:
-            return loads(value)
-        except ValueError:
-            return value
-    return value
+    return decoded(value) if isinstance(value, str) and value.startswith("[{") else value
 
 
 def _texts(value: Any) -> Iterator[str]:

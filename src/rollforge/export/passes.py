@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeAlias
 from rollforge.bulk.blocks import Block, Unusable, read_at, records
 from rollforge.bulk.original import replaced
 from rollforge.bulk.record import Record, digest
+from rollforge.bulk.spill import add_to_runs
 from rollforge.errors import UserError
 from rollforge.export.examples import Example, Origin, Pair, Prompt
 from rollforge.export.lengths import Counted, Measure, estimate, tokens
@@ -83,8 +84,7 @@ class Plan:
 Stored: TypeAlias = tuple[float, int, int, int, str]
 """An `Attempt`, as it is sorted: plain tuples are pickled in a third of the time."""
 Run: TypeAlias = tuple[bytes, list[Stored]]
-"""A group, and attempts of it that stand together, at most `_TOGETHER`."""
-_TOGETHER = 16
+"""A group, and attempts of it that stand together."""
 
 
 class Left(NamedTuple):
@@ -265,7 +265,6 @@ def first(plan: Plan, block: Block) -> Found:
     prompt, split = b"", source.split or "train"
     about: tuple[str, str, bytes, bytes, bytes] | None = None
     group = b""
-    run: list[Stored] = []
     for at, record in records(block, source.env, eager=bool(demonstrations or judged or every)):
         if isinstance(record, Unusable):
             _reason(found.unusable, record.reason, block.source, at)
@@ -279,7 +278,7 @@ def first(plan: Plan, block: Block) -> Found:
                 prompt, split = record.prompt, split_of(record, options)
             if indexed and about != (this := record.task_key):
                 # Attempts at one task stand together, nearly always.
-                about, group, run = this, record.group, []
+                about, group = this, record.group
             found.rows[record.outcome] += 1
         except UserError as error:
             _reason(found.unusable, told(error), block.source, at)
@@ -315,10 +314,7 @@ def first(plan: Plan, block: Block) -> Found:
             else:
                 unit.leave_out(judged, between)
         if pairs:
-            if not run or len(run) >= _TOGETHER:
-                run = []
-                found.attempts.append((group, run))
-            run.append((reward, record.size, block.source, at, split))
+            add_to_runs(found.attempts, group, (reward, record.size, block.source, at, split))
         elif prompts and group not in seen:
             if options.prompt_reward is not None and reward < options.prompt_reward:
                 unit.leave_out(prompts, below)

@@ -18,12 +18,20 @@ class Command:
     """Where it begins, from 1."""
     words: tuple[str, ...]
 
+    def split(self, wanted: str) -> tuple[tuple[str, ...], re.Match[str], tuple[str, ...]]:
+        """The words before the first in which the pattern is found, what was found, and the words after it."""
+        at, found = next((at, found) for at, word in enumerate(self.words) if (found := re.search(wanted, word)))
+        return self.words[:at], found, self.words[at + 1 :]
+
 
 @dataclass(frozen=True, slots=True)
 class Script:
     commands: list[Command]
     unread: int = 0
     """The line where a quote or bracket opens that never closes, and reading ended; 0: none."""
+
+
+UNREAD = "a quote or bracket that opens here never closes: what follows was not looked at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,10 @@ class Options:
 
     def absent(self, name: str) -> bool:
         return self.whole and self.values.get(name) is None
+
+    def shown(self, name: str, value: int) -> str:
+        """A number and whether it is the default, for messages."""
+        return f"{name} is {value}{'' if name in self.values else ' unless set'}"
 
     def number(self, name: str, default: int) -> int | None:
         """Of at least 1; the default where it is not given, None where it is not known."""
@@ -136,7 +148,8 @@ class _Reader:
         self._end(start, words)
 
     def _comment(self) -> None:
-        self.at = _or_end(self.text.find("\n", self.at), self.text)
+        end = self.text.find("\n", self.at)
+        self.at = len(self.text) if end < 0 else end
 
     def _keyword(self, word: str) -> None:
         self.depth += (word in _OPEN) - (word in _CLOSE)
@@ -380,7 +393,3 @@ class _Reader:
 def _split(value: str) -> list[str]:
     """The words of a variable without quotes around it."""
     return value.split() if known(value) else [value]
-
-
-def _or_end(place: int, text: str) -> int:
-    return len(text) if place < 0 else place

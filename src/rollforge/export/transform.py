@@ -26,7 +26,7 @@ from rollforge.bulk.alien import refuse_alien
 from rollforge.bulk.blocks import Block, Unusable, blocks, read_at, records, spread
 from rollforge.bulk.original import Original, replaced
 from rollforge.bulk.record import Record, for_the_same
-from rollforge.bulk.spill import grouped
+from rollforge.bulk.spill import add_to_runs, grouped
 from rollforge.errors import UserError
 from rollforge.export.check_rows import decoded
 from rollforge.export.make import DIALECTS, How, answer_of, make_demonstration, origin_of, told, why_no_answer
@@ -328,11 +328,10 @@ Texts: TypeAlias = tuple[str, str]
 Told: TypeAlias = tuple[float, int, int, int, Texts | None]
 """Reward, length, source and place of an `Attempt`, and its texts, if they are short enough to be kept with it."""
 Run: TypeAlias = tuple[bytes, list[Told]]
-"""A prompt, and attempts at it that stand together, at most `_TOGETHER`: few items are sorted sooner than many."""
+"""A prompt, and attempts at it that stand together."""
 
 _CARRIED = 2000
 """Characters of question and answer that are short enough: reading their row again takes longer than sorting them along."""
-_TOGETHER = 16
 _AT_ONCE = 2500
 
 
@@ -345,7 +344,6 @@ def _attempts(files: Sequence[str | Path], total: Transformed, workers: int) -> 
 def _index(block: Block) -> tuple[Block, _Part, list[Run]]:
     part = _Part()
     runs: list[Run] = []
-    prompt, run = b"", list[Told]()
     for at, record in _usable(block, part):
         try:
             key, said = record.prompt, _said(record)
@@ -356,11 +354,8 @@ def _index(block: Block) -> tuple[Block, _Part, list[Run]]:
         if not said:
             part.leave_out("the final text is empty")
             continue
-        if key != prompt or len(run) >= _TOGETHER:
-            prompt, run = key, []
-            runs.append((prompt, run))
         texts = (asked, said) if len(asked) + len(said) <= _CARRIED else None
-        run.append((_reward(record), len(said), block.source, at, texts))
+        add_to_runs(runs, key, (_reward(record), len(said), block.source, at, texts))
     return block, part, runs
 
 

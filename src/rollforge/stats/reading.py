@@ -26,10 +26,9 @@ from rollforge.records.items import input_items, prompt_text, token_drift
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.rows import LARGEST, BadLine, task_key
 from rollforge.stats.columns import MOST_COLUMNS, MOST_ENVS, MOST_TOOLS, Columns, Label, Part, Store, ToolUse
+from rollforge.stats.visible import capped
 
 UNNAMED = "(unnamed)"
-OTHERS = "(others)"
-"""Environments beyond the first `MOST_ENVS`, together."""
 _AT_ONCE = 2000
 
 
@@ -103,12 +102,10 @@ class Pass:
 
     def _told(self, env: str) -> str:
         """The name under which an environment is told."""
-        if env in self.envs:
-            return env
-        if len(self.envs) == MOST_ENVS:
-            return OTHERS
-        self.envs.add(env)
-        return env
+        name = capped(env, self.envs, MOST_ENVS)
+        if name == env:
+            self.envs.add(env)
+        return name
 
     def finish(self) -> None:
         keys = [columns.marks["key"].read() for columns in self.sets.values() if columns.size]

@@ -1,14 +1,16 @@
-"""Text of models, tools and files, made safe to print: it must not steer the terminal, nor hide in it."""
+"""Text of models, tools and files, made safe to print: it must not steer the terminal, nor hide in it, nor fill the memory."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
 
 _KEPT = {"\n", "\t"}
 _HIDING = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories: controls, format characters (direction overrides, zero width), surrogates, unassigned, separators."""
 # Format characters that ordinary text needs: joiners of emoji and of Indic and Persian script, soft hyphen.
 _ORDINARY = {"\u200c", "\u200d", "\u00ad"}
+OTHERS = "(others)"
 
 
 def visible(text: str) -> str:
@@ -22,6 +24,11 @@ def one_line(text: str, length: int) -> str:
     """The beginning of the text on one line, cut with an ellipsis."""
     text = visible(" ".join(text[: 4 * length].split()))
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def capped(name: str, known: Collection[str], most: int) -> str:
+    """A name from data among those known, or `OTHERS` once there are `most`."""
+    return name if name in known or len(known) < most else OTHERS
 
 
 def _shown(character: str) -> str:

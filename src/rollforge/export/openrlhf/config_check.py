@@ -16,7 +16,7 @@ from rollforge.export.lengths import longest_of
 from rollforge.export.openrlhf.config import VERSIONS, flat
 from rollforge.export.openrlhf.flags import DOTTED, FLAT, GONE, SWITCHES
 from rollforge.export.openrlhf.rows import check_dpo, check_grpo, check_sft, check_sft_simple
-from rollforge.export.shell import Command, Options, elsewhere, known, read_script
+from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, read_script
 from rollforge.export.target import Problem
 from rollforge.records.items import Json
 
@@ -55,7 +55,7 @@ def check_config(kind: str, path: Path) -> Iterable[Problem]:
     old = asked is not None and asked[1] in VERSIONS[1:]
     started, unread = commands(text)
     return [
-        *(Problem(name, unread, "warning", UNREAD) for _ in [0] if unread),
+        *([Problem(name, unread, "warning", UNREAD)] if unread else []),
         *(
             Problem(name, one.line, level, found)
             for one in started
@@ -126,8 +126,8 @@ def _batch(one: Started, rows: int) -> Iterator[str]:
     if size is not None and times is not None and size > rows * times:
         each = f" times {times} {'samples' if ppo else 'epochs'}" if times > 1 else ""
         yield (
-            f"--train.batch_size is {size}{'' if 'train.batch_size' in options.values else ' unless set'}, the data has "
-            f"{rows:,} rows{each}: not one step is trained; set it to at most {rows * times if ppo else rows}"
+            f"--{options.shown('train.batch_size', size)}, the data has {rows:,} rows{each}: "
+            f"not one step is trained; set it to at most {rows * times if ppo else rows}"
         )
 
 
@@ -135,23 +135,20 @@ def _longer(kind: str, one: Started, files: Mapping[Path, int]) -> Iterator[str]
     """Rows longer than `--data.max_len`."""
     options = one.options()
     limit = options.number("data.max_len", 512 if one.entry == "train_dpo" else 2048)
+    if limit is None:
+        return
     names = [_field(options, flag) or name for flag, name in _READ[kind][1].items() if flag != "data.label_key"]
-    for file in files if limit is not None else ():
+    for file in files:
         longest = longest_of(file, names)
-        if limit is not None and longest > limit:
+        if longest > limit:
             yield (
-                f"--data.max_len is {limit}{'' if 'data.max_len' in options.values else ' unless set'}, and {file} has "
-                f"{'prompts' if kind == 'grpo' else 'rows'} of about {longest} tokens: OpenRLHF {_TOO_LONG[kind]}"
+                f"--{options.shown('data.max_len', limit)}, and {file} has {'prompts' if kind == 'grpo' else 'rows'} of "
+                f"about {longest} tokens: OpenRLHF {_NO_ROOM if kind == 'grpo' else _CUT}"
             )
 
 
 _CUT = "drops rows whose prompt is longer and cuts the others, without a word; raise it, or leave such rows out"
-_TOO_LONG = {
-    "grpo": "has no room for an answer then; raise it, or leave such prompts out",
-    "sft": _CUT,
-    "sft-simple": _CUT,
-    "dpo": _CUT,
-}
+_NO_ROOM = "has no room for an answer then; raise it, or leave such prompts out"
 
 
 def commands(text: str) -> tuple[list[Started], int]:
@@ -161,17 +158,16 @@ def commands(text: str) -> tuple[list[Started], int]:
 
 
 _ENTRY = r"openrlhf\.cli\.(train_\w+)"
-UNREAD = "a quote or bracket that opens here never closes: what follows was not looked at"
 
 
 def _started(command: Command) -> Iterator[Started]:
-    place, found = next((at, found) for at, word in enumerate(command.words) if (found := re.search(_ENTRY, word)))
+    before, found, words = command.split(_ENTRY)
     if found[1] not in DOTTED:
         return
     flags: dict[str, Any] = {}
     wrong: list[str] = []
     whole, last = True, ""
-    for word in command.words[place + 1 :]:
+    for word in words:
         name, equals, value = word.partition("=")
         if name.startswith("--") and known(name):
             last = name[2:]
@@ -182,7 +178,7 @@ def _started(command: Command) -> Iterator[Started]:
             whole = False
         elif last in SWITCHES:
             wrong.append(f"--{last} takes no value, but {word!r} follows it: the parser stops at that")
-    yield Started(command.line, found[1], flags, wrong, whole, elsewhere(command.words[:place]))
+    yield Started(command.line, found[1], flags, wrong, whole, elsewhere(before))
 
 
 def _names(one: Started, old: bool) -> Iterator[tuple[Level, str]]:

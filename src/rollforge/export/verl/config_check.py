@@ -17,7 +17,7 @@ from rollforge.errors import UserError
 from rollforge.export.check_rows import under_names
 from rollforge.export.defines import not_defined
 from rollforge.export.lengths import longest_of
-from rollforge.export.shell import Command, Options, elsewhere, known, read_script
+from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, read_script
 from rollforge.export.target import Problem
 from rollforge.export.verl.config import hydra, problems_of_tools
 from rollforge.export.verl.rows import check_grpo, check_rewarded, check_rm, check_sft
@@ -116,12 +116,11 @@ def _batch(one: Started, files: Mapping[Path, int]) -> Iterator[tuple[Level, str
     given = one.options.get("data.train_files")
     named = {Path(str(file)).name for file in (given if isinstance(given, list) else [given])}
     stops = "ZeroDivisionError" if one.entry == "sft" else "Train dataloader is empty!"
-    unset = "" if key in one.options.values else " unless set"
     # Where other files are named, there may be more data than what is checked.
     yield (
         "error" if named == {file.name for file in files} else "warning",
-        f"{key} is {size}{unset}, the data has {rows:,} rows: an incomplete batch is dropped, and verl stops ({stops}); set "
-        f"it to at most {rows}",
+        f"{one.options.shown(key, size)}, the data has {rows:,} rows: an incomplete batch is dropped, and verl stops "
+        f"({stops}); set it to at most {rows}",
     )
 
 
@@ -130,10 +129,12 @@ def _longer(one: Started, kind: str, files: Mapping[Path, int]) -> Iterator[tupl
     ppo, get = one.entry == "ppo", one.options.get
     key, usual = ("data.max_prompt_length", 512) if ppo else ("data.max_length", 1024)
     limit = one.options.number(key, usual)
+    if limit is None:
+        return
     fields = [get(option) or name for option, name in _READ[kind][1].items() if option != "data.reward_fn_key"]
-    for file in files if limit is not None else ():
+    for file in files:
         longest = longest_of(file, fields)
-        if limit is not None and longest > limit:
+        if longest > limit:
             if not one.options.absent("data.truncation") and get("data.truncation") != "error":
                 what = "cuts them without a word"
             else:
@@ -144,8 +145,8 @@ def _longer(one: Started, kind: str, files: Mapping[Path, int]) -> Iterator[tupl
                 what = "leaves them out"
             yield (
                 "warning",
-                f"{key} is {limit}{'' if key in one.options.values else ' unless set'}, and {file} has "
-                f"{'prompts' if ppo else 'rows'} of about {longest} tokens: verl {what}; raise it, or leave such rows out",
+                f"{one.options.shown(key, limit)}, and {file} has {'prompts' if ppo else 'rows'} of about "
+                f"{longest} tokens: verl {what}; raise it, or leave such rows out",
             )
 
 
@@ -169,12 +170,10 @@ _ENTRY = (
 )
 _USUAL = re.compile(r"(?:.*/)?(ppo|sft)(_\w+)?_trainer(_engine)?(\.yaml)?")
 """verl's own configurations, whose defaults are alike."""
-UNREAD = "a quote or bracket that opens here never closes: what follows was not looked at"
 
 
 def _started(command: Command, unread: int) -> Started:
-    place, found = next((at, found) for at, word in enumerate(command.words) if (found := re.search(_ENTRY, word)))
-    words = command.words[place + 1 :]
+    before, found, words = command.split(_ENTRY)
     given = tuple(overrides(words))
     named = dict(re.findall(r"--config-(path|name)[= ](\S+)", " ".join(words)))
     config = named.get("name", "").removesuffix(".yaml")
@@ -186,7 +185,7 @@ def _started(command: Command, unread: int) -> Started:
         Options({key.lstrip("+"): value for key, value in given}, not more and config != "?"),
         given,
         config,
-        elsewhere(command.words[:place]),
+        elsewhere(before),
         unread,
     )
 
