@@ -1,4 +1,4 @@
-"""Text of models, tools and files, made safe to print: it must not steer the terminal, nor hide in it, nor fill the memory."""
+"""Text of models, tools and files, made safe to print: it must not steer the terminal, hide in it, or fill the memory."""
 
 from __future__ import annotations
 
