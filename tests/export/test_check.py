@@ -160,7 +160,7 @@ def test_many_problems_of_one_kind_are_counted(tmp_path):
     assert [line for line, _, message in said(file) if message == "the row has no text"] == [1, 2, 3, 4, 5]
     found = check_files([file], target(), "sft")
     assert found.errors >= 100
-    assert any(line.endswith(":1, 2, 3, 4, 5 and 95 more lines: error: the row has no text") for line in found.lines())
+    assert any(line.endswith(":1, 2, 3, 4, 5 and 95 more places: error: the row has no text") for line in found.lines())
 
 
 def test_lines_are_counted_across_blocks(tmp_path):

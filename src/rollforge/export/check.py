@@ -92,7 +92,7 @@ def summarised(problems: Sequence[Problem]) -> list[str]:
     for (file, level, message), ones in found.items():
         lines = ", ".join(str(one.line) for one in ones if one.line)
         more = sum(one.more for one in ones)
-        further = f" and {more:,} more lines" if more else ""
+        further = f" and {more:,} more places" if more else ""
         said.append(f"{file}{f':{lines}' if lines else ''}{further}: {level}: {message}")
     return said
 
