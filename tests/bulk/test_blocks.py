@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollforge.bulk.alien import refuse_alien
 from rollforge.bulk.blocks import Block, blocks, line_number, lines, processes, spread
 from rollforge.errors import UserError
 
@@ -32,6 +33,26 @@ def test_every_line_once(tmp_path_factory: pytest.TempPathFactory, texts: list[b
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*nothing.jsonl: No such file"):
         list(blocks([tmp_path / "nothing.jsonl"]))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for refused in (lambda: list(blocks([tmp_path / "pipe"])), lambda: refuse_alien(tmp_path / "pipe")):
+        with pytest.raises(UserError, match=r"pipe is not a file; .*a pipe will not do: save it first"):
+            refused()
+    with pytest.raises(UserError, match="is a directory, not a file"):
+        list(blocks([tmp_path]))
+
+
+def test_a_line_without_end_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b"{}\n" + b"x" * 100 + b"\n")
+    assert [block.end for block in blocks([file], 10, 100)] == [104]
+    with pytest.raises(UserError, match=r"rows.jsonl: a line is longer than .*is this JSON Lines"):
+        list(blocks([file], 10, 50))
+    file.write_bytes(b'[{"a": 1}, ' + b" " * 100 + b"{}]")
+    with pytest.raises(UserError, match="the file is one JSON array"):
+        list(blocks([file], 10, 50))
 
 
 def length(file: str, block: Block) -> tuple[int, int]:

@@ -243,13 +243,30 @@ def test_tools_and_expected_answers_tell_tasks_apart() -> None:
         {"expected_answer": 4},
         {"verifier_metadata": {"ground_truth": "4"}},
         {"reward_model": {"ground_truth": 4}},
+        {"expected_answers": [4]},
+        {"sample": {"correct_answer": "4"}},
     ):
         [(name, value)] = place.items()
-        other = {name: 5} if value == 4 else {name: dict.fromkeys(value, "5")}
+        other = {name: dict.fromkeys(value, "5")} if isinstance(value, dict) else {name: 5}
         assert group(**place) == group(**place, extracted_answer="4")
         assert len({group(**place), group(**other), group()}) == 3
+    asked = [group({"metadata": {"expected_answer": "4"}}), group({"metadata": {"expected_answer": "5"}}), group()]
+    assert len({*asked, group({"ground_truth": "4"}), group({"ground_truth": "5"})}) == 3
+    assert group({"ground_truth": None, "metadata": None}) == group()
     # What a run named is its task, whatever else the row says.
     assert group(expected_answer=4, rollforge={"task": "t"}) == group(expected_answer=5, rollforge={"task": "t"})
+
+
+def test_the_expected_answer_is_looked_for_by_the_surest_name() -> None:
+    params = {"input": "q", "metadata": {"expected_answer": "in the request"}, "ground_truth": "7"}
+    row: dict[str, Any] = {"responses_create_params": params, "response": {"output": []}, "reward": 1}
+    row |= {"answer": "a long way to 4", "verifier_metadata": {"expected_answer": "4"}, "ground_truth": "", "label": None}
+    assert list(Record(json.dumps(row).encode()).expected()) == [
+        ("verifier_metadata.expected_answer", "4"),
+        ("answer", "a long way to 4"),
+        ("responses_create_params.metadata.expected_answer", "in the request"),
+        ("responses_create_params.ground_truth", "7"),
+    ]
 
 
 def test_fields_are_found_where_they_are() -> None:
@@ -280,6 +297,18 @@ def test_fields_are_found_where_they_are() -> None:
     assert "nothing" not in record
     assert record.fields(but=["name"]).keys() == {"expected_answer", "accuracy"}
     assert text_of(record.question) == "q"
+
+
+@pytest.mark.parametrize("key", ['say "hi"', "C:\\tmp", "a\tb", "", "\x7f", "über"])
+def test_a_key_of_any_characters(stored: bytes, key: str) -> None:
+    row = json.loads(stored)
+    for eager in (False, True):
+        record = Record(json.dumps({**row, key: 7, "plain": 8}).encode(), eager=eager)
+        assert (record.field(key), record.fields()[key], dict(record.numbers())[key]) == (7, 7, 7)
+        assert [item.kind for item in record.items()] == [item_type(item) for item in row["response"]["output"]]
+        # Nor does it stand in the way of the rows after it.
+        later = Record(json.dumps({**row, f"after {key.encode().hex()} {eager}": 9}).encode(), eager=eager)
+        assert dict(later.numbers())[f"after {key.encode().hex()} {eager}"] == 9
 
 
 def test_rows_with_ever_other_keys(stored: bytes) -> None:

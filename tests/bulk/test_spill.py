@@ -1,5 +1,6 @@
 """Sorting on disk is sorting: stable, complete, whatever the size; kept items can be read by several readers at once."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,16 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
     for _ in sort(range(100, 0, -1), int, tmp_path, at_once=10):
         break
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files")
+def test_any_size_is_sorted_with_few_open_files(tmp_path: Path) -> None:
+    numbers = [n * 7919 % 5000 for n in range(5000)]
+    before = len(os.listdir("/proc/self/fd"))
+    most, found = 0, []
+    for number in sort(numbers, int, tmp_path, at_once=1):
+        most = max(most, len(os.listdir("/proc/self/fd")) - before) if number % 100 == 0 else most
+        found.append(number)
+    assert found == sorted(numbers)
+    assert 0 < most < 100
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from rollforge.curate.advise import Advice, advise, resources
+from rollforge.records.items import assistant
 from rollforge.records.rollout import Rollout
 from rollforge.stats.profiling import profile
-from tests.stats.made import grid, made
+from tests.stats.made import called, grid, made
 
 
 def advised(rollouts: Iterable[Rollout], **more: Any) -> Advice:
@@ -147,6 +149,35 @@ def test_reward_scales() -> None:
     assert set(advice.environments) == {"games", "math"}
 
 
+def test_rewards_are_scaled_before_anything_reads_them() -> None:
+    advice = advised(grid([[0.0, 20.0, 60.0, 100.0]] * 150))
+    assert advice.first is not None
+    assert (advice.first.algorithm, advice.first.level) == ("GRPO", "possible")
+    for choice in advice.choices:
+        name = choice.algorithm.lower()
+        first, second, _ = choice.commands
+        assert first == f"rollforge curate 'runs/a b' --shape scale --out scaled-{name}"
+        assert second.startswith(f"rollforge curate scaled-{name} --preset {name}")
+    assert not any(name.startswith(("at least", "above")) for name, _ in advice.numbers)
+    # A penalty is no reason to move the thresholds of SFT and DPO.
+    scaled = {one.algorithm: len(one.commands) == 3 for one in advised(grid([[-10.0, 0.0, 1.0, 1.0]] * 150)).choices}
+    assert scaled == {"GRPO": True, "PPO": True, "SFT": False, "DPO": False}
+
+
+def test_rewards_of_minus_one_are_as_good_as_of_zero() -> None:
+    signed = [replace(rollout, reward=2 * (rollout.reward or 0.0) - 1) for rollout in mixed()]
+    before, after = advised(mixed()), advised(signed)
+    assert [(one.algorithm, one.level) for one in after.choices] == [(one.algorithm, one.level) for one in before.choices]
+    assert after.collect == before.collect
+
+
+def test_few_prompts_are_few_for_ppo_as_for_grpo() -> None:
+    advice = advised(grid([[0.0, 0.5, 1.0, 1.0]] * 60))
+    assert advice.choices[0].algorithm == "GRPO"
+    assert (level(advice, "GRPO"), level(advice, "PPO")) == ("possible", "possible")
+    assert level(advised(grid([[0.0, 0.5, 1.0, 1.0]] * 100)), "PPO") == "good"
+
+
 def test_what_to_collect() -> None:
     cut = {"incomplete_details": {"reason": "max_output_tokens"}, "usage": {"output_tokens": 100}}
     advice = advised([made(task % 2, task, response=cut) for task in range(40)])
@@ -169,6 +200,20 @@ def test_without_expected_answers_grpo_is_live() -> None:
     assert advice.choices[0].algorithm == "GRPO"
     assert "--to nemo-rl:nemo-gym" in advice.choices[0].commands[1]
     assert "nemo-rl:grpo" in advised(mixed(), answered=0.9).choices[0].commands[1]
+    (ppo,) = (choice for choice in advice.choices if choice.algorithm == "PPO")
+    assert ppo.against[-1] == "Few rows carry an expected answer: train live, with the environment at $GYM_URL."
+
+
+def test_commands_keep_tools() -> None:
+    output = [*called("add", "4"), assistant("4")]
+    commands = {choice.algorithm: choice.commands[1] for choice in advised(grid([[1.0, 0.0]] * 120, output=output)).choices}
+    assert "--to nemo-rl:nemo-gym" in commands["GRPO"]
+    assert "--to nemo-rl:dpo-messages" in commands["DPO"]
+    offered = advised(mixed(), answered=0.1, tools=True).choices[0]  # and none called
+    assert "--to nemo-rl:nemo-gym" in offered.commands[1]
+    assert offered.against[-1].startswith("Few rows carry an expected answer, and tasks offer tools")
+    commands = {choice.algorithm: choice.commands[1] for choice in advised(mixed()).choices}
+    assert "--to nemo-rl:dpo " in commands["DPO"]
 
 
 def test_the_json_form() -> None:

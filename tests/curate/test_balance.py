@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from rollforge.config import validate
 from rollforge.curate.balance import BalanceArgs, MeasureDifficulty, share_out, steps
+from rollforge.curate.recipe import make_recipe
 from rollforge.curate.step import Drop, Sample, Workspace
 from rollforge.errors import UserError
+from tests.curate.made import record, worked
 
 
 def samples(**envs: int) -> list[Sample]:
@@ -101,7 +103,20 @@ def test_attempts_stay_together(tmp_path: Path) -> None:
     kept, _, work = balance(samples(math=40, code=40), tmp_path, cap=10, unit="group")
     assert rows(kept) == {"math": 8, "code": 8}
     assert set(Counter(sample.group for sample in kept).values()) == {4}
-    assert "math: 8 rows instead of 10, whole groups do not fit better" in work.warnings
+    assert "math: 8 rows instead of 10, no more whole groups fit (unit: row parts them)" in work.warnings
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes=st.lists(st.integers(1, 16), min_size=1, max_size=30), cap=st.integers(1, 60), seed=st.integers(0, 3))
+def test_a_group_too_large_for_the_rest_leaves_room_for_others(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], cap: int, seed: int
+) -> None:
+    given = [Sample(0, 100 * task + at, "math", b"%d" % task, b"", 0.0) for task, n in enumerate(sizes) for at in range(n)]
+    kept, dropped, _ = balance(given, tmp_path_factory.getbasetemp(), seed, cap=cap, unit="group")
+    assert all(count == sizes[int(group)] for group, count in Counter(sample.group for sample in kept).items())
+    left = Counter(drop.sample.group for drop in dropped)
+    assert len(kept) <= cap
+    assert all(len(kept) + count > cap for count in left.values())
 
 
 def test_reasons(tmp_path: Path) -> None:
@@ -143,6 +158,47 @@ def test_by_any_field(tmp_path: Path) -> None:
     assert "group." not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("by", "name"), [('task["level"]', "task.level"), ("task.tags[1]", "task.tags[1]"), ("task['a b']", "task['a b']")]
+)
+def test_by_a_name_as_expressions_write_it(tmp_path: Path, by: str, name: str) -> None:
+    (step,) = steps(BalanceArgs(by=by, cap=2))
+    rows = [record(level="ab"[n % 2], tags=["x", "ab"[n % 2]], **{"a b": "ab"[n % 2]}) for n in range(10)]
+    kept, dropped, work = worked(step, rows, tmp_path)
+    assert list(step.facts) == [name]
+    assert work.notes["categories"] == {"a": {"in": 5, "out": 2}, "b": {"in": 5, "out": 2}}
+    assert (len(kept), dropped) == (4, ["overflow"] * 6)
+
+
+def test_by_the_label_of_a_mix(tmp_path: Path) -> None:
+    (step,) = steps(BalanceArgs(by='task["task_name"]'))
+    given = samples(math=6)
+    for number, sample in enumerate(given):
+        sample.facts["task.task_name"] = "before"
+        if number:
+            sample.changes["task_name"] = "mixed"
+    list(step(given, work := Workspace(tmp_path)))
+    assert work.notes["categories"] == {"before": {"in": 1, "out": 1}, "mixed": {"in": 5, "out": 1}}
+
+
+def test_what_no_row_has_and_what_is_no_name(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="balance by repeat: no row has its repeat"):
+        worked(steps(BalanceArgs(by="repeat"))[0], [record()], tmp_path)
+    with pytest.raises(UserError, match="by takes a name, and a filter an expression"):
+        steps(BalanceArgs(by='task["a"] > 1'))
+
+
+def test_each_step_measures_difficulty_by_its_own_success(tmp_path: Path) -> None:
+    rewards = {"a": 1.0, "b": 0.5, "c": 0.0}
+    recipe = make_recipe({"steps": [{"balance": {"by": "difficulty", "success": each}} for each in (0.5, 1.0)]})
+    given = [Sample(0, n, "math", name.encode(), b"", reward) for n, (name, reward) in enumerate(rewards.items())]
+    for step in recipe.chain[:2]:
+        given = [item for item in step(given, Workspace(tmp_path)) if isinstance(item, Sample)]
+    for step, easy in zip(recipe.chain[2:], (2, 1), strict=True):
+        list(step(given, work := Workspace(tmp_path)))
+        assert work.notes["categories"]["easy"]["in"] == easy
+
+
 def test_warnings(tmp_path: Path) -> None:
     _, _, work = balance(samples(math=90, code=10), tmp_path, cap=1000)
     assert work.warnings == ["math is 90% of the rows; no category should be more than 50%"]
@@ -156,6 +212,12 @@ def test_numbers_in_a_recipe_are_names_of_categories() -> None:
     assert args.counts == {"2": 50, "true": 2, "null": 3, "hard": 4}
 
 
+@pytest.mark.parametrize("success", [float("nan"), float("inf")])
+def test_success_is_a_number_that_rewards_reach(success: float) -> None:
+    with pytest.raises(UserError, match="success: Input should be a finite number"):
+        validate(BalanceArgs, {"by": "difficulty", "success": success}, "recipe")
+
+
 def test_a_field_of_the_row_is_named_by_its_root() -> None:
     with pytest.raises(UserError, match=r"unknown fact 'level'; a field of the row is task\.level"):
         steps(BalanceArgs(by="level"))
@@ -164,7 +226,7 @@ def test_a_field_of_the_row_is_named_by_its_root() -> None:
 def test_groups_that_do_not_fit_are_not_told_to_repeat(tmp_path: Path) -> None:
     given = [Sample(0, at, "math", b"%d" % (at // 4), b"", 0.0, {}) for at in range(80)]
     _, _, work = balance(given, tmp_path, counts={"math": 150}, unit="group", upsample=True)
-    assert "math: 148 rows instead of 150, whole groups do not fit better" in work.warnings
+    assert "math: 148 rows instead of 150, no more whole groups fit (unit: row parts them)" in work.warnings
     _, _, work = balance(given, tmp_path, counts={"math": 150}, unit="group")
     assert "math: 80 rows instead of 150, there are no more; upsample: true repeats some" in work.warnings
 

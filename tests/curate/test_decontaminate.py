@@ -121,6 +121,12 @@ def test_a_template_of_the_data_is_warned_of(tmp_path: Path, bench: Path) -> Non
     result = against(bench, *[f"{ITEM} {n}" for n in range(120)])
     assert "120 of 120 rows are dropped for one n-gram" in result.warnings[0]
     assert len(result.notes["found"]) == 1
+    said = "You are given a multiple choice question. Reason step by step and put the letter of your answer in a box."
+    small = write(tmp_path / "small.jsonl", *[{"question": f"{said} {' '.join([f'thing{n}'] * 20)}"} for n in range(4)])
+    result = against(small, *[f"{said} Mine, number {n}" for n in range(12)])
+    assert len(result.dropped) == 12
+    assert "12 of 12 rows are dropped for one n-gram, 'you are given a multiple" in result.warnings[0]
+    assert against(small, *[f"{said} {' '.join(['thing1'] * 20)} {n}" for n in range(12)]).warnings == []
 
 
 def test_a_hash_alone_convicts_nobody(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,12 +244,44 @@ def test_bad_benchmarks_are_errors_with_their_place(content: bytes, message: str
         ("nested.json", json.dumps({"version": 1, "data": [{"question": ITEM}]}, indent=1), None),
         ("one.json", json.dumps({"question": ITEM, "choices": [{"text": "x"}]}, indent=1), None),
         ("lines.json", f"{json.dumps({'question': 'no'})}\n{json.dumps({'question': ITEM})}\n", None),
+        ("CAPS.CSV", f'id,question\n1,"{ITEM}"\n', None),
+        ("CAPS.TSV", f"id\tquestion\n1\t{ITEM}\n", None),
+        ("LINES.JSONL", f"{json.dumps({'question': 'no'})}\n{json.dumps({'question': ITEM})}\n", None),
+        ("lines.txt", f"{json.dumps({'question': 'no'})}\n{json.dumps({'question': ITEM})}\n", None),
+        ("lines", f"{json.dumps({'stem': 'no'})}\n{json.dumps({'stem': ITEM})}\n", "stem"),
+        ("columns.json", json.dumps({"question": ["no", ITEM], "answer": ["1", "2"]}), None),
+        ("verl.json", json.dumps({"prompt": [[user("no")], [user(ITEM)]], "data_source": ["a", "a"]}), None),
+        ("stems.json", json.dumps({"stem": ["no", ITEM]}), "stem"),
+        ("chat.json", json.dumps({"messages": [user(ITEM), {"role": "assistant", "content": "9"}]}), None),
+        ("turns.json", json.dumps({"prompt": [ITEM, "And then?"], "id": 1}), None),
         ("numbers.jsonl", f"{json.dumps({'question': 5})}\n{json.dumps({'question': ITEM})}\n", None),
     ],
 )
 def test_benchmarks_as_they_are_published(name: str, content: str, field: str | None, tmp_path: Path) -> None:
     (tmp_path / name).write_text(content)
     assert against(tmp_path / name, ITEM, field=field).places == []
+
+
+def test_short_items_of_every_format_are_items_of_their_own(tmp_path: Path) -> None:
+    items = ["What is the capital of France?", "Name three primary colors please."]
+    lines = "".join(json.dumps({"question": item}) + "\n" for item in items)
+    contents = {
+        "lines.txt": lines,
+        "LINES.JSONL": lines,
+        "columns.json": json.dumps({"question": items}),
+        "B.CSV": "question\n" + "\n".join(items),
+        "text.md": "\n".join(items),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+        assert against(tmp_path / name, *items, "clean and free of it").places == [2], name
+
+
+def test_a_file_of_several_lists_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "two.json"
+    path.write_text(json.dumps({"train": [{"question": "x"}], "test": [{"question": ITEM}]}))
+    with pytest.raises(UserError, match=r"two\.json: 2 lists of rows \(train, test\): write the one that is meant"):
+        against(path, ITEM)
 
 
 def test_rows_without_text_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -260,6 +298,8 @@ def test_files_that_are_not_there_or_no_benchmark(tmp_path: Path, bench: Path) -
         steps(DecontaminateArgs(benchmarks=str(tmp_path)))
     with pytest.raises(UserError, match="unpack or convert it first"):
         steps(DecontaminateArgs(benchmarks="x.zip"))
+    with pytest.raises(UserError, match=r"benchmarks: .* at least 1 item .*got \[\]"):
+        validate(DecontaminateArgs, {"benchmarks": []}, "decontaminate")
     binary = tmp_path / "b.txt"
     binary.write_bytes(b"fine\n\xff\xfe\n")
     with pytest.raises(UserError, match=r"b\.txt:2: not UTF-8"):

@@ -160,6 +160,16 @@ def test_another_expected_answer_is_no_duplicate_and_is_said() -> None:
     assert ran(steps(DedupArgs()), lines[2:]).warnings == []
 
 
+@pytest.mark.parametrize(
+    "place",
+    ["reward_model.ground_truth", "verifier_metadata.expected_answer", "reference_answer", "correct_answer", "label"],
+)
+def test_the_expected_answer_is_seen_wherever_rows_carry_it(place: str) -> None:
+    holder, _, name = place.rpartition(".")
+    answers = [{holder: {name: value}} if holder else {name: value} for value in ("4", "5", "4")]
+    assert kept([line("a", **answer) for answer in answers]) == [0, 1]
+
+
 def test_shorthand() -> None:
     assert DedupArgs.short("both") == DedupArgs(by="both")
     assert steps(DedupArgs.short("prompt"))[0].name == "dedup prompt"

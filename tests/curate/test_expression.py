@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from typing import Any
 
@@ -178,6 +179,12 @@ def test_long_expressions_are_shown_around_the_mistake() -> None:
     assert marks.count("^") == 5
 
 
+@pytest.mark.parametrize("text", [f"turns < {'9' * 5000}", f"task.x[{'9' * 5000}] == 1"])
+def test_numbers_that_python_refuses_to_read_are_pointed_at(text: str) -> None:
+    with pytest.raises(ExpressionError, match=r"a number of too many digits\n.*9999"):
+        compile(text)
+
+
 @pytest.mark.parametrize("text", ["(" * 500 + "1" + ")" * 500, "not " * 500 + "true", "-" * 500 + "1", "1" + "+1" * 500])
 def test_depth_is_bounded(text: str) -> None:
     with pytest.raises(ExpressionError, match="nested too deeply"):
@@ -259,4 +266,8 @@ def test_any_expression_of_any_values_has_a_value(words: list[str], data: st.Dat
         expression = compile(" ".join(words))
     except ExpressionError:
         return
-    expression({name: data.draw(ANY) for name in expression.names})
+    values = {name: data.draw(ANY) for name in expression.names}
+    value = expression(values)
+    in_a_worker = function(pickle.loads(pickle.dumps(expression.node)))
+    assert json.dumps(in_a_worker(values, [])) == json.dumps(value)
+    assert compile(f"not ({expression.text})")(values) is not bool(value)

@@ -121,6 +121,8 @@ def test_arguments() -> None:
             FilterArgs.short(wrong)
     with pytest.raises(UserError, match="keep"):
         validate(FilterArgs, {"keep": []}, "recipe")
+    with pytest.raises(UserError, match="success: Input should be a finite number"):
+        validate(FilterArgs, {"keep": "reward > 0", "success": float("nan")}, "recipe")
     with pytest.raises(ExpressionError, match="did you mean tokens"):
         steps(FilterArgs.short(["reward > 0", "tokns > 3"]))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rollforge.config import validate
 from rollforge.curate.mix import MixArgs, short, steps
 from rollforge.curate.step import Drop, Sample, Workspace
 from rollforge.errors import UserError
@@ -47,6 +48,12 @@ def test_weights_come_true(tmp_path: Path, args: dict[str, Any], expected: dict[
     assert names == expected
     if "upsample" not in args:
         assert names.total() + reasons.total() == 300
+
+
+def test_a_number_in_a_recipe_is_the_name_of_a_run(tmp_path: Path) -> None:
+    args = validate(MixArgs, {"weights": {2024: 1, "code": 1}}, "recipe")
+    assert args.weights == {"2024": 1, "code": 1}
+    assert mix(tmp_path, ("runs/2024", "runs/code"), weights=args.weights)[0] == {"2024": 100, "code": 100}
 
 
 def test_runs_of_one_environment(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +206,19 @@ def test_copies(run: Path, tmp_path: Path) -> None:
     written = (tmp_path / "out/rollouts.jsonl").read_bytes().splitlines()
     assert (len(written), len(set(written)), done.report.rows, done.report.kept) == (18, 6, 18, 6)
     assert done.report.row()["copies"] == 12
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_copies_of_long_rows_do_not_fill_the_memory(tmp_path: Path, workers: int) -> None:
+    long, short = line("a", "x" * 1_000_000), line("b")
+    (tmp_path / "a.jsonl").write_bytes(long + b"\n" + short + b"\n")
+    tracemalloc.start()
+    done = curate(tmp_path / "out", change(copies=50), runs=[tmp_path / "a.jsonl"], workers=workers)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "out/rollouts.jsonl").read_bytes() == (long + b"\n") * 50 + (short + b"\n") * 50
+    assert done.report.rows == 100
+    assert peak < 25_000_000
 
 
 def test_dropped_rows_are_kept_aside_as_they_were(run: Path, tmp_path: Path) -> None:
@@ -473,6 +488,57 @@ def test_a_name_that_is_no_unicode_can_be_replaced_and_split_on(run: Path, tmp_p
     again = curate_rollouts([file], tmp_path / "out", recipe={"steps": [{"split": {"previous": str(first)}}]})
     assert again.report.stages[-1].notes["splits"]["train"]["asked"] == 0.5
     assert curate_rollouts(run, tmp_path / "more", recipe=tmp_path / "out/recipe.yaml").report.rows == 12
+
+
+def test_a_split_directory_that_was_curated_again_says_its_shares(run: Path, tmp_path: Path) -> None:
+    recipes = [{"split": {"near": None, "train": 0.6, "validation": 0.4}}, {"filter": "turns > 0"}, {"filter": "turns < 9"}]
+    source = run
+    for number, step in enumerate(recipes):
+        assert curate_rollouts(source, tmp_path / f"v{number}", recipe={"steps": [step]}).report.rows == 12
+        source = tmp_path / f"v{number}"
+    report = curate_rollouts(run, tmp_path / "out", recipe={"steps": [{"split": {"previous": str(source)}}]}).report
+    assert {side: split["asked"] for side, split in report.stages[-1].notes["splits"].items()} == {
+        "train": 0.6,
+        "validation": 0.4,
+    }
+    assert not any("does not say its shares" in warning for warning in report.stages[-1].warnings)
+
+
+def test_a_side_of_which_nothing_is_left_is_named(run: Path, tmp_path: Path) -> None:
+    split = {"split": {"near": None, "train": 0.5, "validation": 0.5}}
+    whole = curate_rollouts(run, tmp_path / "split", recipe={"steps": [split]}).report
+    assert not any("is empty" in note for note in whole.notes)
+    rows = (tmp_path / "split/validation.jsonl").read_bytes().splitlines()
+    asked = {Record(row).question for row in rows}
+    gone = {"filter": " and ".join(f"prompt != {json.dumps(question)}" for question in asked)}
+    for source, steps in ((run, [split, gone]), (tmp_path / "split", [gone])):
+        report = curate_rollouts(source, tmp_path / "out", recipe={"steps": steps}, overwrite=True).report
+        assert "validation is empty: the steps left none of its rows" in report.notes
+        assert not (tmp_path / "out/validation.jsonl").exists()
+
+
+def test_every_step_goes_with_every_other(run: Path, tmp_path: Path) -> None:
+    steps = [
+        "dedup",
+        {"dedup": "both"},
+        "near",
+        {"balance": "difficulty"},
+        {"filter": "group.size > 0"},
+        {"shape": "scale"},
+        "split",
+    ]
+    for first, second in permutations(steps, 2):
+        report = curate_rollouts(run, tmp_path / "out", recipe={"steps": [first, second]}, overwrite=True, workers=1).report
+        assert report.rows, (first, second)
+
+
+def test_blank_lines_are_not_called_unusable_rows(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes((run / "rollouts.jsonl").read_bytes() + b"\n\n")
+    assert curate_rollouts(file, tmp_path / "out").report.notes == ["2 of 14 lines are no usable rows"]
+    file.write_bytes(file.read_bytes() + b'{"responses_create_params": {"input": "q"}, "output": [], "reward": null}\n')
+    report = curate_rollouts(file, tmp_path / "out", keep_dropped=True, overwrite=True).report
+    assert report.notes == ["3 of 15 lines are no usable rows; dropped.jsonl has rows only, not these"]
 
 
 @pytest.mark.parametrize("out", ["file/out", "/proc/out"])

@@ -87,6 +87,28 @@ def test_advice(tmp_path: Path, rewards: dict[str, list[float]], args: dict[str,
     assert any(advice in warning for warning in work.warnings), work.warnings
 
 
+@pytest.mark.parametrize("method", ["scale", "clip"])
+@pytest.mark.parametrize("value", [0, 1, 0.5])
+def test_equal_rewards_have_no_ends(tmp_path: Path, method: str, value: float) -> None:
+    _, work = shape(tmp_path, {"a": [value] * 4}, method=method, **({"per": "all"} if method == "scale" else {}))
+    flat = ["a: all rewards are equal; they were only clipped to the range"]
+    assert work.warnings == (flat if method == "scale" else [])
+
+
+def test_thresholds_that_read_other_numbers(tmp_path: Path) -> None:
+    _, work = shape(tmp_path, {"a": [0.2, 0.4, 0.65, 0.3], "b": [0, 1, 0.5, 0.6]}, method="scale")
+    said = "thresholds on rewards (SFT, preference pairs) read other numbers now: a's 0.200 to 0.650 became 0 to 1"
+    assert said in work.warnings
+    _, work = shape(tmp_path, {"a": [0.0, 0.4, 1.0, 0.3]}, method="scale")
+    assert not any("thresholds" in warning for warning in work.warnings)
+
+
+def test_ranges_that_differ_below_zero(tmp_path: Path) -> None:
+    _, work = shape(tmp_path, {"math": [0, 0.3, 0.5, 1], "code": [-1, -0.2, -0.5, 0]}, method="scale", per="all")
+    assert any("different ranges (code -1 to 0, math 0 to 1)" in warning for warning in work.warnings)
+    assert not any("needed no shaping" in warning for warning in work.warnings)
+
+
 def test_no_advice_where_it_was_right(tmp_path: Path) -> None:
     assert shape(tmp_path, {"a": [0, 10, 5, 7, 3]}, method="scale")[1].warnings == []
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rollforge.config import validate
 from rollforge.curate.split import SplitArgs, steps
 from rollforge.errors import UserError
-from rollforge.records.items import system, user
+from rollforge.records.items import assistant, system, user
 from tests.curate.sampled import Result, line, ran, samples
 
 ROLES = ("system", "developer")
@@ -186,6 +186,7 @@ def test_what_is_split_already_keeps_its_sides() -> None:
     assert said["prompts"] == 300
     assert said["elsewhere by these shares"] > 50
     assert any("300 prompts of split directories keep their sides" in text for text in after.warnings)
+    assert not any("another seed" in text for text in after.warnings)
     anew = again(before, [], seed=7, train=50, validation=50, keep=False, **near)
     assert set(sides(anew).values()) == {"train", "validation"}
     assert "split already" not in anew.notes
@@ -210,6 +211,7 @@ def test_a_side_of_the_earlier_split_that_gets_nothing_new_is_named(tmp_path: Pa
     lines = tasks(100)
     folder = write_split(tmp_path, split(lines, train=0.5, validation=0.25, test=0.25), lines)
     result = split(tasks(120), previous=str(folder))
+    assert "`previous` does not say its shares: new prompts go by those of a plain split 90/10" in result.warnings
     assert "`previous` has test, for which no share is asked: new prompts do not go there" in result.warnings
 
 
@@ -262,7 +264,34 @@ def test_near_duplicates_stay_together_unless_told_otherwise() -> None:
     apart = split(lines, near=None)
     assert len({sample.split for sample in apart.kept[:40]}) == 2
     assert apart.notes["proof"]["largest cluster"] == 1
-    assert not steps(SplitArgs(near=None))[0].facts
+    assert list(steps(SplitArgs(near=None))[0].facts) == ["asked, to the user turn"]  # no signatures are made
+
+
+TOOL_RESULT = "<tool_response>\n{}\n</tool_response>"
+"""As templates without a role for tools write it."""
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        lambda n: [assistant("I look."), user(TOOL_RESULT.format(n))],
+        lambda n: [
+            {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": f"{n}"},
+        ],
+        lambda n: [assistant(f"Let me see {n}")],
+    ],
+)
+@pytest.mark.parametrize("near", [None, 0.8, 1])
+def test_what_follows_the_question_moves_no_row(more: Any, near: float | None) -> None:
+    # A row of a whole conversation does not say where the prompt ended: its check takes the question for it.
+    asks = [[system("S"), user(" ".join(random.Random(n).sample(WORDS, 25)))] for n in range(60)]
+    shares = {"near": near, "train": 60, "validation": 40}
+    result = split([line([*ask, *more(n)]) for n in range(3) for ask in asks], **shares)
+    found = [sample.split for sample in result.kept]
+    assert found[:60] == found[60:120] == found[120:]
+    assert result.notes["proof"]["prompts"] == 60
+    assert found[:60] == [sample.split for sample in split(map(line, asks), **shares).kept]
 
 
 def test_a_question_under_several_system_turns_has_one_side() -> None:

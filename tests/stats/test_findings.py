@@ -9,6 +9,7 @@ import pytest
 from rollforge.records.items import assistant
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.stats import profile
+from rollforge.stats.scale import different_ranges
 from tests.stats.made import called, grid, made
 
 
@@ -46,6 +47,11 @@ HARD = [[1, 0, 0, 0]] * 3 + [[0, 0, 0, 0]] * 17
 )
 def test_rewards(rewards: list[list[float]], expected: dict[str, str]) -> None:
     assert levels(distinct(rewards)) == {"coverage": "ok", **expected}
+
+
+def test_counts_have_thousands() -> None:
+    found = profile(distinct([[1, 1, 1, 1]] * 300)).overall.fits
+    assert [fit.says for fit in found if fit.algorithm == "SFT"] == ["1,200 demonstrations with reward at least 0.95"]
 
 
 def test_the_worst_is_said_first_with_reason_and_remedy() -> None:
@@ -98,6 +104,50 @@ def test_between_environments() -> None:
     found = levels([*a, *b, *c])
     assert (found["reward_scales"], found["balance"]) == ("warn", "warn")
     assert not levels(b).keys() & {"reward_scales", "balance"}
+
+
+@pytest.mark.parametrize(
+    ("ranges", "said"),
+    [
+        ({"math": (0, 1), "code": (0, 0.1)}, "code 0 to 0.100, math 0 to 1"),
+        ({"math": (0, 1), "code": (-1, 0)}, "code -1 to 0, math 0 to 1"),
+        ({"math": (0, 1), "code": (-1, 1)}, "code -1 to 1, math 0 to 1"),
+        ({"math": (0, 1), "code": (0, 2)}, "math 0 to 1, code 0 to 2"),
+        ({"math": (0, 1), "code": (10, 10)}, "math 0 to 1, code 10 to 10"),
+        ({"math": (0, 100), "code": (0, 1), "qa": (0, 5)}, "code 0 to 1, math 0 to 100"),
+        ({"math": (0, 1), "rubric": (0.4, 0.9), "hard": (0, 0), "easy": (1, 1)}, ""),
+        ({"math": (-0.1, 1), "code": (0, 1)}, ""),
+        ({"math": (-1, 1), "hard": (-1, -1), "easy": (1, 1)}, ""),
+        ({"math": (-0.5, 1.2), "code": (-0.5, 1.2)}, ""),
+        ({"math": (0, 0), "code": (0, 0)}, ""),
+        ({"math": (-1e308, 1e308), "code": (0, 1e308)}, "math -1e+308 to 1e+308, code 0 to 1e+308"),
+        ({}, ""),
+    ],
+)
+def test_environments_on_different_scales(ranges: dict[str, tuple[float, float]], said: str) -> None:
+    assert different_ranges(ranges) == said
+
+
+def test_rewards_below_zero_are_judged_by_their_range() -> None:
+    verdicts = {
+        low: profile(distinct([[1, low, 1, low]] * 30 + [[low, 1, low, low]] * 30)).overall for low in (0.0, -0.1, -1.0)
+    }
+    for overall in verdicts.values():
+        assert {finding.check: finding.level for finding in overall.findings}["mean_reward"] == "ok"
+        assert {fit.algorithm: fit.level for fit in overall.fits}["GRPO"] == "good"
+    (mean,) = (finding for finding in verdicts[-1.0].findings if finding.check == "mean_reward")
+    assert mean.says == "the mean reward is -0.25, 38% of the way from -1 to 1 (between 0.3 and 0.9)"
+    assert levels(distinct([[-1, -1, -1, 1]] * 20))["mean_reward"] == "warn"
+
+
+def test_thresholds_for_rewards_up_to_1_say_nothing_of_larger_ones() -> None:
+    overall = profile(distinct([[0, 20, 60, 100]] * 100)).overall
+    assert {fit.algorithm: fit.level for fit in overall.fits} == dict.fromkeys(("GRPO", "DPO", "SFT"), "possible")
+    assert all("Scale the rewards" in fit.do for fit in overall.fits)
+    (outside,) = (finding for finding in overall.findings if finding.check == "reward_range")
+    assert "before filters and pairs too" in outside.do
+    # Of a penalty, thresholds for what is high are as true as without.
+    assert fits(distinct([[-10, 0, 1, 1]] * 100)) == {"GRPO": "possible", "DPO": "good", "SFT": "good"}
 
 
 @pytest.mark.parametrize(

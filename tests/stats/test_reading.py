@@ -1,11 +1,13 @@
 """Statistics of files, read in parts and in several processes, are those of the rollouts as objects."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rollforge.bulk import blocks
+from rollforge.bulk.record import Record
 from rollforge.records.items import assistant
 from rollforge.records.rows import BadLine, dump, read_rollouts
 from rollforge.stats import profile
@@ -94,6 +96,36 @@ def test_indices_of_tasks_begin_anew_in_every_collection(days: list[int], tmp_pa
     again = write(tmp_path / "again.jsonl", [row for row in read_rollouts(file) if not isinstance(row, BadLine)])
     assert profile_files(source(again)).overall.stats.tasks == 3 * different
     assert profile(read_rollouts(again)).overall.stats.tasks == 3 * different
+
+
+@pytest.mark.parametrize("index", [{}, {"_ng_task_index": 0}])
+@pytest.mark.parametrize(
+    "truth",
+    [
+        lambda answer: {"expected_answer": answer},
+        lambda answer: {"verifier_metadata": {"expected_answer": answer}},
+        lambda answer: {"reward_model": {"ground_truth": answer}},
+        lambda answer: {"responses_create_params": {"input": "q", "metadata": {"ground_truth": answer}}},
+        lambda answer: {"responses_create_params": {"input": "q", "tools": [{"type": "function", "name": answer}]}},
+    ],
+)
+def test_the_same_question_with_another_answer_is_another_task(
+    tmp_path: Path, truth: Callable[[str], dict[str, Any]], index: dict[str, int]
+) -> None:
+    rows = [
+        {**collected(0)[1], "responses_create_params": {"input": "q"}, "reward": float(attempt), **truth(answer)}
+        for answer in ("a", "b", "c")
+        for attempt in range(2)
+    ]
+    rows = [{key: value for key, value in row.items() if key[:4] != "_ng_"} | index for row in rows]
+    file = tmp_path / "all.jsonl"
+    file.write_bytes(b"".join(map(dump, rows)))
+    again = write(tmp_path / "again.jsonl", [row for row in read_rollouts(file) if not isinstance(row, BadLine)])
+    for found in (profile_files(source(file)), profile(read_rollouts(file)), profile_files(source(again))):
+        stats = found.overall.stats
+        assert (stats.tasks, stats.groups.count, stats.groups.mixed_prompts) == (3, 3, 0)
+    with file.open("rb") as lines:
+        assert len({Record(line).group for line in lines}) == 3
 
 
 def test_a_task_with_a_name_may_have_several_prompts(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from rollforge.errors import UserError
 from rollforge.records.rollout import Rollout
-from rollforge.stats.source import find_run
+from rollforge.stats.source import find_each, find_run, split_of_file
 from tests.stats.made import made, write
 
 
@@ -19,6 +19,16 @@ def test_a_run_directory(tmp_path: Path) -> None:
     (tmp_path / "run/run.json").write_text(json.dumps({"planned": 7}))
     source = find_run(tmp_path / "run")
     assert (source.planned, len(list(source.rollouts())), len(list(source.rollouts()))) == (7, 2, 2)
+
+
+def test_what_is_given_twice(tmp_path: Path) -> None:
+    file = write(tmp_path / "run/rollouts.jsonl", [made()])
+    other = write(tmp_path / "other.jsonl", [made()])
+    (tmp_path / "latest").symlink_to(tmp_path / "run")
+    assert [source.name for source in find_each([tmp_path / "run", other])] == [str(tmp_path / "run"), str(other)]
+    for again in (tmp_path / "run", file, tmp_path / "latest"):
+        with pytest.raises(UserError, match=r"rollouts\.jsonl is given twice \(by .*run and .*\)"):
+            find_each([tmp_path / "run", other, again])
 
 
 @pytest.mark.parametrize("about", ['{"planned": null}', "{}", "[]", None])
@@ -71,3 +81,16 @@ def test_what_is_not_there_names_what_is_near(tmp_path: Path, asked: str, messag
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=message):
         find_run(tmp_path / asked)
+
+
+@pytest.mark.parametrize(
+    ("split", "names"),
+    [
+        ("train", "train training train-00000-of-3 gsm8k_train my.train.rollouts trainset Train"),
+        ("validation", "val valid validation_2 dev devset eval evaluation pretrain-val gsm8k_dev"),
+        ("test", "test tests testset 24test math.testing"),
+        ("", "latest contest interval device-notes value trainer pretrain a1"),
+    ],
+)
+def test_the_split_of_a_file_is_a_word_of_its_name(split: str, names: str) -> None:
+    assert {name: split_of_file(f"train/{name}.jsonl") for name in names.split()} == dict.fromkeys(names.split(), split)

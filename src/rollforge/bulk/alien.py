@@ -7,6 +7,7 @@ import shlex
 from codecs import BOM_UTF8
 from pathlib import Path
 
+from rollforge.bulk.original import regular
 from rollforge.errors import UserError
 
 HEAD = 4096
@@ -55,6 +56,7 @@ def _begins_array(text: bytes) -> bool:
 
 def refuse_alien(file: str | Path) -> None:
     """Raises `UserError` for a file that is not JSON Lines, or that cannot be read."""
+    regular(file)
     try:
         found = alien_file(file)
     except OSError as error:

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from rollforge.bulk.alien import alien_file
+from rollforge.bulk.original import regular
 from rollforge.bulk.record import Record
 from rollforge.errors import UserError
 
@@ -29,6 +31,13 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 SIZE = 8 << 20
+LONGEST = 256 << 20
+"""Bytes of a line beyond its block. Rows with the token ids of every turn are long; a file without line ends must not fill
+the memory."""
+
+
+class TooLong(UserError):
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +60,21 @@ class Unusable:
     """The line's beginning."""
 
 
-def blocks(files: Sequence[str | Path], size: int | None = None) -> Iterator[Block]:
-    """All files in blocks of about `size` bytes (default: `SIZE`), in order. Raises `UserError` if a file cannot be read."""
+def blocks(files: Sequence[str | Path], size: int | None = None, longest: int = LONGEST) -> Iterator[Block]:
+    """All files in blocks of about `size` bytes (default: `SIZE`), in order. Raises `UserError` if a file cannot be read,
+    `TooLong` for a line that goes on for `longest` bytes after its block's end."""
     size = size or SIZE
     for source, path in enumerate(files):
+        regular(path)
         try:
             with open(path, "rb") as file:
                 start, last = 0, os.fstat(file.fileno()).st_size
                 while start < last:
                     file.seek(min(start + size, last) - 1)
-                    file.readline()
+                    if len(file.readline(longest)) >= longest:
+                        where = f"it goes on at byte {start + size:,}"
+                        what = alien_file(path) or f"a line is longer than {longest >> 20} MB ({where}): is this JSON Lines?"
+                        raise TooLong(f"{path}: {what}")
                     yield Block(source, str(path), start, file.tell())
                     start = file.tell()
         except OSError as error:

@@ -8,7 +8,7 @@ next row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -57,6 +57,24 @@ class Item(msgspec.Struct, gc=False):
     def said(self) -> bool:
         """Whether it is a message of the model's."""
         return self.kind == "message" and (self.role or "assistant") == "assistant"
+
+
+def model_calls(items: Iterable[Item]) -> int:
+    """So many as `records.items.model_calls` finds."""
+    count, ended = 0, True
+    for item in items:
+        if item.type == "function_call_output" or item.role not in (None, "assistant"):
+            ended = True
+            continue
+        count += ended
+        ended = bool(item.generation_token_ids)
+    return count
+
+
+def has_refusal(items: Iterable[Item]) -> bool:
+    """Whether a refusal is among what was said."""
+    contents = (item.content for item in items if isinstance(item.content, list))
+    return any(part.type == "refusal" for content in contents for part in content)
 
 
 MESSAGE_KEYS = ("role", "content", "reasoning_content", "reasoning", "refusal", "tool_calls", "tool_call_id", "name")

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import os
+import stat
 from io import FileIO
 from pathlib import Path
 
 from rollforge.errors import UserError
 
 
+def regular(path: str | Path) -> os.stat_result:
+    """Its numbers. Raises `UserError` for what cannot be read, and for a directory, a pipe or a device: nearly all work goes
+    over its files more than once, or cuts them into blocks, which a pipe does not bear."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise UserError(f"{path} is a directory, not a file")
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path} is not a file; files are read more than once, so a pipe will not do: save it first")
+    return found
+
+
 class Original:
     """A file as it was at the start. Meanwhile it may grow, as that of a running collection does, but not become another."""
 
     def __init__(self, path: Path) -> None:
-        """Raises `UserError` for what is not there."""
+        """Raises `UserError` for what is no file."""
         self.path = path
-        try:
-            self._first = os.stat(path)
-        except OSError as error:
-            raise self._unreadable(error) from error
+        self._first = regular(path)
 
     @property
     def size(self) -> int:
@@ -30,7 +42,7 @@ class Original:
         try:
             file = open(self.path, "rb", buffering=0)
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
         now = os.fstat(file.fileno())
         if os.path.samestat(now, self._first) and now.st_size >= self.size:
             return file
@@ -46,9 +58,6 @@ class Original:
         with self.open() as file:
             if os.fstat(file.fileno()).st_size == self.size and not self.untouched():
                 raise replaced(self.path)
-
-    def _unreadable(self, error: OSError) -> UserError:
-        return UserError(f"cannot read {self.path}: {error.strerror or error}")
 
 
 def replaced(path: str | Path) -> UserError:

@@ -20,11 +20,20 @@ import orjson
 
 from rollforge.bulk.conversation import MESSAGE_KEYS, Item, Turn, input_chat, item_of, last_turn, output_chat, turn_of, turns
 from rollforge.errors import UserError
-from rollforge.records.items import Json, check_params, text_of
+from rollforge.records.items import Json, check_params, cut_short, text_of
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.messages import TEMPLATE, Dialect, messages
 from rollforge.records.rollout import Outcome, Rollout
-from rollforge.records.rows import SHADOWED, agent_name, block_of, outcome_of, reward_of, rollout_from_row
+from rollforge.records.rows import (
+    HOLDERS,
+    SHADOWED,
+    TRUTHS,
+    agent_name,
+    block_of,
+    outcome_of,
+    reward_of,
+    rollout_from_row,
+)
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -36,6 +45,8 @@ class _Params(msgspec.Struct, gc=False):
     input: msgspec.Raw = _NOTHING
     instructions: str | None = None
     tools: msgspec.Raw = _NOTHING
+    metadata: msgspec.Raw = _NOTHING
+    ground_truth: msgspec.Raw = _NOTHING
 
 
 class _Response(msgspec.Struct, gc=False):
@@ -60,11 +71,12 @@ class _About(msgspec.Struct, gc=False):
 class _Asked:
     """What a row was asked, and what was made of it; attempts at a task share it."""
 
-    __slots__ = ("chats", "mark", "params")
+    __slots__ = ("chats", "mark", "params", "truth")
 
     def __init__(self, params: _Params) -> None:
         self.params = params
         self.mark: tuple[bytes, str] | None = None
+        self.truth: bytes | None = None
         self.chats: dict[int, tuple[Dialect, list[Json]]] = {}
 
 
@@ -96,10 +108,11 @@ _NAMED = {
     "_ng_failure_judge_error": "judge_error",
 }
 _MOST_KEYS = 200
-_TRUTHS = ("expected_answer", "ground_truth", "reference_answer", "gold_answer", "correct_answer")
-"""Names that nobody gives to what a model answered."""
-_HOLDERS = ("verifier_metadata", "reward_model", "metadata", "extra_info")
-"""Objects of the row in which they may stand."""
+_ESCAPED = re.compile(r'["\\\x00-\x1f]')
+"""In a key that no field of a struct can be named."""
+ANSWERS = (*TRUTHS, "answer", "target", "label")
+"""Names under which rows carry the expected answer, the surest first: NeMo Gym's environments, verl
+(`reward_model.ground_truth`), OpenRLHF (`label`), the usual public data sets."""
 
 
 class _Keys:
@@ -111,7 +124,7 @@ class _Keys:
         self.others: list[tuple[str, str]] = []
         """Of the row's own fields; not of what tools keep under "_"."""
         self.truths: tuple[str, ...] = ()
-        """Those of `_TRUTHS` and `_HOLDERS` that any row had, in their order."""
+        """Those of `TRUTHS` and `HOLDERS` that any row had, in their order."""
         self._make()
 
     def read(self, line: bytes, eager: bool) -> tuple[Any, dict[str, msgspec.Raw] | None]:
@@ -132,14 +145,14 @@ class _Keys:
 
     def _learn(self, keys: Iterable[str]) -> bool:
         """Whether there was something new to know, and room for it."""
-        new = [key for key in keys if key not in self.names]
+        new = [key for key in keys if key not in self.names and _ESCAPED.search(key) is None]
         if not new or len(self.names) + len(new) > _MOST_KEYS:
             return False
         for key in new:
             name = self.names[key] = f"key_{len(self.names)}"
             if key[:1] != "_":
                 self.others.append((key, name))
-        self.truths = tuple(key for key in (*_TRUTHS, *_HOLDERS) if key in self.names)
+        self.truths = tuple(key for key in (*TRUTHS, *HOLDERS) if key in self.names)
         self._make()
         return True
 
@@ -230,6 +243,18 @@ class Record:
         return "" if index is None else str(index)
 
     @property
+    def named(self) -> bool:
+        """Whether a run of ours named the task. A row from elsewhere that was written again has its number as a name."""
+        task = self.block.get("task")
+        return bool(task) and task != self.numbered
+
+    @property
+    def numbered(self) -> str:
+        """NeMo Gym's index with its agent, as `group_of` has it; "" if there is none."""
+        index, agent = self.task_index, self.agent
+        return "" if index is None else f"{agent}:{index}" if agent else str(index)
+
+    @property
     def task_index(self) -> int | None:
         """NeMo Gym's number of the task, within one collection."""
         index = self._row.task_index
@@ -292,16 +317,27 @@ class Record:
 
     def _truth(self) -> bytes:
         """The expected answer as JSON, where a row that no run of ours named says it; b"" else."""
-        if "task" in self.block:
+        if self.named:
             return b""
-        for name in _keys.truths if self._every is None else (*_TRUTHS, *_HOLDERS):
+        for name in _keys.truths if self._every is None else (*TRUTHS, *HOLDERS):
             raw = bytes(self._raw(name) or b"null")
-            if name in _TRUTHS:
+            if name in TRUTHS:
                 if raw != b"null":
                     return raw
             elif truth := _held(raw):
                 return truth
-        return b""
+        asked = self._asked
+        if asked.truth is None:
+            params = asked.params
+            asked.truth = _held(bytes(params.metadata)) or bytes(params.ground_truth).removeprefix(b"null")
+        return asked.truth
+
+    def expected(self) -> Iterator[tuple[str, Any]]:
+        """(dotted name, value) of what the row calls its expected answer, the surest first."""
+        yield from expected(self.field)
+        params = self._asked.params
+        within = {"metadata": _loads(params.metadata), "ground_truth": _loads(params.ground_truth)}
+        yield from expected(within.get, "responses_create_params.")
 
     def prompt_messages(self, dialect: Dialect = TEMPLATE) -> list[Json]:
         """The prompt as chat messages, `instructions` leading. Shared between rows: not to be changed."""
@@ -393,10 +429,7 @@ class Record:
     def incomplete(self) -> str | None:
         """Why the response was cut short (`max_output_tokens`, `max_turns`, ...); None if it was not."""
         answer = self._about()
-        details = answer.incomplete_details
-        if details:
-            return str(details.get("reason") or "unknown") if isinstance(details, dict) else str(details)
-        return "unknown" if answer.status == "incomplete" else None
+        return cut_short(answer.incomplete_details, answer.status)
 
     @property
     def failed(self) -> bool:
@@ -503,6 +536,18 @@ class Record:
         return UserError(f"the row cannot be read: {error}")
 
 
+def expected(get: Callable[[str], Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of what calls itself an expected answer, the surest first. `get`: a field of the row, or of an
+    object in it that stands `at`."""
+    places: list[tuple[str, Callable[[str], Any]]] = [(at, get)]
+    places += [(f"{at}{name}.", held.get) for name in HOLDERS if isinstance(held := get(name), dict)]
+    for name in ANSWERS:
+        for place, look in places:
+            value = look(name)
+            if value is not None and value != "":
+                yield place + name, value
+
+
 def digest(content: bytes) -> bytes:
     """16 bytes of a hash that nobody makes collide by accident or on purpose."""
     return hashlib.blake2b(content, digest_size=16).digest()
@@ -584,7 +629,7 @@ def _held(raw: bytes) -> bytes:
     found = _holders.get(raw)
     if found is None:
         value = loads(raw) if raw[:1] == b"{" else {}
-        truth = next((value[name] for name in _TRUTHS if value.get(name) is not None), None)
+        truth = next((value[name] for name in TRUTHS if value.get(name) is not None), None)
         found = _holders.keep(raw, b"" if truth is None else dumps(truth))
     return found
 

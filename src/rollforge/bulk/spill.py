@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 AT_ONCE = 50_000
 """How many items are held in memory; they are small (a hundred bytes or two)."""
+_OPEN = 32
+"""So many sorted files become one: a process has a few hundred descriptors, and several steps sort at the same time."""
 _BATCH = 1000
 _TOGETHER = 16
 
@@ -29,21 +31,13 @@ def add_to_runs(runs: list[tuple[K, list[T]]], key: K, item: T) -> None:
 
 def sort(items: Iterable[T], key: Callable[[T], Any], folder: str | Path, at_once: int = AT_ONCE) -> Iterator[T]:
     """The items in the order of their keys; equal ones stay in the order in which they came. Items must be picklable."""
-    runs: list[Kept[T]] = []
-    source = iter(items)
-    while True:
-        run = sorted(islice(source, at_once), key=key)
-        if len(run) < at_once:
-            break
-        runs.append(Kept(folder, run))
-    if not runs:
-        yield from run
-        return
+    held = Sorted(key, folder, at_once)
     try:
-        yield from heapq.merge(*runs, run, key=key)
+        for item in items:
+            held.add(item)
+        yield from held
     finally:
-        for kept in runs:
-            kept.close()
+        held.close()
 
 
 def grouped(items: Iterable[T], key: Callable[[T], Any], folder: str | Path, at_once: int = AT_ONCE) -> Iterator[list[T]]:
@@ -59,6 +53,44 @@ def grouped(items: Iterable[T], key: Callable[[T], Any], folder: str | Path, at_
         last = this
     if group:
         yield group
+
+
+class Sorted(Generic[T]):
+    """Items in any order, handed back by their keys, equal ones in the order in which they came."""
+
+    def __init__(self, key: Callable[[T], Any], folder: str | Path, at_once: int = AT_ONCE) -> None:
+        self._key, self._folder, self._at_once = key, folder, at_once
+        self._here: list[T] = []
+        self._runs: list[list[Kept[T]]] = []
+        """By how often their items were merged: the most often, which came first, in the last list."""
+
+    def add(self, item: T) -> None:
+        self._here.append(item)
+        if len(self._here) >= self._at_once:
+            self._here.sort(key=self._key)
+            self._keep(self._here, 0)
+            self._here = []
+
+    def __iter__(self) -> Iterator[T]:
+        self._here.sort(key=self._key)
+        runs = [kept for level in reversed(self._runs) for kept in level]
+        return heapq.merge(*runs, self._here, key=self._key) if runs else iter(self._here)
+
+    def close(self) -> None:
+        for level in self._runs:
+            for kept in level:
+                kept.close()
+
+    def _keep(self, run: Iterable[T], level: int) -> None:
+        if level == len(self._runs):
+            self._runs.append([])
+        runs = self._runs[level]
+        runs.append(Kept(self._folder, run))
+        if len(runs) == _OPEN:
+            self._keep(heapq.merge(*runs, key=self._key), level + 1)
+            for kept in runs:
+                kept.close()
+            runs.clear()
 
 
 class Kept(Generic[T]):

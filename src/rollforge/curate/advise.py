@@ -7,7 +7,6 @@ integration pages, and its pages on data quality and on optimising collection.
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,9 @@ from typing import Literal, NamedTuple
 from rollforge.records.items import Json
 from rollforge.stats import thresholds as at
 from rollforge.stats.findings import Fit
+from rollforge.stats.model_size import billions
 from rollforge.stats.profiling import Profile, Section
+from rollforge.stats.scale import standing, way
 from rollforge.stats.shapes import Stats
 from rollforge.stats.text import number, percent, plural, share
 
@@ -25,8 +26,6 @@ _RANK: dict[Level, int] = {"good": 3, "possible": 2, "unsure": 1, "poor": 0}
 
 FEW_PROMPTS, MANY_PROMPTS = 100, 500
 """For each task type of a mix: too few below, enough from. NeMo RL integration pages, "Multi-Task Training"."""
-SOLVED = (0.3, 0.7)
-"""PPO wants a share of successes between these."""
 KEPT = 0.6
 """A filter for SFT usually keeps 60 to 80 %."""
 CLUSTERED = 0.9
@@ -138,17 +137,20 @@ def advise(
     answered: float | None = None,
     *,
     split: bool = False,
+    tools: bool = False,
 ) -> Advice:
     """`runs`: the sources as the user named them, for the commands. `model`: the name of the one to be trained. `answered`:
-    the share of rows that carry an expected answer, if somebody looked. `split`: whether the sources are split already."""
+    the share of rows that carry an expected answer, if somebody looked. `split`: whether the sources are split already.
+    `tools`: whether tasks offer tools (where some were called, that is known)."""
     section = profile.overall
     given = _Given(runs, model or MODEL, split)
     environments = profile.environments if len(profile.environments) > 1 else []
     answers = [("rows with an expected answer", f"{answered:.0%} of those looked at")] if answered is not None else []
-    live = answered is not None and answered < ANSWERED
+    unanswered = answered is not None and answered < ANSWERED
+    tooled = tools or bool(section.stats.tools)
     return Advice(
-        numbers=[*_numbers(section.stats), *answers],
-        choices=[_live(choice) if live else choice for choice in _ranked(section, given)],
+        numbers=[*_numbers(section.stats, profile.success), *answers],
+        choices=[_live(choice, unanswered, tooled) for choice in _ranked(section, given)],
         environments={one.stats.name: _best(_ranked(one, given)) for one in environments},
         avoid=list(_avoid(section)),
         collect=list(_collect(section, environments)),
@@ -160,15 +162,14 @@ def advise(
 
 def resources(model: str) -> Resources:
     """By the number of parameters in a name such as Qwen2.5-7B or Mixtral-8x7B."""
-    found = re.search(r"(?<![\w.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bBmM])(?![A-Za-z])", model.replace("_", "-"))
-    if found is None:
+    size = billions(model)
+    if size is None:
         table = "; ".join(says for _, says in (RESOURCES[0], RESOURCES[1], RESOURCES[3]))
         return Resources(model, None, f"the name does not say how large it is. {table}")
-    billions = float(found[2]) * int(found[1] or 1) / (1000 if found[3] in "mM" else 1)
-    return Resources(model, billions, next(says for limit, says in RESOURCES if billions <= limit))
+    return Resources(model, size, next(says for limit, says in RESOURCES if size <= limit))
 
 
-def _numbers(s: Stats) -> Iterator[tuple[str, str]]:
+def _numbers(s: Stats, success: float) -> Iterator[tuple[str, str]]:
     r, g = s.reward, s.groups
     yield "rollouts with a reward", f"{s.judged:,} of {plural(s.tasks, 'task')} (coverage {percent(s.coverage)})"
     if not s.judged:
@@ -176,17 +177,16 @@ def _numbers(s: Stats) -> Iterator[tuple[str, str]]:
     kinds = _values(s)
     kind = "many values" if kinds is None else plural(kinds, "value")
     yield "rewards", f"mean {number(r.mean.value)}, std {number(r.std)}, from {number(r.min)} to {number(r.max)}, {kind}"
-    yield (
-        f"at least {at.SFT:g} (at least {at.SFT_RELAXED:g})",
-        f"{r.sft:,} ({r.sft_relaxed:,}) of {s.judged:,}",
-    )
-    yield f"above {at.HIGH:g}, below {at.LOW:g}", f"{percent(r.high)}, {percent(r.low)}"
-    yield "solved", percent(r.solved.value)
+    if not r.beyond:
+        yield f"at least {at.SFT:g} (at least {at.SFT_RELAXED:g})", f"{r.sft:,} ({r.sft_relaxed:,}) of {s.judged:,}"
+        yield f"above {at.HIGH:g}, below {at.LOW:g}", f"{percent(r.high)}, {percent(r.low)}"
+    yield f"solved (at least {success:g})", percent(r.solved.value)
     if s.repeats:
         yield "attempts at a task", f"{number(s.repeats.p50)} (median)"
     if g.count:
         yield "groups with signal (rewards differ)", f"{share(g.count - g.no_signal, g.count)} of {g.count:,}"
-        yield f"tasks with a pair at least {at.GAP:g} apart", f"{g.pairs:,}"
+        if not r.beyond:
+            yield f"tasks with a pair at least {at.GAP:g} apart", f"{g.pairs:,}"
     yield "answers cut short", share(s.texts.truncated, s.judged)
 
 
@@ -215,13 +215,17 @@ def _ranked(section: Section, given: _Given) -> list[Choice]:
     ]
 
 
-def _live(choice: Choice) -> Choice:
-    """Without expected answers only the environment can judge new attempts."""
-    if choice.algorithm != "GRPO":
+def _live(choice: Choice, unanswered: bool, tooled: bool) -> Choice:
+    """Only the environment can run its tools, and without expected answers judge new attempts."""
+    reasons = ["few rows carry an expected answer"] * unanswered
+    if choice.algorithm == "GRPO":
+        reasons += ["tasks offer tools, which NeMo RL's own environments leave out"] * tooled
+    if choice.algorithm not in ("GRPO", "PPO") or not reasons:
         return choice
+    where = "in the environment itself" if choice.algorithm == "GRPO" else "with the environment at $GYM_URL"
     return replace(
         choice,
-        against=[*choice.against, "Few rows carry an expected answer: train live, in the environment itself."],
+        against=[*choice.against, _sentence(f"{', and '.join(reasons)}: train live, {where}")],
         commands=[command.replace("nemo-rl:grpo", "nemo-rl:nemo-gym") for command in choice.commands],
     )
 
@@ -240,9 +244,6 @@ def _grpo(fit: Fit, s: Stats) -> Fit:
 
 
 def _sft(fit: Fit, s: Stats) -> Fit:
-    if _beyond(s):
-        do = f"On a scale that reaches {number(s.reward.max)} the threshold means little: scale first, or give min_reward."
-        return replace(fit, level="possible" if fit.level == "good" else fit.level, do=do)
     kept = s.reward.sft_relaxed / s.judged if s.judged else 0.0
     if fit.level == "good" and kept < KEPT:
         do = f"A filter at {at.SFT_RELAXED:g} leaves {kept:.0%} of the rollouts; the others teach nothing."
@@ -250,26 +251,25 @@ def _sft(fit: Fit, s: Stats) -> Fit:
     return fit
 
 
-def _beyond(s: Stats) -> bool:
-    """Whether thresholds for rewards up to 1 do not fit these."""
-    return (s.reward.max or 0.0) > 1 + at.EQUAL
-
-
 def _ppo(s: Stats) -> Fit:
     mean, spread, solved = s.reward.mean.value or 0.0, s.reward.std or 0.0, s.reward.solved.value or 0.0
+    low = s.reward.min or 0.0
     if s.judged < at.ENOUGH:
         few = f"{plural(s.judged, 'rollout')} with a reward, too few to say (at least {at.ENOUGH})"
         return Fit("PPO", "unsure", s.judged, at.ENOUGH, few)
-    says = f"mean {mean:.2f}, std {spread:.2f}, {solved:.0%} solved"
     if s.reward.outside:
+        says = f"mean {number(mean)}, std {number(spread)}"
         return Fit("PPO", "possible", spread, at.LOW_STD, says, "Scale the rewards to [-1, 1] first.")
+    says = f"mean {mean:.2f}{way(mean, low)}, std {spread:.2f}, {solved:.0%} solved"
     wrong = []
-    if not at.LOW_MEAN <= mean <= at.HIGH_MEAN:
-        wrong.append(f"a mean of {at.LOW_MEAN:g} to {at.HIGH_MEAN:g}")
-    if not SOLVED[0] <= solved <= SOLVED[1]:
-        wrong.append(f"{SOLVED[0]:.0%} to {SOLVED[1]:.0%} solved (--success says from which reward)")
+    if not at.LOW_MEAN <= standing(mean, low) <= at.HIGH_MEAN:
+        wrong.append(f"a mean of {at.LOW_MEAN:g} to {at.HIGH_MEAN:g}{' of the way' if low < 0 else ''}")
+    if not at.SOLVED[0] <= solved <= at.SOLVED[1]:
+        wrong.append(f"{at.SOLVED[0]:.0%} to {at.SOLVED[1]:.0%} solved (--success says from which reward)")
     if (_values(s) or 3) <= 2:
         wrong.append("rewards with degrees (these have two values)")
+    if s.tasks < FEW_PROMPTS:
+        wrong.append(f"{FEW_PROMPTS} prompts (these are {s.tasks})")
     if spread <= at.LOW_STD:
         return Fit("PPO", "poor", spread, at.LOW_STD, says, f"It learns from differences: a std above {at.LOW_STD:g}.")
     return Fit(
@@ -283,27 +283,33 @@ def _choice(fit: Fit, s: Stats, given: _Given) -> Choice:
 
 def _commands(algorithm: str, s: Stats, given: _Given) -> list[str]:
     name = algorithm.lower()
-    runs = [f"./{run}" if run.startswith("-") else run for run in given.runs]
+    runs = " ".join(shlex.quote(f"./{run}" if run.startswith("-") else run) for run in given.runs)
+    commands = []
+    if s.reward.beyond or (s.reward.outside and name in ("grpo", "ppo")):
+        # Before the preset, whose thresholds are for what comes out.
+        commands.append(f"rollforge curate {runs} --shape scale --out scaled-{name}")
+        runs = f"scaled-{name}"
     steps = [f"--preset {name}"]
     target = f"nemo-rl:{name}"
     if name == "sft":
-        if s.reward.sft >= at.FEW and not _beyond(s):
+        if s.reward.sft >= at.FEW and not s.reward.beyond:
             steps.append(f"--filter 'reward >= {at.SFT:g}'")  # there are enough to be choosy
         else:
             target += f" --min-reward {at.SFT_RELAXED:g}"  # as the preset
     if name == "sft" and s.texts.same_conversation > at.DUPLICATE * s.judged:
         steps.append("--dedup both")
-    if name in ("grpo", "ppo") and s.reward.outside:
-        steps.append("--shape scale")
     if s.tasks >= FEW_PROMPTS and not given.split:
         steps.append("--split 95/5")
+    if name == "dpo" and (s.tools or (s.turns and s.turns.max > 1)):
+        target += "-messages"  # the other holds one text
     if name == "ppo":
         # The same prompts as for GRPO, but advantages by a value model instead of within groups.
         model = shlex.quote(given.model)
         critic = f"--set algorithm.adv_estimator=gae --set critic.model.path={model}"
         target = f"verl:grpo --model {model} {critic}"
     return [
-        f"rollforge curate {' '.join(map(shlex.quote, runs))} {' '.join(steps)} --out curated-{name}",
+        *commands,
+        f"rollforge curate {runs} {' '.join(steps)} --out curated-{name}",
         f"rollforge export curated-{name} --to {target} --out export-{name}",
     ]
 
@@ -316,7 +322,7 @@ def _guide_grpo(s: Stats) -> tuple[float, str]:
 
 
 def _guide_sft(s: Stats) -> tuple[float, str]:
-    part = s.reward.sft / s.judged if s.judged and not _beyond(s) else 0.0
+    part = s.reward.sft / s.judged if s.judged and not s.reward.beyond else 0.0
     return (1.0, f"{part:.0%} of the rollouts are demonstrations already") if part >= 1 - at.SHARE else (0.2, "")
 
 
@@ -348,7 +354,7 @@ def _avoid(section: Section) -> Iterator[str]:
     if not s.judged:
         return
     below = s.judged - s.reward.sft_relaxed
-    if below and s.reward.sft_relaxed and not _beyond(s):
+    if below and s.reward.sft_relaxed and not s.reward.beyond:
         yield (
             f"SFT on all rollouts: {share(below, s.judged)} have less than {at.SFT_RELAXED:g}, "
             "and it imitates whatever it is shown"
@@ -410,12 +416,13 @@ def _rewards(section: Section) -> Iterator[str]:
     r = s.reward
     scaled = [finding for finding in section.findings if finding.check in ("reward_range", "reward_scales")]
     for finding in scaled:
-        yield f"{_sentence(finding.says)} {finding.do} rollforge curate --shape scale does it."
+        yield f"{_sentence(finding.says)} {finding.do}"
     ends = _at_ends(s)
     if ends >= CLUSTERED and (r.std or 0.0) > at.EQUAL:
         yield (
             f"{ends:.0%} of the rewards are {number(r.min)} or {number(r.max)}, the ends of the range: PPO wants them "
-            "standardised (--shape standardize); GRPO does that within each group, SFT and DPO only rank."
+            "standardised (--shape standardize); GRPO does that within each group, and thresholds of SFT and DPO want them "
+            "as they are."
         )
     elif not scaled:
         yield f"All lie in [-1, 1] ({number(r.min)} to {number(r.max)}): no scaling is needed."

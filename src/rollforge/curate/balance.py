@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from itertools import groupby, islice
 from math import floor
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from rollforge.bulk.blocks import Unusable, read_at
 from rollforge.config import Section
 from rollforge.curate.facts import ABOUT, LATER, fact, inside
+from rollforge.curate.facts import Field as InRow
+from rollforge.curate.grammar import parse
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import UserError, unknown
 from rollforge.records.lossless import dumps
@@ -28,20 +30,32 @@ from rollforge.stats.thresholds import EASY, EQUAL, LARGEST_ENV, MEDIUM, SUCCESS
 Unit = Literal["row", "group"]
 
 
+def _names(given: Any) -> Any:
+    return {_text(name): value for name, value in given.items()} if isinstance(given, dict) else given
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else dumps(value).decode()
+
+
+Named = BeforeValidator(_names)
+"""YAML reads the categories of `by: task.level`, and a run called 2024, as numbers."""
+
+
 class BalanceArgs(Section):
     by: str | list[str] = "env"
     """env, difficulty, a name of the expression language, or several."""
     cap: int | None = Field(None, ge=1)
     """Rows of each category at most. Without cap, counts and shares: as many as the smallest has (upsample: the largest)."""
-    counts: dict[str, int] | None = None
+    counts: Annotated[dict[str, int], Named] | None = None
     """Rows of the categories named; others stay as they are."""
-    shares: dict[str, float] | None = None
+    shares: Annotated[dict[str, float], Named] | None = None
     """Of the whole; categories that are not named are dropped."""
     upsample: bool = False
     """Repeat rows of categories that are too small."""
     unit: Unit | None = None
     """Whether the attempts at a task stay together. None: together if by difficulty, which is a property of the task."""
-    success: float = SUCCESS
+    success: float = Field(SUCCESS, allow_inf_nan=False)
     """The reward from which an attempt counts as solved, for the difficulty."""
     keep_overflow: bool = True
     """Write what is dropped here to dropped.jsonl, whether or not the other drops are kept."""
@@ -49,12 +63,6 @@ class BalanceArgs(Section):
     @classmethod
     def short(cls, value: Any) -> dict[str, Any]:
         return {"by": value}
-
-    @field_validator("counts", "shares", mode="before")
-    @classmethod
-    def _as_text(cls, given: Any) -> Any:
-        # YAML reads the categories of `by: task.level` as numbers.
-        return {_text(name): value for name, value in given.items()} if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -89,11 +97,12 @@ def check_weights(weights: Mapping[str, float], name: str) -> None:
 class MeasureDifficulty:
     """Adds each sample's difficulty to its facts; drops nothing."""
 
-    name = "measure difficulty"
     facts: Mapping[str, Fact] = {}
 
     def __init__(self, success: float = SUCCESS) -> None:
         self._success = success - EQUAL
+        self.name = "measure difficulty" + (f" (solved from {success})" if success != SUCCESS else "")
+        self.fact = self.name.removeprefix("measure ")
 
     def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
         ordered = work.keep(work.sort(samples, lambda sample: (sample.group, sample.place)))
@@ -108,7 +117,7 @@ class MeasureDifficulty:
                     solved += sample.reward >= self._success
                 level = difficulty(solved / size)
                 for sample in islice(behind, size):
-                    sample.facts["difficulty"] = level
+                    sample.facts[self.fact] = level
                     yield sample
         finally:
             ordered.close()
@@ -124,10 +133,14 @@ class Balance:
     def __init__(self, args: BalanceArgs) -> None:
         self._args = args
         self.name = f"balance by {' and '.join(args.names)}"
-        self.first: tuple[Step, ...] = (MeasureDifficulty(args.success),) if "difficulty" in args.names else ()
+        measure = MeasureDifficulty(args.success)
+        self._difficulty = measure.fact
+        self.first: tuple[Step, ...] = (measure,) if "difficulty" in args.names else ()
         self.keep_dropped = args.keep_overflow
         self._unit: Unit = args.unit or ("group" if "difficulty" in args.names else "row")
-        self.facts: Mapping[str, Fact] = {name: _fact(name) for name in args.names if name not in _OWN}
+        known = [(name, None) if name in _OWN else _named(name) for name in args.names]
+        self._names = [name for name, _ in known]
+        self.facts: Mapping[str, Fact] = {name: fact for name, fact in known if fact is not None}
 
     def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
         args = self._args
@@ -152,17 +165,25 @@ class Balance:
             first = first or sample
             rows += 1
             for name in nulls:
-                nulls[name] += sample.facts[name] is None
+                nulls[name] += self._value(sample, name) is None
             yield sample
         for name, count in nulls.items():
+            field = self.facts[name]
             if first is not None and count == rows:
-                raise unknown("field", name, _named_like(name, first, work), f"(no row has it, in {self.name})")
+                if not isinstance(field, InRow):
+                    raise UserError(f"{self.name}: no row has its {name}")
+                raise unknown("field", name, _beside(field, first, work), f"(no row has it, in {self.name})")
             if count:
                 work.warnings.append(f"{count:,} of {rows:,} rows have no {name}; they are a category of their own, null")
 
     def _category(self, sample: Sample, work: Workspace) -> str:
         own = {"env": sample.env, "source": work.runs[sample.source] if work.runs else str(sample.source)}
-        return "/".join(own[name] if name in own else _text(sample.facts[name]) for name in self._args.names)
+        return "/".join(own[name] if name in own else _text(self._value(sample, name)) for name in self._names)
+
+    def _value(self, sample: Sample, name: str) -> Any:
+        if name == _LABEL and "task_name" in sample.changes:  # of a mix before
+            return sample.changes["task_name"]
+        return sample.facts[self._difficulty if name == "difficulty" else name]
 
     def _targets(self, sizes: Mapping[str, int]) -> dict[str, int]:
         args = self._args
@@ -175,20 +196,22 @@ class Balance:
 
 
 _OWN = ("env", "source", "difficulty")
+_LABEL = "task.task_name"
 
 
-def _named_like(name: str, sample: Sample, work: Workspace) -> list[str]:
-    """What stands in a row beside the field of this name."""
-    *way, last = name.split(".")
-    if not (work.files and way):
-        return [known for known in ABOUT if known != name]
+def _beside(field: InRow, sample: Sample, work: Workspace) -> list[str]:
+    """What stands in a row beside the field."""
+    if not work.files:
+        return []
     with open(work.files[sample.source], "rb") as file:
         record = read_at(file, sample.at)
     if isinstance(record, Unusable):  # it changed while it was read
         return []
+    *way, last = field.path
     whole = {"usage": record.usage, "seconds": record.block.get("seconds")}
-    beside = inside(whole[way[0]] if way[0] in whole else record.fields(_NOT_FIELDS), way[1:])
-    return [".".join((*way, key)) for key in beside if key != last] if isinstance(beside, dict) else []
+    beside = inside(whole[field.root] if field.root in whole else record.fields(_NOT_FIELDS), way)
+    start = ".".join(map(str, (field.root, *way)))
+    return [f"{start}.{key}" for key in beside if key != last] if isinstance(beside, dict) else []
 
 
 _NOT_FIELDS = ("agent_ref", "_ng_task_index", "_ng_rollout_index")
@@ -200,14 +223,18 @@ def of_runs(work: Workspace) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _fact(name: str) -> Fact:
-    if name in LATER:
+def _named(name: str) -> tuple[str, Fact]:
+    """The name as expressions have it, and its fact."""
+    node = parse(name) if "[" in name else None  # task["a b"], task.list[0]
+    if node is not None:
+        if node.kind != "name":
+            raise UserError(f"balance by {name!r} is not possible: by takes a name, and a filter an expression")
+        name = node.name
+    if name in LATER and name != _LABEL:
         raise UserError(f"balance by {name!r} is not possible: it is not known when rows are read")
-    return fact(name, dict.fromkeys([*_OWN, *(known for known in ABOUT if known not in LATER)]))
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else dumps(value).decode()
+    if node is not None and node.value is not None:
+        return name, node.value
+    return name, fact(name, dict.fromkeys([*_OWN, *(known for known in ABOUT if known not in LATER)]))
 
 
 def share_out(
@@ -267,7 +294,8 @@ class Pool:
         for name, choice in choices.items():
             if choice.rows < choice.target:
                 torn = upsample or choice.rows < self.sizes[name]
-                why = "whole groups do not fit better" if torn else "there are no more; upsample: true repeats some"
+                few = "there are no more; upsample: true repeats some"
+                why = "no more whole groups fit (unit: row parts them)" if torn else few
                 work.warnings.append(f"{name}: {choice.rows:,} rows instead of {choice.target:,}, {why}")
             times = choice.most * self._copies[name] if choice.most > 1 else 1
             if times > _MOST:
@@ -318,27 +346,35 @@ class Pool:
 
 
 class _Choice:
-    """How often each sample of a category is written: those first in rank once more than the others."""
+    """How often each sample of a category is written: those first in rank once more than the others. Attempts that stay
+    together share their rank: all of them or none, and what no longer fits is passed over for what does."""
 
     def __init__(self, ranks: array[int], target: int, upsample: bool) -> None:
         import numpy as np
 
         size = len(ranks)
-        ordered = np.frombuffer(ranks, np.uint64).copy()
-        ordered.sort()
+        self.target = target
         self._all, rest = divmod(target, size)
         if self._all and not upsample:
             self._all, rest = 1, 0
-        # Attempts that stay together share their rank: all of them or none.
-        while rest and ordered[rest] == ordered[rest - 1]:
-            rest -= 1
-        self._last = int(ordered[rest - 1]) if rest else -1
-        self.target = target
-        self.rows = self._all * size + rest
-        self.most = self._all + (rest > 0)
+        room = rest
+        order, sizes = np.unique(np.frombuffer(ranks, np.uint64), return_counts=True)
+        taken = []
+        while room and len(order):
+            count = int(np.searchsorted(np.cumsum(sizes), room, side="right"))
+            taken.append(order[:count])
+            room -= int(sizes[:count].sum())
+            fits = sizes[count:] <= room
+            order, sizes = order[count:][fits], sizes[count:][fits]
+        first, *more = taken or [order[:0]]
+        self._last = int(first[-1]) if len(first) else -1
+        self._more = {rank for ranks in more for rank in ranks.tolist()}
+        """Behind the first that did not fit: together smaller than that."""
+        self.rows = self._all * size + rest - room
+        self.most = self._all + (room < rest)
 
     def times(self, rank: int) -> int:
-        return self._all + (rank <= self._last)
+        return self._all + (rank <= self._last or rank in self._more)
 
 
 def lopsided(rows: Mapping[str, int]) -> Iterator[str]:

@@ -41,9 +41,9 @@ KEYS = ("question", "prompt", "problem", "input", "messages", "conversations", "
 
 
 class DecontaminateArgs(Section):
-    benchmarks: str | list[str]
-    """Files of tasks, of rollouts, or of objects with one of the usual keys: .jsonl, .json (an array, too), .csv, .tsv,
-    .parquet; any other is text, an item per line."""
+    benchmarks: str | list[str] = Field(min_length=1)
+    """Files of tasks, of rollouts, or of objects with one of the usual keys: .jsonl, .json (an array or columns, too), .csv,
+    .tsv, .parquet; any other is JSON Lines if its first line is an object, else text, an item per line."""
     words: int = Field(13, ge=1, le=100)
     """The n of the n-grams."""
     min_words: int = Field(3, ge=1)
@@ -90,6 +90,8 @@ class Decontaminate:
         shown: list[Json] = []
         seen: set[tuple[str, str, int]] = set()
         dropped: Counter[str] = Counter()
+        partly: Counter[str] = Counter()
+        """Rows by n-gram; and those that hold less than half of the item."""
         for sample in samples:
             found = sample.facts[self._fact]
             if found is None:
@@ -100,11 +102,12 @@ class Decontaminate:
                 seen.add(which)
                 shown.append({"row": work.line(sample.source, sample.at), **found})
             dropped[found["ngram"]] += 1
+            partly[found["ngram"]] += found["overlap"] < 0.5
             yield Drop(sample, f"in benchmark {Path(found['benchmark']).name}", found)
         work.notes.update(self._benchmark.about)
         work.notes["found"] = shown
         ngram, rows = max(dropped.items(), key=lambda pair: pair[1], default=("", 0))
-        if rows >= 100 and rows > dropped.total() / 4:
+        if rows > dropped.total() / 4 and (rows >= _MANY or partly[ngram] >= _SEVERAL):
             work.warnings.append(
                 f"{rows:,} of {dropped.total():,} rows are dropped for one n-gram, {one_line(ngram, 90)!r}: a "
                 f"template that both use? overlap: 0.5 asks for half of a benchmark item"
@@ -113,6 +116,8 @@ class Decontaminate:
 
 
 _SHOWN = 10
+_MANY, _SEVERAL = 100, 10
+"""So many rows are hardly one item of a benchmark; so few if they hold the smaller part of it."""
 
 
 @dataclass(frozen=True)
@@ -253,9 +258,9 @@ class Benchmark:
         words = normal(text, signs=False)
         if not words:
             return None
-        signed = None
         grams = Grams(words)
-        hits: dict[int, set[bytes]] = {}
+        hits: dict[int, dict[bytes, None]] = {}
+        """By item, in the order of the text."""
         split: list[bytes] = []
         for size, hashes, items in self._lengths:
             if len(grams) < size or not len(hashes):
@@ -268,19 +273,25 @@ class Benchmark:
                 ngram = b" ".join(split[at : at + size])
                 place = int(places[at])
                 while place < len(hashes) and hashes[place] == wanted[at]:
-                    item = int(items[place])
-                    known = self._signed.get(item)
-                    if known is not None and signed is None:
-                        signed = compact(text)
-                    if b" %b " % ngram in b" %b " % self._items[item][0] and (known is None or known in (signed or b"")):
-                        hits.setdefault(item, set()).add(ngram)
+                    hits.setdefault(int(items[place]), {})[ngram] = None
                     place += 1
-        share, item = max(((len(found) / int(self._sizes[item]), -item) for item, found in hits.items()), default=(0.0, 0))
-        if not hits or share < self._least:
+        signed = compact(text) if any(item in self._signed for item in hits) else b""
+        shares: list[tuple[float, int, bytes]] = []
+        for item, found in hits.items():
+            known = _ngrams(self._items[item][0], next(iter(found)).count(b" ") + 1)
+            held = [ngram for ngram in found if ngram in known]
+            if held and self._signed.get(item, b"") in signed:
+                shares.append((len(held) / int(self._sizes[item]), -item, held[0]))
+        share, item, first = max(shares, default=(0.0, 0, b""))
+        if not shares or share < self._least:
             return None
         _, file, line = self._items[-item]
-        first = min(hits[-item], key=words.find)
         return self._evidence(first, file, line, share, where)
+
+
+def _ngrams(words: bytes, size: int) -> set[bytes]:
+    parts = words.split(b" ")
+    return {b" ".join(parts[at : at + size]) for at in range(len(parts) - size + 1)}
 
 
 def compact(text: str) -> bytes:
@@ -296,7 +307,8 @@ _HYPHEN = re.compile(r"(?<=[^\W\d_])-(?=[^\W\d_])")
 def texts(file: str, field: str | None = None) -> Iterator[tuple[int, str]]:
     """(line, from 1; text) of a benchmark's items. Raises `UserError` with file and line of what is none."""
     path = Path(file)
-    if path.suffix in _NOT_READ:
+    kind = path.suffix.lower()
+    if kind in _NOT_READ:
         raise UserError(f"{file}: benchmarks are .jsonl, .json, .csv, .tsv, .parquet or text; unpack or convert it first")
     if path.is_dir():
         raise UserError(f"{file} is a directory; benchmarks are files: name those in it")
@@ -309,27 +321,28 @@ def texts(file: str, field: str | None = None) -> Iterator[tuple[int, str]]:
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise UserError(f"there is no benchmark file {file}{hint}")
     try:
-        rows = _TABLES[path.suffix](path) if path.suffix in _TABLES else _whole(path) if path.suffix == ".json" else None
+        rows = _TABLES[kind](path) if kind in _TABLES else _whole(path, field) if kind == ".json" else None
         if rows is not None:
             for number, row in rows:
                 yield number, _text_of_row(row, f"{file}:{number}", field)
             return
         with open(path, "rb") as lines:
-            number = 0
+            number, objects = 0, True if kind in _JSON else None
             for number, line in enumerate(lines, 1):
                 line = line.removeprefix(BOM_UTF8).strip() if number == 1 else line.strip()
                 if line:
-                    yield number, _row_text(line, f"{file}:{number}", field) if path.suffix in _JSON else line.decode()
+                    objects = _is_object(line) if objects is None else objects
+                    yield number, _row_text(line, f"{file}:{number}", field) if objects else line.decode()
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror or error}") from error
     except UnicodeDecodeError:
-        place = "" if path.suffix in _TABLES else f":{number}"
+        place = "" if kind in _TABLES else f":{number}"
         raise UserError(f"{file}{place}: not UTF-8 text") from None
 
 
-def _whole(path: Path) -> Iterator[tuple[int, Any]] | None:
-    """The rows of a file that is one array, or one object with a list of rows in it (`{"data": [...]}`), or one row; None of
-    a file that is JSON Lines by another name."""
+def _whole(path: Path, field: str | None) -> Iterator[tuple[int, Any]] | None:
+    """The rows of a file that is one array, or one object: of columns, with a list of rows in it (`{"data": [...]}`), or one
+    row; None of a file that is JSON Lines by another name."""
     content = path.read_bytes().removeprefix(BOM_UTF8).strip()
     try:
         rows = loads(content)
@@ -338,9 +351,22 @@ def _whole(path: Path) -> Iterator[tuple[int, Any]] | None:
             return None
         raise UserError(f"{path}: not JSON ({error})") from None
     if isinstance(rows, dict):
-        lists = [value for value in rows.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
-        rows = lists[0] if len(lists) == 1 and not _usual(rows)[0] else [rows]
+        rows = _of_object(rows, field, path)
     return enumerate(rows if isinstance(rows, list) else [rows], 1)
+
+
+def _of_object(whole: Json, field: str | None, path: Path) -> list[Any]:
+    there, value = _question(whole, field)
+    lists = {name: rows for name, rows in whole.items() if isinstance(rows, list)}
+    chat = isinstance(value, list) and any(isinstance(each, dict) for each in value)
+    if there and not chat and len(lists) == len(whole) and len({*map(len, lists.values())}) == 1:
+        return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+    named = [name for name, rows in lists.items() if rows and isinstance(rows[0], dict)]
+    if there or not named:
+        return [whole]
+    if len(named) > 1:
+        raise UserError(f"{path}: {len(named)} lists of rows ({', '.join(named)}): write the one that is meant to a file")
+    return lists[named[0]]
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Any]]:
@@ -349,7 +375,7 @@ def _csv(path: Path) -> Iterator[tuple[int, Any]]:
     # Python's own 128 KB are less than a long document; the limit is one of the process.
     csv.field_size_limit(max(csv.field_size_limit(), _FIELD))
     with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         try:
             for row in rows:
                 yield rows.line_num, row
@@ -370,6 +396,13 @@ _JSON = frozenset((".jsonl", ".ndjson", ".json"))
 _NOT_READ = frozenset((".gz", ".zip", ".zst", ".arrow", ".xlsx"))
 
 
+def _is_object(line: bytes) -> bool:
+    try:
+        return line[:1] == b"{" and isinstance(loads(line), dict)
+    except ValueError:
+        return False
+
+
 def _row_text(line: bytes, where: str, field: str | None) -> str:
     try:
         row = loads(line)
@@ -384,7 +417,7 @@ def _text_of_row(row: Any, where: str, field: str | None) -> str:
         return row
     if not isinstance(row, dict):
         raise UserError(f"{where}: the row is {type(row).__name__}, not an object with a question")
-    there, value = _under(row, field) if field is not None else _usual(row)
+    there, value = _question(row, field)
     if there and (value is None or value == [] or (isinstance(value, str) and not value.strip())):
         return ""
     text = _text(value, where)
@@ -396,6 +429,10 @@ def _text_of_row(row: Any, where: str, field: str | None) -> str:
         f"{where}: no text in {wanted} (it has {has}; name its key in a recipe: "
         f"decontaminate: {{benchmarks: {where.rpartition(':')[0]}, field: KEY}}; KEY.KEY is a key within it)"
     )
+
+
+def _question(row: Json, field: str | None) -> tuple[bool, Any]:
+    return _usual(row) if field is None else _under(row, field)
 
 
 def _under(row: Json, field: str) -> tuple[bool, Any]:

@@ -115,9 +115,6 @@ class Dedup:
 
 _NAMED = 3
 
-EXPECTED = ("expected_answer", "expected_answers", "ground_truth", "answer", "target")
-"""Where a row says what its task expects; the first that is there counts."""
-
 
 def asked(record: Record) -> bytes:
     """16 bytes that say what is asked: the prompt, and the tools in any order; 8 more for the expected answer, if there is
@@ -134,7 +131,7 @@ def beside(record: Record) -> bytes:
 
 
 def _answer(record: Record) -> bytes:
-    answer = next((value for value in map(record.field, EXPECTED) if value is not None), None)
+    _, answer = next(record.expected(), ("", None))
     if answer is None:
         return b""
     # 4 and "4" are one answer.

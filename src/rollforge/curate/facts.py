@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from rollforge.bulk.conversation import Item, all_text, is_error
+from rollforge.bulk.conversation import Item, all_text, has_refusal, is_error, model_calls
 from rollforge.bulk.record import Record
 from rollforge.curate.step import Fact
 from rollforge.errors import UserError
 from rollforge.records.items import Json, text_of
+from rollforge.records.messages import split_think
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -155,15 +156,7 @@ def estimated(record: Record) -> bool:
 
 
 def turns(record: Record) -> int:
-    """As `records.items.model_calls` counts them."""
-    count, ended = 0, True
-    for item in _items(record):
-        if item.kind == "function_call_output" or (item.role or "assistant") != "assistant":
-            ended = True
-            continue
-        count += ended
-        ended = bool(item.generation_token_ids)
-    return count
+    return model_calls(_items(record))
 
 
 def tool_calls(record: Record) -> int:
@@ -191,15 +184,19 @@ def empty(record: Record) -> bool:
 
 
 def reasoning(record: Record) -> bool:
-    return any(item.kind == "reasoning" for item in _items(record))
+    return any(thought.strip() for item in _items(record) for thought in _thoughts(item))
+
+
+def _thoughts(item: Item) -> Iterator[str]:
+    if item.kind == "reasoning":
+        yield all_text(item.content) or all_text(item.summary)
+    elif item.said:
+        yield from (each for each in (item.reasoning_content, item.reasoning) if isinstance(each, str))
+        yield split_think(all_text(item.content))[0] or ""
 
 
 def refused(record: Record) -> bool:
-    if b'"refusal"' not in record.line:
-        return False
-    contents = [item.get("content") for item in record.rollout.output]
-    parts = [part for content in contents if isinstance(content, list) for part in content]
-    return any(isinstance(part, dict) and part.get("type") == "refusal" for part in parts)
+    return b'"refusal"' in record.line and has_refusal(_items(record))
 
 
 def text(record: Record) -> str:
@@ -240,7 +237,7 @@ _FACTS: dict[str, tuple[Callable[[Record], Any], str]] = {
     "truncated": (truncated, "whether the answer was cut short"),
     "failed": (failed, "whether the response says that it failed: an error, or the status failed or cancelled"),
     "empty": (empty, "whether the answer has neither text nor calls"),
-    "reasoning": (reasoning, "whether the answer has reasoning"),
+    "reasoning": (reasoning, "whether the answer has reasoning to read: an item, or a think tag at its head"),
     "refused": (refused, "whether the model refused"),
     "text": (text, "the final text, of the last assistant message"),
     "prompt": (prompt, "the text of the last user message of the prompt"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby, islice
-from math import sqrt
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -16,6 +15,7 @@ from rollforge.config import Section
 from rollforge.curate.expression import Doubt, Run, compile, function
 from rollforge.curate.facts import LATER, estimated
 from rollforge.curate.grammar import Node
+from rollforge.curate.spread import Spread
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import UserError
 from rollforge.stats.thresholds import EQUAL, SUCCESS
@@ -25,7 +25,7 @@ class FilterArgs(Section):
     keep: str | Annotated[list[str], Field(min_length=1)]
     """Expressions; a row is kept if all hold. Groups are the attempts that the steps before left: the last expression counts
     only those that the ones before it kept."""
-    success: float = SUCCESS
+    success: float = Field(SUCCESS, allow_inf_nan=False)
     """The reward from which an attempt counts for `group.solve_rate`."""
 
     @classmethod
@@ -71,8 +71,8 @@ class Filter:
         for sample, group in self._with_groups(samples, work):
             rows += 1
             if group is not None:
-                most = max(most, group.size)
-                differ = differ or group.max - group.min > EQUAL
+                most = max(most, group.rewards.count)
+                differ = differ or not group.equal
             if self._counts_tokens:
                 guessed += sample.facts["estimated"]
             judged = self._judge(sample, group, work)
@@ -152,36 +152,32 @@ class Group:
     """What is known of all attempts at a task."""
 
     def __init__(self) -> None:
-        self.size = self.solved = 0
-        self.mean = self.squares = 0.0
-        self.min = self.max = 0.0
+        self.rewards = Spread()
+        self.solved = 0
         self.best = (-1, -1)
         """The place of the best attempt, the first of equal ones."""
         self.values: dict[str, Any] = {}
 
     def add(self, sample: Sample, success: float) -> None:
-        reward = sample.reward
-        if not self.size or reward > self.max + EQUAL:
+        if not self.rewards.count or sample.reward > self.rewards.high + EQUAL:
             self.best = sample.place
-        self.min = min(self.min, reward) if self.size else reward
-        self.max = max(self.max, reward) if self.size else reward
-        self.size += 1
-        self.solved += reward >= success - EQUAL
-        # Welford's: one pass, and no difference of large squares.
-        before = reward - self.mean
-        self.mean += before / self.size
-        self.squares += before * (reward - self.mean)
+        self.rewards.add(sample.reward)
+        self.solved += sample.reward >= success - EQUAL
+
+    @property
+    def equal(self) -> bool:
+        return self.rewards.high - self.rewards.low <= EQUAL
 
     def finish(self) -> None:
-        equal = self.max - self.min <= EQUAL
+        rewards = self.rewards
         self.values = {
-            "group.size": self.size,
-            "group.solve_rate": self.solved / self.size,
-            "group.mean": round(self.max if equal else self.mean, DIGITS),
-            "group.std": 0.0 if equal else sqrt(max(0.0, self.squares) / (self.size - 1)),
-            "group.min": round(self.min, DIGITS),
-            "group.max": round(self.max, DIGITS),
-            "group.gap": round(self.max - self.min, DIGITS),
+            "group.size": rewards.count,
+            "group.solve_rate": self.solved / rewards.count,
+            "group.mean": round(rewards.high if self.equal else rewards.mean, DIGITS),
+            "group.std": 0.0 if self.equal else rewards.deviation,
+            "group.min": round(rewards.low, DIGITS),
+            "group.max": round(rewards.high, DIGITS),
+            "group.gap": round(rewards.high - rewards.low, DIGITS),
         }
 
 

@@ -265,7 +265,7 @@ class _Parser:
             self.unexpected(token)
         self.at += 1
         if token.kind == "number":
-            return self.node("value", token.at, value=_number(token.text))
+            return self.node("value", token.at, value=self.number(token))
         if token.kind == "string":
             return self.node("value", token.at, value=_string(token.text))
         if token.text == "(":
@@ -281,6 +281,13 @@ class _Parser:
         if self.token.text == "(" and self.token.kind == "op":
             return self.call(token)
         return self.path(token)
+
+    def number(self, token: _Token) -> int | float:
+        plain = token.text.replace("_", "")
+        try:
+            return int(plain) if plain.isdigit() else float(plain)
+        except ValueError:  # Python's own limit
+            self.fail(token, "a number of too many digits")
 
     def listed(self, end: str, opened: _Token) -> list[Node]:
         parts: list[Node] = []
@@ -348,7 +355,8 @@ class _Parser:
         if token.kind == "string" and not minus:
             return _string(token.text)
         if token.kind == "number" and token.text.isdigit():
-            return -int(token.text) if minus else int(token.text)
+            number = int(self.number(token))
+            return -number if minus else number
         self.fail(token, "a field's name in quotes, or the number of a list's element, belongs here")
 
     def known(self, token: _Token, name: str, path: Path) -> Fact | None:
@@ -375,11 +383,6 @@ class _Parser:
 def _nearest(name: str, known: Any) -> str:
     near = get_close_matches(name, known, n=2, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-
-
-def _number(text: str) -> int | float:
-    plain = text.replace("_", "")
-    return int(plain) if plain.isdigit() else float(plain)
 
 
 def _string(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from rollforge.config import Section
-from rollforge.curate.balance import Pool, check_weights, of_runs, share_out
+from rollforge.curate.balance import Named, Pool, check_weights, of_runs, share_out
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import UserError, unknown
 from rollforge.stats.source import SPLITS
@@ -22,7 +22,7 @@ from rollforge.stats.thresholds import FEW
 
 
 class MixArgs(Section):
-    weights: dict[str, Annotated[float, Field(le=1e9)]]
+    weights: Annotated[dict[str, Annotated[float, Field(le=1e9)]], Named]
     """By run or environment; only their proportions count."""
     total: int | None = Field(None, ge=1)
     """Rows of the mix. None: as many as the scarcest part allows; with `upsample` as many as there are."""

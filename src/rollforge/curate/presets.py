@@ -7,15 +7,17 @@ A preset is filters (`expressions` lists them) and, last, a look at what they le
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from math import isfinite, sqrt
+from math import isfinite
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from rollforge.config import Section
 from rollforge.curate.filter import Filter
+from rollforge.curate.spread import Spread
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import UserError, unknown
+from rollforge.stats.scale import standing, way
 from rollforge.stats.thresholds import (
     EQUAL,
     FEW,
@@ -27,14 +29,12 @@ from rollforge.stats.thresholds import (
     LOW_STD,
     SFT_RELAXED,
     SHARE,
+    SOLVED,
     SUCCESS,
 )
 
 Name = Literal["sft", "dpo", "grpo", "ppo"]
 NAMES: tuple[Name, ...] = ("sft", "dpo", "grpo", "ppo")
-
-SOLVED = (0.3, 0.7)
-"""PPO wants a share of successes between these."""
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "sft": {"min_reward": SFT_RELAXED, "drop_truncated": True},
@@ -163,26 +163,23 @@ class Seen:
     """A few sums."""
 
     def __init__(self, success: float) -> None:
-        self.rows = self.solved = self.high = self.low = 0
-        self.mean = self._squares = 0.0
+        self.rewards = Spread()
+        self.solved = self.high = self.low = 0
         self._success = success
         self._prompts: set[bytes] = set()
 
     def add(self, sample: Sample) -> None:
         reward = sample.reward
-        self.rows += 1
+        self.rewards.add(reward)
         self.solved += reward >= self._success - EQUAL
         self.high += reward > HIGH
         self.low += reward < LOW
-        before = reward - self.mean
-        self.mean += before / self.rows
-        self._squares += before * (reward - self.mean)
         if len(self._prompts) < FEW:
             self._prompts.add(sample.prompt)
 
     @property
-    def std(self) -> float:
-        return sqrt(max(0.0, self._squares) / (self.rows - 1)) if self.rows > 1 else 0.0
+    def rows(self) -> int:
+        return self.rewards.count
 
     @property
     def prompts(self) -> int:
@@ -191,7 +188,7 @@ class Seen:
 
     def row(self) -> dict[str, Any]:
         # Rewards of 1e300 are legal; their sums and squares are no numbers of JSON.
-        mean, std = (value if isfinite(value) else None for value in (self.mean, self.std))
+        mean, std = (value if isfinite(value) else None for value in (self.rewards.mean, self.rewards.deviation))
         return {"rows": self.rows, "mean": mean, "std": std, "solved": self.solved / max(self.rows, 1)}
 
 
@@ -217,12 +214,13 @@ def _grpo(seen: Seen) -> Iterator[str]:
 
 
 def _ppo(seen: Seen) -> Iterator[str]:
-    if not LOW_MEAN <= seen.mean <= HIGH_MEAN:
-        yield f"the mean reward is {seen.mean:.3g}; PPO wants {LOW_MEAN:g} to {HIGH_MEAN:g}"
+    mean, std, low = seen.rewards.mean, seen.rewards.deviation, seen.rewards.low
+    if not LOW_MEAN <= standing(mean, low) <= HIGH_MEAN:
+        yield f"the mean reward is {mean:.3g}{way(mean, low)}; PPO wants {LOW_MEAN:g} to {HIGH_MEAN:g}"
     if not SOLVED[0] <= seen.solved / seen.rows <= SOLVED[1]:
         yield f"{seen.solved / seen.rows:.0%} are successes; PPO wants {SOLVED[0]:.0%} to {SOLVED[1]:.0%}"
-    if seen.std <= LOW_STD:
-        yield f"the standard deviation of the rewards is {seen.std:.3g}; PPO wants more than {LOW_STD:g}"
+    if std <= LOW_STD:
+        yield f"the standard deviation of the rewards is {std:.3g}; PPO wants more than {LOW_STD:g}"
 
 
 _WARNINGS: dict[Name, Callable[[Seen], Iterator[str]]] = {"sft": _sft, "dpo": _dpo, "grpo": _grpo, "ppo": _ppo}

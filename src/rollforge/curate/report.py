@@ -146,10 +146,10 @@ class Report:
         }
 
 
-def text(report: Report, out: str | None) -> Iterator[str]:
+def text(report: Report, out: str | None, width: int = 100) -> Iterator[str]:
     """The report for people, line by line; safe to print. `out`: where it was written, None if it was not."""
     for line in _text(report, out):
-        yield from textwrap.wrap(line, 100, subsequent_indent=" " * 6, break_long_words=False) or [""]
+        yield from textwrap.wrap(line, width, subsequent_indent=" " * 6, break_long_words=False) or [""]
 
 
 def _text(report: Report, out: str | None) -> Iterator[str]:
@@ -216,15 +216,15 @@ def _notes(notes: dict[str, Any], indent: str = "  ") -> Iterator[str]:
             yield f"{indent}and {len(notes) - _LINES:,} more (report.json has them all)"
             return
         if isinstance(value, dict) and any(isinstance(inner, dict) for inner in value.values()):
-            yield f"{indent}{_name(str(key))}:"
+            yield f"{indent}{one_line(str(key), _LONG)}:"
             yield from _notes(value, indent + "  ")
         elif isinstance(value, list) and len(_value(value)) > _LONG:
-            yield f"{indent}{_name(str(key))}:"
+            yield f"{indent}{one_line(str(key), _LONG)}:"
             yield from (f"{indent}  {_value(one)}" for one in value[:_LINES])
             if len(value) > _LINES:
                 yield f"{indent}  and {len(value) - _LINES:,} more"
         else:
-            yield f"{indent}{_name(str(key))}: {_value(value)}"
+            yield f"{indent}{one_line(str(key), _LONG)}: {_value(value)}"
 
 
 def _value(value: Any) -> str:
@@ -233,7 +233,7 @@ def _value(value: Any) -> str:
     if isinstance(value, (int, float)):
         return number(value)
     if isinstance(value, dict):
-        parts = [f"{_name(str(key))} {_value(inner)}" for key, inner in value.items()]
+        parts = [f"{one_line(str(key), _LONG)} {_value(inner)}" for key, inner in value.items()]
     elif isinstance(value, list):
         parts = [_value(inner) for inner in value]
     else:

@@ -9,7 +9,6 @@ Two passes over the input: rows are never held, a sample is a few hundred bytes,
 from __future__ import annotations
 
 import gc
-import heapq
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,10 +22,11 @@ import msgspec
 
 from rollforge.bulk.alien import alien_file, is_array
 from rollforge.bulk.blocks import Unusable, blocks, line_number, processes, spread
-from rollforge.bulk.spill import AT_ONCE, Kept
+from rollforge.bulk.spill import Sorted
 from rollforge.curate.recipe import Recipe, make_recipe, read_recipe
 from rollforge.curate.report import ENVIRONMENTS, Report, Stage, Tally
 from rollforge.curate.scan import Hashing, Input, inputs, other_rows, scanner
+from rollforge.curate.split import shares_before
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.curate.write import MANIFEST, Draft, Order, json_text, small, write
 from rollforge.errors import UserError
@@ -158,11 +158,21 @@ class _Work:
                 split = report.rows - unsplit
                 raise UserError(f"{split:,} rows are split already, {unsplit:,} are not: add a split step for all of them")
             if report.rows:
+                report.notes += self._emptied(report)
                 report.files = self._write(orders)
             self.hashing.check()
         finally:
             orders.close()
         return report
+
+    def _emptied(self, report: Report) -> Iterator[str]:
+        """The sides that had rows, of which none is left."""
+        splits = [stage.notes["splits"] for stage in report.stages if "splits" in stage.notes]
+        made = [side for split in splits for side, found in split.items() if found["rows"]]
+        read = [one.split for one, count in zip(self.files, self.counts, strict=True) if count["rows"]]
+        for side in SPLITS:
+            if side in (made if splits else read) and side not in report.written:
+                yield f"{side} is empty: the steps left none of its rows"
 
     def _write(self, orders: _Orders) -> list[Json]:
         try:
@@ -217,7 +227,10 @@ class _Work:
         filled = {one.run for one, count in zip(self.files, counts, strict=True) if count["rows"] or count["unusable"]}
         report.alien += [f"{run}: it is empty" for run in dict.fromkeys(one.run for one in self.files) if run not in filled]
         if unusable:
-            report.notes.append(f"{unusable:,} of {stage.taken:,} lines are no usable rows")
+            blank = stage.dropped["blank line"]
+            aside = f"; {DROPPED}.jsonl has rows only, not these" if self.keep_dropped else ""
+            if unusable > blank:
+                report.notes.append(f"{unusable - blank:,} of {stage.taken - blank:,} lines are no usable rows{aside}")
         if shards:
             report.notes.append(
                 f"attempts at the same tasks stand in {' and '.join(sorted(shards))}, whose rows name no environment: here "
@@ -296,33 +309,17 @@ class _First:
             self._into.append(BadLine(str(path), line_number(path, at), line.reason, text))
 
 
-class _Orders:
-    """Orders in any order, handed back by place; more than a few go to the disk."""
+class _Orders(Sorted[Order]):
+    """Orders in any order, handed back by place."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._here: list[Order] = []
-        self._runs: list[Kept[Order]] = []
+        super().__init__(itemgetter(0, 1), folder)
         self.changed = False
 
     def add(self, order: Order) -> None:
         if order[4] is not None:
             self.changed = True
-        self._here.append(order)
-        if len(self._here) == AT_ONCE:
-            self._runs.append(Kept(self._folder, sorted(self._here, key=_PLACE)))
-            self._here = []
-
-    def __iter__(self) -> Iterator[Order]:
-        self._here.sort(key=_PLACE)
-        return heapq.merge(*self._runs, self._here, key=_PLACE)
-
-    def close(self) -> None:
-        for run in self._runs:
-            run.close()
-
-
-_PLACE = itemgetter(0, 1)
+        super().add(order)
 
 
 def _of_the_split_before(out: Path, work: _Work, recipe: Json) -> Iterator[str]:
@@ -351,8 +348,10 @@ def _yaml(values: Json) -> str:
 
 
 def _manifest(work: _Work, recipe: Json, written: list[Json]) -> Json:
+    """`shares`: of the split that the rows keep, for those who split on from here."""
     from rollforge import __version__
 
+    kept = shares_before([str(file.path) for file in work.files if file.split])
     found = []
     for source, (file, count) in enumerate(zip(work.files, work.counts, strict=True)):
         name = {"file": str(file.path.resolve()), "run": file.run} | ({"split": file.split} if file.split else {})
@@ -363,6 +362,7 @@ def _manifest(work: _Work, recipe: Json, written: list[Json]) -> Json:
         "command": "curate",
         "seed": recipe["seed"],
         "recipe": recipe,
+        **({"shares": kept} if kept else {}),
         "inputs": found,
         "outputs": written,
     }

@@ -16,7 +16,7 @@ from rollforge.curate.step import Fact, Sample, complete
 from rollforge.errors import UserError
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
-from rollforge.stats.source import find_run
+from rollforge.stats.source import find_each
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +46,11 @@ class Scanned:
 
 def inputs(runs: Sequence[str | Path]) -> list[Input]:
     """The files of all runs. Raises `UserError` for what is not there, and for what is there twice."""
-    found: list[Input] = []
-    seen: dict[Path, str] = {}
-    for run in runs:
-        source = find_run(run)
-        for number, path in enumerate(source.files):
-            real = path.resolve()
-            if not real.is_file():
-                raise UserError(f"{path} is not a file; rollouts are read twice, so a pipe will not do: save it first")
-            if real in seen:
-                raise UserError(f"{path} is given twice (by {seen[real]} and {source.name}); its rows would count twice")
-            seen[real] = source.name
-            found.append(Input(path, source.name, source.env, source.splits[number] if source.splits else None))
+    found = [
+        Input(path, source.name, source.env, source.splits[number] if source.splits else None)
+        for source in find_each(runs)
+        for number, path in enumerate(source.files)
+    ]
     if not found:
         raise UserError("no runs given")
     return found

@@ -7,17 +7,17 @@ one data set. When not to: they are in [-1, 1] already, or for SFT, which looks 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import groupby, islice
-from math import sqrt
 from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
 from rollforge.config import Section
 from rollforge.curate.report import ENVIRONMENTS
+from rollforge.curate.spread import Spread
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import UserError
+from rollforge.stats.scale import different_ranges
 from rollforge.stats.text import number
 from rollforge.stats.thresholds import EQUAL, RANGE
 from rollforge.stats.visible import capped
@@ -71,23 +71,23 @@ class Shape:
         self.name = f"{args.method} rewards{onto}{per}"
 
     def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
-        before: dict[str, _Spread] = {}
-        after: dict[str, _Spread] = {}
+        before: dict[str, Spread] = {}
+        after: dict[str, Spread] = {}
         changed = 0
         for sample, spread in self._with_spreads(samples, work, before):
             reward = self._shaped(sample.reward, spread)
             if reward != sample.reward:
                 sample.reward = sample.changes["reward"] = reward
                 changed += 1
-            after.setdefault(capped(sample.env, before, ENVIRONMENTS), _Spread()).add(reward)
+            after.setdefault(capped(sample.env, before, ENVIRONMENTS), Spread()).add(reward)
             yield sample
         work.notes["before"] = {env: before[env].text() for env in sorted(before)}
         work.notes["after"] = {env: after[env].text() for env in sorted(after)}
         work.warnings.extend(self._advice(before, after, changed))
 
     def _with_spreads(
-        self, samples: Iterable[Sample], work: Workspace, before: dict[str, _Spread]
-    ) -> Iterator[tuple[Sample, _Spread]]:
+        self, samples: Iterable[Sample], work: Workspace, before: dict[str, Spread]
+    ) -> Iterator[tuple[Sample, Spread]]:
         """Each sample with the spread of what it belongs to."""
 
         def seen(samples: Iterable[Sample]) -> Iterator[Sample]:
@@ -103,7 +103,7 @@ class Shape:
                         f"{self.name}: there are more than {ENVIRONMENTS:,} environments ({sample.env!r} is one); take per: "
                         f"group, or per: all"
                     )
-                before.setdefault(env, _Spread()).add(sample.reward)
+                before.setdefault(env, Spread()).add(sample.reward)
                 yield sample
 
         if self._method == "clip":
@@ -112,7 +112,7 @@ class Shape:
             return
         if self._per != "group":
             with_all = work.keep(seen(samples))
-            whole = _Spread.of(before.values())
+            whole = Spread.of(before.values())
             for sample in with_all:
                 yield sample, whole if self._per == "all" else before[sample.env]
             with_all.close()
@@ -120,14 +120,14 @@ class Shape:
         ordered = work.keep(work.sort(seen(samples), lambda sample: (sample.group, sample.place)))
         behind = iter(ordered)
         for _, group in groupby(ordered, lambda sample: sample.group):
-            spread = _Spread()
+            spread = Spread()
             for sample in group:
                 spread.add(sample.reward)
             for sample in islice(behind, spread.count):
                 yield sample, spread
         ordered.close()
 
-    def _shaped(self, reward: float, spread: _Spread) -> float:
+    def _shaped(self, reward: float, spread: Spread) -> float:
         if self._method == "clip":
             return min(max(reward, self._low), self._high)
         if spread.high - spread.low <= EQUAL:
@@ -138,24 +138,32 @@ class Shape:
         share = (reward - spread.low) / (spread.high - spread.low)
         return self._low + share * (self._high - self._low)
 
-    def _advice(self, before: Mapping[str, _Spread], after: Mapping[str, _Spread], changed: int) -> Iterator[str]:
+    def _advice(self, before: Mapping[str, Spread], after: Mapping[str, Spread], changed: int) -> Iterator[str]:
         if not before:
             return
-        whole = _Spread.of(before.values())
+        whole = Spread.of(before.values())
         outside = whole.low < RANGE[0] or whole.high > RANGE[1]
-        different = ranges_differ(before)
-        extreme = (whole.lows + whole.highs) / whole.count
-        if not (outside or different or extreme > 0.5):
+        different = different_ranges({env: (spread.low, spread.high) for env, spread in before.items()})
+        flat = sorted(env for env, spread in before.items() if spread.high - spread.low <= EQUAL)
+        equal = whole.high - whole.low <= EQUAL
+        extreme = 0.0 if equal else (whole.lows + whole.highs) / whole.count
+        if not (outside or different or equal or extreme > 0.5):
             yield "rewards were in [-1, 1], spread out and of one range: they needed no shaping"
         if self._method == "scale":
             if different and self._per == "all":
-                yield f"the environments' rewards have different ranges ({_ranges(before)}): per: env scales each by its own"
-            flat = sorted(env for env, spread in before.items() if spread.high - spread.low <= EQUAL)
-            if flat and self._per == "env":
+                yield f"the environments' rewards have different ranges ({different}): per: env scales each by its own"
+            if flat and (self._per == "env" or equal):
                 yield f"{', '.join(flat[:5])}: all rewards are equal; they were only clipped to the range"
             if extreme > 0.5 and not outside and not different:
                 share = f"{extreme:.0%} of the rewards are the lowest or the highest, and scaling leaves them there"
                 yield f"{share}: standardize per group, or collect tasks that are solved now and then"
+            if changed and not outside:
+                moved = {
+                    env: abs(now.low - before[env].low) + abs(now.high - before[env].high) for env, now in after.items()
+                }
+                env = max(moved, key=lambda env: moved[env])
+                was, now = (f"{number(each[env].low)} to {number(each[env].high)}" for each in (before, after))
+                yield f"thresholds on rewards (SFT, preference pairs) read other numbers now: {env}'s {was} became {now}"
         if self._method == "clip" and changed > 0.2 * whole.count:
             yield f"clipping changed {changed / whole.count:.0%} of the rewards; scale keeps their order"
         if self._method == "standardize":
@@ -164,71 +172,7 @@ class Shape:
             yield "rewards reach outside [-1, 1] still"
 
 
-def ranges_differ(spreads: Mapping[str, _Spread]) -> bool:
-    """Whether environments reward on different scales: highest rewards more than twice as large as others'."""
-    tops = [max(abs(spread.low), abs(spread.high)) for spread in spreads.values()]
-    tops = [top for top in tops if top > EQUAL]
-    return len(tops) > 1 and max(tops) > 2 * min(tops)
-
-
-def _ranges(spreads: Mapping[str, _Spread]) -> str:
-    return ", ".join(f"{env} {number(s.low)} to {number(s.high)}" for env, s in sorted(spreads.items())[:5])
-
-
 _DONE = {"scale": "scaled", "standardize": "standardized"}
 
 
-@dataclass(slots=True)
-class _Spread:
-    """Of rewards, as they pass by (mean and squares after Welford)."""
-
-    count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    lows: int = 0
-    highs: int = 0
-
-    def add(self, reward: float) -> None:
-        self.count += 1
-        if self.count == 1:
-            self.low = self.high = reward
-        if reward <= self.low:
-            self.lows = 1 if reward < self.low else self.lows + 1
-            self.low = reward
-        if reward >= self.high:
-            self.highs = 1 if reward > self.high else self.highs + 1
-            self.high = reward
-        delta = reward - self.mean
-        self.mean += delta / self.count
-        self.squares += delta * (reward - self.mean)
-
-    @property
-    def deviation(self) -> float:
-        return sqrt(self.squares / (self.count - 1)) if self.count > 1 else 0.0
-
-    def text(self) -> str:
-        return f"{number(self.low)} to {number(self.high)}, mean {number(self.mean)}, std {number(self.deviation)}"
-
-    @classmethod
-    def of(cls, parts: Iterable[_Spread]) -> _Spread:
-        """Of all of them together."""
-        whole = cls()
-        for part in parts:
-            if not part.count:
-                continue
-            if not whole.count:
-                whole.low, whole.high = part.low, part.high
-            low, high = min(whole.low, part.low), max(whole.high, part.high)
-            whole.lows = sum(each.lows for each in (whole, part) if each.low == low)
-            whole.highs = sum(each.highs for each in (whole, part) if each.high == high)
-            whole.low, whole.high = low, high
-            count, delta = whole.count + part.count, part.mean - whole.mean
-            whole.squares += part.squares + delta * delta * whole.count * part.count / count
-            whole.mean += delta * part.count / count
-            whole.count = count
-        return whole
-
-
-_NONE = _Spread()
+_NONE = Spread()

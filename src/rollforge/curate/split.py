@@ -1,4 +1,4 @@
-"""The split step: every row gets `split`: train, validation or test, by its prompt and the near duplicates of that.
+"""The split step: every row gets `split`: train, validation or test, by what its prompt asks and near duplicates of it.
 
 The hash of a prompt (with the seed) says on which side it is, so more data move no prompt that has no near duplicates; near
 duplicates go where the one with the smallest digest goes. `docs/design/curation.md` states what is guaranteed, and why more
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from rollforge.bulk.asked import asked_of
 from rollforge.bulk.blocks import Unusable, blocks, line_number, records
 from rollforge.bulk.record import digest
 from rollforge.config import Section
@@ -27,16 +28,18 @@ from rollforge.curate.write import MANIFEST
 from rollforge.errors import UserError
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
+from rollforge.stats.source import SPLITS
+from rollforge.stats.text import plural
 from rollforge.stats.visible import capped
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SIDES = ("train", "validation", "test")
-_BIT = {side: 1 << number for number, side in enumerate(SIDES)}
+_BIT = {side: 1 << number for number, side in enumerate(SPLITS)}
 _NEW = -1
 """No side yet."""
+_ASKED = "asked, to the user turn"
 _NAMED = 5
 
 FEW = 10
@@ -66,7 +69,7 @@ class SplitArgs(Section):
     @classmethod
     def _as_before(cls, values: Any) -> Any:
         """Written out, so that a saved recipe says all."""
-        if not isinstance(values, Mapping) or any(side in values for side in SIDES):
+        if not isinstance(values, Mapping) or any(side in values for side in SPLITS):
             return values
         return {**shares_before(values.get("previous")), **values}
 
@@ -115,7 +118,7 @@ class Split:
         self._args = args
         self.name = f"split {'/'.join(f'{share * 100:g}' for share in self._shares if share)}"
         self._fact, self._signature = signature_fact("question", WORDS, HASHES)
-        self.facts = {} if args.near is None else {self._fact: self._signature}
+        self.facts = {_ASKED: asked_of} if args.near is None else {_ASKED: asked_of, self._fact: self._signature}
         self._previous = previous_files(args.previous)
 
     def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
@@ -136,7 +139,7 @@ class Split:
 
         def take(sample: Sample) -> bytes:
             env_of.append(envs.setdefault(capped(sample.env, envs, ENVIRONMENTS), len(envs)))
-            was.append(SIDES.index(sample.split) if self._args.keep and sample.split else _NEW)
+            was.append(SPLITS.index(sample.split) if self._args.keep and sample.split else _NEW)
             return self._take(sample, len(rows), signatures)
 
         with closing(work.keep(rows.watch(samples, take))) as kept:
@@ -165,10 +168,10 @@ class Split:
             proof = Proof(count, names, self._shares)
             numbers = numbers[before:]
             for sample, number, side in zip(kept, numbers.data, sides[numbers].data, strict=True):
-                sample.split = SIDES[side]
+                sample.split = SPLITS[side]
                 proof.count(number, sample)
                 yield sample
-            proof.report(work, self._args, roots, home, filled)
+            proof.report(work, self._args, roots, home, filled, free=not (pinned >= 0).any())
             if self._previous:
                 self._tell_of_previous(work, earlier, present, clashes, roots, sides)
             if (own >= 0).any():
@@ -176,8 +179,9 @@ class Split:
 
     def _take(self, sample: Sample, row: int, signatures: Signatures) -> bytes:
         if self._args.near is not None:
-            signatures.add(row, sample.prompt, signature_of(sample.facts[self._fact]))
-        return sample.prompt
+            signatures.add(row, sample.facts[_ASKED], signature_of(sample.facts[self._fact]))
+        asked: bytes = sample.facts[_ASKED]
+        return asked
 
     def _read(self, file: Path) -> Iterator[Sample]:
         """The rows of an earlier split."""
@@ -202,18 +206,18 @@ class Split:
         return np.searchsorted(np.cumsum(self._shares[:2]), chance, side="right").astype(np.int8)
 
     def _sides(self, chance: Any, roots: Any, home: Any, present: Any, pinned: Any) -> tuple[Any, int]:
-        """The side of every prompt, as an index of `SIDES`; how many clusters went to a split that was empty."""
+        """The side of every prompt, as an index of `SPLITS`; how many clusters went to a split that was empty."""
         import numpy as np
 
         sides = self._by_hash(chance)
         # Prompts are numbered in the order of their digests: a cluster's root is its smallest.
         heads = roots == np.arange(len(roots))
         # A prompt that was there before decides for its cluster; of several the one nearest to train.
-        cluster_pin = np.full(len(roots), len(SIDES), np.int8)
+        cluster_pin = np.full(len(roots), len(SPLITS), np.int8)
         known = pinned >= 0
         np.minimum.at(cluster_pin, roots[known], pinned[known])
-        free = heads & (cluster_pin == len(SIDES))
-        sides = np.where(cluster_pin < len(SIDES), cluster_pin, sides).astype(np.int8)
+        free = heads & (cluster_pin == len(SPLITS))
+        sides = np.where(cluster_pin < len(SPLITS), cluster_pin, sides).astype(np.int8)
         filled = 0
         if self._args.each_env:
             counted = np.zeros(len(roots), bool)
@@ -247,17 +251,17 @@ class Split:
         return filled
 
     def _check(self, sides: Any) -> None:
-        asked_for = [name for name, share in zip(SIDES, self._shares, strict=True) if share]
+        asked_for = [name for name, share in zip(SPLITS, self._shares, strict=True) if share]
         if not len(sides):
             return
         if len(sides) < len(asked_for):
             raise UserError(
-                f"{self.name}: {_count(len(sides), 'prompt')} cannot be split into {' and '.join(asked_for)}; "
+                f"{self.name}: {plural(len(sides), 'prompt')} cannot be split into {' and '.join(asked_for)}; "
                 f"leave the split out, or collect more tasks"
             )
         if not (sides == 0).any():
             raise UserError(
-                f"{self.name}: none of the {_count(len(sides), 'prompt')} fell to train; more tasks will do, "
+                f"{self.name}: none of the {plural(len(sides), 'prompt')} fell to train; more tasks will do, "
                 f"or another seed (seed: 1){'' if self._args.near is None else '; near: null parts near duplicates, too'}"
             )
 
@@ -267,17 +271,17 @@ class Split:
         work.notes["split already"] = {"prompts": int(kept.sum()), "elsewhere by these shares": moved, "in two splits": torn}
         if moved:
             work.warnings.append(
-                f"{_count(int(kept.sum()), 'prompt')} of split directories keep their sides; by these shares and this seed "
+                f"{plural(int(kept.sum()), 'prompt')} of split directories keep their sides; by these shares and this seed "
                 f"{moved:,} would be elsewhere (keep: false splits them anew)"
             )
         if torn:
-            work.warnings.append(f"{_count(torn, 'prompt')} came on two sides; the side nearest to train is kept")
+            work.warnings.append(f"{plural(torn, 'prompt')} came on two sides; the side nearest to train is kept")
 
     def _tell_of_previous(self, work: Workspace, pinned: Any, present: Any, clashes: int, roots: Any, sides: Any) -> None:
         import numpy as np
 
         known = pinned >= 0
-        lows = np.full(len(roots), len(SIDES), np.int8)
+        lows = np.full(len(roots), len(SPLITS), np.int8)
         highs = np.full(len(roots), -1, np.int8)
         np.minimum.at(lows, roots[known], pinned[known])
         np.maximum.at(highs, roots[known], pinned[known])
@@ -289,19 +293,21 @@ class Split:
             "in two of its splits": clashes,
             "near-duplicate clusters in two of its splits": torn,
         }
-        lost = [SIDES[side] for side in sorted({*pinned[known].tolist()}) if not self._shares[side]]
+        if self._args.model_fields_set.isdisjoint(SPLITS):
+            work.warnings.append(f"`previous` does not say its shares: new prompts go by those of a plain {self.name}")
+        lost = [SPLITS[side] for side in sorted({*pinned[known].tolist()}) if not self._shares[side]]
         if lost:
             work.warnings.append(
                 f"`previous` has {' and '.join(lost)}, for which no share is asked: new prompts do not go there"
             )
         if clashes:
             work.warnings.append(
-                f"{_count(clashes, 'prompt')} of `previous` {'is' if clashes == 1 else 'are'} in two of its "
+                f"{plural(clashes, 'prompt')} of `previous` {'is' if clashes == 1 else 'are'} in two of its "
                 f"splits; the side nearest to train is kept"
             )
         if torn:
             work.warnings.append(
-                f"`previous` has {_count(torn, 'cluster')} of near duplicates in two of its splits; its "
+                f"`previous` has {plural(torn, 'cluster')} of near duplicates in two of its splits; its "
                 f"prompts keep their sides, new ones go to the side nearest to train (near: null compares equal prompts)"
             )
 
@@ -311,7 +317,7 @@ class Proof:
 
     def __init__(self, prompts: int, envs: Sequence[str], shares: Sequence[float]) -> None:
         self._on = bytearray(prompts)
-        self._envs = {env: dict.fromkeys(SIDES, 0) for env in envs}
+        self._envs = {env: dict.fromkeys(SPLITS, 0) for env in envs}
         self._shares = shares
 
     def count(self, number: int, sample: Sample) -> None:
@@ -319,17 +325,18 @@ class Proof:
         self._on[number] |= _BIT[sample.split]
         self._envs[capped(sample.env, self._envs, ENVIRONMENTS)][sample.split] += sample.copies
 
-    def report(self, work: Workspace, args: SplitArgs, roots: Any, home: Any, filled: int) -> None:
-        """Adds to notes and warnings. `home` is the environment that a prompt counts for."""
+    def report(self, work: Workspace, args: SplitArgs, roots: Any, home: Any, filled: int, free: bool) -> None:
+        """Adds to notes and warnings. `home` is the environment that a prompt counts for; `free`: none was on a side before,
+        where no seed moves it."""
         import numpy as np
 
         found = np.frombuffer(self._on, np.uint8)
         seen = found > 0
         total = int(seen.sum())
-        rows = {side: sum(env[side] for env in self._envs.values()) for side in SIDES}
+        rows = {side: sum(env[side] for env in self._envs.values()) for side in SPLITS}
         splits = {}
         by_env: Json = {env: {} for env in self._envs}
-        for index, side in enumerate(SIDES):
+        for index, side in enumerate(SPLITS):
             on = (found & (1 << index)) > 0
             count = int(on.sum())
             if not (self._shares[index] or count):
@@ -347,12 +354,13 @@ class Proof:
                     f"prompt in every split, too (each_env: false splits them by hash alone)"
                 )
             if not count:
-                work.warnings.append(f"{side} is empty: {_count(total, 'prompt')}{self._why(args)}")
+                work.warnings.append(f"{side} is empty: {plural(total, 'prompt')}{self._why(args)}")
             elif count < FEW:
                 work.warnings.append(
-                    f"{side} has {_count(count, 'prompt')}: figures over so few say little; collect more tasks"
+                    f"{side} has {plural(count, 'prompt')}: figures over so few say little; collect more tasks"
                 )
-        work.warnings.extend(self._uneven(by_env))
+        if free:
+            work.warnings.extend(self._uneven(by_env))
         across = np.zeros(len(roots), np.uint8)
         np.bitwise_or.at(across, roots, found)
         sizes = np.bincount(roots[seen], minlength=max(len(roots), 1))
@@ -382,7 +390,7 @@ class Proof:
         off = []
         for env, counts in by_env.items():
             total = sum(count["prompts"] for count in counts.values())
-            asked = dict(zip(SIDES, self._shares, strict=True))
+            asked = dict(zip(SPLITS, self._shares, strict=True))
             if total < FEW:
                 continue
             side = max(counts, key=lambda side: abs(counts[side]["prompts"] / total - asked[side]))
@@ -391,7 +399,7 @@ class Proof:
         if off:
             more = f" and {len(off) - _NAMED} more" if len(off) > _NAMED else ""
             yield (
-                f"{len(off):,} of {_count(len(by_env), 'environment')} {'is' if len(off) == 1 else 'are'} more than "
+                f"{len(off):,} of {plural(len(by_env), 'environment')} {'is' if len(off) == 1 else 'are'} more than "
                 f"{_OFF * 100:g} points from the shares: {', '.join(off[:_NAMED])}{more}. A prompt's hash says on which "
                 f"side it is, so that grown data move none; with more tasks, or by another seed, it comes nearer"
             )
@@ -419,13 +427,13 @@ def pinned_sides(numbers: Any, was: Any, count: int) -> tuple[Any, int]:
     """For every prompt the side it had before by the rows' numbers and sides, -1 if it is new; and how many had two."""
     import numpy as np
 
-    low = np.full(count, len(SIDES), np.int8)
+    low = np.full(count, len(SPLITS), np.int8)
     high = np.full(count, -1, np.int8)
-    for side in range(len(SIDES)):
+    for side in range(len(SPLITS)):
         own = numbers[was == side]
         low[own] = np.minimum(low[own], side)
         high[own] = np.maximum(high[own], side)
-    return np.where(low == len(SIDES), _NEW, low).astype(np.int8), int((low < high).sum())
+    return np.where(low == len(SPLITS), _NEW, low).astype(np.int8), int((low < high).sum())
 
 
 def previous_files(given: str | list[str] | None) -> list[tuple[int, Path]]:
@@ -434,42 +442,35 @@ def previous_files(given: str | list[str] | None) -> list[tuple[int, Path]]:
     for name in [given] if isinstance(given, str) else given or []:
         path = Path(name)
         if path.is_dir():
-            here = [(side, path / f"{word}.jsonl") for side, word in enumerate(SIDES) if (path / f"{word}.jsonl").is_file()]
+            files = (path / f"{name}.jsonl" for name in SPLITS)
+            here = [(side, file) for side, file in enumerate(files) if file.is_file()]
             if not here:
                 raise UserError(f"previous: {name} holds no train.jsonl, validation.jsonl or test.jsonl")
             found += here
         elif not path.is_file():
             raise UserError(f"previous: there is no {name}")
-        elif path.stem not in SIDES:
+        elif path.stem not in SPLITS:
             raise UserError(
                 f"previous: {name} says not which split it is; name it train.jsonl, validation.jsonl or test.jsonl"
             )
         else:
-            found.append((SIDES.index(path.stem), path))
+            found.append((SPLITS.index(path.stem), path))
     return found
 
 
 def shares_before(previous: Any) -> Json:
-    """The shares that an earlier split was asked for; {} where its directory does not say."""
+    """The shares that an earlier split was asked for, even if curated since; {} where its directory does not say."""
     names = [previous] if isinstance(previous, str) else previous if isinstance(previous, list) else []
     for path in (Path(name) for name in names if isinstance(name, str)):
         try:
-            steps = loads(((path if path.is_dir() else path.parent) / MANIFEST).read_bytes())["recipe"]["steps"]
-            return {side: share for side, share in _last_split(steps).items() if side in SIDES}
+            manifest = loads(((path if path.is_dir() else path.parent) / MANIFEST).read_bytes())
+            own = [step["split"] for step in manifest["recipe"]["steps"] if "split" in step]
+            return {side: share for side, share in (own[-1] if own else manifest["shares"]).items() if side in SPLITS}
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             continue
     return {}
 
 
-def _last_split(steps: list[Json]) -> Json:
-    found: list[Json] = [step["split"] for step in steps if "split" in step]
-    return found[-1]
-
-
 def _several(on: Any) -> Any:
     """Where more than one bit is set."""
     return (on & (on - 1)) > 0
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rollforge.bulk.asked import role_of, up_to_user
 from rollforge.bulk.record import digest
 from rollforge.records.items import Json, text_of
 from rollforge.records.lossless import dumps
@@ -95,9 +96,11 @@ class Grams:
 
 def asked(prompt: Sequence[Json], *, all_turns: bool = True) -> tuple[str, bytes]:
     """What a prompt asks: the text of its user turns (all turns if there is no user turn), and 16 bytes that stand for all
-    beside: the other turns up to white space and case (if `all_turns`), images and the like (b"" without any)."""
-    turns = [message for message in prompt if message.get("role") == "user"] or prompt
-    others = [turn for turn in prompt if all_turns and turns is not prompt and turn.get("role") != "user"]
+    beside: the other turns up to white space and case (if `all_turns`; else what follows the question is left out
+    altogether), images and the like (b"" without any)."""
+    prompt = prompt if all_turns else up_to_user(prompt) or prompt
+    turns = [message for message in prompt if role_of(message) == "user"] or prompt
+    others = [turn for turn in prompt if all_turns and turns is not prompt and role_of(turn) != "user"]
     beside = [*filter(None, (_other(text_of(turn.get("content"))) for turn in others)), *_beside_text(prompt)]
     return "\n".join(text_of(turn.get("content")) for turn in turns), digest(b"\0".join(beside)) if beside else b""
 

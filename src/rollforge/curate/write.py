@@ -41,12 +41,13 @@ disk when there are many. The target is a file's name without `.jsonl`. The chan
 merged into the row's own block, and a changed reward leaves the first one in `rollforge.reward_before`."""
 
 
-Part: TypeAlias = tuple[str, int, bytes | memoryview | str]
+Lines: TypeAlias = Iterable[bytes | memoryview]
+Part: TypeAlias = tuple[str, int, Lines | str]
 """(target, rows, their lines, or the name of a file that holds them)"""
 
 
 _LINES = 20_000
-"""Of a unit, copies included: it is written from memory."""
+"""Of a unit, copies included."""
 
 
 class Unit(NamedTuple):
@@ -80,24 +81,24 @@ _TAIL = 1 << 14
 def write(orders: Iterable[Order], files: Sequence[Original], folder: Path, *, changed: bool, workers: int) -> list[Json]:
     """Carry out all orders; `changed`: whether any has changes. Returns an entry of the manifest for each file."""
     outputs: dict[str, _Output] = {}
-    made: Iterable[list[Part]]
+    made: Iterable[Sequence[Part]]
     if changed and workers > 1:
         made = spread(partial(_parts, folder=folder), units(orders, files, SIZE), workers)
     else:
         made = map(_cut, units(orders, files, _NEAR))
     try:
         for parts in made:
-            for target, rows, data in parts:
+            for target, rows, lines in parts:
                 if target not in outputs:
                     outputs[target] = _Output(folder / f"{target}.jsonl", threads=workers > 1)
-                outputs[target].add(rows, data)
+                outputs[target].add(rows, _read(lines) if isinstance(lines, str) else lines)
         return [output.done() for output in outputs.values()]
     finally:
         for output in outputs.values():
             output.close()
 
 
-def _cut(unit: Unit) -> list[Part]:
+def _cut(unit: Unit) -> list[tuple[str, int, Lines]]:
     """(target, rows, lines) for each target."""
     first, last = unit.orders[0][1], unit.orders[-1][1]
     with unit.file.open() as raw, BufferedReader(raw) as file:
@@ -131,7 +132,21 @@ def _cut(unit: Unit) -> list[Part]:
         pieces.setdefault(target, []).extend([line] * copies)
     if stop > start:
         pieces.setdefault(into, []).append(view[start:stop])
-    return [(target, rows[target], _joined(lines)) for target, lines in pieces.items()]
+    return [(target, rows[target], _stretches(lines)) for target, lines in pieces.items()]
+
+
+def _stretches(pieces: Lines) -> Lines:
+    """A megabyte or a piece at a time: copies of a line are one piece in memory, and gigabytes together."""
+    held: list[bytes | memoryview] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= _NEAR:
+            yield _joined(held)
+            held, size = [], 0
+    if held:
+        yield _joined(held)
 
 
 def _joined(pieces: list[bytes | memoryview]) -> bytes | memoryview:
@@ -141,13 +156,20 @@ def _joined(pieces: list[bytes | memoryview]) -> bytes | memoryview:
 def _parts(unit: Unit, folder: Path) -> list[Part]:
     """The same with the lines in files: megabytes do not go through a pipe."""
     parts: list[Part] = []
-    for target, rows, data in _cut(unit):
-        assert not isinstance(data, str)
+    for target, rows, lines in _cut(unit):
         handle, name = tempfile.mkstemp(".part", dir=folder)
         with open(handle, "wb") as file:
-            file.write(data)
+            file.writelines(lines)
         parts.append((target, rows, name))
     return parts
+
+
+def _read(name: str) -> Iterator[bytes]:
+    """What a part file holds; it is removed."""
+    with open(name, "rb") as file:
+        os.unlink(name)
+        while data := file.read(SIZE):
+            yield data
 
 
 _SPLIT = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
@@ -185,20 +207,17 @@ class _Output:
         if self._thread:
             self._thread.start()
 
-    def add(self, rows: int, data: bytes | memoryview | str) -> None:
-        """`data`: the lines, or the name of a part file that holds them and is removed."""
-        if isinstance(data, str):
-            name, data = data, Path(data).read_bytes()
-            os.unlink(name)
-        if self._thread:
-            self._queue.put(data)
-        else:
-            self._hash.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+    def add(self, rows: int, lines: Lines) -> None:
+        for data in lines:
+            if self._thread:
+                self._queue.put(data)
+            else:
+                self._hash.update(data)
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+            self._size += len(data)
         self._rows += rows
-        self._size += len(data)
 
     def done(self) -> Json:
         self.close()

@@ -6,11 +6,12 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rollforge.bulk.record import expected
 from rollforge.evaluate.attempts import Attempts
 from rollforge.evaluate.modes import CALLED, OTHER_CALLS, SAME_CALLS, tool_errors
 from rollforge.records.items import final_text, prompt_text, tool_calls
@@ -201,9 +202,6 @@ def _what(rollout: Rollout) -> str:
     calls = [f"{call.get('name')} {call.get('arguments')}" for call in tool_calls(rollout.response)[-2:]]
     reply = final_text(rollout.response)
     said = f"reply: {one_line(reply, 100)}" if reply.strip() else "no reply"
-    expected: Any = next((rollout.fields[name] for name in _EXPECTED if rollout.fields.get(name) not in (None, "")), None)
     shown = [f"calls: {one_line('; '.join(calls), 100)}"] * bool(calls) + [said]
-    return "; ".join(shown + [f"expected: {one_line(str(expected), 40)}"] * (expected is not None))
-
-
-_EXPECTED = ("expected_answer", "answer", "target")
+    wanted = [f"expected: {one_line(str(value), 40)}" for _, value in islice(expected(rollout.fields.get), 1)]
+    return "; ".join(shown + wanted)

@@ -142,6 +142,13 @@ def model_calls(items: Sequence[Item]) -> list[list[Item]]:
     return calls
 
 
+def cut_short(details: Any, status: Any) -> str | None:
+    """Why a response was cut short, by its `incomplete_details` and `status`; None if it was not."""
+    if details:
+        return str(details.get("reason") or "unknown") if isinstance(details, dict) else str(details)
+    return "unknown" if status == "incomplete" else None
+
+
 def reasoning_text(response: Response | None) -> str:
     """All reasoning, content before summary (servers fill one or the other), joined by blank lines."""
     items = [item for item in (response or {}).get("output") or [] if item.get("type") == "reasoning"]

@@ -305,16 +305,31 @@ def group_of(params: Mapping[str, Any], fields: Json, task_index: int | None) ->
     agent = agent_name(fields)
     if task_index is not None:
         return f"{agent}:{task_index}" if agent else f"{task_index}"
-    return task_id({key: params.get(key) for key in ("input", "instructions", "tools")}, {"agent": agent})
+    asked = {key: params.get(key) for key in ("input", "instructions", "tools")}
+    truth = _truth(params, fields)
+    return task_id(asked, {"agent": agent} if truth is None else {"agent": agent, "truth": truth})
 
 
 def task_key(rollout: Rollout) -> tuple[str, int | bytes]:
-    """What attempts at one task share, and other tasks do not. NeMo Gym's indices begin anew in every collection: there the
-    prompt belongs to it (as a hash, good for this process)."""
+    """What attempts at one task share, and other tasks do not. NeMo Gym's indices begin anew in every collection: there what
+    was asked and what was expected belong to it (as a hash, good for this process)."""
     params = rollout.params
     if rollout.task_index is None or rollout.task != group_of(params, rollout.fields, rollout.task_index):
         return rollout.task, b""
-    return rollout.task, hash(dumps([params.get("instructions"), input_items(params)], sort_keys=True))
+    asked = [params.get("instructions"), input_items(params), params.get("tools"), _truth(params, rollout.fields)]
+    return rollout.task, hash(dumps(asked, sort_keys=True))
+
+
+def _truth(params: Mapping[str, Any], fields: Json) -> Any:
+    places = [fields, *(fields.get(name) for name in HOLDERS), params.get("metadata")]
+    found = (place.get(name) for place in places if isinstance(place, dict) for name in TRUTHS)
+    return next((value for value in found if value is not None), params.get("ground_truth"))
+
+
+TRUTHS = ("expected_answer", "ground_truth", "reference_answer", "gold_answer", "correct_answer", "expected_answers")
+"""Names of an expected answer that nobody gives to what a model answered."""
+HOLDERS = ("verifier_metadata", "reward_model", "metadata", "extra_info", "sample")
+"""Objects of the row in which they may stand."""
 
 
 def agent_name(fields: Json) -> str | None:

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rollforge.stats.profiling import Profile as Profile
     from rollforge.stats.profiling import profile as profile
-    from rollforge.stats.text import summary as summary
+    from rollforge.stats.short import summary as summary
 
 # Loaded when first used: numpy comes with them.
-_PUBLIC = {"Profile": "rollforge.stats.profiling", "profile": "rollforge.stats.profiling", "summary": "rollforge.stats.text"}
+_PUBLIC = {
+    "Profile": "rollforge.stats.profiling",
+    "profile": "rollforge.stats.profiling",
+    "summary": "rollforge.stats.short",
+}
 
 __all__ = ["Profile", "profile", "summary"]
 

@@ -19,13 +19,12 @@ from rollforge.records.rollout import Rollout
 from rollforge.records.rows import task_key
 from rollforge.stats.estimate import Groups, Mean, Numbers, clustered_mean, finite
 from rollforge.stats.passk import pass_at_k
+from rollforge.stats.thresholds import EQUAL
 from rollforge.stats.visible import one_line
 
 REVERIFIED = "reverified"
 """The key of a row's `rollforge` block that holds the verdict it had before."""
 
-EQUAL = 1e-9
-"""Rewards that differ by less are the same."""
 MOST_REASONS = 100
 REPLY_CHARS = 100
 

@@ -8,7 +8,9 @@ from typing import Literal
 
 from rollforge.records.rollout import Outcome
 from rollforge.stats import thresholds as at
+from rollforge.stats.scale import different_ranges, standing, way
 from rollforge.stats.shapes import Stats
+from rollforge.stats.text import plural
 
 Level = Literal["bad", "warn", "unsure", "ok"]
 LEVELS: tuple[Level, ...] = ("bad", "warn", "unsure", "ok")
@@ -50,19 +52,17 @@ def between(environments: Sequence[Stats]) -> list[Finding]:
     """Checks that compare environments; none for a single one."""
     judged = [one for one in environments if one.judged]
     found = []
-    ranges = {(one.reward.min, one.reward.max) for one in judged}
-    scales = {one.name: max(abs(one.reward.min or 0), abs(one.reward.max or 0)) for one in judged}
-    if len(judged) > 1 and max(scales.values()) > 1 + at.EQUAL:
-        largest = max(scales, key=lambda name: scales[name])
+    if different := different_ranges({one.name: (one.reward.min or 0.0, one.reward.max or 0.0) for one in judged}):
         found.append(
             Finding(
                 "reward_scales",
                 "warn",
-                scales[largest],
-                1.0,
-                f"environments reward on {len(ranges)} different ranges; {largest} reaches {scales[largest]:g}",
+                None,
+                None,
+                f"environments reward on different ranges ({different})",
                 "The environment with the largest rewards dominates the gradient and every mean over all.",
-                "Scale rewards to one range, and compare environments by their own rows.",
+                "Scale each to one range, unless it only never got further (rollforge curate --shape scale); compare "
+                "environments by their own rows.",
             )
         )
     total = sum(one.judged for one in judged)
@@ -104,7 +104,7 @@ def _ending(s: Stats) -> Iterator[Finding]:
             "bad",
             faults,
             0,
-            f"the verifier or the environment failed on {_count(faults, 'rollout')}",
+            f"the verifier or the environment failed on {plural(faults, 'rollout')}",
             "These answers could not be judged; another attempt would fail again.",
             "`rollforge show RUN --failures`, mend the environment, then re-verify.",
         )
@@ -119,7 +119,7 @@ def _conversations(s: Stats) -> Iterator[Finding]:
             "bad",
             drifted,
             0,
-            f"in {_count(drifted, 'rollout')} of {texts.token_ids} a prompt does not continue the tokens before it",
+            f"in {plural(drifted, 'rollout')} of {texts.token_ids} a prompt does not continue the tokens before it",
             "Trainers that join the calls of a rollout (NeMo RL) refuse them, or train on tokens nobody sampled.",
             "Send earlier turns as token ids (chat templates drop reasoning, and retokenise), or leave these rollouts out.",
         )
@@ -170,7 +170,7 @@ def _groups(s: Stats) -> Iterator[Finding]:
             "warn",
             groups.mixed_prompts,
             0,
-            f"the rollouts of {_count(groups.mixed_prompts, 'task')} do not all start from the same prompt",
+            f"the rollouts of {plural(groups.mixed_prompts, 'task')} do not all start from the same prompt",
             "A group compares attempts at one problem; different starts (an unseeded environment, merged files) are not.",
             "Seed the environment by task, or profile the files one by one.",
         )
@@ -214,14 +214,15 @@ def _groups(s: Stats) -> Iterator[Finding]:
 def _distribution(s: Stats) -> Iterator[Finding]:
     r = s.reward
     if r.outside:
+        whom = ", before filters and pairs too" if r.beyond else " for GRPO and PPO; SFT and DPO take them as they are"
         yield Finding(
             "reward_range",
             "warn",
             r.outside,
             0,
-            f"{_count(r.outside, 'reward')} outside [-1, 1]: from {r.min:.4g} to {r.max:.4g}",
+            f"{plural(r.outside, 'reward')} outside [-1, 1]: from {r.min:.4g} to {r.max:.4g}",
             "Clipping, learning rates and thresholds of most recipes assume rewards in [-1, 1].",
-            "Scale the rewards (rollforge curate --shape scale, or in the trainer). SFT, which only ranks, does not mind.",
+            f"Scale them (rollforge curate --shape scale, or in the trainer){whom}.",
         )
     if s.judged < at.ENOUGH:
         yield Finding(
@@ -229,7 +230,7 @@ def _distribution(s: Stats) -> Iterator[Finding]:
             "unsure",
             s.judged,
             at.ENOUGH,
-            f"{_count(s.judged, 'rollout')} with a reward: too few to judge the distribution (at least {at.ENOUGH})",
+            f"{plural(s.judged, 'rollout')} with a reward: too few to judge the distribution (at least {at.ENOUGH})",
             do="Collect more before you act on the numbers below.",
         )
         return
@@ -257,7 +258,7 @@ def _distribution(s: Stats) -> Iterator[Finding]:
             "The thresholds for mean, spread and contrast are for rewards between 0 and 1.",
         )
         return
-    yield from _mean(mean)
+    yield from _mean(mean, r.min or 0.0)
     enough = spread >= at.LOW_STD
     yield Finding(
         "spread",
@@ -282,23 +283,25 @@ def _distribution(s: Stats) -> Iterator[Finding]:
     )
 
 
-def _mean(mean: float) -> Iterator[Finding]:
+def _mean(mean: float, low: float) -> Iterator[Finding]:
     why = "Outside 0.3 to 0.9 few rollouts differ from the rest, and the policy has little to learn from."
-    if mean < at.LOW_MEAN:
+    measured = standing(mean, low)
+    if measured < at.LOW_MEAN:
         says = f"under {at.LOW_MEAN:g}"
         do = "Take easier tasks or a stronger model, reward partial success, or check the verifier."
-    elif mean > at.HIGH_MEAN:
+    elif measured > at.HIGH_MEAN:
         says, do = f"over {at.HIGH_MEAN:g}", "Take harder tasks, or drop the ones that are always solved."
     else:
         says, do = f"between {at.LOW_MEAN:g} and {at.HIGH_MEAN:g}", ""
-    limit = at.HIGH_MEAN if mean > at.HIGH_MEAN else at.LOW_MEAN
-    yield Finding("mean_reward", "warn" if do else "ok", mean, limit, f"the mean reward is {mean:.2f} ({says})", why, do)
+    limit = at.HIGH_MEAN if measured > at.HIGH_MEAN else at.LOW_MEAN
+    text = f"the mean reward is {mean:.2f}{way(mean, low)} ({says})"
+    yield Finding("mean_reward", "warn" if do else "ok", measured, limit, text, why, do)
 
 
 def fits(s: Stats) -> list[Fit]:
     """GRPO, DPO, SFT: does this data suit it, and why."""
     if s.judged < at.ENOUGH:
-        few = f"{_count(s.judged, 'rollout')} with a reward, too few to say (at least {at.ENOUGH})"
+        few = f"{plural(s.judged, 'rollout')} with a reward, too few to say (at least {at.ENOUGH})"
         return [Fit(name, "unsure", s.judged, at.ENOUGH, few) for name in ("GRPO", "DPO", "SFT")]
     return [_grpo(s), _dpo(s), _sft(s)]
 
@@ -308,7 +311,7 @@ def _grpo(s: Stats) -> Fit:
     mean, spread, groups, scaled = s.reward.mean.value or 0.0, s.reward.std or 0.0, s.groups, not s.reward.outside
     numbers = f"mean {mean:.2f}, std {spread:.2f}"
     if groups.count < at.ENOUGH_GROUPS:
-        says = f"{numbers}; signal within groups is not known ({_count(groups.count, 'group')})"
+        says = f"{numbers}; signal within groups is not known ({plural(groups.count, 'group')})"
         level: Literal["possible", "poor"] = "possible" if spread >= at.LOW_STD else "poor"
         return Fit("GRPO", level, spread, at.LOW_STD, says, "Collect several repeats per task to know.")
     signal, threshold = 1 - (groups.no_signal_share or 0.0), 1 - at.NO_SIGNAL
@@ -316,7 +319,8 @@ def _grpo(s: Stats) -> Fit:
     if not scaled:
         level = "possible" if signal > 1 - at.HARDLY_SIGNAL else "poor"
         return Fit("GRPO", level, signal, threshold, says, "Scale the rewards to [-1, 1] first.")
-    if signal >= threshold and at.LOW_MEAN <= mean <= at.HIGH_MEAN and spread >= at.LOW_STD:
+    wanted = at.LOW_MEAN <= standing(mean, s.reward.min or 0.0) <= at.HIGH_MEAN
+    if signal >= threshold and wanted and spread >= at.LOW_STD:
         return Fit("GRPO", "good", signal, threshold, says)
     do = "Keep the tasks of medium difficulty, raise the temperature, or add repeats."
     return Fit("GRPO", "possible" if signal > 1 - at.HARDLY_SIGNAL else "poor", signal, threshold, says, do)
@@ -325,7 +329,11 @@ def _grpo(s: Stats) -> Fit:
 def _dpo(s: Stats) -> Fit:
     """Measured: tasks that give a pair."""
     pairs, high, low = s.groups.pairs, s.reward.high or 0.0, s.reward.low or 0.0
-    says = f"{_count(pairs, 'task')} with rewards at least {at.GAP:g} apart; {high:.0%} high, {low:.0%} low"
+    if s.reward.beyond:
+        level: Literal["possible", "poor"] = "possible" if pairs else "poor"
+        says = f"{plural(pairs, 'task')} with rewards at least {at.GAP:g} apart, on a scale that reaches {s.reward.max:.4g}"
+        return Fit("DPO", level, pairs, at.FEW, says, "Scale the rewards first: what is high or low is for rewards up to 1.")
+    says = f"{plural(pairs, 'task')} with rewards at least {at.GAP:g} apart; {high:.0%} high, {low:.0%} low"
     if pairs >= at.FEW and min(high, low) >= at.SHARE:
         return Fit("DPO", "good", pairs, at.FEW, says)
     do = f"Wanted: {at.FEW} such tasks, {at.SHARE:.0%} high and {at.SHARE:.0%} low. More tasks, or more repeats of each."
@@ -335,14 +343,13 @@ def _dpo(s: Stats) -> Fit:
 def _sft(s: Stats) -> Fit:
     """Measured: demonstrations."""
     strict, relaxed = s.reward.sft, s.reward.sft_relaxed
-    says = f"{_count(strict, 'demonstration')} with reward at least {at.SFT:g}"
+    if s.reward.beyond:
+        says = f"rewards reach {s.reward.max:.4g}: which are demonstrations is not known"
+        return Fit("SFT", "possible", strict, at.FEW, says, "Scale the rewards first, or give min_reward.")
+    says = f"{plural(strict, 'demonstration')} with reward at least {at.SFT:g}"
     if relaxed > strict:
         says += f", {relaxed} with at least {at.SFT_RELAXED:g}"
     if strict >= at.FEW:
         return Fit("SFT", "good", strict, at.FEW, says)
     do = f"Fewer than {at.FEW} are few: collect more, or from a stronger model."
     return Fit("SFT", "possible" if relaxed else "poor", strict, at.FEW, says, do)
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"

@@ -10,8 +10,9 @@ from pathlib import Path
 from rollforge.errors import UserError
 from rollforge.stats import charts, tables
 from rollforge.stats.profiling import Profile, Section
+from rollforge.stats.short import counts, outcomes
 from rollforge.stats.tables import Grid, Verdict
-from rollforge.stats.text import counts, number, outcomes, percent, plural, share
+from rollforge.stats.text import number, percent, plural, share
 from rollforge.stats.visible import one_line, visible
 
 MOST_TASKS = 500

@@ -71,7 +71,8 @@ def extremes(source: Source, wanted: Filter, *, best: int, worst: int) -> list[C
     candidates = [_candidate(place, rollout) for place, rollout in _rollouts(source, wanted) if rollout.outcome.judged]
     top = sorted(candidates, key=lambda c: (-c.reward, -c.merit, c.place))[:best]
     low = sorted(candidates, key=lambda c: (c.reward, -c.merit, c.place))
-    low = [c for c in low if c not in top or len(candidates) == 1][:worst]
+    taken = {c.place for c in top} if len(candidates) > 1 else set()
+    low = [c for c in low if c.place not in taken][:worst]
     if len(top) == len(low) == 1 and top[0].reward > low[0].reward:
         top[0], low[0] = _pair(candidates, top[0], low[0])
     titles = {c.place: "best" for c in top}

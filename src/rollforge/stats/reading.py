@@ -18,11 +18,11 @@ import numpy as np
 import orjson
 
 from rollforge.bulk.blocks import Block, Unusable, blocks, records, spread
-from rollforge.bulk.conversation import Item, all_text, is_error, item_of
+from rollforge.bulk.conversation import Item, all_text, is_error, item_of, model_calls
 from rollforge.bulk.record import Record
 from rollforge.errors import UserError
 from rollforge.records.items import Item as RawItem
-from rollforge.records.items import input_items, prompt_text, token_drift
+from rollforge.records.items import cut_short, input_items, prompt_text, token_drift
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.rows import LARGEST, BadLine, task_key
 from rollforge.stats.columns import MOST_COLUMNS, MOST_ENVS, MOST_TOOLS, Columns, Label, Part, Store, ToolUse
@@ -152,7 +152,6 @@ def read_files(
     files = [file for source in sources for file, _ in source]
     of = [number for number, source in enumerate(sources) for _ in source]
     envs = [env for source in sources for _, env in source]
-    found.used = []
     cut = list(blocks(files))
     lines = Counter[int]()
     at = -1
@@ -196,12 +195,8 @@ def _add_record(fragment: Fragment, source: int, record: Record) -> None:
     block = record.block
     index = record.task_index
     prompt = record.prompt
-    numbered = None
-    if index is not None:
-        agent = record.agent
-        numbered = f"{agent}:{index}" if agent else str(index)
-    task = block.get("task") or numbered or prompt.hex()[:16]
-    group = task, prompt if task == numbered else b""  # as `task_key` says of rollouts
+    task = block.get("task") or record.numbered or prompt.hex()[:16]
+    group = task, b"" if record.named else record.task_key  # as the other `task_key` says of rollouts
     key = _key(source, env, group, index, record.index)
     if record.reward is None:
         fragment.failed.append((key, *_failure(env, record.outcome, record.rollout.failure)))
@@ -241,14 +236,16 @@ def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
     if rollout.reward is None:
         fragment.failed.append((key, *_failure(env, rollout.outcome, rollout.failure)))
         return
-    part = _part(fragment, env, rollout.outcome, _cut(rollout))
+    response = rollout.response or {}
+    cut = cut_short(response.get("incomplete_details"), response.get("status"))
+    part = _part(fragment, env, rollout.outcome, cut)
     said = _said([item_of(item) for item in rollout.output])
     numbers = _numbers(rollout.reward, rollout.attempt, said)
     if said.called:
         _use(part.tools, said.called, said.failed)
     if said.tokens:
         numbers["contiguous"] = _contiguous(rollout)
-    usage = (rollout.response or {}).get("usage")
+    usage = response.get("usage")
     _add_tokens(numbers, usage if isinstance(usage, dict) else {}, rollout.output if said.tokens else ())
     _add_seconds(numbers, rollout.seconds)
     for name, value in rollout.fields.items():
@@ -298,22 +295,16 @@ def _said(items: Sequence[Item]) -> Said:
     calls: list[str | None] = []  # of each its name and its arguments
     named: dict[str | None, str] = {}
     failed: list[str] = []
-    turns = 0
-    ended, tokens = True, False
+    tokens = False
     for item in items:
         tokens = tokens or bool(item.generation_token_ids)
         kind = item.type or "message"
         if kind == "function_call_output":
             if is_error(item):
                 failed.append(named.get(item.call_id, ""))
-            ended = True
-            continue
-        if item.role is not None and item.role != "assistant":
-            ended = True
-            continue
-        turns += ended
-        ended = bool(item.generation_token_ids)
-        if kind == "function_call":
+        elif item.role not in (None, "assistant"):
+            pass  # somebody else's
+        elif kind == "function_call":
             name = item.name or ""
             called.append(name)
             calls += name, item.arguments
@@ -326,7 +317,7 @@ def _said(items: Sequence[Item]) -> Said:
     given = tuple(calls)
     answered = hash((reply, given)) or 1 if reply or given else 0
     whole = hash((tuple(texts), given, tuple(thoughts))) or 1 if items else 0
-    return Said(reply, turns, bool(thoughts), tokens, called, failed, answered, whole)
+    return Said(reply, model_calls(items), bool(thoughts), tokens, called, failed, answered, whole)
 
 
 def _numbers(reward: float, attempt: int, said: Said) -> dict[str, float]:
@@ -400,15 +391,6 @@ def _metric(field: str) -> str | None:
 
 def _contiguous(rollout: Rollout) -> bool:
     return rollout.token_drift is None and token_drift(rollout.output) is None
-
-
-def _cut(rollout: Rollout) -> str | None:
-    """Why the answer is incomplete, None if it is not."""
-    response = rollout.response or {}
-    details = response.get("incomplete_details")
-    if details:
-        return str(details.get("reason") or "unknown") if isinstance(details, dict) else str(details)
-    return "unknown" if response.get("status") == "incomplete" else None
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

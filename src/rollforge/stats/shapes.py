@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rollforge.stats.estimate import Bin, Mean, Quantiles
+from rollforge.stats.thresholds import EQUAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,11 @@ class Reward:
     """Rollouts with at least 0.8."""
     outside: int
     """Rollouts outside [-1, 1]."""
+
+    @property
+    def beyond(self) -> bool:
+        """Whether thresholds for rewards up to 1 do not fit these."""
+        return (self.max or 0.0) > 1 + EQUAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TypeAlias
 
 import orjson
 
+from rollforge.bulk.original import regular
 from rollforge.errors import UserError
 from rollforge.records.rollout import Rollout
 from rollforge.records.rows import BadLine, read_rollouts
@@ -66,10 +68,33 @@ def find_run(run: str | Path) -> Source:
         return Source(str(run), files, _planned(path / RUN), path.resolve().name)
     if not path.exists():
         raise UserError(f"there is no {run}{_near(path)}")
+    regular(path)
     sidecar = path.with_name(f"{path.name.removesuffix('.jsonl')}_{FAILURES}")
     stem = path.name.removesuffix(".jsonl").removesuffix(".rollouts")
     env = path.resolve().parent.name if stem in ("rollouts", "failures") else stem
     return Source(str(run), (path, sidecar) if sidecar.is_file() else (path,), None, env)
+
+
+def find_each(runs: Iterable[str | Path]) -> list[Source]:
+    """`find_run` of several. Raises `UserError` for a file that is there twice: its rows would count twice."""
+    sources = [find_run(run) for run in runs]
+    seen: dict[Path, str] = {}
+    for source in sources:
+        for path in source.files:
+            real = path.resolve()
+            if real in seen:
+                raise UserError(f"{path} is given twice (by {seen[real]} and {source.name}); its rows would count twice")
+            seen[real] = source.name
+    return sources
+
+
+def split_of_file(file: str | Path) -> str:
+    """The split that a data file is, by the first word of its name that says one (`gsm8k_train-00000`); "" if none does."""
+    found = _SPLIT.search(Path(file).stem.lower())
+    return {"train": "train", "test": "test"}.get(found[1], "validation") if found else ""
+
+
+_SPLIT = re.compile(r"(?<![a-z])(train|val|dev|eval|test)(ing|id|idation|elopment|uation|s|set)?(?![a-z])")
 
 
 def _planned(file: Path) -> int | None:

@@ -11,7 +11,7 @@ from rollforge.stats.findings import LEVELS, Finding
 from rollforge.stats.profiling import Profile, Section
 from rollforge.stats.shapes import Stats, TaskRow
 from rollforge.stats.text import bin_labels, interval, number, percent, share
-from rollforge.stats.thresholds import GAP
+from rollforge.stats.thresholds import EQUAL, GAP
 from rollforge.stats.visible import one_line, visible
 
 
@@ -58,7 +58,7 @@ def reward_bars(s: Stats) -> Bars:
 
 def at_k(s: Stats) -> Grid:
     # best@k is pass@k when rewards are 0 and 1.
-    partial = any(abs(row.best - row.pass_at) > 1e-9 for row in s.at_k)
+    partial = any(abs(row.best - row.pass_at) > EQUAL for row in s.at_k)
     rows = []
     for row in s.at_k:
         cells = [number(row.k), number(row.tasks), percent(row.pass_at), percent(row.pass_all), percent(row.majority)]

@@ -14,8 +14,9 @@ from rich.text import Text
 
 from rollforge.stats import tables
 from rollforge.stats.profiling import Profile, Section
+from rollforge.stats.short import counts, outcomes
 from rollforge.stats.tables import Bars, Grid, Verdict
-from rollforge.stats.text import counts, interval, outcomes, plural, share
+from rollforge.stats.text import interval, plural, share
 from rollforge.stats.visible import one_line, visible
 
 MOST_ROWS = 15

@@ -16,6 +16,8 @@ LARGEST_ENV = 0.5
 # NeMo Gym's pages on quality metrics and on preparing data for training.
 LOW_MEAN, HIGH_MEAN = 0.3, 0.9
 """Red flag below; PPO wants rewards between."""
+SOLVED = (0.3, 0.7)
+"""PPO wants a share of successes between these."""
 LOW_STD = 0.15
 """PPO and GRPO want more spread than this."""
 HIGH, LOW, SHARE = 0.7, 0.5, 0.2
