@@ -60,6 +60,14 @@ def test_expected_answers_are_looked_for(math: Path, tmp_path: Path) -> None:
     assert "nemo-rl:grpo" in shown
 
 
+def test_tools_are_looked_for(tmp_path: Path) -> None:
+    params = {"input": "2+2?", "tools": [{"type": "function", "name": "add", "parameters": {}}]}
+    rows = grid([[1.0, 0.0]] * 100, fields={"expected_answer": "4"}, params=params)
+    shown = run(write(tmp_path / "tools.jsonl", rows)).stdout
+    assert "train live" in shown
+    assert "--to nemo-rl:nemo-gym" in shown
+
+
 def test_a_row_in_another_encoding(tmp_path: Path) -> None:
     rows = grid([[1.0, 0.0]] * 100, fields={"expected_answer": "caf\u00e9"})
     file = write(tmp_path / "mixed.jsonl", rows)

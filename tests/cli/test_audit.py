@@ -110,6 +110,18 @@ def test_validate(tmp_path: Path) -> None:
     assert found["judged"] == 32
 
 
+def test_validate_says_what_it_could_not_use(tmp_path: Path) -> None:
+    file = tmp_path / "some.jsonl"
+    rows(file, 1.0)
+    file.write_text(file.read_text() + "{broken\n")
+    assert run(tmp_path, "validate", "some.jsonl").stdout.splitlines()[-1] == (
+        "1 line could not be used; rollforge stats --bad lists them"
+    )
+    file.write_text(json.dumps(json.loads(file.read_text().splitlines()[0]), indent=2))
+    for options in (["some.jsonl"], ["some.jsonl", "--against", "some.jsonl"]):
+        assert "one JSON object over many lines" in run(tmp_path, "validate", *options, status=2).stderr
+
+
 def test_validate_a_run(tmp_path: Path) -> None:
     run(tmp_path, "collect", "arithmetic", "--model", "scripted:perfect", "--limit", "25", "--out", "runs/a")
     done = run(tmp_path, "validate", "runs/a", status=1)

@@ -54,6 +54,27 @@ def test_the_folder_of_an_export(rows, tmp_path):
         done = check(place, "--no-loader")
         assert done.exit_code == 0, done.output
         assert "trl:sft: no problems" in done.stdout
+    done = check(folder.parent, "--for", "trl:sft", "--no-loader")
+    assert f"{folder / 'train.jsonl'}: 1 row" in done.stdout
+    error = check(folder.parent, "--for", "trl:dpo").exception
+    assert isinstance(error, UserError)
+    assert "holds no data files (.jsonl, .parquet); folders in it: trl-sft" in str(error)
+
+
+@pytest.mark.parametrize("options", [[], ["--for", "trl:sft"]])
+def test_the_folder_of_a_run_holds_no_training_data(options, tmp_path):
+    (tmp_path / "failures.jsonl").write_text("")
+    (tmp_path / "rollouts.jsonl").write_text('{"responses_create_params": {"input": "q"}, "response": {}, "reward": 1}\n')
+    error = check(tmp_path, *options).exception
+    assert isinstance(error, UserError)
+    assert f"{tmp_path} holds rollouts, not training data: rollforge export {tmp_path} --to" in str(error)
+
+
+def test_rewards_are_shown(tmp_path):
+    rows = [{"prompt": f"{n}", "completion": "a", "score": n / 4} for n in range(5)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = check(tmp_path / "a.jsonl", "--for", "generic:prompt-completion-score", "--no-loader")
+    assert "  rewards 0 to 1, mean 0.5 (5 rows)\n" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -64,6 +85,10 @@ def test_the_folder_of_an_export(rows, tmp_path):
         (["none.jsonl", "--for", "trk:sft"], "did you mean trl"),
         ([".", "--for", "trl:stf"], "no kind of data 'stf'"),
         (["x.jsonl", "--error", "KeyError"], "stand alone"),
+        (["--error", "KeyError", "--config", "x.yaml"], "stand alone"),
+        (["--log", "train.log", "--for", "bogus:y"], "stand alone"),
+        (["x.jsonl", "--model", "tiny", "--tolerance", "0.001"], "--model, --tolerance: only with --for on-policy"),
+        (["x.jsonl", "--for", "trl:sft", "--max-drift", "0"], "--max-drift: only with --for on-policy"),
     ],
 )
 def test_wrong_requests(arguments, message):

@@ -34,7 +34,8 @@ VERBS = (
 )
 HEAD = """# Command line
 
-Made from `--help`. Exit status: 0 done, 1 failed or incomplete, 2 the request was wrong or refused, 130 interrupted.
+Made from `--help`. Exit status: 0 done, 1 failed or incomplete, 2 the request was wrong or refused, 130 interrupted,
+143 terminated.
 """
 
 

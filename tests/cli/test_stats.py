@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,12 @@ def test_the_report(math: Path) -> None:
     assert not any(line != line.rstrip() for line in result.stdout.splitlines())
 
 
+def test_a_run_given_twice(math: Path) -> None:
+    result = run(math, math / "rollouts.jsonl")
+    assert result.exit_code == 1
+    assert "is given twice" in str(result.exception)
+
+
 def test_json(math: Path) -> None:
     result = run(math, "--json")
     row = json.loads(result.stdout)
@@ -66,9 +73,22 @@ def test_several_runs_and_one_environment(math: Path, tmp_path: Path) -> None:
     assert "did you mean games" in str(asked.exception)
 
 
+def test_one_environment_as_json(math: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "games.jsonl", [made(2.0, t, env=None) for t in range(3)])
+    row = json.loads(run(math, other, "--env", "games", "--json").stdout)
+    assert [*row["environments"]] == ["games"]
+    assert [one["env"] for one in row["tasks"]] == ["games"] * 3
+    assert row["failures"] == []
+    assert row["overall"]["judged"] == 27
+    asked = run(math, other, "--env", "gmaes", "--json", "--html", tmp_path / "report.html")
+    assert "did you mean games" in str(asked.exception)
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_tasks_and_threshold(math: Path) -> None:
     assert "Tasks, hardest first" in run(math).stdout
     assert "Tasks, hardest first" not in run(math, "--tasks", 0).stdout
+    assert run(math, "--tasks", -1).exit_code == 2
     assert "0.0% of rollouts" in run(math, "--success", 2).stdout
 
 
@@ -81,7 +101,7 @@ def test_bad_lines(tmp_path: Path) -> None:
     assert run(file, "--bad").stdout.count("PLACEHOLDER") == 8
 
 
-@pytest.mark.parametrize("text", ["", "\n", "<PLACEHOLDER ROW>\n", '{"prompt": "a task"}\n', "\x00\xff"])
+@pytest.mark.parametrize("text", ["", "\n", "<PLACEHOLDER ROW>\n", '{"prompt": "a task"}\n'])
 def test_a_file_without_rollouts_fails(tmp_path: Path, math: Path, text: str) -> None:
     file = tmp_path / "none.jsonl"
     file.write_text(text, encoding="latin-1")
@@ -89,6 +109,16 @@ def test_a_file_without_rollouts_fails(tmp_path: Path, math: Path, text: str) ->
         result = run(*runs)
         assert result.exit_code == 1
         assert result.stderr == f"error: no usable rollout in {file}\n"
+
+
+@pytest.mark.parametrize("verb", ["stats", "show", "advise"])
+def test_what_is_not_json_lines_is_named(tmp_path: Path, verb: str) -> None:
+    packed = tmp_path / "rows.jsonl.gz"
+    packed.write_bytes(gzip.compress(b"{}\n" * 100))
+    result = CliRunner().invoke(app, [verb, str(packed)])
+    assert isinstance(result.exception, UserError)
+    assert "compressed (gzip): gunzip <" in str(result.exception)
+    assert result.stdout == ""
 
 
 def test_nothing_there(tmp_path: Path) -> None:

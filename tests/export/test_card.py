@@ -51,3 +51,12 @@ def test_pairs_tell_how_they_were_made(tmp_path: Path) -> None:
     text = card(tmp_path, "dpo")
     assert "Pairs: same_prompt, best_worst, a gap of at least 0.2; no ties, no equal texts" in text
     assert "| - tasks: equal rewards | " in text
+
+
+def test_many_rewards_are_counted_in_intervals(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [row(f"{n}?", f"{n}", n / 2) for n in range(300)])
+    result = export_rollouts(file, [(TOY, "sft")], tmp_path / "out", min_reward=0, validation=0, workers=1)
+    text = (result.targets[0].folder / "README.md").read_text()
+    table = text.split("| reward of the rollout | rows |\n| --- | --- |\n")[1].split("\n\n")[0].splitlines()
+    assert (table[0], table[-1]) == ("| 0 to 5 | 10 |", "| 145 to 150 | 10 |")
+    assert sum(int(line.split("|")[2]) for line in table) == 300

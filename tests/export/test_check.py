@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 
 from rollforge.errors import UserError
 from rollforge.export.advice import advise, advise_log
-from rollforge.export.check import check_files, guess
+from rollforge.export.check import check_export, check_files, guess
 from rollforge.export.mixed import Schema
 from rollforge.export.target import Alike, Kind, Target
+from rollforge.registry import resolve
 
 PAD = "x" * 3000
 """4,000 rows of it are more than the 10 MB that fix a schema."""
@@ -34,8 +36,17 @@ def no_loader(kind, path):
     return None
 
 
-def target(name="made", *, load=no_loader, family="demonstration", format="jsonl", check=check_row, check_config=None):
-    kind = Kind(family, row=lambda example, settings: {}, check=check, about="", format=format)
+def target(
+    name="made",
+    *,
+    load=no_loader,
+    family="demonstration",
+    format="jsonl",
+    check=check_row,
+    check_config=None,
+    reader="datasets",
+):
+    kind = Kind(family, row=lambda example, settings: {}, check=check, about="", format=format, reader=reader)
     return Target(
         name=name,
         kinds={"sft": kind, "grpo": kind},
@@ -83,6 +94,8 @@ def test_a_good_file_has_no_problems(tmp_path):
         (b'{"text": "\xe9"}', "not UTF-8 at byte 10 (0xe9)"),
         (b'{"text": "a", "text": "b"}', "the key 'text' stands twice"),
         (b'{"text": "a", "more": {"k": ": ", "k": 2}}', "the key 'k' stands twice"),
+        (b'{"text": "a", "more": ' + b"[" * 300 + b"]" * 300 + b"}", "nested too deeply"),
+        (b'{"text": "a", "more": ' + b"[" * 2000 + b"]" * 2000 + b"}", "not JSON"),
         (b'{"no": 1}', "the row has no text"),
         (b'{"text": 7}', "text is 7, not a string"),
         (b'{"text": "a", "chosen_reward": 0.5, "rejected_reward": 0.5}', "the chosen reward 0.5 is not above"),
@@ -136,10 +149,11 @@ def test_an_alien_file_is_one_clear_error(tmp_path, content, message):
 def test_a_line_without_end_does_not_fill_the_memory(tmp_path):
     path = tmp_path / "train.jsonl"
     with path.open("wb") as file:
-        file.write(b'{"text": "')
-        file.seek(200 << 20)  # a hole: no disk is used
+        file.write(b'{"text": "' + b"x" * 4096)
+        file.seek(100 << 20)  # a hole: no disk is used
         file.write(b'"}')
-    assert any("a line is longer than 64 MB" in message or "binary" in message for _, _, message in said(path))
+    said_of_all = "a line is longer than 64 MB (it goes on at byte 8,388,608): is this JSON Lines?"
+    assert (0, "error", said_of_all) in said(path)
 
 
 def test_line_ends_and_byte_order_mark(tmp_path):
@@ -254,7 +268,54 @@ def test_a_blank_line_hides_mixed_objects_from_datasets(tmp_path):
 
 def test_dates_are_no_texts_to_datasets(tmp_path):
     path = write(tmp_path, *texts(2, day="2023-11-30"))
-    assert [message for _, _, message in said(path) if "timestamp" in message]
+    assert [level for _, level, message in said(path) if "timestamp" in message] == ["warning"]
+    path = write(tmp_path, *texts(2, reward_model={"ground_truth": "2023-11-30T10:20:30+02:00"}))
+    assert [level for _, level, message in said(path) if "timestamp" in message] == ["error"]
+
+
+DATES = ["2024-02-29", "2024-01-01T10", "2024-01-01 10:20Z", "2024-01-01T10:20:30-0800", "2024-01-01T10+02:00", "0000-02-29"]
+WORDS = [
+    "2023-02-29",
+    "2024-13-01",
+    "2024-01-01T24:00",
+    "2024-01-01T1020",
+    "2024-01-01Z",
+    "2024-01-01T10:20:30.5",
+    "٢٠٢٤-01-01",
+]
+
+
+@pytest.mark.parametrize("text", [*DATES, *WORDS])
+def test_what_arrow_takes_for_a_date(text):
+    assert list(schema_of({"day": text}).dates()) == (["day"] if text in DATES else [])
+    with BytesIO(json.dumps({"day": text}).encode()) as file:
+        arrow = pytest.importorskip("pyarrow.json").read_json(file)
+    assert (str(arrow.schema.field("day").type) != "string") == (text in DATES)
+
+
+@pytest.mark.parametrize(
+    ("number", "level"),
+    [(1 << 64, "error"), (-(1 << 63) - 1, "error"), (1 << 63, "warning"), ((1 << 63) - 1, None), (-(1 << 63), None)],
+)
+def test_a_number_that_arrow_has_no_type_for(tmp_path, number, level):
+    path = write(tmp_path, *texts(2), {"text": f"c {1 << 80}", "calls": [{"n": {"m": number}}]})
+    found = [(line, level) for line, level, message in said(path) if f"the whole number {number} " in message]
+    assert found == ([(3, level)] if level else [])
+    assert not [one for one in said(path, target(reader="lines")) if "whole number" in one[2]]
+
+
+@pytest.mark.parametrize("name", ["trl:sft", "openrlhf:sft", "verl:sft"])
+def test_reasoning_that_templates_drop_is_said(tmp_path, name):
+    turns = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4", "reasoning_content": "two twos"}]
+    framework, _, kind = name.partition(":")
+    [one] = [
+        one
+        for one in check_files(
+            [write(tmp_path, {"messages": turns})], resolve("export", framework), kind, load=False
+        ).problems
+        if "reasoning" in one.message
+    ]
+    assert (one.line, one.level) == (1, "warning")
 
 
 # Nulls that Arrow filled in
@@ -326,21 +387,40 @@ def test_repeated_rows_and_prompts(tmp_path):
     [
         ({"reward": 0.0}, "every reward is 0"),
         ({"reward": 1}, "every reward is 1"),
-        ({"ground_truth": "4"}, "have the same answer"),
-        ({"reward_model": {"ground_truth": "4"}}, "have the same answer"),
+        ({"ground_truth": "4"}, "all 12 answers are the same"),
+        ({"reward_model": {"ground_truth": "4"}}, "all 12 answers are the same"),
     ],
 )
 def test_rewards_and_answers_without_differences(tmp_path, more, message):
     assert any(message in text for _, _, text in said(write(tmp_path, *texts(12, **more))))
 
 
+@pytest.mark.parametrize("more", [{"ground_truth": ""}, {"solution": ""}, {"reward_model": {"ground_truth": None}}])
+def test_no_answer_is_no_answer_that_all_have(tmp_path, more):
+    assert said(write(tmp_path, *texts(12, **more))) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rewards_are_summed_up(tmp_path, workers):
+    rows = [{"text": f"{n}" + "x" * 100_000, "reward": n % 4 / 2} for n in range(120)]
+    rows += [{"text": "none"}, {"text": "text", "reward": "high"}]
+    file = write(tmp_path, *rows)
+    [about] = check_files([file], target(), "sft", workers=workers).files.values()
+    assert about["rewards"] == {"rows": 120, "min": 0.0, "max": 1.5, "mean": 0.75}
+    [other] = check_files([write(tmp_path, *texts(3), name="b.jsonl")], target(), "sft").files.values()
+    assert "rewards" not in other
+
+
 def test_a_prompt_on_both_sides_is_a_leak(tmp_path):
     train = write(tmp_path, *({"text": "t", "prompt": f"p{n}"} for n in range(5)))
     held_out = write(tmp_path, {"text": "t", "prompt": "q"}, {"text": "u", "prompt": "p3"}, name="validation.jsonl")
     found = check_files([train, held_out], target(), "sft")
-    (leak,) = [one for one in found.problems if "in" in one.message and one.level == "error"]
+    (leak,) = [one for one in found.problems if one.level == "error"]
     assert (leak.file, leak.line) == (str(held_out), 2)
-    assert "split by prompt" in leak.message
+    assert f"1 of its prompts are in {train} as well: validation says nothing then; split by prompt" in leak.message
+    # A word in the middle of another says nothing.
+    latest = held_out.rename(tmp_path / "latest.jsonl")
+    assert not check_files([train, latest], target(), "sft").problems
 
 
 USER, GREETED = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
@@ -441,10 +521,47 @@ def test_no_file_and_no_kind_are_named(tmp_path):
         check_files([], target(), "dpo")
 
 
+def test_a_folder_without_data_is_no_good_data(tmp_path):
+    (tmp_path / "trl-sft").mkdir()
+    (tmp_path / "notes.md").write_text("notes")
+    with pytest.raises(UserError, match=r"holds no data files \(.jsonl, .parquet\); folders in it: trl-sft"):
+        check_export(tmp_path, target(), "sft")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("none.sh", "is not there"), ("run.sh", "only .yaml, .yml files are looked at"), (".", "is a directory")],
+)
+def test_a_configuration_that_is_not_looked_at_is_not_passed_over(tmp_path, name, message):
+    (tmp_path / "run.sh").write_text("trl sft --nonsense 5")
+    with pytest.raises(UserError, match=message):
+        check_files([write(tmp_path, *texts(3))], target(), "sft", tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "meant"),
+    [
+        ({"target": "generic", "kind": "openai", "files": {"train.jsonl": {}}}, "generic:openai"),
+        ({"target": "openrlhf", "kind": "sft", "files": {"train.jsonl": {}}}, "openrlhf:sft"),
+        ({"target": "openrlhf", "kind": "sft", "files": {"other.jsonl": {}}}, "nemo-rl:sft"),
+        ({"target": "openrlhf", "kind": ["sft"], "files": {"train.jsonl": {}}}, "nemo-rl:sft"),
+        ({"target": None, "files": 3}, "nemo-rl:sft"),
+        ([], "nemo-rl:sft"),
+    ],
+)
+def test_the_manifest_of_an_export_knows_better_than_a_guess(tmp_path, manifest, meant):
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    name, kind, _ = guess(write(tmp_path, {"messages": []}))
+    assert f"{name}:{kind}" == meant
+
+
 @pytest.mark.parametrize(
     ("row", "meant"),
     [
         ({"messages": []}, "nemo-rl:sft"),
+        ({"messages": [], "tools": []}, "nemo-rl:sft"),
+        ({"messages": [], "tools": "[]"}, "trl:sft"),
+        ({"responses_create_params": {}, "id": 1}, "nemo-rl:nemo-gym"),
         ({"input": "q", "output": "4", "ground_truth": "4"}, "nemo-rl:grpo"),
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "nemo-rl:dpo"),
         ({"prompt": [], "chosen": [], "rejected": []}, "trl:dpo"),
@@ -548,6 +665,19 @@ def test_datasets_does_what_the_check_says(tmp_path, first, later):
         ("all-zero rewards", "all rewards zero"),
         ("Killed", "out of memory (host)"),
         ("launch.sh: line 31: 4242 Killed    trl sft --config sft.yaml", "out of memory (host)"),
+        ("KeyError 'input'", "KeyError: a field of the rows"),
+        ("ray::run() KeyError(\\'input\\')", "KeyError: a field of the rows"),
+        ("KeyError: 'responses_create_params'", "KeyError: a field of rollouts"),
+        ("KeyError('reward')", "KeyError: a field of rollouts"),
+        ("out of memory", "out of memory (GPU)"),
+        ("RuntimeError: CUDA OOM", "out of memory (GPU)"),
+        ("ray.exceptions.OutOfMemoryError", "out of memory (host)"),
+        ("1 Workers (tasks / actors) killed due to memory pressure (OOM)", "out of memory (host)"),
+        ("Rewards all zero", "all rewards zero"),
+        ("rewards are all zero", "all rewards zero"),
+        ("{'loss': 0.0, 'reward': 0.0, 'reward_std': 0.0}", "all rewards zero"),
+        ("step:3 - critic/rewards/mean:0.0 - critic/rewards/max:0.0", "all rewards zero"),
+        ("0 pairs created", "no pairs"),
     ],
 )
 def test_known_failures_get_advice(error, name):
@@ -558,7 +688,13 @@ def test_known_failures_get_advice(error, name):
     assert found[0].remedy
 
 
-@pytest.mark.parametrize("text", ["", "hello", "mean_reward: 0.41", "train loss 0.0", "reward: 0.05", "rewards/mean 0.25"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "hello", "mean_reward: 0.41", "train loss 0.0", "reward: 0.05", "rewards/mean 0.25", "10 pairs created"),
+        *("{'reward': 0.5}", "critic/rewards/mean:0.05", "if you run out of memory, lower max_len"),
+    ],
+)
 def test_what_is_no_failure_gets_none(text):
     assert advise(text) == []
 
@@ -569,3 +705,18 @@ def test_a_log_is_read_for_failures():
         (2, 2, "KeyError: a field of the rows"),
         (5, 1, "out of memory (GPU)"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "zero", "other"),
+    [
+        ("Avg Reward: {}", "0.0000", "0.3100"),
+        ("{{'loss': 0.1, 'reward': {}, 'reward_std': 0.0}}", "0.0", "1.0"),
+        ("step:1 - critic/rewards/mean:{}", "0.0", "-0.05"),
+        ("train/mean_reward = {}", "0", "2"),
+    ],
+)
+def test_one_step_without_rewards_is_no_failure(line, zero, other):
+    assert [one.count for one in advise_log([line.format(zero)] * 3)] == [3]
+    assert advise_log([line.format(value) for value in (other, zero, other)]) == []
+    assert advise_log([line.format(zero), line.format(other)]) == []

@@ -46,6 +46,15 @@ def test_rows_and_prompts_of_one_side(tmp_path):
     assert found.examples["another answer"] == [f"{tmp_path}/a.jsonl:1 | {tmp_path}/b.jsonl:3"]
 
 
+@pytest.mark.parametrize(
+    "name", ["reference_answer", "label", "verifier_metadata.expected_answer", "extra_info.correct_answer"]
+)
+def test_another_answer_is_seen_wherever_rows_carry_it(tmp_path, name):
+    holder, _, name = name.rpartition(".")
+    a, b = ({"input": "p", **({holder: {name: value}} if holder else {name: value})} for value in ("4", "5"))
+    assert pair(tmp_path, [a], [b]).other_answer == 1
+
+
 def test_numbers_are_compared_by_value(tmp_path):
     rollout = {"responses_create_params": {"input": "q"}, "response": {"output": []}, "metrics": {"right": 1}}
     a = [row("p", answer=4, reward=0), {**rollout, "reward": 1}]
@@ -59,7 +68,22 @@ def test_only_what_there_is_was_made_with_something(tmp_path):
     a = write(tmp_path / "a/a.jsonl", [row("p")])
     b = write(tmp_path / "b/b.jsonl", [row("q")])
     (tmp_path / "a/manifest.json").write_text('{"seed": 3}')
-    assert diff(a, b).parameters() == {"seed": (3, None)}
+    assert diff(a, b).parameters() == {}
+    (tmp_path / "b/manifest.json").write_text('{"limit": 1}')
+    assert diff(a, b).parameters() == {"seed": (3, None), "limit": (None, 1)}
+
+
+def test_of_a_run_and_what_was_made_of_it_only_common_parameters_are_compared(tmp_path):
+    a = write(tmp_path / "a/rollouts.jsonl", [row("p")])
+    b = write(tmp_path / "b/train.jsonl", [row("p")])
+    c = write(tmp_path / "c/rollouts.jsonl", [row("p")])
+    run = {"rollforge": "1", "seed": 1, "config": {"limit": 3, "env": "sums"}, "identity": {"limit": 3, "digest": "x"}}
+    other = {**run, "config": {"limit": 4, "env": "sums"}, "identity": {"limit": 4, "digest": "y"}}
+    (tmp_path / "a/run.json").write_text(json.dumps(run))
+    (tmp_path / "b/manifest.json").write_text(json.dumps({"rollforge": "1", "seed": 2, "recipe": {"steps": ["dedup"]}}))
+    (tmp_path / "c/run.json").write_text(json.dumps(other))
+    assert diff(a, b).parameters() == {"seed": (1, 2)}
+    assert diff(a, c).parameters() == {"config.limit": (3, 4), "identity.digest": ("x", "y")}
 
 
 ROWS = st.lists(

@@ -288,11 +288,6 @@ def test_prompts_have_no_completion() -> None:
         row("mapping-prompts", examples("prompt")[0], mapping={"c": "completion"})
 
 
-def test_without_a_mapping_the_option_is_named() -> None:
-    with pytest.raises(UserError, match="--mapping FILE"):
-        row("mapping", examples("judged")[0])
-
-
 @pytest.mark.parametrize(
     ("mapping", "said"),
     [
@@ -331,6 +326,10 @@ def test_a_mapping_file_may_be_nested_or_dotted(tmp_path: Path) -> None:
     path = tmp_path / "mapping.yaml"
     path.write_text("question: prompt\nmeta:\n  env: env\n  deep: {er: reward}\nmeta.kind: '=a b'\n")
     assert read_mapping(path) == {"question": "prompt", "meta.env": "env", "meta.deep.er": "reward", "meta.kind": "=a b"}
+    path.write_text("mapping:\n  question: prompt\n  meta: {env: env}\n")  # as an export's configuration has it
+    assert read_mapping(path) == {"question": "prompt", "meta.env": "env"}
+    path.write_text("mapping: prompt\n")
+    assert read_mapping(path) == {"mapping": "prompt"}
 
 
 @given(st.one_of(st.text(), st.integers(-(10**9), 10**9), st.booleans(), st.lists(st.integers(0, 9))))

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 from pathlib import Path
 
 from rollforge import __version__
+from rollforge.bulk.original import Original
+from rollforge.export.manifest import hashed
 from rollforge.export.run import export_rollouts
 from tests.export.toy import TOY, row, write
 
@@ -49,3 +52,15 @@ def test_the_manifest_names_everything(tmp_path: Path) -> None:
         assert counts["left_out"] == {"reward < 0.5 (--min-reward)": 2}
         assert [one["first"] for one in counts["unusable"].values()] == [f"{file}:6"]
         assert counts["rows"] == {"train": 3}
+
+
+def test_what_the_process_beside_did_not_hash_is_hashed_here(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"rows")
+    originals = [Original(file)]
+    file.unlink()  # the process finds nothing, and ends
+    with hashed(originals, beside=True) as hashes:
+        for process in multiprocessing.active_children():
+            process.join()
+        file.write_bytes(b"rows")
+        assert hashes([4]) == [hashlib.sha256(b"rows").hexdigest()]

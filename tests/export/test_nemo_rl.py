@@ -281,10 +281,13 @@ def test_settings_reach_the_configuration() -> None:
     assert values["cluster"] == {"gpus_per_node": 2, "num_nodes": 2}
 
 
-def test_what_a_version_does_not_have_is_said() -> None:
+def test_what_a_version_does_not_have_is_said(tmp_path: Path) -> None:
     text = TARGET.files(made("dpo", Path("/data"), Settings(version="0.5", lora=8)))["dpo.yaml"]
     assert "no LoRA" in text
     assert "lora_cfg" not in text
+    (tmp_path / "dpo.yaml").write_text(text)
+    said = [(one.level, one.message) for one in TARGET.check_config("dpo", tmp_path / "dpo.yaml")]
+    assert ("warning", "NeMo RL 0.5 has no LoRA for dpo: all weights are trained (0.6 has it)") in said
     with pytest.raises(UserError, match="NeMo Gym"):
         config("nemo-gym", version="0.4")
     with pytest.raises(UserError, match="version"):

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollforge.export.pairs import Attempt, Funnel, Pairing, Strategy, left_over, pair_up
+from rollforge.export.pairs import (
+    Attempt,
+    Funnel,
+    Left,
+    Pairing,
+    Strategy,
+    across,
+    for_across,
+    left_over,
+    pair_up,
+    without_effect,
+)
 
 
 def attempts(*rewards: float, lengths: list[int] | None = None) -> list[Attempt]:
@@ -110,6 +121,19 @@ def test_pairs_keep_what_they_promise(
     assert pair_up(shuffled, how, never) == (pairs, outcome)
 
 
+@given(st.lists(st.sampled_from([0.2, 0.5, 0.7, 0.9]), max_size=30), st.sampled_from([0.0, 0.2]))
+def test_across_prompts_an_attempt_is_used_once(rewards: list[float], gap: float) -> None:
+    how = Pairing(strategy="stratified", high_threshold=0.5, low_threshold=0.5, min_gap=gap)
+    found = attempts(*rewards)
+    left = [Left(True, one) for one in found if one.reward >= 0.5]
+    left += [Left(False, one) for one in found if one.reward <= 0.5]
+    pairs = [*across(sorted(left, key=for_across), how)]
+    assert all(good.reward > bad.reward and good.reward - bad.reward >= gap - 1e-9 for good, bad in pairs)
+    used = [one for pair in pairs for one in pair]
+    assert len(used) == len({*used})
+    assert len(pairs) >= min(rewards.count(0.2), len(rewards) - rewards.count(0.2))
+
+
 def test_the_funnel_adds_up_and_says_what_would_give_more() -> None:
     how = Pairing()
     funnel = Funnel()
@@ -119,7 +143,7 @@ def test_the_funnel_adds_up_and_says_what_would_give_more() -> None:
         funnel.count(found, outcome, len(pairs), how)
     numbers = funnel.row()
     assert numbers == {"tasks": 4, "one attempt": 1, "equal rewards": 1, "gap too small": 2, "pairs": 0}
-    assert funnel.advice(how) == ["--min-gap 0.1 would give pairs for 2 tasks"]
+    assert funnel.advice(how) == ["--min-gap 0.1 would give pairs for up to 2 tasks"]
     assert "0 pairs of 4 tasks" in str(funnel.few(how))
 
 
@@ -133,15 +157,57 @@ def test_one_attempt_each_asks_for_repeats() -> None:
 def test_stratified_says_what_the_other_strategy_would_give() -> None:
     how = Pairing(strategy="stratified")
     funnel = Funnel()
-    found = attempts(0.6, 0.1)
-    funnel.count(found, pair_up(found, how, never)[1], 0, how)
-    assert funnel.advice(how)[0] == "--strategy same_prompt would give pairs for 1 tasks"
+    found = attempts(0.6, 0.5)
+    funnel.count(found, pair_up(found, how, never)[1], 0, Pairing(strategy="stratified", min_gap=0.1))
+    assert funnel.advice(how)[0] == "--strategy same_prompt would give pairs for up to 1 task"
     assert not any("--across-prompts" in line for line in funnel.advice(how))
-    funnel.leave("train math", 3, 0)
-    funnel.leave("train code", 0, 3)
+    for env, rewards in (("math", [1.0] * 3), ("code", [0.0] * 3)):
+        funnel.count([one._replace(env=env) for one in attempts(*rewards)], "equal rewards", 0, how)
     assert not any("--across-prompts" in line for line in funnel.advice(how))
-    funnel.leave("train code", 2, 0)
-    assert funnel.advice(how)[-1] == "--across-prompts would give 2 pairs of different tasks"
+    funnel.count([one._replace(env="code") for one in attempts(1, 1)], "equal rewards", 0, how)
+    assert funnel.advice(how)[-1] == "--across-prompts would give up to 2 pairs of different tasks"
+
+
+def test_single_prompts_are_told_of_pairs_across_prompts() -> None:
+    how = Pairing()
+    funnel = Funnel()
+    for rewards in ([1, 1], [0, 0], [0.5]):
+        funnel.count(attempts(*rewards), pair_up(attempts(*rewards), how, never)[1], 0, how)
+    offered = "--strategy stratified --across-prompts would give up to 2 pairs of different tasks"
+    assert funnel.advice(how)[-1] == offered
+    every = [one._replace(source=n) for n, rewards in enumerate(([1, 1], [0, 0], [0.5])) for one in attempts(*rewards)]
+    wanted = Pairing(strategy="stratified", across_prompts=True)
+    high, low = left_over(every, [], wanted)
+    assert len([*across([Left(one in high, one) for one in high + low], wanted)]) == 2
+    for _ in range(20):
+        funnel.count(attempts(1, 0), "paired", 1, how)
+    assert funnel.advice(how) == []
+
+
+def test_the_widest_gap_that_gives_pairs_is_offered() -> None:
+    how = Pairing(min_gap=2)
+    funnel = Funnel()
+    funnel.count(attempts(1, 0), "gap too small", 0, how)
+    assert funnel.advice(how) == ["--min-gap 1 would give pairs for up to 1 task"]
+
+
+@pytest.mark.parametrize(
+    ("given", "idle"),
+    [
+        ({}, set()),
+        (
+            {"high_threshold": 0.9, "low_threshold": 0.1, "across_prompts": True},
+            {"high_threshold", "low_threshold", "across_prompts"},
+        ),
+        ({"across_prompts": False, "min_gap": 0.1}, set()),
+        ({"max_pairs": 2}, {"max_pairs"}),
+        ({"max_pairs": 2, "pick": "margin"}, set()),
+        ({"strategy": "stratified", "high_threshold": 0.9, "across_prompts": True, "max_pairs": 2}, set()),
+        ({"strategy": "stratified", "pick": "all_pairs"}, {"pick"}),
+    ],
+)
+def test_options_without_effect(given: dict[str, object], idle: set[str]) -> None:
+    assert {*without_effect(Pairing(**given))} == idle  # type: ignore[arg-type]
 
 
 def test_lower_thresholds_are_offered_with_what_they_give() -> None:
@@ -149,10 +215,18 @@ def test_lower_thresholds_are_offered_with_what_they_give() -> None:
     funnel = Funnel()
     for rewards in ([0.6, 0.45], [0.65, 0.5], [1, 1]):
         funnel.count(attempts(*rewards), pair_up(attempts(*rewards), how, never)[1], 0, how)
-    offered = "--high-threshold 0.6 --low-threshold 0.5 --min-gap 0.1 would give pairs for 2 tasks"
+    offered = "--high-threshold 0.6 --low-threshold 0.5 --min-gap 0.1 would give pairs for up to 2 tasks"
     assert funnel.advice(how) == [offered]
     lower = Pairing(strategy="stratified", high_threshold=0.6, low_threshold=0.5, min_gap=0.1)
     assert [len(pair_up(attempts(*one), lower, never)[0]) for one in ([0.6, 0.45], [0.65, 0.5], [1, 1])] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("strategy", ["same_prompt", "stratified"])
+def test_no_option_is_offered_to_tasks_that_no_format_holds(strategy: Strategy) -> None:
+    for how in (Pairing(strategy=strategy), Pairing(strategy=strategy, min_gap=0.01)):
+        funnel = Funnel()
+        funnel.count(attempts(1, 0, 0), "refused", 0, how)
+        assert funnel.advice(how) == []
 
 
 @pytest.mark.parametrize("strategy", ["same_prompt", "stratified"])

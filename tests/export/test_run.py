@@ -4,16 +4,21 @@ import gzip
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rollforge.bulk.record import digest
+from rollforge.curate.run import curate_rollouts
 from rollforge.errors import UserError
+from rollforge.export.place import workplace
 from rollforge.export.result import Done, Exported
 from rollforge.export.run import export_rollouts
 from rollforge.export.target import Made, Problem
+from rollforge.registry import resolve
 from tests.export.toy import TOY, call, lines, output, row, said, write
 
 
@@ -106,6 +111,34 @@ def test_rows_of_one_trajectory_stay_on_one_side(tmp_path: Path) -> None:
     assert one.problems == []
 
 
+@pytest.mark.parametrize("split", ["export", "curate", "curate by equal prompts"])
+@pytest.mark.parametrize("what", ["texts of tools", "texts of tools in parts", "items", "no user"])
+def test_what_a_prompt_asks_is_the_same_for_splits_and_checks(what: str, split: str, tmp_path: Path) -> None:
+    def prompt(task: int, step: int) -> list[Any]:
+        asked = {"role": "user", "content": f"{digest(b'%d' % task).hex()}?"}
+        told = f"<tool_response>\n{step}\n</tool_response>"
+        match what:
+            case "texts of tools":
+                return [asked, {"role": "assistant", "content": "I look."}, {"role": "user", "content": told}]
+            case "texts of tools in parts":
+                parts = [{"type": "input_text", "text": told}]
+                return [asked, {"role": "assistant", "content": "I look."}, {"role": "user", "content": parts}]
+            case "items":
+                return [asked, call("look", "{}"), output(f"{step}")]
+        return [{**asked, "role": "system"}, {"role": "assistant", "content": f"{step}"}]
+
+    rows = [row(f"{n}", f"{n}", responses_create_params={"input": prompt(n % 30, n)}) for n in range(90)]
+    file = write(tmp_path / "a.jsonl", rows)
+    if split != "export":
+        near = None if "equal" in split else 0.8
+        recipe = {"steps": [{"split": {"train": 0.6, "validation": 0.4, "near": near}}]}
+        curate_rollouts(file, tmp_path / "curated", recipe=recipe)
+        file = tmp_path / "curated"
+    (one,) = export_rollouts(file, ["trl:sft"], tmp_path / "out", workers=1, validation=0.4).targets
+    assert {file.split for file in one.files} == {"train", "validation"}
+    assert [problem for problem in one.problems if problem.level == "error"] == []
+
+
 def test_a_curated_directory_keeps_its_split(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     write(tmp_path / "data" / "train.jsonl", [row("1?"), row("2?")])
@@ -129,6 +162,27 @@ def test_rows_that_cannot_be_used_are_counted_with_their_place(tmp_path: Path) -
         "no reward": 1,
     }
     assert sum(one.count for one in result.unusable.values()) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        *(("openrlhf:sft", 1), ("trl:sft", 1), ("generic:messages-score", 1), ("trl:grpo", 1), ("openrlhf:grpo", 1)),
+        *(("verl:grpo", 1), ("nemo-rl:sft", 2)),
+    ],
+)
+def test_numbers_that_readers_cut_leave_their_row_out_with_its_line(tmp_path: Path, name: str, kept: int) -> None:
+    asked = {"input": [{"role": "user", "content": "2 + 2?"}, call("add", f'{{"n":{1 << 70}}}'), output("4")]}
+    rows = [row("1 + 1?", expected_answer="2"), row(responses_create_params=asked, expected_answer="4")]
+    framework, _, kind = name.partition(":")
+    place = tmp_path / "out"
+    result = export_rollouts(
+        write(tmp_path / "a.jsonl", rows), [(resolve("export", framework), kind)], place, workers=1, validation=0
+    )
+    [done] = result.targets
+    assert done.rows == kept
+    refused = [where for reason, where in done.first_refused(result.inputs) if "beyond 64 bits" in reason]
+    assert refused == ([f"{tmp_path / 'a.jsonl'}:2"] if kept == 1 else [])
 
 
 def test_failed_judgements_are_no_zeros(tmp_path: Path) -> None:
@@ -156,6 +210,34 @@ def test_a_run_that_planned_more(tmp_path: Path) -> None:
     write(run / "rollouts.jsonl", [row(str(n)) for n in range(7)])
     with pytest.raises(UserError, match=r"7 of 10 rollouts .* 3 not attempted"):
         export(run, "sft", out=tmp_path / "out")
+
+
+def test_without_a_reward_it_says_why(tmp_path: Path) -> None:
+    write(
+        tmp_path / "a.jsonl",
+        [
+            row(
+                str(n),
+                reward=None,
+                rollforge={"outcome": "infra_fault", "failure": {"type": "InfraFault", "message": "gone"}},
+            )
+            for n in range(3)
+        ],
+    )
+    with pytest.raises(UserError, match="no judged rollout in 3 lines: 3 infra_fault"):
+        export(tmp_path / "a.jsonl", "sft", out=tmp_path / "out")
+
+
+def test_what_is_said_before_anything_is_read(tmp_path: Path) -> None:
+    run = write(tmp_path / "a.jsonl", [row("1")])
+    with pytest.raises(UserError, match="each target has a --to of its own"):
+        export_rollouts(run, ["trl:sft,trl:dpo"], tmp_path / "out")
+    with pytest.raises(UserError, match=r"a\.jsonl is a file; --out names a directory"):
+        export_rollouts(run, ["trl:sft"], run)
+    for kind in ("generic:mapping", "generic:mapping-prompts"):
+        with pytest.raises(UserError, match=f"{kind} has no mapping: --mapping FILE"):
+            export_rollouts(run, ["trl:sft", kind], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", '{"a"\n', '{"a": 1}\n', "1\n"])
@@ -227,6 +309,7 @@ def test_tasks_below_a_reward_are_left_out(tmp_path: Path) -> None:
         file = write(tmp_path / "a.jsonl", rows)
         done = export(file, *kinds, out=tmp_path / "out", prompt_reward=0.5, overwrite=True).targets[0]
         assert [one["output"] for one in lines(done.folder / "train.jsonl")] == ["b"]
+        assert (done.tasks, dict(done.left_out)) == (2, {"no reward >= 0.5 (--prompt-reward)": 1})
 
 
 def test_no_pairs_says_why_and_writes_nothing(tmp_path: Path) -> None:
@@ -258,7 +341,7 @@ def test_across_prompts_only_when_asked(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", rows)
     none = export(file, "dpo", out=tmp_path / "no", strategy="stratified").targets[0]
     assert none.rows == 0
-    assert "--across-prompts would give 2 pairs of different tasks" in none.warnings[0]
+    assert "--across-prompts would give up to 2 pairs of different tasks" in none.warnings[0]
     done = export(file, "dpo", out=tmp_path / "yes", strategy="stratified", across_prompts=True).targets[0]
     found = lines(done.folder / "train.jsonl")
     assert [(one["chosen"][0]["content"], one["rejected"][0]["content"]) for one in found] == [
@@ -269,6 +352,12 @@ def test_across_prompts_only_when_asked(tmp_path: Path) -> None:
     split = [{**one, "agent_ref": {"name": str(n % 2)}} for n, one in enumerate(rows)]
     apart = export(write(tmp_path / "b.jsonl", split), "dpo", out=tmp_path / "no", strategy="stratified").targets[0]
     assert "--across-prompts" not in apart.warnings[0]
+
+
+def test_prompts_may_be_as_far_apart_as_the_least_gap(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [row("1?", "good", 0.7), row("2?", "bad", 0.5)])
+    options = {"strategy": "stratified", "across_prompts": True, "low_threshold": 0.5, "min_gap": 0.2}
+    assert export(file, "dpo", out=tmp_path / "out", **options).targets[0].rows == 1
 
 
 def test_lineage_leads_back_to_the_lines(tmp_path: Path) -> None:
@@ -337,6 +426,26 @@ def test_what_stood_there_survives_a_kill_between_the_renames(tmp_path: Path) ->
     assert (folder / "manifest.json").read_bytes() == before
     export(file, "sft", out=out, overwrite=True, min_reward=0.5)
     assert sorted(one.name for one in out.iterdir()) == ["toy-prompts", "toy-sft"]
+
+
+def test_exports_into_one_directory_leave_each_other_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def work(number: int) -> bool:
+        with workplace(out, [f"{number}"], overwrite=False) as place:
+            (place / "file").write_text("x")
+            return place.is_dir()
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(work, range(400)))
+    assert not [*out.iterdir()]
+
+
+def test_a_terminal_that_does_not_wait_is_an_error_like_others(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="could not complete"), workplace(tmp_path / "out", ["x"], overwrite=False):
+        raise BlockingIOError(11, "write could not complete without blocking")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_pair_that_the_format_cannot_hold_is_none(tmp_path: Path) -> None:
@@ -429,7 +538,39 @@ def test_input_that_grows_meanwhile_counts_as_far_as_it_was_read(tmp_path: Path)
 
 def test_few_demonstrations_are_warned_about(tmp_path: Path) -> None:
     done: Done = export(write(tmp_path / "a.jsonl", [row()]), "sft", out=tmp_path / "out").targets[0]
-    assert done.warnings[0].startswith("1 demonstrations")
+    assert done.warnings[0].startswith("1 demonstration to train on")
+    assert "--min-reward" in done.warnings[0]
+
+
+def test_a_lower_reward_is_no_remedy_for_rows_that_were_refused(tmp_path: Path) -> None:
+    tools = [call("add", '{"a": 1}'), output("2"), said("2")]
+    rows = [{**row(f"{task}?"), "response": {"output": tools}} for task in range(3)]
+    (done,) = export_rollouts(write(tmp_path / "a.jsonl", rows), ["nemo-rl:sft-simple"], tmp_path / "out", workers=1).targets
+    assert done.rows == 0
+    assert "another kind may hold them" in done.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("to", "options", "said"),
+    [
+        (["nemo-rl:dpo"], {"high_threshold": 0.9, "across_prompts": True}, ["--high-threshold (only with --strategy strat"]),
+        (["nemo-rl:dpo", "trl:kto"], {"high_threshold": 0.9}, []),
+        (["nemo-rl:sft"], {"high_threshold": 0.9}, []),
+        (["trl:dpo"], {"strategy": "stratified", "pick": "margin"}, ["--pick (only with --strategy same_prompt)"]),
+        (["trl:sft", "nemo-rl:sft", "openrlhf:sft"], {"model": "Qwen/Qwen2.5-32B"}, ["on 1 GPU: weights, gradients"]),
+        (["trl:sft"], {"model": "Qwen/Qwen2.5-32B", "gpus": 4}, []),
+        (["trl:sft"], {"model": "Qwen/Qwen2.5-32B", "lora": 8}, []),
+        (["trl:sft"], {"model": "Qwen/Qwen2.5-72B", "lora": 8}, ["the weights in bfloat16 take about 144 GB"]),
+        (["trl:sft"], {"model": "Qwen/Qwen2.5-7B"}, []),
+        (["trl:sft"], {"model": "mine"}, []),
+    ],
+)
+def test_what_is_said_once_for_all_targets(to: list[str], options: dict[str, Any], said: list[str], tmp_path: Path) -> None:
+    rows = [row("1?", "good", 1.0), row("1?", "bad", 0.0), row("2?", "fine", 1.0)]
+    result = export_rollouts(write(tmp_path / "a.jsonl", rows), to, tmp_path / "out", workers=1, validation=0, **options)
+    assert len(result.notes) == len(said)
+    assert all(text in note for text, note in zip(said, result.notes, strict=True))
+    assert result.row()["notes"] == result.notes
 
 
 def test_tokens_are_counted_where_a_tokenizer_is_at_hand(tmp_path: Path) -> None:

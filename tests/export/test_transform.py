@@ -111,6 +111,19 @@ def test_sft_rows_hold_the_whole_conversation(source, tmp_path):
     assert "2 below the reward threshold" in done.stdout
 
 
+def test_what_rows_lack_is_noted(tmp_path):
+    whole, unanswered, orphan, waiting = (rollout("2+2?") for _ in range(4))
+    call, told, said = whole["response"]["output"]
+    unanswered["response"]["output"] = [call, {**call, "call_id": "c2"}, told, said]
+    orphan["response"]["output"] = [told, said]
+    waiting["response"]["output"] = [call, told, said, {**call, "call_id": "c2"}]
+    given = write(tmp_path / "in.jsonl", whole, unanswered, orphan, waiting, rollout("3+1?", ""))
+    noted = run("sft", "--input", given, "--output", tmp_path / "o.jsonl").stderr
+    assert "1 rows with a tool call that has no result\n" in noted
+    assert "1 rows with a tool's result that answers no call before it\n" in noted
+    assert "1 rows whose output is empty" in run("grpo", "--input", given, "--output", tmp_path / "o.jsonl").stderr
+
+
 def test_simple_sft_rows(source, tmp_path):
     run("sft", "--input", source, "--output", tmp_path / "t.jsonl", "--reward_threshold", "0.5", "--format", "simple")
     assert rows(tmp_path / "t.jsonl") == [{"input": "2+2?", "output": "4"}, {"input": "1+1?", "output": "2"}]
@@ -149,6 +162,17 @@ def test_stratified_pairs_cross_prompts_only_when_asked(tmp_path):
     assert "collect with --repeats" in done.stderr
     run("dpo", *options, "--across_prompts")
     assert len(rows(tmp_path / "out.jsonl")) == 20  # one to one, not 400
+
+
+def test_pairs_of_different_prompts_differ_and_use_a_rollout_once(tmp_path):
+    rewards = [0.5, 0.2, 0.5, 0.9, 0.5, 0.7]
+    given = write(tmp_path / "in.jsonl", *(rollout(f"p{n}?", f"a{n}", reward) for n, reward in enumerate(rewards)))
+    options = ["--input", given, "--output", tmp_path / "out.jsonl", "--strategy", "stratified", "--across_prompts"]
+    run("dpo", *options, "--high_threshold", 0.5, "--low_threshold", 0.5, "--min_gap", 0)
+    found = rows(tmp_path / "out.jsonl")
+    assert [(row["chosen_reward"], row["rejected_reward"]) for row in found] == [(0.9, 0.2), (0.7, 0.5)]
+    texts = [row[side] for row in found for side in ("chosen", "rejected")]
+    assert len({*texts}) == len(texts)
 
 
 def test_standard_output_and_several_files(tmp_path):
@@ -203,8 +227,16 @@ def test_rollouts_that_are_replaced_meanwhile_are_found_out(tmp_path):
 def test_pairs_of_different_prompts_are_offered(tmp_path):
     given = write(tmp_path / "in.jsonl", *(rollout(f"{n}?", f"say {n}", float(n % 2)) for n in range(10)))
     wanted = ("--input", given, "--output", tmp_path / "o.jsonl", "--strategy", "stratified")
-    assert "--across-prompts would give 5 pairs" in run("dpo", *wanted, code=1).stderr
+    assert "--across-prompts would give up to 5 pairs" in run("dpo", *wanted, code=1).stderr
     assert "5 pairs written" in run("dpo", *wanted, "--across_prompts").stdout
+
+
+def test_options_of_another_strategy_are_named(tmp_path):
+    given = write(tmp_path / "in.jsonl", rollout("p?", "good", 0.95), rollout("p?", "bad", 0.0))
+    wanted = ("--input", given, "--output", tmp_path / "o.jsonl", "--high_threshold", 0.99)
+    assert "without effect: --high-threshold (only with --strategy stratified)\n" in run("dpo", *wanted).stderr
+    assert "without effect" not in run("dpo", *wanted, "--strategy", "stratified", code=1).stderr
+    assert "without effect" not in run("dpo", *wanted[:4]).stderr
 
 
 def test_texts_that_differ_in_white_space_at_the_ends_make_no_pair(tmp_path):
@@ -224,11 +256,26 @@ def test_thresholds_in_the_words_of_the_options(tmp_path):
     assert "--low-threshold 0.9 is above --high-threshold 0.7" in done.stderr
 
 
+@pytest.mark.parametrize("kind", ["grpo", "sft"])
+def test_thresholds_are_numbers(tmp_path, kind):
+    given = write(tmp_path / "in.jsonl", rollout("p?"))
+    for value in ("nan", "inf", "high"):
+        assert f"invalid number value: '{value}'" in run(kind, "--input", given, "--reward_threshold", value, code=2).stderr
+
+
+@pytest.mark.parametrize("options", [["grpo"], ["sft"], ["sft", "--format", "simple"]])
+def test_the_task_names_of_a_mix_are_kept(tmp_path, options):
+    given = write(tmp_path / "in.jsonl", rollout("p?", task_name="math"), rollout("q?"))
+    out = tmp_path / "out.jsonl"
+    run(*options, "--input", given, "--output", out)
+    assert [row.get("task_name") for row in rows(out)] == ["math", None]
+
+
 @pytest.mark.parametrize("kind", ["grpo", "sft", "dpo"])
 def test_wrong_requests(tmp_path, kind):
-    assert "there is no" in run(kind, "--input", tmp_path / "none.jsonl", "--output", tmp_path / "o", code=2).stderr.replace(
-        "cannot read", "there is no"
-    )
+    none = tmp_path / "none.jsonl"
+    said = run(kind, "--input", none, "--output", tmp_path / "o", code=2).stderr
+    assert said == f"error: cannot read {none}: No such file or directory\n"
     assert "--input" in run(kind, code=2).stderr
     assert "unrecognized arguments" in run(kind, "--input", "x", "--minimum", "1", code=2).stderr
 

@@ -105,11 +105,6 @@ IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url":
         ("kto", Judged(origin("s-0"), SUM, [], [], True), "completion is empty"),
         ("dpo", Pair(origin("s-0"), origin("s-1"), SUM, [said("4")], [said("4")], []), "are the same"),
         ("dpo-implicit", Pair(origin("s-0"), origin("s-1"), ASK, TOLD, TOLD[:1], []), "the beginning of the other"),
-        (
-            "sft",
-            Demonstration(origin("s-0"), SUM, [said("", call("c", "f", n=1 << 70)), heard("c", "")], []),
-            "beyond 64 bits",
-        ),
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_reason(kind: str, example: Any, reason: str) -> None:
@@ -405,6 +400,42 @@ def test_the_launcher_says_what_is_missing(tmp_path: Path) -> None:
     assert f"{tmp_path}/train.jsonl is not there" in done.stderr
 
 
+@pytest.mark.parametrize("words", [["--chek"], ["--help"], ["--check", "now"]])
+def test_the_launcher_starts_nothing_for_words_it_does_not_know(tmp_path: Path, words: list[str]) -> None:
+    made(TARGET, "sft", tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/trl").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "bin/trl").chmod(0o755)
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    command = ["bash", str(tmp_path / "launch.sh"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [line.partition("  ")[0] for line in done.stderr.splitlines()] == [
+        "usage: bash launch.sh",
+        "usage: bash launch.sh --check",
+        "usage: bash launch.sh --print",
+    ]
+    assert not (tmp_path / "started").exists()
+
+
+def test_the_launcher_knows_that_it_was_moved(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    made(TARGET, "sft", old)
+    command = ["bash", "launch.sh", "--check"]
+    told = f"made as {old}, which these files name: export here again, or replace that path"
+    assert told not in subprocess.run(command, cwd=old, capture_output=True, text=True, check=False).stderr
+    old.rename(new)
+    said = subprocess.run(command, cwd=new, capture_output=True, text=True, check=False).stderr
+    assert f"{old}/train.jsonl is not there" in said
+    assert told in said
+    for file in (new / "launch.sh", new / "sft.yaml"):
+        file.write_text(file.read_text().replace(str(old), str(new)))
+    said = subprocess.run(command, cwd=new, capture_output=True, text=True, check=False).stderr
+    assert "is not there" not in said
+    assert "made as" not in said
+
+
 BROKEN = [
     ("sft", "model_name_or_path: m\nmax_length: 10\n", "neither datasets nor dataset_name"),
     ("sft", "max_length: 10\n", "model_name_or_path is missing"),
@@ -462,6 +493,41 @@ def test_anything_anywhere_in_a_configuration(kind: str, tmp_path: Path) -> None
         for weird in (None, "x", -1, True, [], {}, [None], ["x"], 10**30, "${a}"):
             (tmp_path / "c.yaml").write_text(yaml.safe_dump({**values, key: weird}))
             assert all(found.message for found in TARGET.check_config(kind, tmp_path / "c.yaml"))
+
+
+def verdicts(folder: Path, good: int, bad: int) -> Path:
+    file = folder / "train.jsonl"
+    labels = [True] * good + [False] * bad
+    rows = ({"prompt": f"{n}", "completion": "a", "label": label} for n, label in enumerate(labels))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "weights", "said"),
+    [
+        (4, 4, "", ""),
+        (4, 3, "", ""),
+        (4, 5, "", "4 rows are desirable, 5 are not"),
+        (34, 110, "", "TRL wants desirable_weight from 3.24 to 4.3 or undesirable_weight from 0.23 to 0.31"),
+        (34, 110, "desirable_weight: 3.3\n", ""),
+        (34, 110, "undesirable_weight: '0.25'\n", ""),
+        (110, 34, "desirable_weight: 3.3\n", "110 rows are desirable, 34 are not"),
+        (34, 110, "desirable_weight: [1]\n", ""),
+    ],
+)
+def test_weights_of_kto_make_up_for_the_rarer_label(good: int, bad: int, weights: str, said: str, tmp_path: Path) -> None:
+    file, path = verdicts(tmp_path, good, bad), tmp_path / "kto.yaml"
+    path.write_text(f"model_name_or_path: m\nmax_length: 64\noutput_dir: o\ndataset_name: {tmp_path}\n{weights}")
+    found = [one.message for one in check_files([file], TARGET, "kto", path, load=False).problems]
+    assert [said in one for one in found] == ([True] if said else [])
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_one_label_alone_tells_nothing(label: bool, tmp_path: Path) -> None:
+    file = verdicts(tmp_path, 5 * label, 5 * (not label))
+    [problem] = check_files([file], TARGET, "kto", load=False).problems
+    assert problem.message.startswith(f"every label is {str(label).lower()}")
 
 
 def test_a_problem_names_the_line(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -208,6 +210,48 @@ def test_a_tool_configuration_is_checked(tmp_path: Path) -> None:
     assert "parameter 'zone' of the tool 'clock' has no type" in found
     assert "parameter 'days' of the tool 'weather' loses items" in found
     assert "two tools are named 'weather'" in found
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ({"name": ["a"]}, "tools[0].tool_schema names no function"),
+        ("a", "tools[0].tool_schema names no function"),
+        ({"name": "a", "description": "x", "parameters": "none"}, "the tool 'a' has no parameters.properties"),
+        (
+            {"name": "a", "description": "x", "parameters": {"properties": ["q"]}},
+            "the tool 'a' has no parameters.properties",
+        ),
+        ({"name": "a", "description": "x", "parameters": None}, "the tool 'a' has no parameters.properties"),
+        ({"name": "a", "description": "x"}, None),
+    ],
+)
+def test_a_tool_that_verl_refuses_is_named(function: Any, says: str | None, tmp_path: Path) -> None:
+    tool = {"class_name": "a.B", "config": {"type": "native"}, "tool_schema": {"type": "function", "function": function}}
+    (tmp_path / "tools.yaml").write_text(yaml.safe_dump({"tools": [tool]}), encoding="utf-8")
+    found = [problem.message for problem in TARGET.check_config("grpo", tmp_path / "tools.yaml")]
+    assert [says in one for one in found if says] == [True] * bool(says)
+
+
+def test_anything_anywhere_in_a_tool_configuration(tmp_path: Path) -> None:
+    """Whatever the file holds, the check itself does not fail."""
+    schema = json.dumps(WEATHER)
+    whole = {"tools": [{"class_name": "a.B", "config": {"type": "native", "schema": schema}, "tool_schema": WEATHER}]}
+
+    def places(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        yield here
+        for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+            yield from places(value[key], (*here, key))
+
+    for place in list(places(whole))[1:]:
+        for weird in (None, "x", -1, True, [], {}, [None], ["x"], {1: 2, "a": [3]}, "${a}", "{"):
+            changed = copy.deepcopy(whole)
+            holder: Any = changed
+            for key in place[:-1]:
+                holder = holder[key]
+            holder[place[-1]] = weird
+            (tmp_path / "tools.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+            assert all(found.message for found in TARGET.check_config("grpo", tmp_path / "tools.yaml"))
 
 
 PPO = "python3 -m verl.trainer.main_ppo"
@@ -439,6 +483,12 @@ def test_an_export_with_mixed_tools_of_more_than_one_block_loads(verl: Any, tmp_
     assert text.count('"type": "function"') == 2
 
 
+def test_letters_that_hydra_does_not_know_stand_in_quotes(tmp_path: Path) -> None:
+    folder = tmp_path / "jürgen"
+    words = shlex.split(TARGET.command(made("grpo", folder)).replace("\\\n", " "))
+    assert f"data.train_files='{folder}/train.jsonl'" in words
+
+
 @pytest.mark.trainers
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["grpo", "grpo-parquet", "sft"])
@@ -448,6 +498,7 @@ def test_an_export_with_mixed_tools_of_more_than_one_block_loads(verl: Any, tmp_
         {},
         {"lora": 16, "micro_batch_size": 2, "gpus": 8, "model": "Qwen/Qwen3-32B"},
         {"nodes": 2, "gpus": 4, "logger": "wandb"},
+        {"checkpoints": "/home/jürgen/日本"},
     ],
 )
 def test_hydra_and_verl_accept_the_overrides(verl: Any, kind: str, settings: dict[str, Any], tmp_path: Path) -> None:

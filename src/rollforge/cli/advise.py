@@ -31,20 +31,20 @@ def advise(
     them; what to collect next, with which settings."""
     from rollforge.bulk.alien import refuse_alien
     from rollforge.bulk.blocks import processes
-    from rollforge.cli.stats import progress
+    from rollforge.cli.output import reading_all
     from rollforge.curate.advise import advise as judge
-    from rollforge.curate.scan import inputs
     from rollforge.stats.profiling import profile_files
-    from rollforge.stats.source import find_run
+    from rollforge.stats.source import find_each
 
-    for one in inputs(runs):
-        refuse_alien(one.path)
-    sources = [find_run(run) for run in runs]
+    sources = find_each(runs)
+    for file in (file for source in sources for file in source.files):
+        refuse_alien(file)
     size = sum(file.stat().st_size for source in sources for file in source.files)
-    with progress(size) as seen:
+    with reading_all(size) as seen:
         found = profile_files(*sources, success=success, workers=workers or processes(size), seen=seen)
     split = any(source.splits for source in sources)
-    advice = judge(found, [source.name for source in sources], model, _answered(sources), split=split)
+    answered, tools = _looked_at(sources)
+    advice = judge(found, [source.name for source in sources], model, answered, split=split, tools=tools)
     if json:
         # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
         from json import dumps
@@ -74,14 +74,15 @@ def _nothing(source: Source) -> str:
     return visible(f"{source.name} ({what})" if what else source.name)
 
 
-def _answered(sources: Sequence[Source], most: int = 100) -> float | None:
-    """The share of rows with an expected answer, of the first ones of each file."""
+def _looked_at(sources: Sequence[Source], most: int = 100) -> tuple[float | None, bool]:
+    """The share of rows with an expected answer, and whether any offers tools: of the first ones of each file."""
     from rollforge.bulk.blocks import blocks, records
     from rollforge.bulk.record import Record
     from rollforge.errors import UserError
     from rollforge.export.make import answer_of
 
     found: list[bool] = []
+    tools = False
     for file in (file for source in sources for file in source.files):
         for block in islice(blocks([file]), 1):
             rows = (row for _, row in records(block) if isinstance(row, Record) and row.reward is not None)
@@ -89,7 +90,8 @@ def _answered(sources: Sequence[Source], most: int = 100) -> float | None:
                 # Rows of which something else is broken are counted among those that could not be used.
                 with suppress(UserError, ValueError):
                     found.append(answer_of(row) is not None)
-    return sum(found) / len(found) if found else None
+                    tools = tools or bool(row.tools)
+    return sum(found) / len(found) if found else None, tools
 
 
 def _print(advice: Advice) -> None:

@@ -29,16 +29,22 @@ def check(
     model: str | None = typer.Option(
         None, help="on-policy: compare with this checkpoint: tiny, tiny:DIR, a Hugging Face directory or name."
     ),
-    tolerance: float = typer.Option(1e-3, min=0, help="on-policy: how far its log probabilities may differ."),
-    max_drift: float = typer.Option(0.0, min=0, max=1, help="on-policy: the share of flawed rollouts that is let pass."),
+    tolerance: float | None = typer.Option(
+        None, min=0, help="on-policy: how far its log probabilities may differ (default 0.001)."
+    ),
+    max_drift: float | None = typer.Option(
+        None, min=0, max=1, help="on-policy: the share of flawed rollouts that is let pass (default 0)."
+    ),
 ) -> None:
     """Check data files and configurations, line by line, as the framework's loader would; explain its errors; or check the
     tokens of a run."""
     from rollforge.errors import UserError
 
+    of_on_policy = {"--model": model, "--tolerance": tolerance, "--max-drift": max_drift}
+    given = [name for name, value in of_on_policy.items() if value is not None]
     if error is not None or log is not None:
-        if files or (error is not None and log is not None):
-            raise UserError("--error and --log stand alone: no files, and one of them")
+        if files or target or config or given or (error is not None and log is not None):
+            raise UserError("--error and --log stand alone: one of them, no files, no other option but --json")
         raise typer.Exit(0 if _explain(error, log, json) else 1)
     if not files:
         raise UserError("which file? rollforge check train.jsonl --for nemo-rl:grpo")
@@ -47,9 +53,9 @@ def check(
 
         if config:
             raise UserError("--config is for exported files, not for --for on-policy")
-        return check_on_policy(files, model, tolerance, max_drift, json)
-    if model is not None:
-        raise UserError("--model is for --for on-policy")
+        return check_on_policy(files, model, 1e-3 if tolerance is None else tolerance, max_drift or 0.0, json)
+    if given:
+        raise UserError(f"{', '.join(given)}: only with --for on-policy")
     results = _check(files, target, config, loader, workers)
     if json:
         # Not orjson: ASCII only, so that nothing in a file's text reaches the terminal as it is.
@@ -91,11 +97,18 @@ def _check(
 def _exports(folder: Path, target: str | None) -> list[tuple[Path, Target, str]]:
     """The outputs in a folder: `<framework>-<kind>`, or the folder itself."""
     from rollforge.errors import UserError
+    from rollforge.export.check import data_files, holds_rollouts, kind_of
     from rollforge.registry import known, resolve
 
+    rollouts = UserError(f"{folder} holds rollouts, not training data: rollforge export {folder} --to ...")
     if target is not None:
         name, _, kind = target.partition(":")
-        return [(folder, resolve("export", name, "(--for FRAMEWORK:KIND)"), kind)]
+        to = resolve("export", name, "(--for FRAMEWORK:KIND)")
+        kind_of(to, kind)
+        if holds_rollouts(folder):
+            raise rollouts
+        inside = folder / f"{name}-{kind}"
+        return [(inside if inside.is_dir() and not data_files(folder) else folder, to, kind)]
     found = []
     for place in (folder.resolve(), *sorted(child for child in folder.iterdir() if child.is_dir())):
         for name in sorted(known("export"), key=len, reverse=True):
@@ -103,6 +116,8 @@ def _exports(folder: Path, target: str | None) -> list[tuple[Path, Target, str]]
             if kind != place.name and kind in resolve("export", name).kinds:
                 found.append((place, resolve("export", name), kind))
                 break
+    if not found and holds_rollouts(folder):
+        raise rollouts
     if not found:
         raise UserError(
             f"{folder} is no folder of an export (they are called nemo-rl-sft, trl-dpo, ...): say --for FRAMEWORK:KIND; "
@@ -120,6 +135,9 @@ def _print(checked: Checked, why: str) -> None:
     for name, about in checked.files.items():
         longest = f"longest row {about['longest_row_bytes'] / 1000:,.1f} kB (line {about['longest_row_line']})"
         print(f"{visible(name)}: {plural(about['rows'], 'row')}, {plural(about['distinct_prompts'], 'prompt')}, {longest}")
+        if rewards := about.get("rewards"):
+            low, high, mean = (f"{rewards[of]:.4g}" for of in ("min", "max", "mean"))
+            print(f"  rewards {low} to {high}, mean {mean} ({plural(rewards['rows'], 'row')})")
     for line in checked.lines():
         print(visible(line))
     errors, warnings = checked.errors, checked.warnings

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 import typer
 
-from rollforge.cli.output import any_encoding
+from rollforge.cli.output import any_encoding, reading
 
 
 def curate(
@@ -90,7 +89,7 @@ def curate(
         steps.append({"split": _split(split, split_from)})
     asked = make_recipe({"steps": steps}, "options")
     whole = read_recipe(recipe).then(asked) if recipe is not None else asked
-    with _progress() as progress:
+    with reading() as progress:
         done = curate_rollouts(
             runs,
             out,
@@ -105,7 +104,7 @@ def curate(
         print(json_text(done.report.row()), end="")
     else:
         any_encoding()
-        for line in text(done.report, str(out) if done.folder else None):
+        for line in text(done.report, str(out) if done.folder else None, min(100, get_terminal_size((100, 24)).columns)):
             print(line)
         if done.carried:
             rest = " ..." if len(done.carried) > _SHOWN else ""
@@ -148,17 +147,3 @@ def _split(shares: str | None, earlier: str | None) -> dict[str, Any]:
     if len(numbers) not in (2, 3):
         raise UserError(f"--split {shares}: write the shares of train/validation or train/validation/test, such as 90/10")
     return values | dict(zip(("train", "validation", "test"), numbers, strict=False))
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """On a terminal, says how far the reading has come."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-
-    def show(done: int, total: int) -> None:
-        print(f"\r{done / 1e6:,.0f} of {total / 1e6:,.0f} MB read", end="", file=sys.stderr, flush=True)
-
-    yield show
-    print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -29,7 +29,7 @@ def diff(
 ) -> None:
     """Compare two data sets by content: rows, prompts, answers, rewards, fields, and what the two were made with.
 
-    Exit status 0: the same rows; 1: different.
+    Exit status 0: the same rows; 1: different; 2: no such data.
     """
     from rollforge.bulk.blocks import cores
     from rollforge.export.diff import diff

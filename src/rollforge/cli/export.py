@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rollforge.cli.output import reading
+
 if TYPE_CHECKING:
     from rollforge.export.result import Done, Exported
 
@@ -34,7 +36,7 @@ def export(
     seed: int | None = typer.Option(None, help="Of that split (default 0)."),
     min_coverage: float | None = typer.Option(None, help="Share of rollouts that must have been judged (default 0.8)."),
     model: str | None = typer.Option(None, help="To be trained: name on the hub, or directory."),
-    tokenizer: str | None = typer.Option(None, help="tokenizer.json, or its directory: measures lengths exactly."),
+    tokenizer: str | None = typer.Option(None, help="tokenizer.json, or its directory: lengths are counted, not estimated."),
     gpus: int | None = typer.Option(None, help="Per node (default 1)."),
     nodes: int | None = typer.Option(None, help="Nodes; more than one: Slurm (default 1)."),
     lora: int | None = typer.Option(None, help="Rank of LoRA, where the framework has it."),
@@ -72,6 +74,7 @@ def export(
     from rollforge.errors import UserError
     from rollforge.export.mapping import read_mapping
     from rollforge.export.run import export_rollouts
+    from rollforge.stats.visible import visible
 
     options: dict[str, Any] = {
         "min_reward": min_reward,
@@ -116,7 +119,8 @@ def export(
     runs = runs or _listed(named)
     if out is None and place is None:
         raise UserError("say where to: --out DIR")
-    found = export_rollouts(runs, to or _listed(wanted), out or Path(str(place)), progress=_progress(), **values)
+    with reading() as progress:
+        found = export_rollouts(runs, to or _listed(wanted), out or Path(str(place)), progress=progress, **values)
     if json:
         # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
         from json import dumps
@@ -124,6 +128,8 @@ def export(
         print(dumps(found.row(), indent=2, allow_nan=False))
     else:
         print(_report(found))
+    for note in found.notes:
+        print(f"warning: {visible(note)}", file=sys.stderr)
     if found.failed:
         sys.exit(1)
 
@@ -151,17 +157,6 @@ def _version(text: str) -> tuple[str, str]:
     return name.strip(), version.strip()
 
 
-def _progress() -> Any:
-    if not sys.stderr.isatty():
-        return None
-
-    def show(done: int, size: int) -> None:
-        end = "\r\x1b[K" if done >= size else ""
-        print(f"\r{done / 1e6:,.0f} of {size / 1e6:,.0f} MB read{end}", end="", file=sys.stderr, flush=True)
-
-    return show
-
-
 def _report(found: Exported) -> str:
     from rollforge.export.result import first
     from rollforge.stats.visible import visible
@@ -184,7 +179,7 @@ def _target(one: Done, found: Exported) -> list[str]:
     from rollforge.export.check import summarised
 
     lines = [one.name]
-    width = max(len(text) for text, _ in funnel(one, found))
+    width = min(60, max(len(text) for text, _ in funnel(one, found)))  # a long reason makes its own line long, no other
     lines += [f"  {text:<{width}}  {count:>9}" for text, count in funnel(one, found)]
     lines += [f"  first refused: {text}: {place}" for text, place in one.first_refused(found.inputs)]
     for warning in one.warnings:

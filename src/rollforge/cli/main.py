@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from errno import EDQUOT, ENOSPC
+from math import inf
 
 import typer
 
@@ -76,34 +80,63 @@ def main() -> None:
 
 
 def guarded(work: Callable[[], object]) -> None:
-    """Exit status: 0 done, 1 failed or incomplete, 2 the request was wrong or refused, 130 interrupted."""
-    try:
+    """Exit status: 0 done, 1 failed or incomplete, 2 the request was wrong or refused, 130 interrupted, 143 terminated."""
+    with _terminable():
         try:
-            work()
-        finally:
-            sys.stdout.flush()  # here, where what goes wrong can be said
-    except typer.Exit as end:  # of a verb that was called as a function
-        sys.exit(end.exit_code)
-    except RollforgeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) else 1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of a pipe left (`| head`): nothing more can be said.
-        _close_stdout()
-        sys.exit(1)
-    except OSError as error:
-        # Not 1, which some verbs have a meaning for: `diff` says "different" by it.
-        where = "" if error.filename is None else f": {error.filename}"
-        full = (
-            "; no room for the output, or for temporary files (in TMPDIR, or where --temp says)"
-            if error.errno in (ENOSPC, EDQUOT)
-            else ""
-        )
-        print(f"error: {error.strerror or error}{where}{full}", file=sys.stderr)
-        _close_stdout()
-        sys.exit(2)
+            try:
+                work()
+            finally:
+                sys.stdout.flush()  # here, where what goes wrong can be said
+        except typer.Exit as end:  # of a verb that was called as a function
+            sys.exit(end.exit_code)
+        except RollforgeError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2 if isinstance(error, UserError) else 1)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except BrokenPipeError:
+            # The reader of a pipe left (`| head`): nothing more can be said.
+            _close_stdout()
+            sys.exit(1)
+        except OSError as error:
+            # Not 1, which some verbs have a meaning for: `diff` says "different" by it.
+            where = "" if error.filename is None else f": {error.filename}"
+            full = (
+                "; no room for the output, or for temporary files (in TMPDIR, or where --temp says)"
+                if error.errno in (ENOSPC, EDQUOT)
+                else ""
+            )
+            print(f"error: {error.strerror or error}{where}{full}", file=sys.stderr)
+            _close_stdout()
+            sys.exit(2)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, which `timeout` and `scancel` send, does what Ctrl-C does: what is half done is removed."""
+    main, at = os.getpid(), -inf
+
+    def stop(number: int, _: object) -> None:
+        nonlocal at
+        if os.getpid() != main:  # a forked worker: just ends
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        again, at = time.monotonic() - at < 1, time.monotonic()
+        if not again:  # `timeout` sends it twice at once, and must not end the removing
+            raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield  # whoever started us has it ignored, or handles it
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except SystemExit as end:
+        if at > 0 and end.code == 130:
+            sys.exit(143)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _close_stdout() -> None:

@@ -41,14 +41,16 @@ def check_on_policy(runs: Sequence[Path], model: str | None, tolerance: float, m
 def _rollouts(sources: Sequence[Source]) -> Iterator[Rollout | BadLine]:
     shown = sys.stderr.isatty()
     count = 0
-    for source in sources:
-        for rollout in source.rollouts():
-            yield rollout
-            count += 1
-            if shown and count % 100 == 0:
-                print(f"\r{count:,} rollouts", end="", file=sys.stderr, flush=True)
-    if shown:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    try:
+        for source in sources:
+            for rollout in source.rollouts():
+                yield rollout
+                count += 1
+                if shown and count % 100 == 0:
+                    print(f"\r{count:,} rollouts", end="", file=sys.stderr, flush=True)
+    finally:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _lines(found: OnPolicy, sources: Sequence[Source]) -> Iterator[str]:

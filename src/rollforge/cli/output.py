@@ -1,10 +1,10 @@
-"""Standard output: a command's result goes there, and nothing else."""
+"""Standard output: a command's result goes there, and nothing else. How far a long read has come: standard error."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
@@ -50,3 +50,38 @@ def show(*parts: RenderableType) -> None:
     with screen.capture() as captured:
         screen.print(*parts)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+@contextmanager
+def reading() -> Iterator[Callable[[int, int], None] | None]:
+    """On a terminal, a function (bytes read, bytes in all) that says how far a long read has come; else None."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+
+    def tell(done: int, size: int) -> None:
+        if size > _LONG:
+            print(f"\r{done / 1e6:,.0f} of {size / 1e6:,.0f} MB read", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield tell
+    finally:  # what comes next, an error too, begins a line of its own
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def reading_all(size: int) -> Iterator[Callable[[int], None]]:
+    """The same for parts: a function that is told the bytes of each of them."""
+    read = 0
+    with reading() as tell:
+
+        def seen(count: int) -> None:
+            nonlocal read
+            read += count
+            if tell is not None:
+                tell(read, size)
+
+        yield seen
+
+
+_LONG = 50_000_000

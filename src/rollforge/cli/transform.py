@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def grpo() -> None:
     """`transform_gym_to_grpo.py`"""
     parser = _parser("grpo", "Rollouts to NeMo RL's GRPO rows: {input, output, ground_truth}.")
-    parser.add_argument("--reward_threshold", "--reward-threshold", type=float, help="least reward (default: all rollouts)")
+    parser.add_argument("--reward_threshold", "--reward-threshold", type=number, help="least reward (default: all rollouts)")
     parser.add_argument("--no_ground_truth", "--no-ground-truth", action="store_true", help="leave ground_truth out")
     parser.add_argument(
         "--output_is",
@@ -46,7 +47,7 @@ def sft() -> None:
     """`transform_gym_to_sft.py`"""
     parser = _parser("sft", "Rollouts to NeMo RL's SFT rows: {messages, tools} or {input, output}.")
     parser.add_argument(
-        "--reward_threshold", "--reward-threshold", type=float, default=0.95, help="least reward (default: 0.95)"
+        "--reward_threshold", "--reward-threshold", type=number, default=0.95, help="least reward (default: 0.95)"
     )
     parser.add_argument("--format", choices=["openai", "simple"], default="openai", help="with tool calls, or text only")
 
@@ -73,8 +74,8 @@ def dpo() -> None:
         default="same_prompt",
         help="best with worst of a prompt; high with low ones; every two that differ enough",
     )
-    parser.add_argument("--high_threshold", "--high-threshold", type=float, default=0.7, help="chosen from (default: 0.7)")
-    parser.add_argument("--low_threshold", "--low-threshold", type=float, default=0.4, help="rejected up to (default: 0.4)")
+    parser.add_argument("--high_threshold", "--high-threshold", type=float, help="chosen from (default: 0.7)")
+    parser.add_argument("--low_threshold", "--low-threshold", type=float, help="rejected up to (default: 0.4)")
     parser.add_argument(
         "--across_prompts",
         "--across-prompts",
@@ -84,21 +85,31 @@ def dpo() -> None:
 
     def work(options: argparse.Namespace) -> Transformed:
         from rollforge.export.options import validated
-        from rollforge.export.pairs import Pairing
+        from rollforge.export.pairs import Pairing, told_without_effect, without_effect
         from rollforge.export.transform import transform_pairs
 
         given = {
             "strategy": "stratified" if options.strategy == "stratified" else "same_prompt",
-            "pick": "all_pairs" if options.strategy == "all_pairs" else "best_worst",
+            "pick": "all_pairs" if options.strategy == "all_pairs" else None,
             "min_gap": options.min_gap,
             "high_threshold": options.high_threshold,
             "low_threshold": options.low_threshold,
             "across_prompts": options.across_prompts,
         }
-        how = validated(Pairing, given)
+        how = validated(Pairing, {name: value for name, value in given.items() if value is not None})
+        for line in told_without_effect(without_effect(how)):
+            _warn(line)
         return transform_pairs(options.input, options.output, how, _workers(options))
 
     _run(parser, work, "pairs")
+
+
+def number(text: str) -> float:
+    """argparse names it where it fails: invalid number value: 'nan'."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no number to compare with")
+    return value
 
 
 def _parser(name: str, about: str) -> argparse.ArgumentParser:

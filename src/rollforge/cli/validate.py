@@ -11,6 +11,7 @@ from rollforge.cli.output import console
 
 if TYPE_CHECKING:
     from rollforge.audit.validate import Mark
+    from rollforge.stats.source import Source
 
 
 def validate(
@@ -28,7 +29,8 @@ def validate(
     from rollforge.audit.validate import drift
     from rollforge.audit.validate import validate as look
     from rollforge.errors import UserError
-    from rollforge.stats.source import find_run
+    from rollforge.stats.text import plural
+    from rollforge.stats.visible import visible
 
     pair = None
     if compare is not None:
@@ -36,10 +38,10 @@ def validate(
         if not (first and comma and second):
             raise UserError(f"--compare {compare!r} names two fields, as in --compare judge_reward,library_reward")
         pair = first, second
-    rows = read(find_run(run).rollouts(), success)
+    rows, *earlier = (read(_readable(one).rollouts(), success) for one in (run, against) if one is not None)
     marks = look(rows, success=success, label=label, compare=pair)
-    if against is not None:
-        marks += drift(read(find_run(against).rollouts(), success), rows)
+    for before in earlier:
+        marks += drift(before, rows)
     bad = [mark for mark in marks if mark.level == "error" or (strict and mark.level == "warning")]
     if json:
         from dataclasses import asdict
@@ -49,8 +51,20 @@ def validate(
         print(dumps({"run": run, **counts, "passed": not bad, "checks": [asdict(mark) for mark in marks]}, indent=2))
     else:
         _print(run, marks)
-        print(f"{run}: {rows.size:,} rewards of {len(rows.names):,} tasks; {len(bad)} to mend")
+        print(f"{visible(run)}: {rows.size:,} rewards of {len(rows.names):,} tasks; {len(bad)} to mend")
+        if rows.bad:
+            print(f"{plural(rows.bad, 'line')} could not be used; rollforge stats --bad lists them")
     sys.exit(1 if bad else 0)
+
+
+def _readable(run: str) -> Source:
+    from rollforge.bulk.alien import refuse_alien
+    from rollforge.stats.source import find_run
+
+    source = find_run(run)
+    for file in source.files:
+        refuse_alien(file)
+    return source
 
 
 def _print(run: str, marks: list[Mark]) -> None:

@@ -38,14 +38,19 @@ def advise(message: str) -> list[Advice]:
 
 
 def advise_log(lines: Iterable[str]) -> list[Found]:
-    """Known failures in a log, in the order in which they first appear; each line counts for its most specific one."""
+    """Known failures in a log, in the order in which they first appear; each line counts for its most specific one. Steps
+    without any reward are no failure among others that have some."""
     found: dict[str, tuple[int, str, int, Advice]] = {}
+    rewarded = False
     for number, line in enumerate(lines, 1):
         if not _MAYBE.search(line):
             continue
+        rewarded = rewarded or _REWARDED.search(line) is not None
         for advice in advise(line)[:1]:
             first, text, count, _ = found.get(advice.name, (number, line.strip(), 0, advice))
             found[advice.name] = (first, text, count + 1, advice)
+    if rewarded:
+        found.pop(_ZERO, None)
     return [Found(line, text, count, advice) for line, text, count, advice in found.values()]
 
 
@@ -64,11 +69,20 @@ def _known() -> Iterator[tuple[re.Pattern[str], Advice]]:
         yield re.compile(pattern, re.IGNORECASE), Advice(name, " ".join(cause.split()), " ".join(remedy.split()))
 
 
+_ZERO = "all rewards zero"
+_REWARDED = re.compile(
+    r"(\b|(mean|avg|average)[ _/a-z]*)rewards?(/mean|/max)?['\"]?\s*[:=]\s*(np\.float64\()?['\"]?-?(0?\.0*)?[1-9]",
+    re.IGNORECASE,
+)
+"""A log's line with a reward that is not 0."""
+_KEY = r"KeyError[:(]? ?[\\'\"]*"
+"""As a traceback, repr and people write it."""
+
 # Specific ones first: name, pattern, cause, remedy.
 _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "no val_data_path",
-        r"KeyError: ['\"]?(val_data_path|train_data_path|chat_key|system_key|system_prompt|tool_key)\b",
+        _KEY + r"(val_data_path|train_data_path|chat_key|system_key|system_prompt|tool_key)\b",
         "NeMo RL 0.4 and 0.5 read all of train_data_path, val_data_path, chat_key, system_key, system_prompt, "
         "tool_key and "
         "use_preserving_dataset of an openai_format data set; one is missing.",
@@ -77,13 +91,13 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "KeyError: None",
-        r"KeyError: None\b",
+        _KEY + r"None\b",
         "NeMo RL's sft.yaml sets output_key to null, and the ResponseDataset looks it up in each row.",
         "Set data.train.input_key: input and data.train.output_key: output.",
     ),
     (
         "KeyError: 'content'",
-        r"KeyError: ['\"]?content\b",
+        _KEY + r"content\b",
         "A message has no content key: TRL and verl read it of every message, tool calls included.",
         'Write "content": "" on messages that only call tools (rollforge export does).',
     ),
@@ -95,7 +109,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "KeyError: a field of the rows",
-        r"KeyError: ['\"]?(input|output|messages|prompt|chosen|rejected|context|completions|problem|label|ground_truth)\b"
+        _KEY + r"(input|output|messages|prompt|chosen|rejected|context|completions|problem|label|ground_truth)\b"
         r"|(column|key) ['\"]?(input|output|messages|prompt|chosen|rejected)['\"]? (not found|does not exist|missing)"
         r"|Column (name )?\(?\[?['\"](input|output|messages|prompt|chosen|rejected)['\"].* not in",
         "The rows do not have the field that the configuration names: the data was made for another data set class, or "
@@ -105,8 +119,16 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "rollforge check FILE --for nemo-rl:grpo.",
     ),
     (
+        "KeyError: a field of rollouts",
+        _KEY + r"(reward|responses_create_params|response|agent_ref)\b",
+        "A line is no judged rollout: a failed one has no reward, a task no response, and rows made for a trainer have "
+        "neither.",
+        "rollforge stats FILE --bad lists the lines that cannot be used; rollforge export and transform_gym_to_*.py leave "
+        "them out and say so.",
+    ),
+    (
         "no pairs",
-        r"no (dpo |preference )?pairs( were)?( created| found| made)|created 0 (dpo |preference )?pairs",
+        r"(no|(?<![\d.,])0) (dpo |preference )?pairs( were)?( created| found| made)|created 0 (dpo |preference )?pairs",
         "No two attempts at one prompt differ enough in reward: one attempt per prompt, equal rewards, or a gap below the "
         "threshold.",
         "See the rewards: rollforge stats ROLLOUTS. Lower --min_gap (0.1), or --high_threshold 0.6 --low_threshold "
@@ -117,7 +139,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "out of memory (GPU)",
         r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError|CUDA error: out of memory"
-        r"|No available memory for the cache blocks",
+        r"|No available memory for the cache blocks|^\W*([\w.]+: )?((CUDA|GPU) )?(OOM|out[ -]of[ -]memory)( errors?)?\W*$",
         "The model, its optimizer and the activations of one micro batch do not fit onto the GPU.",
         "In this order: train_micro_batch_size 1 or 2 (TRL: per_device_train_batch_size; verl: "
         "ppo_micro_batch_size_per_gpu; "
@@ -131,15 +153,17 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "out of memory (host)",
         r"(oom|out of memory).{0,40}kill|Killed process \d+|^\W*Killed\W*$|: +\d+ Killed\b"
         r"|exit(ed with| status| code)? ?(-9|137)\b"
-        r"|OutOfMemoryError: Task was killed",
+        r"|OutOfMemoryError: Task was killed|\bray\.\S*OutOfMemoryError|killed due to memory",
         "The machine's memory ran out (not the GPU's), and the system ended a process.",
         "Fewer data workers, fewer processes per node, a smaller max length; Ray: raise its object store or give it "
         "more memory.",
     ),
     (
-        "all rewards zero",
+        _ZERO,
         r"(all|every|mean|avg|average)[ _/a-z]*rewards?[^\n]{0,20}?[:= ]+(are |is )?(all )?(0\.0+|0|zero)(?![.\w])"
-        r"|rewards? (are )?all 0|\brewards?[:= ]+0(\.0+)? (for|on|in) (all|every)\b"
+        r"|rewards? (are )?all[- ](0|zero)|['\"]reward['\"]: ['\"]?0(\.0+)?['\"]?[,}]"
+        r"|critic/(rewards|score)/(mean|max): ?(np\.float64\()?0(\.0+)?(?![.\w])"
+        r"|\brewards?[:= ]+0(\.0+)? (for|on|in) (all|every)\b"
         r"|all[- ]zero[ -]rewards?|zero rewards? (only|everywhere)",
         "The environment never finds the answer. NeMo RL compares with the row's output field (output_key) and not with "
         "ground_truth; an answer that is a number, empty, null or prose scores 0 without a message; a word as the answer "
@@ -343,7 +367,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
 )
 _KNOWN = tuple(_known())
 _MAYBE = re.compile(
-    r"error|exception|reward|pairs|killed|exit|cast|assert|stop|required|argument|memory|template|exceed|longer"
+    r"error|\boom\b|exception|reward|pairs|killed|exit|cast|assert|stop|required|argument|memory|template|exceed|longer"
     r"|larger|tools|attribute|override|struct|divisible|concatenate|gradient"
     r"|login|nccl|watchdog|generation|rank|match|wandb|gated|mismatch|found|changed|migrat|empty|num_samples|no such",
     re.IGNORECASE,

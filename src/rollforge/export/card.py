@@ -17,6 +17,7 @@ from rollforge.bulk.parquet import arrow
 from rollforge.export.result import Done, Exported
 from rollforge.export.writer import LINEAGE
 from rollforge.records.items import Json
+from rollforge.stats.text import bin_labels
 from rollforge.stats.visible import one_line, visible
 
 CATEGORIES = {"prompt": "reinforcement-learning", "pair": "reinforcement-learning"}
@@ -75,9 +76,9 @@ def funnel(done: Done, all_of_it: Exported) -> list[tuple[str, str]]:
     rows += [(f"- unusable: {text}", count) for text, count in unusable.items()]
     rows += [(f"- {name}", count) for name, count in all_of_it.read.items() if name not in ("scored", "policy_fault")]
     rows.append(("judged", all_of_it.judged))
-    rows += [(f"- left out: {text}", count) for text, count in done.left_out.items()]
     if done.tasks is not None:
         rows.append(("tasks", done.tasks))
+    rows += [(f"- left out: {text}", count) for text, count in done.left_out.items()]
     if done.pairs is not None:
         outcomes = done.pairs.row()
         numbers = ("tasks", "pairs", "paired")
@@ -123,8 +124,7 @@ def _schema(file: Path, columns: Mapping[str, str] | None) -> str:
     row = _first_row(file)
     table = _table(("field", "type"), [(key, (columns or {}).get(key) or _type(value)) for key, value in row.items()])
     text = visible(orjson.dumps(_cut(row), option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
-    return f"{table}\nOne row, long texts cut:\n\n{fence}json\n{text}\n{fence}\n"
+    return f"{table}\nOne row, long texts cut:\n\n{_fenced('json', text)}"
 
 
 def _first_row(file: Path) -> Json:
@@ -161,6 +161,10 @@ def _type(value: Any) -> str:
 
 
 def _distribution(done: Done) -> str:
+    import numpy as np
+
+    from rollforge.stats.estimate import histogram
+
     envs: Counter[str] = Counter()
     rewards: Counter[float] = Counter()
     lengths: Counter[int] = Counter()
@@ -172,6 +176,7 @@ def _distribution(done: Done) -> str:
         lengths.update(one.tally.lengths)
         for env, count in one.tally.envs.items():
             by_split[one.split, env] = by_split.get((one.split, env), 0) + count
+    bins = histogram(np.repeat([*rewards], [*rewards.values()]), _LISTED)
     what = "reward of the chosen rollout" if done.pairs is not None else "reward of the rollout"
     shown = [env for env, _ in envs.most_common(_LISTED)]
     more = f"\nand {len(envs) - _LISTED} environments more\n" if len(envs) > _LISTED else ""
@@ -182,7 +187,7 @@ def _distribution(done: Done) -> str:
                 [(env, *(f"{by_split.get((split, env), 0):,}" for split in splits)) for env in shown],
             )
             + more,
-            _table((what, "rows"), [(f"{reward:g}", f"{rewards[reward]:,}") for reward in sorted(rewards)][:_LISTED]),
+            _table((what, "rows"), zip(bin_labels(bins), (f"{one.count:,}" for one in bins), strict=True)),
             _table(
                 ("tokens", "rows"),
                 [(f"{1 << bits >> 1:,} to {(1 << bits) - 1:,}", f"{lengths[bits]:,}") for bits in sorted(lengths)],
@@ -201,8 +206,7 @@ def _curated(all_of_it: Exported) -> list[str]:
         recipe = folder / "recipe.yaml"
         if recipe.is_file():
             text = visible(recipe.read_text(encoding="utf-8", errors="replace"))
-            fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
-            found.append(f"Curated by this recipe ({_inline(str(recipe))}):\n\n{fence}yaml\n{text.rstrip()}\n{fence}\n")
+            found.append(f"Curated by this recipe ({_inline(str(recipe))}):\n\n{_fenced('yaml', text.rstrip())}")
     return found
 
 
@@ -250,6 +254,11 @@ def _limits(done: Done, all_of_it: Exported) -> str:
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     return "".join(f"| {' | '.join(_inline(cell) for cell in line)} |\n" for line in lines)
+
+
+def _fenced(language: str, text: str) -> str:
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
+    return f"{fence}{language}\n{text}\n{fence}\n"
 
 
 def _inline(text: str) -> str:

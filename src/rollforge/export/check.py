@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from rollforge.bulk.original import regular
 from rollforge.bulk.parquet import free_json, parquet_rows
 from rollforge.errors import UserError
 from rollforge.export.advice import advise
@@ -22,12 +23,6 @@ from rollforge.export.check_rows import LONGEST, Work
 from rollforge.export.target import Kind, Problem, Target
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
-
-LINE_READERS = {("nemo-rl", "sft"), ("nemo-rl", "nemo-gym")}
-"""Read with json.loads line by line (NeMo RL's openai_format with use_preserving_dataset, and NemoGymDataset); all others go
-through `datasets`."""
-PANDAS_READERS = {("verl", "sft"), ("verl", "rm"), ("verl", "dpo")}
-"""Read with pandas, which leaves free JSON of `datasets` as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +94,21 @@ def summarised(problems: Sequence[Problem]) -> list[str]:
 
 def check_export(folder: str | Path, target: Target, kind: str, *, workers: int = 1, load: bool = True) -> Checked:
     """Check one output of `rollforge export`: the data files (`*.jsonl`, `*.parquet`) and configurations (`*.yaml`; scripts
-    where they hold the options) directly in its folder. `load` False leaves the framework's loader out."""
+    where they hold the options) directly in its folder. `load` False leaves the framework's loader out. Raises `UserError`
+    if it has no data files."""
     place = Path(folder)
-    data = sorted(file for file in place.iterdir() if file.suffix in (".jsonl", ".parquet"))
-    configs = sorted(file for file in place.iterdir() if file.suffix in _CONFIGS.get(target.name, _YAML))
+    data = data_files(place)
+    if not data:
+        inside = sorted(child.name for child in place.iterdir() if child.is_dir())
+        there = f"; folders in it: {', '.join(inside[:10])}" if inside else ""
+        raise UserError(f"{place} holds no data files (.jsonl, .parquet){there}")
+    configs = sorted(file for file in place.iterdir() if file.suffix in target.configs)
     return check_files(data, target, kind, configs, workers=workers, load=load)
+
+
+def data_files(folder: Path) -> list[Path]:
+    """Directly in it."""
+    return sorted(file for file in folder.iterdir() if file.suffix in (".jsonl", ".parquet"))
 
 
 def check_files(
@@ -118,28 +123,29 @@ def check_files(
     """Check data files, anybody's, and configurations for one kind of a framework.
 
     A file's split is taken from its name (train, val..., test): the same prompt on two sides is an error. Raises `UserError`
-    if a file is not there or the target has no such kind.
+    if a file is not there, is no configuration that can be looked at, or the target has no such kind.
     """
     rules = kind_of(target, kind)
     configs = [Path(config)] if isinstance(config, str | Path) else config or ()
-    usual = Work(
-        rules.check, rules.columns, (target.name, kind) in LINE_READERS, alike=rules.alike.of if rules.alike else None
-    )
+    for place in configs:
+        _must_be_there(place)
+        if target.configs and place.suffix not in target.configs:
+            raise UserError(f"{place}: for {target.name} only {', '.join(target.configs)} files are looked at")
+    usual = Work(rules.check, rules.columns, rules.reader == "lines", alike=rules.alike.of if rules.alike else None)
     problems: list[Problem] = []
     seen: list[File] = []
     loaded: list[str] = []
     for name in files:
         path = Path(name)
-        if not path.is_file():
-            raise UserError(f"{path} is {'a directory' if path.is_dir() else 'not there'}")
+        _must_be_there(path)
         one = File(str(path))
         seen.append(one)
         work = _as_configured(usual, target, kind, configs, path)
         if one.opens():
             if path.suffix == ".parquet":
                 one.parquet(work)
-                if one.rows and (target.name, kind) in PANDAS_READERS and (free := free_json(path)):
-                    one.say("error", f"{' and '.join(free)}: {_FREE}")
+                if one.rows and rules.reader == "pandas" and (free := free_json(path)):
+                    one.say("error", f"{' and '.join(free)}: {_FREE.format(target.name)}")
             else:
                 one.jsonl(work, workers)
                 if rules.format == "parquet":
@@ -167,7 +173,7 @@ def check_files(
 
 
 _FREE = (
-    "free JSON, as `datasets` writes it: verl reads with pandas, which fails on it (ArrowNotImplementedError) or gives "
+    "free JSON, as `datasets` writes it: {} reads with pandas, which fails on it (ArrowNotImplementedError) or gives "
     "text. Write the column as text yourself (as rollforge export does), or as lists and structs"
 )
 
@@ -192,11 +198,6 @@ def together(said: Sequence[str]) -> str:
     return "; ".join([*(f"loaded {count:,} rows{rest}" for rest, count in rows.items()), *others])
 
 
-_YAML = (".yaml", ".yml")
-_CONFIGS: dict[str, tuple[str, ...]] = {"verl": (*_YAML, ".sh"), "openrlhf": (*_YAML, ".sh"), "generic": ()}
-"""Whose options stand on the command line, and who has none."""
-
-
 def kind_of(target: Target, kind: str) -> Kind:
     """Raises `UserError` naming the kinds that there are."""
     found = target.kinds.get(kind)
@@ -206,20 +207,23 @@ def kind_of(target: Target, kind: str) -> Kind:
 
 
 def guess(file: str | Path) -> tuple[str, str, str]:
-    """(target, kind, why) for a file, by the fields of its first row. Raises `UserError` if they say nothing."""
+    """(target, kind, why) for a file, by the manifest of the export that wrote it, else by the fields of its first row.
+    Raises `UserError` if they say nothing."""
     path = Path(file)
     row = _first_row(path)
+    if exported := _exported(path):
+        return *exported, "the manifest.json beside it says so"
     keys = row.keys()
+    if _is_rollout(row):
+        raise UserError(f"{path} holds rollouts, not training data: rollforge export {path} --to ...")
     for needs, to, kind in _SIGNS:
         if needs <= keys and _fits(row, to, kind):
             return to, kind, f"its rows have {', '.join(sorted(needs))}"
-    if "responses_create_params" in keys:
-        raise UserError(f"{path} holds rollouts, not training data: rollforge export {path} --to ...")
     raise UserError(f"cannot guess what {path} is for (its rows have {', '.join(sorted(keys)[:10])}): say it with --for")
 
 
 _SIGNS: tuple[tuple[set[str], str, str], ...] = (
-    ({"responses_create_params", "agent_ref"}, "nemo-rl", "nemo-gym"),
+    ({"responses_create_params"}, "nemo-rl", "nemo-gym"),
     ({"data_source", "reward_model"}, "verl", "grpo"),
     ({"context", "completions"}, "nemo-rl", "dpo-messages"),
     ({"prompt", "chosen", "rejected"}, "nemo-rl", "dpo"),
@@ -228,6 +232,7 @@ _SIGNS: tuple[tuple[set[str], str, str], ...] = (
     ({"prompt", "completion"}, "trl", "sft-prompt-completion"),
     ({"chosen", "rejected"}, "trl", "dpo-implicit"),
     ({"messages"}, "nemo-rl", "sft"),
+    ({"messages"}, "trl", "sft"),
     ({"input", "output", "ground_truth"}, "nemo-rl", "grpo"),
     ({"input", "output"}, "nemo-rl", "sft-simple"),
     ({"prompt", "label"}, "openrlhf", "grpo"),
@@ -242,13 +247,44 @@ def _fits(row: Json, to: str, kind: str) -> bool:
     kinds = resolve("export", to).kinds
     if kind not in kinds or ("reward" in row and "response" in row):
         return False
+    if (to, kind) == ("nemo-rl", "sft"):
+        return not isinstance(row.get("tools"), str)
     return kind != "dpo" or to != "nemo-rl" or isinstance(row["chosen"], str)
 
 
+def _exported(path: Path) -> tuple[str, str] | None:
+    """What the manifest of an export says of a file that it lists."""
+    from rollforge.registry import known, resolve
+
+    try:
+        manifest = loads((path.absolute().parent / "manifest.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or path.name not in files:
+        return None
+    to, kind = str(manifest.get("target")), str(manifest.get("kind"))
+    return (to, kind) if to in known("export") and kind in resolve("export", to).kinds else None
+
+
+def _is_rollout(row: Json) -> bool:
+    return {"responses_create_params", "response"} <= row.keys()
+
+
+def holds_rollouts(folder: Path) -> bool:
+    """Whether it is a run or a curated directory."""
+    for file in data_files(folder):
+        try:
+            if _is_rollout(_first_row(file)):
+                return True
+        except UserError:
+            continue  # which the check of that file says
+    return False
+
+
 def _first_row(path: Path) -> Json:
+    _must_be_there(path)
     one = File(str(path))
-    if not path.is_file():
-        raise UserError(f"{path} is {'a directory' if path.is_dir() else 'not there'}")
     if one.opens():
         if path.suffix == ".parquet":
             return next(parquet_rows(path), {})
@@ -264,6 +300,12 @@ def _first_row(path: Path) -> Json:
     raise UserError(str(first) if first else f"{path} holds no JSON objects, one per line: say what it is for with --for")
 
 
+def _must_be_there(path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"{path} is not there")
+    regular(path)
+
+
 def _with_advice(problem: Problem) -> Problem:
     found = advise(problem.message) if "own loader fails" in problem.message else []
     if not found:
@@ -272,11 +314,10 @@ def _with_advice(problem: Problem) -> Problem:
 
 
 def _no_loader(target: Target, load: bool) -> str:
-    module = {"nemo-rl": "nemo_rl"}.get(target.name, target.name)
     if not load:
         return "contract check only"
-    if target.name == "generic":
+    if not target.configs:
         return "contract check only: the format belongs to no framework"
-    if importlib.util.find_spec(module) is None:
+    if importlib.util.find_spec(target.module or target.name) is None:
         return f"contract check only: {target.name} is not installed"
     return f"contract check only: {target.name} has no loader for these files, or nothing was fit to load"

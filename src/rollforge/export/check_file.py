@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
@@ -14,14 +15,16 @@ from typing import Any
 import orjson
 
 from rollforge.bulk.alien import HEAD, alien
-from rollforge.bulk.blocks import Block, spread
+from rollforge.bulk.blocks import TooLong, blocks, spread
 from rollforge.bulk.parquet import parquet_rows
+from rollforge.bulk.record import ANSWERS
 from rollforge.errors import UserError, short
 from rollforge.export.check_rows import FILLED, LONGEST, MASK, NULL_ARGUMENT, Level, Part, Work, decoded
 from rollforge.export.mixed import FIRST, Schema
 from rollforge.export.target import Kind, Problem, Target
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
+from rollforge.stats.source import split_of_file
 
 
 class File:
@@ -39,8 +42,7 @@ class File:
 
     @property
     def split(self) -> str:
-        stem = Path(self.name).stem.lower()
-        return next((split for sign, split in _SPLITS if sign in stem), "")
+        return split_of_file(self.name)
 
     def say(self, level: Level, message: str, line: int = 0) -> None:
         self._more.append(Problem(self.name, line, level, message))
@@ -62,6 +64,7 @@ class File:
             "distinct_prompts": _distinct(_asked(hashes)[:, 2]),
             "longest_row_bytes": longest[0],
             "longest_row_line": longest[1],
+            **({"rewards": self.part.rewards.row()} if self.part.rewards else {}),
         }
 
     def opens(self) -> bool:
@@ -81,13 +84,13 @@ class File:
         try:
             work.schema, work.first_end = None, 0
             if not work.by_line:
-                work.schema, work.first_end = self._learn()
-            for part in spread(work, _blocks(self.name), workers):
+                work.schema, work.first_end = self._learn(work.names.values())
+            for part in spread(work, blocks([self.name], longest=LONGEST), workers):
                 self.part.add(part)
-        except _TooLong as error:
-            self.say("error", str(error))
+        except TooLong as error:
+            self.say("error", str(error).removeprefix(f"{self.name}: "))
 
-    def _learn(self) -> tuple[Schema, int]:
+    def _learn(self, names: Iterable[str]) -> tuple[Schema, int]:
         schema, blank, at = Schema(), 0, 0
         with open(self.name, "rb") as file:
             for number, line in enumerate(iter(partial(file.readline, LONGEST), b""), 1):
@@ -102,14 +105,15 @@ class File:
                     break
         schema.settle()
         mixed = sorted(schema.mixed())
-        why = f"line {blank} is blank" if blank else schema.unscanned
-        if mixed and why:
+        if mixed and blank:
             self.say(
                 "error",
-                f"{why}: datasets then does not see that the objects in {mixed[0]} differ, and fills their keys with null",
+                f"line {blank} is blank: datasets then does not see that the objects in {mixed[0]} differ, and fills their "
+                "keys with null",
             )
         for path in schema.dates():
-            self.say("warning", f"every {path} looks like a date: datasets reads it as a timestamp, not as text")
+            level: Level = "error" if re.split(r"[.\[]", path)[0] in _READ.union(names) else "warning"
+            self.say(level, f"every {path} is a date: {_TIMESTAMP}")
         return schema, at
 
     def parquet(self, work: Work) -> None:
@@ -158,11 +162,13 @@ class File:
             self.say("warning", f"{what}; this one repeats line {first}", again)
         if len(asked) >= 10 and prompts == 1:
             self.say("warning", f"all {len(asked):,} rows have the same prompt")
-        if part.rows >= 10 and len(part.answers) == 1:
-            self.say("warning", f"all {part.rows:,} rows have the same answer: a policy learns to say it without reading")
-        if part.rewards and part.rewards[0] == part.rewards[1] and part.rows >= 2:
-            what = "every reward is 0" if not part.rewards[0] else f"every reward is {part.rewards[0]:g}"
-            self.say("warning", f"{what}: there is nothing to tell good from bad by")
+        if part.answered >= 10 and len(part.answers) == 1:
+            self.say("warning", f"all {part.answered:,} answers are the same: a policy learns to say it without reading")
+        if part.rewards and part.rewards.low == part.rewards.high and part.rows >= 2:
+            self.say("warning", f"every reward is {part.rewards.low:g}: there is nothing to tell good from bad by")
+        if rules.family == "judged" and len(part.labels) == 1 and part.rows >= 2 and self.split in ("train", ""):
+            label = "true" if True in part.labels else "false"
+            self.say("warning", f"every label is {label}: there is nothing to tell good from bad by")
         self._filled()
 
     def _filled(self) -> None:
@@ -214,25 +220,15 @@ class File:
         return np.frombuffer(self.part.hashes, dtype=np.uint64).reshape(-1, 3)
 
 
-_SPLITS = (("train", "train"), ("val", "validation"), ("dev", "validation"), ("test", "test"))
-
-
-class _TooLong(Exception):
-    pass
-
-
-def _blocks(name: str, size: int = 8 << 20) -> Iterator[Block]:
-    """As `bulk.blocks`, but a file without line ends is refused before it fills the memory."""
-    start, last = 0, Path(name).stat().st_size
-    with open(name, "rb") as file:
-        while start < last:
-            file.seek(min(start + size, last) - 1)
-            if len(file.readline(LONGEST)) >= LONGEST:
-                raise _TooLong(
-                    f"a line is longer than {LONGEST >> 20} MB (it goes on at byte {start + size:,}): is this JSON Lines?"
-                )
-            yield Block(0, name, start, file.tell())
-            start = file.tell()
+_TIMESTAMP = (
+    "datasets makes a timestamp of it, not a text. Write Parquet, which keeps texts (verl:grpo-parquet), or put a row first "
+    "in which it is another text"
+)
+_READ = {
+    *(*ANSWERS, "reward_model", "text", "messages", "conversations", "prompt", "input", "context"),
+    *("completion", "completions", "chosen", "rejected", "output"),
+}
+"""Columns that trainers read; what else a row has may be for people."""
 
 
 def _alien(head: bytes, path: Path) -> str | None:

@@ -7,19 +7,23 @@ A worker looks at a block and returns a `Part`: counts, the first lines of each 
 from __future__ import annotations
 
 import json
+import math
 import re
 from array import array
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import takewhile
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
+from rollforge.bulk.asked import up_to_user
 from rollforge.bulk.blocks import Block
-from rollforge.export.mixed import Schema
+from rollforge.bulk.record import expected
+from rollforge.export.mixed import Schema, cut
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
 
@@ -29,6 +33,19 @@ LONGEST = 64 << 20
 """Bytes of a line: nobody's training row is longer, and a file without line ends must not fill the memory."""
 
 Level = Literal["error", "warning"]
+
+
+class Rewards(NamedTuple):
+    low: float
+    high: float
+    sum: float
+    rows: int
+
+    def and_of(self, other: Rewards) -> Rewards:
+        return Rewards(min(self.low, other.low), max(self.high, other.high), self.sum + other.sum, self.rows + other.rows)
+
+    def row(self) -> Json:
+        return {"rows": self.rows, "min": self.low, "max": self.high, "mean": round(self.sum / self.rows, 6)}
 
 
 @dataclass(slots=True)
@@ -49,9 +66,12 @@ class Part:
     """Column -> arguments of any call in it, those of every call."""
     answers: set[int] = field(default_factory=set)
     """At most two hashes: more than one is all that matters."""
+    answered: int = 0
+    labels: Counter[bool] = field(default_factory=Counter)
+    """Verdicts of true and false."""
     alike: dict[str, int] = field(default_factory=dict)
     """What `Kind.alike` says of rows -> the first such line."""
-    rewards: tuple[float, float] | None = None
+    rewards: Rewards | None = None
     crlf: int = 0
 
     def differing(self) -> set[str]:
@@ -86,11 +106,12 @@ class Part:
             self.longest = (other.longest[0], other.longest[1] + self.lines)
         if len(self.answers) < 2:
             self.answers |= other.answers
+        self.answered += other.answered
+        self.labels.update(other.labels)
         for like, line in other.alike.items():
             self.alike.setdefault(like, line + self.lines)
         if other.rewards:
-            low, high = self.rewards or other.rewards
-            self.rewards = (min(low, other.rewards[0]), max(high, other.rewards[1]))
+            self.rewards = self.rewards.and_of(other.rewards) if self.rewards else other.rewards
         self.crlf += other.crlf
         self.lines += other.lines
         self.rows += other.rows
@@ -125,7 +146,7 @@ class Work:
             file.seek(block.start)
             at = block.start
             while at < block.end:
-                line = file.readline(LONGEST)
+                line = file.readline()
                 part.lines += 1
                 if at == 0 and line.startswith(BOM_UTF8):
                     part.say(
@@ -146,19 +167,28 @@ class Work:
             return
         try:
             row = orjson.loads(text)
+            size = len(orjson.dumps(row))
         except orjson.JSONDecodeError:
             part.say(number, "error", _why_no_json(text, line.endswith(b"\n")), "json")
+            return
+        except orjson.JSONEncodeError:
+            part.say(number, "error", "nested too deeply, more than 254 levels: Arrow and datasets fail on it", "json")
             return
         if not isinstance(row, dict):
             part.say(number, "error", f"the line is {_kind_name(row)}, not an object")
             return
-        twice = _twice(text, row)
+        twice = None if size == len(text) else _twice(text, row)
         if twice:
             part.say(number, "error", f"the key {twice!r} stands twice in one object: loaders disagree on which one counts")
         if len(text) > part.longest[0]:
             part.longest = (len(text), number)
         self.row(row, hash(text), part, text)
-        if schema is not None and not self.by_line:
+        if self.by_line:
+            return
+        if (number_cut := cut(text, row)) is not None:
+            level: Level = "error" if number_cut.bit_length() > 64 or number_cut < 0 else "warning"
+            part.say(number, level, f"the whole number {number_cut} {_CUT[level]}", f"cut {level}")
+        if schema is not None:
             for misfit in schema.misfits(row):
                 part.say(
                     number, "error", _MISFIT[misfit.effect].format(misfit.path, misfit.what), misfit.path + misfit.effect
@@ -181,13 +211,15 @@ class Work:
         if text is None or b"null" in text or (b'"tool_calls"' in text and not part.differing()):
             _nulls(row, number, part)
         answer = answer_of(row)
+        part.answered += answer is not None
         if answer is not None and len(part.answers) < 2:
             part.answers.add(hash(str(answer)))
-        for name in ("reward", "score"):
-            reward = row.get(name)
-            if isinstance(reward, int | float):
-                low, high = part.rewards or (reward, reward)
-                part.rewards = (min(low, reward), max(high, reward))
+        if isinstance(row.get("label"), bool):
+            part.labels[row["label"]] += 1
+        reward = row.get("reward", row.get("score"))
+        if isinstance(reward, int | float) and math.isfinite(reward):
+            one = Rewards(reward, reward, reward, 1)
+            part.rewards = part.rewards.and_of(one) if part.rewards else one
         chosen, rejected = row.get("chosen_reward"), row.get("rejected_reward")
         if isinstance(chosen, int | float) and isinstance(rejected, int | float) and chosen <= rejected:
             part.say(number, "error", f"the chosen reward {chosen} is not above the rejected one {rejected}")
@@ -210,6 +242,12 @@ FILLED = (
 _BLANK = (
     "blank line: readers that take the file line by line die on it, and datasets stops looking for mixed objects; remove it"
 )
+_CUT = {
+    "error": "is beyond 64 bits: datasets makes a float of it, and fills the keys of all objects that differ with null; "
+    "write text",
+    "warning": "is beyond 64 bits with a sign: datasets makes a float of it, unless it stands in objects that differ; "
+    "write text",
+}
 _MISFIT = {
     "fails": "{} {}: datasets fixes the schema from the first 10 MB and fails here. Put one row of every set of keys "
     "first "
@@ -245,9 +283,7 @@ def _kind_name(value: Any) -> str:
 
 
 def _twice(text: bytes, row: Json) -> str | None:
-    """A key that stands twice in one object; the cheap looks go first."""
-    if len(orjson.dumps(row)) == len(text):
-        return None
+    """A key that stands twice in one object; the cheap look goes first."""
     keys = 0
     pending: list[Any] = [row]
     while pending:
@@ -262,9 +298,10 @@ def _twice(text: bytes, row: Json) -> str | None:
     found: list[str] = []
 
     def look(pairs: list[tuple[str, Any]]) -> Json:
-        names = [name for name, _ in pairs]
-        found.extend(name for name in names if names.count(name) > 1)
-        return dict(pairs)
+        kept = dict(pairs)
+        if len(kept) < len(pairs):
+            found.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return kept
 
     json.loads(text, object_pairs_hook=look)
     return found[0] if found else None
@@ -283,8 +320,8 @@ def prompt_of(row: Json) -> bytes:
     asked = [row[name] for name in _ASKED if row.get(name)]
     if not asked:
         messages = row.get("messages") or row.get("conversations") or common(row.get("chosen"), row.get("rejected"))
-        asked = up_to_user(messages) if isinstance(messages, list) else []
-        return _bytes(asked) if asked else b""
+        shown = up_to_user(messages) if isinstance(messages, list) else ()
+        return _bytes(shown) if shown else b""
     return _bytes(asked[0] if len(asked) == 1 else asked)
 
 
@@ -299,37 +336,14 @@ def common(chosen: Any, rejected: Any) -> list[Any]:
     return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))]
 
 
-def up_to_user(messages: list[Any]) -> list[Any]:
-    """The conversation up to its last user turn. Where the model's part begins is not written in it: turns before that one
-    were often given, while calls of tools that follow it are nearly always the answer."""
-    roles = [_role(message) for message in messages]
-    if "user" in roles:
-        return messages[: len(roles) - roles[::-1].index("user")]
-    return messages[: roles.index("assistant")] if "assistant" in roles else messages
-
-
-def _role(message: Any) -> Any:
-    if not isinstance(message, dict):
-        return None
-    role = message.get("role") or message.get("from")
-    if role in ("user", "human"):
-        # Where there is no role for what tools said, it is written so.
-        return "tool" if str(message.get("content")).startswith("<tool_response>") else "user"
-    return "assistant" if role in ("gpt", "model") else role
-
-
 def _bytes(value: Any) -> bytes:
     return orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
 
 
 def answer_of(row: Json) -> Any:
-    model = row.get("reward_model")
-    if isinstance(model, dict):
-        return model.get("ground_truth")
-    for name in ("ground_truth", "expected_answer", "answer", "solution", "label"):
-        if row.get(name) is not None and not isinstance(row[name], bool):
-            return row[name]
-    return None
+    # A label of true or false is a verdict, and `solution` what TRL's rewards are given.
+    answer = next((value for _, value in expected(row.get) if not isinstance(value, bool)), row.get("solution"))
+    return None if answer == "" else answer
 
 
 def _nulls(row: Json, number: int, part: Part) -> None:

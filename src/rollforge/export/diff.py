@@ -23,15 +23,16 @@ from typing import Any, NamedTuple
 import orjson
 
 from rollforge.bulk.alien import refuse_alien
+from rollforge.bulk.asked import up_to_user
 from rollforge.bulk.blocks import Block, blocks, line_number, lines, spread
 from rollforge.bulk.parquet import arrow, parquet_rows
 from rollforge.bulk.record import digest
 from rollforge.bulk.spill import Kept, sort
 from rollforge.errors import UserError
-from rollforge.export.check_rows import answer_of, common, prompt_of, up_to_user
+from rollforge.export.check_rows import answer_of, common, prompt_of
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
-from rollforge.stats.source import SPLITS
+from rollforge.stats.source import split_of_file
 
 SHOWN = 5
 """So many examples of each difference are given."""
@@ -73,10 +74,8 @@ class Shape:
         self.rows += other.rows
         self.reward_sum += other.reward_sum
         self.bytes += other.bytes
-        for reward, count in other.rewards.items():
-            self.rewards[reward] += count
-        for length, count in other.lengths.items():
-            self.lengths[length] += count
+        self.rewards.update(other.rewards)
+        self.lengths.update(other.lengths)
 
     def row(self) -> Json:
         judged = sum(self.rewards.values())
@@ -104,8 +103,7 @@ class Side:
 
     def split(self, file: int) -> str:
         """The split that a file is, by its name; "" if it is none."""
-        name = self.files[file].stem.partition("-")[0]
-        return name if name in SPLITS else ""
+        return split_of_file(self.files[file])
 
     def row(self) -> Json:
         return {"name": self.name, "files": [str(one) for one in self.files], "unusable": self.unusable, **self.all.row()}
@@ -146,9 +144,15 @@ class Difference:
         }
 
     def parameters(self) -> dict[str, tuple[Any, Any]]:
-        """What the manifests say that the two were made with, where it differs."""
+        """What the manifests say that the two were made with, where it differs; of a run and an export, say, only what both
+        have."""
         a, b = (dict(_flat(side.manifest, "")) if side.manifest else {} for side in (self.a, self.b))
-        return {name: (a.get(name), b.get(name)) for name in sorted(a.keys() | b.keys()) if a.get(name) != b.get(name)}
+        names = a.keys() | b.keys() if _maker(self.a.manifest) == _maker(self.b.manifest) else a.keys() & b.keys()
+        found = {name: (a.get(name), b.get(name)) for name in sorted(names) if a.get(name) != b.get(name)}
+        # A run's identity repeats its configuration.
+        return {
+            name: two for name, two in found.items() if name.replace("identity.", "config.", 1) not in found.keys() - {name}
+        }
 
     def envs(self) -> Iterator[tuple[str, Shape, Shape]]:
         """Environments, largest first."""
@@ -185,7 +189,7 @@ class Difference:
 
 def diff(a: str | Path, b: str | Path, *, workers: int = 1, folder: str | Path | None = None) -> Difference:
     """Compare two data sets: files (JSON Lines, Parquet), runs, curated directories, exports. `folder` is for temporary
-    files. Raises `UserError` if there is no data, if it is of another kind, or if it cannot be read."""
+    files. Raises `UserError` if there is no data, if it is neither JSON Lines nor Parquet, or if it cannot be read."""
     sides = [Side(str(name), find_data(name)) for name in (a, b)]
     for file in (file for side in sides for file in side.files):
         _refuse(file)
@@ -560,6 +564,10 @@ def _manifest(path: Path) -> Json:
         if isinstance(found, dict):
             return found
     return {}
+
+
+def _maker(manifest: Json) -> str | None:
+    return next((name for name in ("target", "recipe", "config") if name in manifest), "" if manifest else None)
 
 
 def _flat(value: Any, where: str) -> Iterable[tuple[str, Any]]:

@@ -14,6 +14,7 @@ def script(
     settings: Settings,
     *,
     about: str,
+    folder: Path,
     paths: Iterable[Path],
     needs: Iterable[str] = (),
     modules: Iterable[str] = (),
@@ -24,9 +25,9 @@ def script(
 ) -> str:
     """A bash script that checks and then runs `command` (one shell command; newlines escaped).
 
-    `paths` must exist; `needs` are programs, `modules` Python modules that must be there; `variables` of the environment
-    must be set; `home` is the directory in which to run; `slurm` replaces the command where `settings.nodes > 1`;
-    `wandb`: the configuration logs to Weights & Biases, which wants a key.
+    `folder` is the script's own, which the configuration names; `paths` must exist; `needs` are programs, `modules` Python
+    modules that must be there; `variables` of the environment must be set; `home` is the directory in which to run; `slurm`
+    replaces the command where `settings.nodes > 1`; `wandb`: the configuration logs to Weights & Biases, which wants a key.
     """
     run = slurm if slurm and settings.nodes > 1 else command
     checks = [
@@ -39,7 +40,7 @@ def script(
         *([f"hub_login {shlex.quote(settings.model)}"] if not settings.model.startswith(("/", ".")) else []),
     ]
     where = f"cd {shlex.quote(home)}\n" if home else ""
-    return _SCRIPT.format(about=about, checks="\n".join(checks), where=where, command=run)
+    return _SCRIPT.format(about=about, folder=shlex.quote(str(folder)), checks="\n".join(checks), where=where, command=run)
 
 
 _SCRIPT = """#!/usr/bin/env bash
@@ -53,11 +54,11 @@ problem() {{ echo "launch: $1" >&2; failed=1; }}
 advice() {{ echo "launch: note: $1" >&2; }}
 have_path() {{ [ -e "$1" ] || problem "$1 is not there"; }}
 have_program() {{ command -v "$1" > /dev/null || problem "the program $1 is not installed"; }}
-have_module() {{ python -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$1') is None)" 2> /dev/null \\
-  || problem "python has no module $1 (pip install $1)"; }}
+have_module() {{ python3 -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$1') is None)" 2> /dev/null \\
+  || problem "python3 has no module $1 (pip install $1)"; }}
 have_gpus() {{
   found=$( (nvidia-smi --list-gpus 2> /dev/null || true) | wc -l)
-  [ "$found" -ge "$1" ] || problem "$1 GPUs are asked for, $found found"
+  [ "$found" -ge "$1" ] || problem "GPUs: $1 asked for, $found found"
 }}
 have_token() {{ [ -n "${{!1:-}}" ] || problem "$1 is not set"; }}
 have_variable() {{ [ -n "${{!1:-}}" ] || problem "the environment variable $1 is not set"; }}
@@ -69,8 +70,14 @@ hub_login() {{
 run() {{
 {where}{command}
 }}
+case "$*" in
+  "" | --check | --print) ;;
+  *) sed -n '3,5s/^# */usage: /p' "$0" >&2; exit 2 ;;
+esac
 if [ "${{1:-}}" = "--print" ]; then declare -f run | sed '1,2d;$d'; exit; fi
 {checks}
+made={folder}
+[ -e "$made" ] || advice "made as $made, which these files name: export here again, or replace that path in all of them"
 [ "$failed" = 0 ] || exit 1
 if [ "${{1:-}}" = "--check" ]; then echo "launch: ready"; exit; fi
 run

@@ -11,6 +11,7 @@ from rollforge.bulk.parquet import parquet_rows
 from rollforge.bulk.record import for_the_same
 from rollforge.errors import UserError
 from rollforge.export.check_rows import decoded
+from rollforge.export.text import listed, plain
 from rollforge.records.items import Json, text_of
 from rollforge.records.lossless import dumps
 from rollforge.records.rows import objects
@@ -21,11 +22,14 @@ Measure: TypeAlias = Callable[[Sequence[Json], Sequence[Json]], int]
 BYTES_PER_TOKEN = 4
 MARKUP = 5
 """Tokens that a chat template puts around a message."""
+INSTRUCTIONS = listed(())
+"""What stands around tools where we write them into the text, as Qwen 2.5's template does. Qwen 3.5's and Nemotron 3's are
+twice as long: so is the room for them."""
 
 
 def estimate(messages: Sequence[Json], tools: Sequence[Json] = ()) -> int:
-    """Bytes of text, calls and schemas / 4, rounded up, and `MARKUP` tokens a message."""
-    size = len(dumped(tools)) if tools else 0
+    """Bytes of text, calls and schemas / 4, rounded up, `MARKUP` tokens a message, and the instructions around tools."""
+    size = _bytes(listed(tools)) + len(INSTRUCTIONS) if tools else 0
     for message in messages:
         content = message["content"]
         size += _bytes(content) if type(content) is str else len(dumps(content))
@@ -34,19 +38,24 @@ def estimate(messages: Sequence[Json], tools: Sequence[Json] = ()) -> int:
             size += _bytes(thought)
         calls = message.get("tool_calls")
         if calls:
-            size += len(dumps([call["function"] for call in calls]))
+            size += len(dumps([call["function"] for call in calls])) + _CALL * len(calls)
+        if message["role"] == "tool":
+            size += _RESULT
     return -(-size // BYTES_PER_TOKEN) + MARKUP * len(messages)
-
-
-def tokens(size: int) -> int:
-    """Of so many bytes of JSON, about."""
-    return -(-size // BYTES_PER_TOKEN)
 
 
 @for_the_same
 def dumped(tools: Sequence[Json]) -> bytes:
     """Tools as JSON."""
     return dumps(tools)
+
+
+_CALL, _RESULT = len("<tool_call>\n\n</tool_call>"), len("<tool_response>\n\n</tool_response>")
+
+
+def row_estimate(size: int, tools: Sequence[Json]) -> int:
+    """About the tokens of a row of so many bytes of JSON that offers these tools."""
+    return -(-(size + 2 * len(INSTRUCTIONS) * bool(tools)) // BYTES_PER_TOKEN)
 
 
 def _bytes(text: str) -> int:
@@ -56,7 +65,7 @@ def _bytes(text: str) -> int:
 class Counted:
     """Tokens by a `tokenizer.json` (or a directory with one). Raises `UserError` where there is none.
 
-    Without the chat template, whose markup is taken as `MARKUP` tokens a message.
+    Without the chat template: its markup is taken as `MARKUP` tokens a message, calls and tools as we write them into texts.
     """
 
     def __init__(self, path: str) -> None:
@@ -71,10 +80,8 @@ class Counted:
             raise UserError(f"--tokenizer {file}: {error}") from error
 
     def __call__(self, messages: Sequence[Json], tools: Sequence[Json] = ()) -> int:
-        texts = [dumps(tool).decode() for tool in tools]
-        for message in messages:
-            texts += [message.get("reasoning_content") or "", text_of(message["content"])]
-            texts += [dumps(call["function"]).decode() for call in message.get("tool_calls") or ()]
+        texts = [listed(tools), INSTRUCTIONS] if tools else []
+        texts += [one["content"] for one in plain({**turn, "content": text_of(turn["content"])} for turn in messages)]
         found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return sum(len(one.ids) for one in found) + MARKUP * len(messages)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 
-from rollforge.bulk.conversation import all_text
+from rollforge.bulk.conversation import all_text, has_refusal
 from rollforge.bulk.record import Record
 from rollforge.errors import UserError
 from rollforge.export.examples import Demonstration, Judged, Origin, Pair, Prompt
@@ -34,7 +34,7 @@ DIALECTS: dict[Reasoning, Dialect] = {
 class How:
     reasoning: Reasoning = "keep"
     answer: str | None = None
-    """Dotted path of the field with the expected answer; None: looked for in `ANSWERS`."""
+    """Dotted path of the field with the expected answer; None: looked for (`Record.expected`)."""
 
 
 VERDICT = frozenset(
@@ -173,28 +173,13 @@ class _Origin(Origin):
 
 # The expected answer
 
-ANSWERS = (
-    "expected_answer",
-    "ground_truth",
-    "answer",
-    "reference_answer",
-    "gold_answer",
-    "correct_answer",
-    "target",
-    "label",
-)
-"""Names under which rows carry the expected answer, in the order in which they are tried: NeMo Gym's environments, verl
-(`reward_model.ground_truth`), OpenRLHF (`label`), the usual public data sets."""
-HOLDERS = ("", "verifier_metadata", "reward_model", "metadata", "extra_info", "sample", "responses_create_params.metadata")
-"""Objects of the row that hold them; "" is the row itself."""
-
 
 def answer_of(record: Record, path: str | None = None) -> str | None:
     """The expected answer as text; None if the row has none. Lists and objects are answers only where `path` names them:
     then as JSON."""
     if path is not None:
         return _answer_text(_at(record, path), structured=True)
-    for _, value in _candidates(record):
+    for _, value in record.expected():
         text = _answer_text(value, structured=False)
         if text is not None:
             return text
@@ -206,26 +191,11 @@ def why_no_answer(record: Record, path: str | None = None) -> str:
     if path is not None:
         value = _at(record, path)
         return f"the row has no {path} (--answer)" if value is None else f"{path} is empty (--answer)"
-    for place, value in _candidates(record):
+    for place, value in record.expected():
         if value and isinstance(value, (list, dict)):
             kind = "a list" if isinstance(value, list) else "an object"
             return f"{place} is {kind}: --answer {place} takes it as JSON"
     return "no expected answer was found (name its field: --answer FIELD)"
-
-
-def _candidates(record: Record) -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of what rows call the expected answer."""
-    for holder in HOLDERS:
-        look: Callable[[str], Any] = record.field
-        if holder:
-            within = _at(record, holder)
-            if not isinstance(within, dict):
-                continue
-            look = within.get
-        for name in ANSWERS:
-            yield f"{holder}.{name}" if holder else name, look(name)
-    params = record.field("responses_create_params") or {}
-    yield "responses_create_params.ground_truth", params.get("ground_truth")
 
 
 def _answer_text(value: Any, structured: bool) -> str | None:
@@ -297,9 +267,7 @@ def _without_thoughts(messages: list[Json]) -> None:
 def lost(record: Record, how: How) -> list[str]:
     """What of the rollout no chat message holds for a trainer: refusals, some reasoning."""
     found = [] if how.reasoning == "drop" else _lost_thoughts(record)
-    if b'"refusal"' in record.line and any(
-        isinstance(item.content, list) and any(part.type == "refusal" for part in item.content) for item in record.items()
-    ):
+    if b'"refusal"' in record.line and has_refusal(record.items()):
         found.append("a refusal")
     return found
 

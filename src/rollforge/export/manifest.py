@@ -46,11 +46,19 @@ def hashed(files: list[Original], beside: bool) -> Iterator[Callable[[list[int]]
     process = context.Process(target=_send, args=(files, theirs), daemon=True)
     process.start()
     theirs.close()
-    try:
-        yield lambda ends: [
-            digest if end == one.size else sha256(one.path, end)
-            for one, end, digest in zip(files, ends, ours.recv(), strict=True)
+
+    def hashes(ends: list[int]) -> list[str]:
+        try:
+            whole = ours.recv()
+        except EOFError:  # somebody ended that process
+            whole = [None] * len(files)
+        return [
+            digest if digest and end == one.size else sha256(one.path, end)
+            for one, end, digest in zip(files, ends, whole, strict=True)
         ]
+
+    try:
+        yield hashes
     finally:
         process.terminate()
         process.join()

@@ -29,9 +29,12 @@ SOURCES = {
 
 
 def read_mapping(path: str | Path) -> dict[str, str]:
-    """A YAML file of `output name: source`, nested or dotted, flattened. Raises `UserError` naming the key."""
+    """A YAML file of `output name: source`, nested or dotted, flattened; also under `mapping:`, as in an export's
+    configuration. Raises `UserError` naming the key."""
     try:
-        return checked(flattened(read_yaml(path)))
+        held = read_yaml(path)
+        inner = held.get("mapping") if len(held) == 1 else None
+        return checked(flattened(inner if isinstance(inner, dict) else held))
     except UserError as error:
         text = str(error)
         raise UserError(text if text.startswith(str(path)) else f"{path}: {text}") from None

@@ -10,14 +10,44 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Literal
 
+import orjson
+
 from rollforge.records.items import Json
+from rollforge.records.lossless import loads
 
 FIRST = 10 << 20
 """Bytes of the block that fixes the schema; it ends with the line that goes over."""
 
-_DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d(:?\d\d){0,2}Z?)?")
+_DATE = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)([ T]([01]\d|2[0-3])(:[0-5]\d){0,2}(Z|[+-]([01]\d|2[0-3])(:?[0-5]\d)?)?)?", re.ASCII
+)
+
+
+def cut(line: bytes, row: Json) -> int | None:
+    """A whole number in a row's JSON beyond Arrow's 64 bits: it becomes a float. Beyond the unsigned ones, too, `datasets`
+    does not even see which objects differ, and fills all of them with nulls. `row`: the line as orjson has it."""
+    try:
+        if len(orjson.dumps(row, option=orjson.OPT_STRICT_INTEGER | orjson.OPT_NON_STR_KEYS)) == len(line):
+            return None  # nothing beyond 53 bits, and no float that was more digits
+    except orjson.JSONEncodeError:
+        pass  # looked at below
+    return next(_beyond(loads(line)), None) if _DIGITS in line.translate(_AS_ONE) else None
+
+
+_AS_ONE = bytes.maketrans(b"123456789", b"000000000")
+_DIGITS = b"0" * 19
+
+
+def _beyond(value: Any) -> Iterator[int]:
+    if isinstance(value, int):
+        if not -(1 << 63) <= value < 1 << 63:
+            yield value
+    elif isinstance(value, dict | list):
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from _beyond(child)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +66,9 @@ class Schema:
 
     def __init__(self) -> None:
         self._root = _Node()
-        self.unscanned = ""
-        """Why datasets cannot look for objects that differ: it then fills them with nulls from the first row on."""
 
     def add(self, row: Json) -> None:
-        self._root.add(row, self, top=True)
+        self._root.add(row, top=True)
 
     def mixed(self) -> Iterator[str]:
         """Paths that became free JSON since their objects differ."""
@@ -85,7 +113,7 @@ class _Node:
         if self.item is not None:
             self.item.settle()
 
-    def add(self, value: Any, schema: Schema, top: bool = False) -> None:
+    def add(self, value: Any, top: bool = False) -> None:
         if value is None or self.loose:
             return
         if isinstance(value, dict):
@@ -99,18 +127,15 @@ class _Node:
                 node = self.children.get(key)
                 if node is None:
                     node = self.children[key] = _Node()
-                node.add(child, schema)
+                node.add(child)
         elif isinstance(value, list):
             self.kinds.add("list")
             if self.item is None:
                 self.item = _Node()
             for child in value:
-                self.item.add(child, schema)
+                self.item.add(child)
         else:
-            kind = _kind(value)
-            if kind == "int" and not -(1 << 63) <= value < 1 << 64:
-                schema.unscanned = schema.unscanned or f"the whole number {value} is beyond 64 bits"
-            self.kinds.add(kind)
+            self.kinds.add(_kind(value))
 
     def mixed(self, path: str) -> Iterator[str]:
         if self.free:
@@ -173,11 +198,21 @@ class _Node:
 
 def _kind(value: Any) -> str:
     if isinstance(value, str):
-        # Arrow takes a text like 2024-05-01 for a timestamp, if all texts in its place look like one.
-        return "date" if len(value) <= 20 and value[:1].isdigit() and _DATE.fullmatch(value) else "str"
+        return "date" if len(value) <= 25 and value[:1].isdigit() and _is_date(value) else "str"
     return "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "float"
 
 
+def _is_date(text: str) -> bool:
+    """Arrow takes a text like 2024-05-01 for a timestamp, if all texts in its place are one."""
+    found = _DATE.fullmatch(text)
+    try:
+        return bool(found and date(int(found[1]) or _LEAP, int(found[2]), int(found[3])))
+    except ValueError:
+        return False
+
+
+_LEAP = 2000
+"""Arrow has a year 0, Python has none."""
 _FAMILY = {"int": "number", "float": "number", "date": "str"}
 _NAMES = {
     "object": "an object",

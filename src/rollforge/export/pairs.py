@@ -19,6 +19,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from pydantic import ConfigDict, Field, model_validator
 
 from rollforge.config import Section
+from rollforge.stats.text import plural
+from rollforge.stats.thresholds import EQUAL
 
 Strategy = Literal["same_prompt", "stratified"]
 Pick = Literal["best_worst", "all_pairs", "margin", "length_matched"]
@@ -31,9 +33,12 @@ class Attempt(NamedTuple):
     source: int
     at: int
     split: str = ""
+    env: str = ""
 
 
 EQUAL_TEXTS = "equal texts"
+REFUSED = "refused"
+"""No format could hold a pair of the task."""
 
 Same: TypeAlias = Callable[[Attempt, Attempt], bool]
 """Whether two attempts say the same, or cannot be compared: then they make no pair. Asked last, since reading them costs."""
@@ -62,6 +67,25 @@ class Pairing(Section):
         return self
 
 
+def without_effect(how: Pairing) -> dict[str, str]:
+    """The options that were given and that pairs like these do not depend on; what they go with."""
+    if how.strategy == "stratified":
+        idle = {"pick": "--strategy same_prompt"}
+    else:
+        idle = dict.fromkeys(("high_threshold", "low_threshold"), "--strategy stratified")
+        if how.across_prompts:
+            idle["across_prompts"] = "--strategy stratified"
+        if how.pick == "best_worst":
+            idle["max_pairs"] = "another --pick than best_worst"
+    return {name: goes for name, goes in idle.items() if name in how.model_fields_set}
+
+
+def told_without_effect(idle: dict[str, str]) -> list[str]:
+    """One line, or none."""
+    names = ", ".join(f"--{name.replace('_', '-')} (only with {goes})" for name, goes in idle.items())
+    return [f"without effect: {names}"] if idle else []
+
+
 Pairs: TypeAlias = list[tuple[Attempt, Attempt]]
 
 
@@ -83,7 +107,7 @@ def pair_up(attempts: Iterable[Attempt], how: Pairing, same: Same) -> tuple[Pair
         if not worst:
             return [], "none low enough"
         gap = best[0].reward - worst[0].reward
-    if not _far(best[0], worst[0], how):
+    if not far_apart(best[0], worst[0], how):
         return [], "gap too small"
     candidates: Iterator[tuple[Attempt, Attempt]]
     once, most = True, how.max_pairs
@@ -114,11 +138,47 @@ def pair_up(attempts: Iterable[Attempt], how: Pairing, same: Same) -> tuple[Pair
 
 
 def left_over(attempts: Iterable[Attempt], pairs: Pairs, how: Pairing) -> tuple[list[Attempt], list[Attempt]]:
-    """(high, low) attempts of a task that are in none of its pairs."""
+    """(high, low) attempts of a task that are in none of its pairs, at most `max_pairs` of each."""
     used = {one[2:4] for pair in pairs for one in pair}
     free = [one for one in attempts if one[2:4] not in used]
     high = sorted((one for one in free if one.reward >= how.high_threshold), key=_best)
-    return high, sorted((one for one in free if one.reward <= how.low_threshold), key=_worst)
+    low = sorted((one for one in free if one.reward <= how.low_threshold), key=_worst)
+    return high[: how.max_pairs], low[: how.max_pairs]
+
+
+def far_apart(chosen: Attempt, rejected: Attempt, how: Pairing) -> bool:
+    """Whether they differ enough in reward to be a pair; 0.9 - 0.7 is a gap of 0.2."""
+    gap = chosen.reward - rejected.reward
+    return gap > 0 and gap >= how.min_gap - EQUAL
+
+
+class Left(NamedTuple):
+    """An attempt that is in no pair of its task."""
+
+    high: bool
+    attempt: Attempt
+
+
+def for_across(left: Left) -> Any:
+    """The order in which `across` wants them."""
+    one = left.attempt
+    return (one.split, one.env, -one.reward if left.high else one.reward, *one[1:4])
+
+
+def across(kept: Iterable[Left], how: Pairing) -> Iterator[tuple[Attempt, Attempt]]:
+    """Of each split and environment the best of the high ones with the worst of the low ones, and so on: each once.
+    `kept` is read twice."""
+    highs, lows = (one.attempt for one in kept if one.high), (one.attempt for one in kept if not one.high)
+    high, low = next(highs, None), next(lows, None)
+    while high is not None and low is not None:
+        if (high.split, high.env) < (low.split, low.env):
+            high = next(highs, None)
+        elif (high.split, high.env) > (low.split, low.env):
+            low = next(lows, None)
+        else:
+            if far_apart(high, low, how):
+                yield high, low
+            high, low = next(highs, None), next(lows, None)
 
 
 def _best(one: Attempt) -> Any:
@@ -129,11 +189,6 @@ def _worst(one: Attempt) -> Any:
     return (one.reward, one.length, one.source, one.at)
 
 
-def _far(chosen: Attempt, rejected: Attempt, how: Pairing) -> bool:
-    gap = chosen.reward - rejected.reward
-    return gap > 0 and gap >= how.min_gap - _EPSILON
-
-
 def _by_gap(best: list[Attempt], worst: list[Attempt], how: Pairing) -> Iterator[tuple[Attempt, Attempt]]:
     """The widest gap first, which is wide enough. Of a task with hundreds of attempts only the ends are looked at."""
     yield best[0], worst[0]
@@ -142,7 +197,7 @@ def _by_gap(best: list[Attempt], worst: list[Attempt], how: Pairing) -> Iterator
         (-(chosen.reward - rejected.reward), i + j, i, j)
         for i, chosen in enumerate(best[:ends])
         for j, rejected in enumerate(worst[:ends])
-        if (i or j) and _far(chosen, rejected, how)
+        if (i or j) and far_apart(chosen, rejected, how)
     ]
     near.sort()
     for _, _, i, j in near:
@@ -153,7 +208,7 @@ def _closest(best: list[Attempt], how: Pairing) -> Iterator[tuple[Attempt, Attem
     """Each attempt, the best first, with the next ones below it by at least the gap."""
     for i, chosen in enumerate(best):
         for rejected in best[i + 1 :]:
-            if _far(chosen, rejected, how):
+            if far_apart(chosen, rejected, how):
                 yield chosen, rejected
 
 
@@ -163,8 +218,6 @@ def _unlike(pair: tuple[Attempt, Attempt]) -> float:
     return abs(pair[0].length - pair[1].length) / longer
 
 
-_EPSILON = 1e-9
-"""0.9 - 0.7 is a gap of 0.2."""
 _FAR = 1e9
 """Rewards beyond it are counted as it."""
 _TRIES = 16
@@ -179,18 +232,18 @@ class Funnel:
 
     def __init__(self) -> None:
         self.tasks: Counter[str] = Counter()
-        """What became of them: "paired", "one attempt", ...; "refused": no format could hold a pair of theirs."""
+        """What became of them: "paired", "one attempt", ..."""
         self.pairs = 0
         self.across = 0
         """Pairs of different tasks."""
         self.gaps: Counter[float] = Counter()
         """Tasks by the widest gap between two of their attempts, to two places, rounded down."""
-        self.could: Counter[str] = Counter()
-        """Tasks that a strategy could use with today's thresholds."""
+        self.wide = 0
+        """Tasks with two attempts that are far enough apart."""
         self.ends: Counter[tuple[float, float]] = Counter()
         """Tasks by their best reward, rounded down to two places, and their worst, rounded up."""
         self.free: Counter[tuple[str, bool]] = Counter()
-        """Stratified: attempts in no pair, by split and environment, and whether they are high."""
+        """Attempts that stratified pairs of a task leave over, by split and environment, and whether they are high."""
         self.cut = 0
         """All pairs: those that --max-pairs leaves out."""
 
@@ -200,27 +253,29 @@ class Funnel:
         rewards = [one.reward for one in attempts]
         best, worst = (min(max(one, -_FAR), _FAR) for one in (max(rewards), min(rewards)))
         gap = best - worst
-        if gap > 0 and outcome != EQUAL_TEXTS:  # no option makes a pair of texts that are the same
-            self.gaps[floor((gap + _EPSILON) * 100) / 100] += 1
-            self.ends[floor(best * 100 + _EPSILON) / 100, ceil(worst * 100 - _EPSILON) / 100] += 1
-            if gap >= how.min_gap - _EPSILON:
-                self.could["same_prompt"] += 1
-                if best >= how.high_threshold and worst <= how.low_threshold:
-                    self.could["stratified"] += 1
+        if outcome not in (EQUAL_TEXTS, REFUSED):  # no option makes pairs of those
+            self._leave(attempts, pairs, how)
+            if gap > 0:
+                self.gaps[floor((gap + EQUAL) * 100) / 100] += 1
+                self.ends[floor(best * 100 + EQUAL) / 100, ceil(worst * 100 - EQUAL) / 100] += 1
+                self.wide += gap >= how.min_gap - EQUAL
         if how.strategy == "same_prompt" and how.pick == "all_pairs" and pairs >= how.max_pairs:
             self.cut += _far_apart(rewards, how) - pairs
 
-    def leave(self, where: str, high: int, low: int) -> None:
-        """Attempts of a task that are in no pair, by the thresholds."""
-        self.free[where, True] += high
-        self.free[where, False] += low
+    def _leave(self, attempts: list[Attempt], pairs: int, how: Pairing) -> None:
+        high = sum(one.reward >= how.high_threshold for one in attempts)
+        low = sum(one.reward <= how.low_threshold for one in attempts)
+        used = pairs if how.strategy == "stratified" else min(high, low, how.max_pairs)
+        where = f"{attempts[0].split} {attempts[0].env}"
+        self.free[where, True] += min(high - used, how.max_pairs)
+        self.free[where, False] += min(low - used, how.max_pairs)
 
     def add(self, other: Funnel) -> None:
         self.tasks += other.tasks
         self.pairs += other.pairs
         self.across += other.across
         self.gaps += other.gaps
-        self.could += other.could
+        self.wide += other.wide
         self.ends += other.ends
         self.free += other.free
         self.cut += other.cut
@@ -236,24 +291,29 @@ class Funnel:
 
     def few(self, how: Pairing) -> str | None:
         """What to say where less than every tenth task made a pair: why, and which option would give how many."""
-        tasks = sum(self.tasks.values())
-        if (self.tasks["paired"] + self.across) * 10 >= tasks or not tasks:
+        if not self._short:
             return None
+        tasks = sum(self.tasks.values())
         why = ", ".join(f"{count:,} {outcome}" for outcome, count in self.tasks.most_common() if outcome != "paired")
         advice = self.advice(how)
-        return f"{self.pairs + self.across:,} pairs of {tasks:,} tasks ({why}){'; ' if advice else ''}{'; '.join(advice)}"
+        made = f"{plural(self.pairs + self.across, 'pair')} of {plural(tasks, 'task')} ({why})"
+        return "; ".join([made, *advice])
+
+    @property
+    def _short(self) -> bool:
+        return (self.tasks["paired"] + self.across) * 10 < sum(self.tasks.values())
 
     def advice(self, how: Pairing) -> list[str]:
         """Which option, or which collection, would give how many more."""
         tasks, paired = sum(self.tasks.values()), self.tasks["paired"]
         found: list[str] = []
-        for gap in (0.1, 0.05, 0.01):
-            wider = sum(count for size, count in self.gaps.items() if size >= gap - _EPSILON)
+        for gap in (1, 0.5, 0.2, 0.1, 0.05, 0.01):
+            wider = sum(count for size, count in self.gaps.items() if size >= gap - EQUAL)
             if how.min_gap > gap and how.strategy == "same_prompt" and wider > paired:
-                found.append(f"--min-gap {gap} would give pairs for {wider:,} tasks")
+                found.append(f"--min-gap {gap} would give pairs for up to {plural(wider, 'task')}")
                 break
-        if how.strategy == "stratified" and self.could["same_prompt"] > paired:
-            found.append(f"--strategy same_prompt would give pairs for {self.could['same_prompt']:,} tasks")
+        if how.strategy == "stratified" and self.wide > paired:
+            found.append(f"--strategy same_prompt would give pairs for up to {plural(self.wide, 'task')}")
         if how.strategy == "stratified":
             found += self._lower(how)
         if self.tasks["one attempt"] > tasks / 2:
@@ -266,9 +326,11 @@ class Funnel:
                 "--repeats, or on tasks that the model solves now and then"
             )
         across = sum(min(high, self.free[where, False]) for (where, is_high), high in self.free.items() if is_high)
+        more = f"--across-prompts would give up to {plural(across, 'pair')} of different tasks"
         if how.strategy == "stratified" and not how.across_prompts and across:
-            most = "" if how.high_threshold - how.low_threshold >= how.min_gap - _EPSILON else "up to "
-            found.append(f"--across-prompts would give {most}{across:,} pairs of different tasks")
+            found.append(more)
+        if how.strategy == "same_prompt" and self._short and across > self.pairs:
+            found.append(f"--strategy stratified {more}")
         return found
 
     def _lower(self, how: Pairing) -> list[str]:
@@ -279,23 +341,23 @@ class Funnel:
             fitting = sum(
                 count
                 for (best, worst), count in self.ends.items()
-                if best >= high and worst <= low and best - worst >= gap - _EPSILON
+                if best >= high and worst <= low and best - worst >= gap - EQUAL
             )
             if fitting > self.tasks["paired"]:
                 less = f" --min-gap {gap:g}" if gap < how.min_gap else ""
                 options = f"--high-threshold {high:g} --low-threshold {low:g}{less}"
-                return [f"{options} would give pairs for {fitting:,} tasks"]
+                return [f"{options} would give pairs for up to {plural(fitting, 'task')}"]
         return []
 
 
 def _far_apart(rewards: list[float], how: Pairing) -> int:
     """Pairs of rewards that differ enough."""
     found = sorted(rewards)
-    least = how.min_gap - _EPSILON
+    least = how.min_gap - EQUAL
     return sum(min(bisect_left(found, reward), bisect_right(found, reward - least)) for reward in found)
 
 
 OUTCOMES = (
     *("one attempt", "equal rewards", "none high enough", "none low enough", "gap too small"),
-    *(EQUAL_TEXTS, "refused", "paired"),
+    *(EQUAL_TEXTS, REFUSED, "paired"),
 )

@@ -8,19 +8,20 @@ first attempt, and pairs, for which both rows are read again; third(pairs): pair
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
+from rollforge.bulk.asked import asked_of
 from rollforge.bulk.blocks import Block, Unusable, read_at, records
 from rollforge.bulk.original import replaced
 from rollforge.bulk.record import Record, digest
 from rollforge.bulk.spill import add_to_runs
 from rollforge.errors import UserError
 from rollforge.export.examples import Example, Origin, Pair, Prompt
-from rollforge.export.lengths import Counted, Measure, estimate, tokens
+from rollforge.export.lengths import Counted, Measure, estimate, row_estimate
 from rollforge.export.make import (
     Half,
     How,
@@ -36,8 +37,9 @@ from rollforge.export.make import (
     origin_of,
     told,
 )
+from rollforge.export.mixed import cut
 from rollforge.export.options import Input, Options
-from rollforge.export.pairs import EQUAL_TEXTS, Attempt, Funnel, left_over, pair_up
+from rollforge.export.pairs import REFUSED, Attempt, Funnel, Left, left_over, pair_up
 from rollforge.export.target import Family, Refused, Settings
 from rollforge.export.writer import Segment, Sheet
 from rollforge.records.items import Json
@@ -65,6 +67,8 @@ class Job:
     settings: Settings
     needs_answer: bool
     every: bool = False
+    by_datasets: bool = False
+    """Its file is JSON Lines that `datasets` reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +85,14 @@ class Plan:
         return [job for job in self.jobs if job.family in families]
 
 
-Stored: TypeAlias = tuple[float, int, int, int, str]
+Stored: TypeAlias = tuple[float, int, int, int, str, str]
 """An `Attempt`, as it is sorted: plain tuples are pickled in a third of the time."""
 Run: TypeAlias = tuple[bytes, list[Stored]]
 """A group, and attempts of it that stand together."""
-
-
-class Left(NamedTuple):
-    """An attempt that is in no pair of its task."""
-
-    split: str
-    env: str
-    high: bool
-    attempt: Attempt
+Place: TypeAlias = tuple[int, int]
+"""The number of a row's file, and the byte where it starts."""
+Build: TypeAlias = Callable[..., Example]
+"""(record, origin, how=...): `make_demonstration` and its like."""
 
 
 @dataclass(slots=True)
@@ -152,6 +151,8 @@ class _Unit:
                 if isinstance(example, Prompt):
                     _check_prompt(example, row, job)
                 line = dumps(row)
+                if job.by_datasets and cut(line, row) is not None:
+                    raise Refused("a whole number beyond 64 bits (`datasets` makes a float of it)")
                 if not longest:
                     prompt, longest = self._lengths(example, len(line))
             except (Refused, UserError) as error:
@@ -168,9 +169,19 @@ class _Unit:
         if example.tools and example.tools is not self._tools:
             self._tools = example.tools
             for tool in example.tools:
-                if len(self.found.tools) < _TOOLS:
+                if len(self.found.tools) < TOOLS:
                     self.found.tools.setdefault(dumps(tool, sort_keys=True), tool)
         return longest > 0
+
+    def make(self, jobs: list[Job], split: str, record: Record, place: Place, build: Build, noted: Family | None) -> None:
+        """Build an example and add it, or refuse it; `noted`: for which family to note what no message holds."""
+        origin = origin_of(record, *place)
+        try:
+            self.add(jobs, split, build(record, origin, how=self.plan.how))
+            if noted:
+                self.note_lost(noted, record)
+        except (Refused, UserError) as error:
+            self.refuse(jobs, told(error), origin)
 
     def refuse(self, jobs: Iterable[Job], reason: str, origin: Origin | Attempt) -> None:
         for job in jobs:
@@ -212,12 +223,13 @@ class _Unit:
             self._measured = (example.prompt, example.tools, measure(example.prompt, example.tools))
         prompt = self._measured[2]
         if measure is estimate and not isinstance(example, Pair):
-            return prompt, max(prompt, tokens(size))
+            return prompt, max(prompt, row_estimate(size, example.tools))
         sides = (example.chosen, example.rejected) if isinstance(example, Pair) else (example.completion,)
         return prompt, prompt + max([measure(side, ()) for side in sides])
 
 
-_TOOLS = 2000
+TOOLS = 2000
+"""Distinct ones that are kept."""
 
 
 def _check_prompt(example: Prompt, row: Json, job: Job) -> None:
@@ -250,7 +262,7 @@ def _counted(path: str) -> Counted:
 
 def first(plan: Plan, block: Block) -> Found:
     unit = _Unit(plan, f"1-{block.source}-{block.start}")
-    found, options, how = unit.found, plan.options, plan.how
+    found, options = unit.found, plan.options
     found.done = block.end - block.start
     source = plan.inputs[block.source]
     demonstrations = plan.of("demonstration")
@@ -259,9 +271,8 @@ def first(plan: Plan, block: Block) -> Found:
     prompts, pairs = plan.of("prompt"), plan.of("pair")
     low = f"reward < {options.min_reward:g} (--min-reward)"
     between = f"reward between {options.low_threshold:g} and {options.high_threshold:g}"
-    below = f"reward < {options.prompt_reward} (--prompt-reward)"
     indexed = bool(prompts or pairs)
-    seen: set[bytes] = set()
+    seen: set[tuple[bytes, bool]] = set()
     prompt, split = b"", source.split or "train"
     about: tuple[str, str, bytes, bytes, bytes] | None = None
     group = b""
@@ -283,45 +294,29 @@ def first(plan: Plan, block: Block) -> Found:
         except UserError as error:
             _reason(found.unusable, told(error), block.source, at)
             continue
-        if demonstrations:
-            if reward >= options.min_reward:
-                origin = origin_of(record, block.source, at)
-                try:
-                    unit.add(demonstrations, split, make_demonstration(record, origin, how))
-                    unit.note_lost("demonstration", record)
-                except (Refused, UserError) as error:
-                    unit.refuse(demonstrations, told(error), origin)
-            else:
-                unit.leave_out(demonstrations, low)
+        place, high = (block.source, at), reward >= options.high_threshold
+        if demonstrations and reward >= options.min_reward:
+            unit.make(demonstrations, split, record, place, make_demonstration, "demonstration")
+        else:
+            unit.leave_out(demonstrations, low)
         if every:
-            origin = origin_of(record, block.source, at)
-            try:
-                label = reward >= options.high_threshold
-                unit.add(every, split, make_judged(record, origin, label, how, whole=True))
-                unit.note_lost("judged", record)
-            except (Refused, UserError) as error:
-                unit.refuse(every, told(error), origin)
-        if judged:
-            if reward >= options.high_threshold or reward <= options.low_threshold:
-                origin = origin_of(record, block.source, at)
-                try:
-                    label = reward >= options.high_threshold
-                    unit.add(judged, split, make_judged(record, origin, label, how))
-                    if not every:
-                        unit.note_lost("judged", record)
-                except (Refused, UserError) as error:
-                    unit.refuse(judged, told(error), origin)
-            else:
-                unit.leave_out(judged, between)
+            unit.make(every, split, record, place, partial(make_judged, label=high, whole=True), "judged")
+        if judged and (high or reward <= options.low_threshold):
+            unit.make(judged, split, record, place, partial(make_judged, label=high), None if every else "judged")
+        else:
+            unit.leave_out(judged, between)
         if pairs:
-            add_to_runs(found.attempts, group, (reward, record.size, block.source, at, split))
-        elif prompts and group not in seen:
-            if options.prompt_reward is not None and reward < options.prompt_reward:
-                unit.leave_out(prompts, below)
-                continue
-            seen.add(group)
-            found.attempts.append((group, [(reward, 0, block.source, at, split)]))
+            add_to_runs(found.attempts, group, (reward, record.size, block.source, at, split, record.env))
+        elif prompts and (one := (group, _prompts(reward, options))) not in seen:
+            # Of each task its first attempt, and the first that is good enough.
+            seen.add(one)
+            found.attempts.append((group, [(reward, 0, block.source, at, split, record.env)]))
     return unit.close()
+
+
+def _prompts(reward: float, options: Options) -> bool:
+    """Whether an attempt's prompt is wanted."""
+    return options.prompt_reward is None or reward >= options.prompt_reward
 
 
 Groups: TypeAlias = list[list[Stored]]
@@ -331,40 +326,28 @@ def second(plan: Plan, work: tuple[int, Groups]) -> Found:
     """Prompts and pairs of groups. Their first attempts are in the order of the input."""
     number, groups = work
     unit = _Unit(plan, f"2-{number}")
-    options, how = plan.options, plan.how
+    options = plan.options
     prompts, pairs = plan.of("prompt"), plan.of("pair")
     unit.found.tasks = len(groups)
-    with _Rows(plan) as rows:
+    with Rows(plan.inputs, eager=bool(plan.of("pair"))) as rows:
         for stored in groups:
             attempts = [Attempt(*one) for one in stored]
             held: dict[tuple[int, int], Half | None] = {}
             if prompts:
-                wanted = (one for one in attempts if options.prompt_reward is None or one.reward >= options.prompt_reward)
-                place = next(wanted, None)
-                if place is None:
-                    unit.leave_out(prompts, f"no reward of {options.prompt_reward} (--prompt-reward)")
+                one = next((one for one in attempts if _prompts(one.reward, options)), None)
+                if one is None:
+                    unit.leave_out(prompts, f"no reward >= {options.prompt_reward:g} (--prompt-reward)")
                 else:
-                    record = rows.at(place)
-                    try:
-                        example = make_prompt(record, origin_of(record, place.source, place.at), how)
-                        unit.add(prompts, place.split, example)
-                        unit.note_lost("prompt", record)
-                    except (Refused, UserError) as error:
-                        unit.refuse(prompts, told(error), place)
+                    unit.make(prompts, one.split, rows.at(one), one[2:4], make_prompt, "prompt")
             if not pairs:
                 continue
             half = partial(_half, unit, rows, held)
             chosen, outcome = pair_up(attempts, options, partial(_same, unit, half))
             written = sum([_add_pair(unit, half(good), half(bad), good.split) for good, bad in chosen])
-            unit.found.funnel.count(attempts, outcome if written or not chosen else "refused", written, options)
-            if options.strategy == "stratified":
-                high, low = left_over(attempts, chosen, options)
-                if options.across_prompts:
-                    for is_high, left in ((True, high), (False, low)):
-                        unit.found.left += [Left(one.split, rows.at(one).env, is_high, one) for one in left]
-                elif (high or low) and outcome != EQUAL_TEXTS:
-                    where = f"{attempts[0].split} {rows.at(attempts[0]).env}"
-                    unit.found.funnel.leave(where, len(high), len(low))
+            unit.found.funnel.count(attempts, outcome if written or not chosen else REFUSED, written, options)
+            if options.strategy == "stratified" and options.across_prompts:
+                for is_high, left in zip((True, False), left_over(attempts, chosen, options), strict=True):
+                    unit.found.left += [Left(is_high, one) for one in left]
     return unit.close()
 
 
@@ -372,7 +355,7 @@ def third(plan: Plan, work: tuple[int, list[tuple[Attempt, Attempt]]]) -> Found:
     """Pairs of different prompts."""
     number, pairs = work
     unit = _Unit(plan, f"3-{number}")
-    with _Rows(plan) as rows:
+    with Rows(plan.inputs, eager=bool(plan.of("pair"))) as rows:
         for good, bad in pairs:
             half = partial(_half, unit, rows, {})
             if not _same(unit, half, good, bad) and _add_pair(unit, half(good), half(bad), good.split):
@@ -380,15 +363,14 @@ def third(plan: Plan, work: tuple[int, list[tuple[Attempt, Attempt]]]) -> Found:
     return unit.close()
 
 
-class _Rows:
+class Rows:
     """Rows by their places; places that go up are read fastest."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._inputs = plan.inputs
-        self._eager = bool(plan.of("pair"))
+    def __init__(self, inputs: Sequence[Input], eager: bool) -> None:
+        self._inputs, self._eager = inputs, eager
         self._files: dict[int, Any] = {}
 
-    def __enter__(self) -> _Rows:
+    def __enter__(self) -> Rows:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -396,21 +378,22 @@ class _Rows:
             file.close()
 
     def at(self, place: Attempt) -> Record:
+        one = self._inputs[place.source]
         file = self._files.get(place.source)
         if file is None:
             if len(self._files) >= _OPEN:
                 self._files.pop(next(iter(self._files))).close()
-            file = self._files[place.source] = open(self._inputs[place.source].file, "rb", buffering=1 << 16)
-        record = read_at(file, place.at, self._inputs[place.source].env, eager=self._eager)
+            file = self._files[place.source] = open(one.file, "rb", buffering=1 << 16)
+        record = read_at(file, place.at, one.env, eager=self._eager)
         if isinstance(record, Unusable):
-            raise replaced(self._inputs[place.source].file)
+            raise replaced(one.file)
         return record
 
 
 _OPEN = 64
 
 
-def _half(unit: _Unit, rows: _Rows, held: dict[tuple[int, int], Half | None], place: Attempt) -> Half | None:
+def _half(unit: _Unit, rows: Rows, held: dict[tuple[int, int], Half | None], place: Attempt) -> Half | None:
     where = (place.source, place.at)
     if where not in held:
         record = rows.at(place)
@@ -441,15 +424,5 @@ def split_of(record: Record, options: Options) -> str:
     """train or validation, by a hash of the prompt: no prompt is on both sides, and data that grows keeps its sides."""
     if not options.validation:
         return "train"
-    place = int.from_bytes(digest(b"%d:%b" % (options.seed, _asked(record)))[:8], "big") / 2**64
+    place = int.from_bytes(digest(b"%d:%b" % (options.seed, asked_of(record)))[:8], "big") / 2**64
     return "validation" if place < options.validation else "train"
-
-
-def _asked(record: Record) -> bytes:
-    """The prompt; of one that ends with the model's calls or their results only what the user had asked: in rows of whole
-    conversations nobody can tell those calls from the answer's."""
-    chat = record.prompt_messages()
-    last = max((place for place, message in enumerate(chat) if message["role"] == "user"), default=len(chat) - 1)
-    if last == len(chat) - 1:
-        return record.prompt
-    return digest(dumps([[message["role"], message["content"]] for message in chat[: last + 1]]))

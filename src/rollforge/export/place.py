@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import orjson
@@ -23,28 +23,25 @@ from rollforge.export.writer import LINEAGE
 @contextmanager
 def workplace(out: Path, names: Iterable[str], overwrite: bool) -> Iterator[Path]:
     """A directory beside the final ones. Raises `UserError` where it cannot be made or one of the names is taken."""
+    if out.is_file():
+        raise UserError(f"{out} is a file; --out names a directory")
     fresh = not out.exists()
     try:
-        if not fresh:
-            _restore(out)
-        for name in names:
-            if (out / name).exists() and not overwrite:
-                raise UserError(f"{out / name} exists; --overwrite replaces it, or give another --out")
-        out.mkdir(parents=True, exist_ok=True)
-        for old in out.glob(f"{_PARTIAL}*"):
-            with _locked(old) as mine:
-                if mine:
-                    shutil.rmtree(old, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=out))
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
-    try:
-        with _locked(work):
+        with ExitStack() as held:
+            out.mkdir(parents=True, exist_ok=True)
+            with _alone(out):  # another run would take a place that is not locked yet for one that a killed run left
+                _restore(out)
+                for name in names:
+                    if (out / name).exists() and not overwrite:
+                        raise UserError(f"{out / name} exists; --overwrite replaces it, or give another --out")
+                _sweep(out)
+                work = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=out))
+                held.callback(shutil.rmtree, work, ignore_errors=True)
+                held.enter_context(_locked(work))
             yield work
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(work, ignore_errors=True)
         if fresh:
             with suppress(OSError):
                 out.rmdir()
@@ -65,13 +62,20 @@ def move(made: Path, final: Path, overwrite: bool) -> list[str]:
 
 def _restore(out: Path) -> None:
     """After a kill between the renames."""
-    with _alone(out):
-        for old in out.glob(f"{_OLD}*"):
-            final = out / old.name.removeprefix(_OLD)
-            if final.exists():
-                _settle(old, final)
-            else:
-                old.rename(final)
+    for old in out.glob(f"{_OLD}*"):
+        final = out / old.name.removeprefix(_OLD)
+        if final.exists():
+            _settle(old, final)
+        else:
+            old.rename(final)
+
+
+def _sweep(out: Path) -> None:
+    """Remove the work places that nobody works in."""
+    for old in out.glob(f"{_PARTIAL}*"):
+        with suppress(FileNotFoundError), _locked(old) as free:
+            if free:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def _settle(old: Path, final: Path) -> list[str]:
@@ -116,13 +120,15 @@ _PARTIAL, _OLD = ".partial-", ".old-"
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
+    """Whether nobody else has it locked."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield True
+            free = True
         except BlockingIOError:
-            yield False
+            free = False
+        yield free
     finally:
         os.close(handle)
 

@@ -72,6 +72,8 @@ class Exported:
     unusable: dict[str, Reason]
     planned: int | None
     targets: list[Done]
+    notes: list[str] = field(default_factory=list)
+    """What is to be said once, whatever the target."""
 
     @property
     def judged(self) -> int:
@@ -84,6 +86,7 @@ class Exported:
             "read": dict(self.read),
             "planned": self.planned,
             "unusable": reasons(self.unusable, self.inputs),
+            "notes": self.notes,
             "targets": [
                 {
                     "target": one.name,

@@ -33,17 +33,18 @@ from rollforge.export.aim import aimed, wrong_key
 from rollforge.export.lengths import Counted
 from rollforge.export.make import How
 from rollforge.export.options import Input, Options, validated
-from rollforge.export.pairs import Attempt, Funnel, Pairing
-from rollforge.export.passes import Found, Groups, Job, Left, Plan, Reason, Run, Stored, first, second, third
+from rollforge.export.pairs import Funnel, Left, across, for_across, told_without_effect, without_effect
+from rollforge.export.passes import TOOLS, Found, Groups, Job, Plan, Reason, Run, Stored, first, second, third
 from rollforge.export.place import move, workplace
 from rollforge.export.result import Done, Exported
-from rollforge.export.sizing import release
+from rollforge.export.sizing import release, too_large
 from rollforge.export.target import Data, Kind, Made, Settings, Target
 from rollforge.export.writer import Parts, sha256
 from rollforge.records.items import Json
 from rollforge.registry import known, resolve
-from rollforge.stats.source import find_run
+from rollforge.stats.source import find_each
 from rollforge.stats.text import plural
+from rollforge.stats.thresholds import FEW
 
 
 def export_rollouts(
@@ -82,7 +83,8 @@ def export_rollouts(
             _finish(target, job, plan, totals, work, final, workers)
             for (target, _), job in zip(wanted, plan.jobs, strict=True)
         ]
-        result = Exported(final, inputs, given, totals.rows, totals.unusable, planned, done)
+        notes = [*_without_effect(wanted, given), *too_large(settings)]
+        result = Exported(final, inputs, given, totals.rows, totals.unusable, planned, done, notes)
         sources = manifest.sources(inputs, ends, hashes(ends))
         for original in originals:
             original.check()
@@ -96,6 +98,13 @@ def export_rollouts(
     return result
 
 
+def _without_effect(wanted: list[tuple[Target, str]], options: Options) -> list[str]:
+    families = {target.kinds[kind].family for target, kind in wanted}
+    idle = without_effect(options) if "pair" in families else {}
+    judged = ("high_threshold", "low_threshold") if "judged" in families else ()
+    return told_without_effect({name: goes for name, goes in idle.items() if name not in judged})
+
+
 def _plan(wanted: list[tuple[Target, str]], inputs: list[Input], settings: Settings, options: Options, parts: Path) -> Plan:
     names = {target.name for target, _ in wanted}
     for name, version in options.target_version.items():
@@ -106,9 +115,14 @@ def _plan(wanted: list[tuple[Target, str]], inputs: list[Input], settings: Setti
     jobs = []
     for number, ((target, kind), keys) in enumerate(zip(wanted, aimed(settings.set, wanted), strict=True)):
         made = target.kinds[kind]
+        if made.needs_mapping and not settings.mapping:
+            raise UserError(
+                f"{target.name}:{kind} has no mapping: --mapping FILE, a YAML file with lines such as `question: prompt`"
+            )
         wanted_version = options.target_version.get(target.name, settings.version)
         mine = settings.model_copy(update={"version": wanted_version, "set": keys})
-        jobs.append(Job(number, target.name, kind, made.family, made.row, mine, made.needs_answer, made.every))
+        by_datasets = made.format == "jsonl" and made.reader == "datasets"
+        jobs.append(Job(number, target.name, kind, made.family, made.row, mine, made.needs_answer, made.every, by_datasets))
     if settings.tokenizer:
         Counted(settings.tokenizer)  # what is wrong with it is said before anything is read
     parts.mkdir()
@@ -129,6 +143,8 @@ def find_target(text: str | tuple[Target, str]) -> tuple[Target, str]:
 
 
 def _kind(target: Target, kind: str) -> str:
+    if "," in kind:
+        raise UserError(f"--to {target.name}:{kind}: each target has a --to of its own: --to trl:sft --to trl:dpo")
     if kind not in target.kinds:
         raise unknown(f"kind of {target.name}", kind, target.kinds)
     return kind
@@ -136,11 +152,10 @@ def _kind(target: Target, kind: str) -> str:
 
 def find_inputs(runs: Iterable[str | Path]) -> tuple[list[Input], int | None]:
     """The files of the runs, and how many rollouts were planned, if all of them say so. The files of a
-    curated directory keep their split. Raises `UserError`."""
+    curated directory keep their split. Raises `UserError`, also for a file that is there twice."""
     inputs: list[Input] = []
     planned: int | None = 0
-    for run in runs:
-        source = find_run(run)
+    for source in find_each(runs):
         planned = None if planned is None or source.planned is None else planned + source.planned
         for number, file in enumerate(source.files):
             inputs.append(Input(source.name, file, source.env, source.splits[number] if source.splits else None))
@@ -181,11 +196,8 @@ class Totals:
         self.tasks += found.tasks
         self.lost += found.lost
         for key, tool in found.tools.items():
-            if len(self.tools) < _TOOLS:
+            if len(self.tools) < TOOLS:
                 self.tools.setdefault(key, tool)
-
-
-_TOOLS = 2000
 
 
 def _columns(kind: Kind) -> dict[str, str] | None:
@@ -229,8 +241,8 @@ def run_passes(plan: Plan, totals: Totals, planned: int | None, workers: int, pr
     if start is None:
         return ends
     in_order = sort((_by_place(group) for group in chain([start], groups)), _first_place, plan.folder, at_once=10_000)
-    kept = Kept(plan.folder, sort(left(_units(in_order, len)), _for_across, plan.folder))
-    for found in spread(partial(third, plan), _units(_across(kept, plan.options), lambda _: 2), workers):
+    kept = Kept(plan.folder, sort(left(_units(in_order, len)), for_across, plan.folder))
+    for found in spread(partial(third, plan), _units(across(kept, plan.options), lambda _: 2), workers):
         totals.add(found)
     kept.close()
     return ends
@@ -260,33 +272,15 @@ def _units(items: Iterable[Any], size: Callable[[Any], int], most: int = 1000) -
         yield number, batch
 
 
-def _for_across(left: Left) -> Any:
-    reward = left.attempt.reward
-    return (left.split, left.env, -reward if left.high else reward, *left.attempt[1:4])
-
-
-def _across(kept: Kept[Left], how: Pairing) -> Iterator[tuple[Attempt, Attempt]]:
-    """Of each split and environment the best of the high ones with the worst of the low ones, and so on: each once."""
-    highs, lows = (one for one in kept if one.high), (one for one in kept if not one.high)
-    high, low = next(highs, None), next(lows, None)
-    while high is not None and low is not None:
-        if (high.split, high.env) < (low.split, low.env):
-            high = next(highs, None)
-        elif (high.split, high.env) > (low.split, low.env):
-            low = next(lows, None)
-        else:
-            if high.attempt.reward - low.attempt.reward >= max(how.min_gap, 1e-9):
-                yield high.attempt, low.attempt
-            high, low = next(highs, None), next(lows, None)
-
-
 def _check_coverage(totals: Totals, planned: int | None, plan: Plan) -> None:
     judged = totals.rows["scored"] + totals.rows["policy_fault"]
     bad = sum(reason.count for text, reason in totals.unusable.items() if text != "blank line")
     read = sum(totals.rows.values()) + bad
     names = ", ".join(dict.fromkeys(one.name for one in plan.inputs))
     if not judged:
-        why = "; ".join(f"{text} ({reason.count:,} lines)" for text, reason in list(totals.unusable.items())[:3])
+        whys = [f"{count:,} {name}" for name, count in totals.rows.items()]
+        whys += [f"{text} ({reason.count:,} lines)" for text, reason in list(totals.unusable.items())[:3]]
+        why = "; ".join(whys)
         raise UserError(f"{names}: no judged rollout in {read:,} lines{f': {why}' if why else ''}")
     asked = max(planned or 0, read)
     least = plan.options.min_coverage
@@ -336,7 +330,6 @@ def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, ou
         pairs=totals.funnel if family == "pair" else None,
         tasks=totals.tasks if family in ("prompt", "pair") else None,
     )
-    rows = sum(one.rows for one in made.of("train"))
     if files:
         # Checked where it stands, before it has its final name: for that the configuration names this place first.
         _configure(target, replace(made, folder=place, data=[replace(one, path=place / one.path.name) for one in data]))
@@ -346,32 +339,39 @@ def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, ou
         data_files = {one.name for one in files}
         done.beside = {str(path.relative_to(place)): sha256(path) for path in inside if path.name not in data_files}
         write(place / "check.json", manifest.dump(checked))
-    for key in settings.set:
-        if wrong := wrong_key(target, job.kind, key):
-            done.warnings.append(f"--set {key}: {wrong}; it is written as given")
+    done.warnings += _warnings(done, job, plan, totals)
+    return done
+
+
+def _warnings(done: Done, job: Job, plan: Plan, totals: Totals) -> Iterator[str]:
+    kind, options, funnel = done.target.kinds[done.kind], plan.options, totals.funnel
+    for key in job.settings.set:
+        if wrong := wrong_key(done.target, done.kind, key):
+            yield f"--set {key}: {wrong}; it is written as given"
     for (of, what), count in sorted(totals.lost.items()):
-        if of == family and not target.kinds[kind].as_stored:
-            whose = plural(count, "task" if family == "prompt" else "rollout")
-            done.warnings.append(f"{whose} had {what}: chat messages have no place for it")
-    asked = plan.options.validation if "validation" in plan.options.model_fields_set else 0
-    if files and asked and {one.split for one in files} == {"train"} and not all(one.split for one in plan.inputs):
-        done.warnings.append(
+        if of == kind.family and not kind.as_stored:
+            whose = plural(count, "task" if of == "prompt" else "rollout")
+            yield f"{whose} had {what}: chat messages have no place for it"
+    asked = options.validation if "validation" in options.model_fields_set else 0
+    if asked and {one.split for one in done.files} == {"train"} and not all(one.split for one in plan.inputs):
+        yield (
             f"nothing is held out for validation: all rows fall on one side of --validation {asked:g}, by the hash of their "
             "prompts (another share, or another --seed)"
         )
-    if family == "prompt":
-        done.warnings += _unanswered(done, plan.options.answer)
-    if family == "demonstration" and rows < FEW:
-        done.warnings.append(
-            f"{rows} demonstrations to train on; {FEW} and more are usual (a lower --min-reward, or collect more)"
+    if kind.family == "prompt":
+        yield from _unanswered(done, options.answer)
+    rows = sum(one.rows for one in done.made.of("train"))
+    if kind.family == "demonstration" and rows < FEW:
+        refused = sum(one.count for one in done.refused.values())
+        remedy = (
+            "most were refused: another kind may hold them" if refused > rows else "a lower --min-reward, or collect more"
         )
-    if family == "pair" and (few := totals.funnel.few(plan.options)):
-        done.warnings.append(few)
-    if family == "pair" and totals.funnel.across:
-        done.warnings.append(
-            f"{totals.funnel.across:,} pairs are of different prompts: their rejected answers belong to another question"
-        )
-    return done
+        yield f"{plural(rows, 'demonstration')} to train on; {FEW} and more are usual ({remedy})"
+    if kind.family == "pair":
+        if few := funnel.few(options):
+            yield few
+        if funnel.across:
+            yield f"{funnel.across:,} pairs are of different prompts: their rejected answers belong to another question"
 
 
 def _unanswered(done: Done, field: str | None) -> Iterator[str]:
@@ -388,9 +388,6 @@ def _unanswered(done: Done, field: str | None) -> Iterator[str]:
     refused = sum(one.count for text, one in done.refused.items() if text.startswith(nowhere))
     if field is not None and done.tasks and lacking[nowhere] + refused == done.tasks:
         yield f"no row has {field}: --answer names a field that is not there"
-
-
-FEW = 100
 
 
 def write(path: Path, text: str) -> None:

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 from rollforge.errors import UserError, unknown
 from rollforge.export.target import Data, Made, Settings
+from rollforge.stats import model_size
+from rollforge.stats.text import plural
 
 
 def billions(model: str) -> float:
-    """Parameters by the model's name (`Qwen2.5-1.5B`, `Llama-3-8b`, `SmolLM2-135M`); 7 where it says nothing."""
-    found = re.search(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)\s*([bBmM])(?![A-Za-z0-9])", model.rpartition("/")[2])
-    return 7.0 if found is None else float(found[1]) / (1000 if found[2] in "mM" else 1)
+    """Parameters by the model's name; 7 where it says nothing."""
+    return model_size.billions(model) or 7.0
+
+
+def too_large(settings: Settings) -> list[str]:
+    """A line where a model, by its name, takes more memory than the GPUs have; offloading may help it yet."""
+    size = model_size.billions(settings.model)
+    each, what = (2, "the weights") if settings.lora else (8, "weights, gradients and Adam's two moments")
+    need, gpus = (size or 0) * each, settings.gpus * settings.nodes
+    if need <= _GPU * gpus:
+        return []
+    remedy = f"ask for {math.ceil(need / _GPU)} (--gpus, --nodes){'' if settings.lora else ' or train with --lora'}"
+    return [
+        f"{settings.model} on {plural(gpus, 'GPU')}: {what} in bfloat16 take about {need:,.0f} GB, and {_GPU} GB is what a "
+        f"large GPU has: {remedy}"
+    ]
+
+
+_GPU = 80
 
 
 def checkpointing(settings: Settings) -> bool:
@@ -93,14 +110,17 @@ def minor(version: str) -> str:
 
 def ray_job(settings: Settings, command: str, about: str) -> str:
     """An sbatch script: a Ray cluster over the nodes, `command` on the first of them."""
-    image = f"#SBATCH --container-image={settings.container}\n" if settings.container else ""
-    return _RAY.format(about=about, nodes=settings.nodes, gpus=settings.gpus, image=image, command=command)
+    return _job(_RAY, settings, command, about)
 
 
 def torch_job(settings: Settings, command: str, about: str) -> str:
     """An sbatch script: `command` (torchrun or deepspeed) once on each node; it finds the first node in `$head`."""
+    return _job(_TORCH, settings, command, about)
+
+
+def _job(script: str, settings: Settings, command: str, about: str) -> str:
     image = f"#SBATCH --container-image={settings.container}\n" if settings.container else ""
-    return _TORCH.format(about=about, nodes=settings.nodes, gpus=settings.gpus, image=image, command=command)
+    return script.format(about=about, nodes=settings.nodes, gpus=settings.gpus, image=image, command=command)
 
 
 _HEAD = """#!/usr/bin/env bash

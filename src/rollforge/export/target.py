@@ -104,6 +104,11 @@ class Made:
     tools: list[Json] = field(default_factory=list)
     """Every distinct tool in the data, nested form."""
 
+    @property
+    def with_tools(self) -> bool:
+        """Whether there are rows with tools, and they are known."""
+        return bool(self.tools) and any(data.tools for data in self.data)
+
     def of(self, split: str) -> list[Data]:
         return [data for data in self.data if data.split == split]
 
@@ -147,6 +152,8 @@ class Kind:
     about: str
     """One line: class or trainer that reads it, and its fields."""
     format: Literal["jsonl", "parquet"] = "jsonl"
+    reader: Literal["datasets", "lines", "pandas"] = "datasets"
+    """Of the framework: json.loads line by line dies on blank lines, pandas leaves free JSON of `datasets` as text."""
     columns: Mapping[str, str] | None = None
     """Parquet: column -> "string", "double", "int64", "bool"; the row's other values are JSON text."""
     per_env: bool = False
@@ -158,6 +165,8 @@ class Kind:
     """Its rows are tasks as they are stored, with whatever chat messages have no place for."""
     needs_answer: bool = False
     """Prompts without an expected answer are refused: the framework would score them 0 without a word."""
+    needs_mapping: bool = False
+    """Its fields are those of `Settings.mapping`."""
     unanswered: str = ""
     """Else what becomes of them in training, and what mends it."""
 
@@ -178,6 +187,10 @@ class Target:
     load: Callable[[str, Path], str | None]
     """(kind, data file) -> what the framework's own loader said of it ("loaded 120 rows with trl 1.16.0"), None where it is
     not installed. Raises what the loader raises."""
+    configs: tuple[str, ...] = (".yaml", ".yml")
+    """How the names of its configurations end, scripts too where they hold the options; () for formats of no framework."""
+    module: str = ""
+    """The framework's package, where it has another name."""
     reads: Callable[[str, Path, Path], tuple[Callable[[Json], Iterable[str]], Mapping[str, str]] | None] | None = None
     """(kind, configuration, data file) -> the check of rows and the names of its fields (`input` -> `question`), where the
     configuration renames them; else None."""

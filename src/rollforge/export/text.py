@@ -19,9 +19,12 @@ def last_text(messages: Sequence[Json]) -> str:
     return ""
 
 
-def in_parts(row: Json, *lists: Any) -> Iterator[str]:
-    """A warning for checks, if the messages of a row without pictures hold their text in parts."""
+def for_templates(row: Json, *lists: Any) -> Iterator[str]:
+    """Warnings for checks: what the usual chat templates make of messages that hold reasoning, or, in a row without
+    pictures, their text in parts."""
     turns = [turn for messages in lists if isinstance(messages, list) for turn in messages if isinstance(turn, dict)]
+    if any(turn.get("reasoning_content") or turn.get("reasoning") for turn in turns):
+        yield f"warning: a message has {REASONING}"
     parts = [part for turn in turns if isinstance(turn.get("content"), list) for part in turn["content"]]
     seen = any(row.get(name) for name in ("image", "images", "videos"))
     if parts and not seen and all(isinstance(part, dict) and part.get("type") == "text" for part in parts):
@@ -29,6 +32,12 @@ def in_parts(row: Json, *lists: Any) -> Iterator[str]:
             "warning: content is a list of text parts: chat templates of text models fail on it (TypeError) or print the "
             "list; write text, unless the model sees pictures"
         )
+
+
+REASONING = (
+    "reasoning in a field of its own: templates that do not know it (Qwen2.5, Llama 3) drop it without a word; "
+    "--reasoning inline writes it into the text"
+)
 
 
 def question(messages: Sequence[Json]) -> str:
@@ -46,7 +55,7 @@ def with_tools(messages: Sequence[Json], tools: Sequence[Json]) -> list[Json]:
     of Hermes and Qwen models."""
     if not tools:
         return list(messages)
-    text = _listed(tools)
+    text = listed(tools)
     first = messages[0] if messages else None
     if first is not None and first["role"] == "system" and isinstance(first["content"], str):
         return [{**first, "content": f"{first['content']}\n\n{text}"}, *messages[1:]]
@@ -54,7 +63,8 @@ def with_tools(messages: Sequence[Json], tools: Sequence[Json]) -> list[Json]:
 
 
 @for_the_same
-def _listed(tools: Sequence[Json]) -> str:
+def listed(tools: Sequence[Json]) -> str:
+    """Tools with the instructions around them."""
     return _TOOLS.format("\n".join(dumps(tool).decode() for tool in tools))
 
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,15 +23,18 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
 from rollforge.bulk.alien import refuse_alien
-from rollforge.bulk.blocks import Block, Unusable, blocks, read_at, records, spread
-from rollforge.bulk.original import Original, replaced
+from rollforge.bulk.blocks import Block, Unusable, blocks, records, spread
+from rollforge.bulk.original import Original
 from rollforge.bulk.record import Record, for_the_same
-from rollforge.bulk.spill import add_to_runs, grouped
+from rollforge.bulk.spill import Kept, add_to_runs, grouped, sort
 from rollforge.errors import UserError
 from rollforge.export.check_rows import decoded
 from rollforge.export.make import DIALECTS, How, answer_of, make_demonstration, origin_of, told, why_no_answer
-from rollforge.export.pairs import EQUAL_TEXTS, Attempt, Funnel, Pairing, left_over, pair_up
+from rollforge.export.options import Input
+from rollforge.export.pairs import EQUAL_TEXTS, Attempt, Funnel, Left, Pairing, across, for_across, left_over, pair_up
+from rollforge.export.passes import Rows
 from rollforge.export.target import Refused, Settings
+from rollforge.export.text import plain
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
 
@@ -83,6 +86,7 @@ class ToGrpo:
             row["output"] = answer
         else:
             row["output"] = _said(record)
+            notes["rows whose output is empty: the rollout ends without a text"] += not row["output"]
         if self.ground_truth and answer is not None:
             row["ground_truth"] = answer
         if answer is None and self.ground_truth:
@@ -103,7 +107,9 @@ class ToSft:
         from rollforge.export.nemo_rl.rows import sft
 
         if self.format == "openai":
-            return sft(make_demonstration(record, origin_of(record, source, at), _HOW), _SETTINGS)
+            row = sft(make_demonstration(record, origin_of(record, source, at), _HOW), _SETTINGS)
+            notes.update(_loose(row["messages"]))
+            return row
         said = _said(record)
         if not said:
             raise Refused("the final text is empty")
@@ -133,23 +139,33 @@ def transform_rows(
 
 def transform_pairs(files: Sequence[str | Path], output: str | Path | None, how: Pairing, workers: int = 1) -> Transformed:
     """`{prompt, chosen, rejected, reward_gap, chosen_reward, rejected_reward}`: pairs of attempts at one prompt."""
-    total = Transformed(funnel=Funnel())
+    funnel = Funnel()
+    total = Transformed(funnel=funnel)
     originals = _checked(files, output)
-    with written_to(output, total) as out, _beside(output) as spill:
-        found = _attempts(files, total, workers)
-        for row in _pairs(files, found, how, total, spill):
+    inputs = [Input("", Path(file), "", None) for file in files]
+    with written_to(output, total) as out, _beside(output) as spill, Rows(inputs, eager=False) as rows:
+
+        def write(row: Json) -> None:
             out.write(dumps(row) + b"\n")
             total.written += 1
             for place, name in enumerate(("reward_gap", "chosen_reward", "rejected_reward")):
                 total.sums[place] += row[name]
+
+        groups = grouped(_attempts(files, total, workers), itemgetter(0), spill, _AT_ONCE)
+        left = Kept(spill, sort(_pairs(groups, rows, how, funnel, write), for_across, spill))
+        for good, bad in across(left, how):
+            texts: Callable[[Attempt], Texts] = partial(_texts, rows, {})
+            if not _same(texts, good, bad):
+                funnel.across += 1
+                write(_pair(good, bad, texts))
+        left.close()
         for one in originals:
             one.check()
-    assert total.funnel is not None
-    total.advice = total.funnel.advice(how)
-    if same := total.funnel.tasks[EQUAL_TEXTS]:
+    total.advice = funnel.advice(how)
+    if same := funnel.tasks[EQUAL_TEXTS]:
         total.advice.append(
-            f"tasks whose attempts end with the same text: {same:,}; with their tool turns they may make pairs: "
-            "rollforge export --to nemo-rl:dpo-messages"
+            f"tasks whose attempts end with the same text: {same:,}; where tools were called before it, "
+            "rollforge export --to nemo-rl:dpo-messages keeps those turns, too"
         )
     return total
 
@@ -242,7 +258,10 @@ def _rows(make: ToGrpo | ToSft, folder: Path | None, block: Block) -> tuple[Bloc
             part.below += 1
             continue
         try:
-            lines.append(dumps(make(record, block.source, at, part.notes)))
+            row = make(record, block.source, at, part.notes)
+            if b'"task_name"' in record.line and isinstance(task := record.field("task_name"), str):
+                row["task_name"] = task  # of a mix (rollforge curate --mix)
+            lines.append(dumps(row))
         except (Refused, UserError) as error:
             part.leave_out(told(error))
     part.written = len(lines)
@@ -269,6 +288,22 @@ def _usable(block: Block, part: _Part) -> Iterator[tuple[int, Record]]:
 def _reward(record: Record) -> float:
     assert record.reward is not None
     return record.reward
+
+
+def _loose(messages: list[Json]) -> set[str]:
+    """Notes on calls and results that do not belong together; the last turn's calls may wait for theirs."""
+    found = set()
+    called: set[str] = set()
+    waiting: set[str] = set()
+    for message in messages[:-1]:
+        ids = {call["id"] for call in message.get("tool_calls") or ()}
+        called |= ids
+        waiting |= ids
+        if message["role"] == "tool":
+            waiting.discard(message["tool_call_id"])
+            if message["tool_call_id"] not in called:
+                found.add("rows with a tool's result that answers no call before it")
+    return found | {"rows with a tool call that has no result"} if waiting else found
 
 
 def _asked(record: Record, notes: Counter[str]) -> str:
@@ -301,8 +336,6 @@ def _said(record: Record) -> str:
         raise Refused("the answer holds more than text")
     text: str = last["content"]
     if not text and last.get("tool_calls"):
-        from rollforge.export.text import plain
-
         for call in last["tool_calls"]:
             call["function"]["arguments"] = decoded(call["function"]["arguments"])
         text = plain([last])[0]["content"]
@@ -360,56 +393,40 @@ def _index(block: Block) -> tuple[Block, _Part, list[Run]]:
 
 
 def _pairs(
-    files: Sequence[str | Path], found: Iterable[Run], how: Pairing, total: Transformed, spill: Path
-) -> Iterator[Json]:
-    assert total.funnel is not None
-    high: list[Attempt] = []
-    low: list[Attempt] = []
-    for group in grouped(found, itemgetter(0), spill, _AT_ONCE):
+    groups: Iterable[list[Run]], rows: Rows, how: Pairing, funnel: Funnel, write: Callable[[Json], None]
+) -> Iterator[Left]:
+    """Write the pairs of one prompt; what may make pairs of different prompts is yielded."""
+    for group in groups:
         every = [one for _, run in group for one in run]
         attempts = [Attempt(*one[:4]) for one in every]
-        sides = {one[2:4]: one[4] for one in every if one[4] is not None}
-
-        def same(good: Attempt, bad: Attempt, sides: dict[Any, Texts] = sides) -> bool:
-            return _side(files, good, sides)[1].strip() == _side(files, bad, sides)[1].strip()
-
-        pairs, outcome = pair_up(attempts, how, same)
-        total.funnel.count(attempts, outcome, len(pairs), how)
+        texts = partial(_texts, rows, {one[2:4]: one[4] for one in every if one[4] is not None})
+        pairs, outcome = pair_up(attempts, how, partial(_same, texts))
+        funnel.count(attempts, outcome, len(pairs), how)
         for good, bad in pairs:
-            yield _pair(files, good, bad, sides)
-        if how.strategy == "stratified":
-            # A few of each kind and prompt are enough: what remains is paired one to one.
-            free_high, free_low = (free[: how.max_pairs] for free in left_over(attempts, pairs, how))
-            if how.across_prompts:
-                high += free_high
-                low += free_low
-            elif outcome != EQUAL_TEXTS:
-                total.funnel.leave("", len(free_high), len(free_low))
-    for good, bad in zip(high, low, strict=False):
-        sides = {}
-        texts = [_side(files, one, sides)[1].strip() for one in (good, bad)]
-        if good.reward - bad.reward >= how.min_gap and texts[0] != texts[1]:
-            total.funnel.across += 1
-            yield _pair(files, good, bad, sides)
+            write(_pair(good, bad, texts))
+        if how.strategy == "stratified" and how.across_prompts:
+            for is_high, free in zip((True, False), left_over(attempts, pairs, how), strict=True):
+                yield from (Left(is_high, one) for one in free)
 
 
-def _side(files: Sequence[str | Path], one: Attempt, sides: dict[Any, Texts]) -> Texts:
-    found = sides.get((one.source, one.at))
-    if found is None:
-        with open(files[one.source], "rb") as file:
-            record = read_at(file, one.at)
-        if isinstance(record, Unusable):
-            raise replaced(files[one.source])
-        found = sides[one.source, one.at] = (_asked(record, Counter()), _said(record))
-    return found
+def _texts(rows: Rows, known: dict[Any, Texts], one: Attempt) -> Texts:
+    place = (one.source, one.at)
+    if place not in known:
+        record = rows.at(one)
+        known[place] = (_asked(record, Counter()), _said(record))
+    return known[place]
 
 
-def _pair(files: Sequence[str | Path], good: Attempt, bad: Attempt, sides: dict[Any, Texts]) -> Json:
-    prompt, chosen = _side(files, good, sides)
+def _same(texts: Callable[[Attempt], Texts], good: Attempt, bad: Attempt) -> bool:
+    return texts(good)[1].strip() == texts(bad)[1].strip()
+
+
+def _pair(good: Attempt, bad: Attempt, texts: Callable[[Attempt], Texts]) -> Json:
+    prompt, chosen = texts(good)
     return {
         "prompt": prompt,
         "chosen": chosen,
-        "rejected": _side(files, bad, sides)[1],
+        "rejected": texts(bad)[1],
         "reward_gap": good.reward - bad.reward,
         "chosen_reward": good.reward,
         "rejected_reward": bad.reward,

@@ -45,7 +45,7 @@ class Tally:
     tools: bool = False
     envs: Counter[str] = field(default_factory=Counter)
     rewards: Counter[float] = field(default_factory=Counter)
-    """By reward (of the chosen one, of a pair), to one place."""
+    """By reward (of the chosen one, of a pair), to one place and four digits: many different rewards are few of these."""
     lengths: Counter[int] = field(default_factory=Counter)
     """Rows by the bits of their tokens: 10 is 512 to 1023."""
 
@@ -58,7 +58,7 @@ class Tally:
         self.answered += answered
         self.tools = self.tools or tools
         self.envs[env] += 1
-        self.rewards[round(reward, 1)] += 1
+        self.rewards[round(float(f"{reward:.4g}"), 1)] += 1
         self.lengths[tokens.bit_length()] += 1
 
     def add(self, other: Tally) -> None:
@@ -69,8 +69,7 @@ class Tally:
         self.lacking += other.lacking
         self.tools = self.tools or other.tools
         self.envs += other.envs
-        for reward, count in other.rewards.items():  # Counter addition would lose nothing, but rewards of 0 are keys, too
-            self.rewards[reward] += count
+        self.rewards += other.rewards
         self.lengths += other.lengths
 
 

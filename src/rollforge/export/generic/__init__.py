@@ -52,6 +52,7 @@ def load(_: str, path: Path) -> str | None:
 
 TARGET = Target(
     name="generic",
+    configs=(),
     kinds={
         "prompt-completion-score": Kind(
             "judged",
@@ -75,8 +76,17 @@ TARGET = Target(
         "openai-dpo": Kind(
             "pair", rows.openai_dpo, check.openai_dpo, "OpenAI preferences: input, preferred_output, non_preferred_output"
         ),
-        "mapping": Kind("judged", rows.mapped, check.mapped, "every judged rollout, with your field names", every=True),
-        "mapping-prompts": Kind("prompt", rows.mapped, check.mapped, "one row for each task, with your field names"),
+        "mapping": Kind(
+            "judged",
+            rows.mapped,
+            check.mapped,
+            "every judged rollout, with your field names",
+            every=True,
+            needs_mapping=True,
+        ),
+        "mapping-prompts": Kind(
+            "prompt", rows.mapped, check.mapped, "one row for each task, with your field names", needs_mapping=True
+        ),
     },
     versions=("1",),
     files=files,

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rollforge.errors import UserError
 from rollforge.export.examples import Demonstration, Judged, Pair, Prompt
 from rollforge.export.mapping import constant
 from rollforge.export.target import Refused, Settings
@@ -43,7 +42,9 @@ def prompt_text(prompt: Sequence[Json]) -> str:
 def one_text(completion: Sequence[Json]) -> str:
     """A completion of one assistant message as its text, reasoning in `<think>` tags."""
     if len(completion) != 1 or completion[0].get("tool_calls"):
-        raise Refused("the completion is more than one text (tool calls or several turns would be lost; messages hold them)")
+        raise Refused(
+            "the completion is more than one text (messages hold tool calls and turns, as in generic:messages-score)"
+        )
     text = _text(completion[0])
     if not text.strip():
         raise Refused("the completion is empty")
@@ -181,8 +182,6 @@ def _openai_tools(messages: Sequence[Json], tools: Sequence[Json]) -> Json:
 
 
 def mapped(example: Judged | Prompt, settings: Settings) -> Json:
-    if not settings.mapping:
-        raise UserError("no mapping is given: --mapping FILE, a YAML file with lines such as `question: prompt`")
     row: Json = {}
     for name, source in settings.mapping.items():
         *outer, last = name.split(".")

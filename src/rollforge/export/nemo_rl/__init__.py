@@ -13,6 +13,7 @@ from rollforge.export.target import Kind, Target
 
 TARGET = Target(
     name="nemo-rl",
+    module="nemo_rl",
     kinds={
         "grpo": Kind(
             "prompt",
@@ -30,8 +31,9 @@ TARGET = Target(
             "NemoGymDataset for live training: responses_create_params, agent_ref, the verifier's fields",
             per_env=True,
             as_stored=True,
+            reader="lines",
         ),
-        "sft": Kind("demonstration", rows.sft, check.sft, "openai_format: messages, tools"),
+        "sft": Kind("demonstration", rows.sft, check.sft, "openai_format: messages, tools", reader="lines"),
         "sft-simple": Kind(
             "demonstration",
             rows.sft_simple,

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from rollforge.export.make import ANSWERS
+from rollforge.bulk.record import ANSWERS
 from rollforge.export.nemo_rl.rows import AS_GIVEN, EXPONENT, LEFT_OUT, PERCENT, matched
 from rollforge.export.target import Alike
+from rollforge.export.text import REASONING
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
 
@@ -242,7 +243,7 @@ def _messages(messages: list[Any], where: str) -> Iterator[str]:
         if message.get("function_call"):
             yield f"{at}.function_call is OpenAI's form before tools: chat templates leave it out; write it into tool_calls"
         if message.get("reasoning_content") or message.get("reasoning"):
-            yield f"{WARNING}{at} has reasoning in a field of its own: templates that do not know it drop it without a word"
+            yield f"{WARNING}{at} has {REASONING}"
         if message.get("tool_calls") is not None:
             yield from _calls(message["tool_calls"], at, ids)
         if role == "tool" and message.get("tool_call_id") is None:

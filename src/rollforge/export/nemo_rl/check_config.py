@@ -13,7 +13,7 @@ from pathlib import Path
 from rollforge.errors import UserError
 from rollforge.export.nemo_rl import check
 from rollforge.export.nemo_rl.check_data import DataFiles
-from rollforge.export.nemo_rl.config import ALGORITHM, FLAT
+from rollforge.export.nemo_rl.config import ALGORITHM, FLAT, NO_LORA
 from rollforge.export.nemo_rl.inherit import Found, Values, keys, line_of, lines_of, number, read, section
 from rollforge.export.nemo_rl.shares import shares
 from rollforge.export.target import Problem
@@ -38,6 +38,8 @@ def check_config(kind: str, path: Path) -> Iterable[Problem]:
         return [Problem(str(path), 0, "error", str(error))]
     lines = lines_of(path)
     found += _Configuration(kind, own, parent, values, _version(path)).problems()
+    notes = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    found += [("", "warning", note.removeprefix("# PROBLEM: ")) for note in notes if note[:1] == "#" and NO_LORA in note]
     return [Problem(str(path), line_of(lines, key), level, f"{key}: {text}" if key else text) for key, level, text in found]
 
 

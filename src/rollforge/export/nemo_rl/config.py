@@ -326,10 +326,14 @@ def _parser(model: str) -> str:
     return next((parser for family, parser in families if family in name), "hermes")
 
 
+NO_LORA = "has no LoRA for"
+
+
 def _lora(made: Made, values: Values, notes: list[str]) -> None:
     version, rank = version_of(made.settings), made.settings.lora
     if version == "0.4" or (version == "0.5" and ALGORITHM[made.kind] != "sft"):
-        notes.append(f"PROBLEM: NeMo RL {version} has no LoRA for {made.kind}: all weights are trained (0.6 has it)")
+        first = "0.5" if ALGORITHM[made.kind] == "sft" else "0.6"
+        notes.append(f"PROBLEM: NeMo RL {version} {NO_LORA} {made.kind}: all weights are trained ({first} has it)")
         return
     # Only the second DTensor worker knows LoRA; dpo.yaml does not choose it.
     lora = {"enabled": True, "dim": rank, "alpha": 2 * (rank or 0), "match_all_linear": True}
@@ -391,6 +395,7 @@ def _launch(made: Made, values: Values) -> str:
         go + run,
         settings,
         about=f"Train {settings.model} with NeMo RL {version_of(settings)}: {made.kind}.yaml",
+        folder=made.folder,
         paths=paths,
         needs=["sbatch"] if settings.nodes > 1 else ["uv"],
         home=home,
@@ -422,7 +427,10 @@ _ADVICE = {
         "Agents named in the rows must be defined there; rows that named none got <environment>_simple_agent.",
         "policy.generation.vllm_cfg.http_server_serving_chat_kwargs.tool_parser depends on the model.",
     ),
-    "sft": ("All assistant turns are trained; sft.only_unmask_final: true (from 0.6 on) trains the last one only.",),
+    "sft": (
+        "All assistant turns are trained; sft.only_unmask_final: true (from 0.6 on) trains the last one only.",
+        "Several tasks are one file and one entry here: SFT treats them alike, and 0.6 cannot join two such data sets.",
+    ),
 }
 
 

@@ -19,6 +19,7 @@ from rollforge.export.target import Kind, Target
 
 TARGET = Target(
     name="openrlhf",
+    configs=(".yaml", ".yml", ".sh"),
     kinds={
         "grpo": Kind(
             *("prompt", grpo, check_grpo, "train_ppo_ray, PromptDataset: {prompt: messages, label, datasource}"),

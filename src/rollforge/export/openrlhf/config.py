@@ -151,6 +151,7 @@ def files(made: Made) -> Mapping[str, str]:
         command(made),
         settings,
         about=f"OpenRLHF {release(settings.version, VERSIONS)}: {_WHAT[made.kind]}",
+        folder=made.folder,
         paths=[*(one.path for one in made.data), *(made.folder / name for name in found)],
         needs=["sbatch"] if job else ["deepspeed"] if made.kind != "grpo" else [],
         modules=["openrlhf"],
@@ -263,11 +264,11 @@ def grpo(made: Made) -> dict[str, Any]:
         "data.label_key": "label",
         "data.apply_chat_template": True,
         "data.max_len": prompt + answer,
-        "rollout.max_new_tokens": None if _tools(made) else answer,
+        "rollout.max_new_tokens": None if made.with_tools else answer,
         "eval.dataset": validation,
         "eval.steps": 10 if validation else None,
-        "train.agent_func_path": str(made.folder / AGENT) if _tools(made) else None,
-        "reward.remote_url": None if _tools(made) else str(made.folder / REWARD),
+        "train.agent_func_path": str(made.folder / AGENT) if made.with_tools else None,
+        "reward.remote_url": None if made.with_tools else str(made.folder / REWARD),
         "algo.advantage.estimator": "group_norm",
         "algo.kl.use_loss": True,
         "algo.kl.estimator": "k3",
@@ -341,12 +342,8 @@ def _parallel(model: str) -> int:
     return 1 if size <= 8 else 2 if size <= 16 else 4 if size <= 40 else 8
 
 
-def _tools(made: Made) -> bool:
-    return bool(made.tools) and any(one.tools for one in made.data)
-
-
 def _live(made: Made) -> bool:
-    return made.kind == "grpo" and (_tools(made) or any(one.answered < one.rows for one in made.data))
+    return made.kind == "grpo" and (made.with_tools or any(one.answered < one.rows for one in made.data))
 
 
 def _files(data: list[Data]) -> str | None:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from rollforge.errors import UserError
+from rollforge.export.loading import compare
 from rollforge.export.trial import byte_tokenizer, enough, read_into
 
 
@@ -53,6 +54,7 @@ def dataset(kind: str, path: Path, cache: str, tokenizer: Any = None) -> tuple[A
     length = 1 << 30
     with read_into(cache):
         rows = blending.blending_datasets(str(path), None, strategy, dataset_split="train")
+        compare(path, rows)
         count = len(rows)
         rows = rows.select(range(enough(path, count)))
         keys = _keys(kind, rows)

@@ -11,7 +11,7 @@ from typing import Any
 
 from rollforge.export.examples import Demonstration, Pair, Prompt
 from rollforge.export.target import Refused, Settings
-from rollforge.export.text import in_parts, plain, question, with_tools
+from rollforge.export.text import for_templates, plain, question, with_tools
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
 
@@ -186,7 +186,7 @@ def _check_chat(row: Json, key: str, flag: str) -> Iterator[str]:
         if message.get("function_call"):
             yield f"{key}[{number}] has a function_call, which no template reads: the call is lost; write tool_calls"
         yield from _check_calls(message.get("tool_calls"), f"{key}[{number}]")
-    yield from in_parts(row, messages)
+    yield from for_templates(row, messages)
 
 
 def _check_calls(calls: Any, where: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rollforge.export.target import Kind, Target
 from rollforge.export.trl import check, rows
-from rollforge.export.trl.config_check import check_config, sections
+from rollforge.export.trl.config_check import against, check_config, sections
 from rollforge.export.trl.load import load
 from rollforge.export.trl.settings import command, files
 
@@ -62,5 +62,6 @@ TARGET = Target(
     command=command,
     check_config=check_config,
     load=load,
+    against=against,
     sections=sections,
 )

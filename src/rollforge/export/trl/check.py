@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from rollforge.export.target import Alike
-from rollforge.export.text import in_parts
+from rollforge.export.text import for_templates
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
 
@@ -27,7 +27,7 @@ def grpo(row: Json) -> Iterator[str]:
             yield f"the column {name!r} is an argument of reward functions already: TRL fails at the first reward; rename it"
     if "completion" in row:
         yield "warning: the column 'completion' does not reach the reward functions: rename it (ground_truth)"
-    yield from in_parts(row, *map(row.get, LISTS))
+    yield from for_templates(row, *map(row.get, LISTS))
     yield from _tools(row)
 
 
@@ -49,7 +49,7 @@ def sft(row: Json) -> Iterator[str]:
         yield f"warning: {name}: the last turn is {_short(roles[-1])}, not the assistant's: it is trained on as well"
     if "text" in row and not isinstance(row["text"], str):
         yield f"text is {_kind(row['text'])}, not a string"
-    yield from in_parts(row, *map(row.get, LISTS))
+    yield from for_templates(row, *map(row.get, LISTS))
     yield from _tools(row)
 
 
@@ -60,7 +60,7 @@ def prompt_completion(row: Json) -> Iterator[str]:
         yield from _text_or_messages(row, name)
     yield from _prompt_end(row)
     yield from _completion(row, "completion")
-    yield from in_parts(row, *map(row.get, LISTS))
+    yield from for_templates(row, *map(row.get, LISTS))
     yield from _tools(row)
 
 
@@ -112,7 +112,7 @@ def _preference(row: Json) -> Iterator[str]:
     rewards = (row.get("chosen_reward"), row.get("rejected_reward"))
     if all(isinstance(reward, (int, float)) for reward in rewards) and rewards[0] <= rewards[1]:  # type: ignore[operator]
         yield f"chosen_reward {rewards[0]} is not above rejected_reward {rewards[1]}"
-    yield from in_parts(row, *map(row.get, LISTS))
+    yield from for_templates(row, *map(row.get, LISTS))
     yield from _tools(row)
 
 

@@ -83,8 +83,6 @@ def chat(messages: Iterable[Json]) -> list[Json]:
             raise Refused("the conversation holds more than text (TRL wants images in a column of their own)")
         for call in message.get("tool_calls") or ():
             names[call["id"]] = call["function"]["name"]
-            if _too_long(call["function"]["arguments"]):
-                raise Refused("a whole number beyond 64 bits in a tool call (datasets cannot load the file)")
         if message["role"] == "tool" and "name" not in message and message.get("tool_call_id") in names:
             message = {"role": "tool", "name": names[message["tool_call_id"]], **message}
         found.append(message)
@@ -108,11 +106,3 @@ def _generated_after(prompt: list[Json]) -> list[Json]:
     if prompt[-1]["role"] not in ("user", "tool"):
         raise Refused(f"the prompt ends with the turn of {prompt[-1]['role']} (TRL generates after user and tool turns)")
     return prompt
-
-
-def _too_long(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_too_long, value.values()))
-    if isinstance(value, list):
-        return any(map(_too_long, value))
-    return isinstance(value, int) and not -(1 << 63) <= value < 1 << 64

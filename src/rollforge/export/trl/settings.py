@@ -7,7 +7,6 @@ dataclass knows to `accelerate launch`, which refuses it.
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,8 +15,10 @@ from typing import Any
 import yaml
 
 from rollforge.export.launch import script
+from rollforge.export.sizing import ceil, checkpointing
 from rollforge.export.target import Data, Made
 from rollforge.export.trl import templates
+from rollforge.stats.model_size import billions
 
 TRAINERS = {"sft": "SFT", "sft-prompt-completion": "SFT", "dpo": "DPO", "dpo-implicit": "DPO", "kto": "KTO", "grpo": "GRPO"}
 
@@ -67,6 +68,7 @@ def _launch(made: Made) -> str:
         command(made),
         settings,
         about=about,
+        folder=made.folder,
         paths=paths,
         needs=needs,
         modules=modules,
@@ -163,9 +165,7 @@ def _known(made: Made) -> Iterator[tuple[str, Any, str]]:
         rate,
         "" if settings.learning_rate else f"TRL's default{', tenfold for LoRA' if settings.lora else ''}",
     )
-    size = billions(settings.model)
-    checkpointing = settings.activation_checkpointing
-    yield "gradient_checkpointing", size is None or size >= 7 if checkpointing is None else checkpointing, ""
+    yield "gradient_checkpointing", checkpointing(settings), ""
     if settings.lora:
         yield "use_peft", True, ""
         yield "lora_r", settings.lora, ""
@@ -268,15 +268,7 @@ def _longest(made: Made) -> int:
 def _up(tokens: int, step: int, measured: bool) -> int:
     """Room for the chat template's own tokens, and for an estimate that was too low."""
     room = tokens + 64 if measured else tokens * 5 // 4 + 64
-    return -(-room // step) * step
-
-
-def billions(model: str) -> float | None:
-    """Parameters by the model's name: Qwen2.5-1.5B-Instruct is 1.5, Mixtral-8x7B 56; None if it does not say."""
-    found = re.search(r"(?<![a-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)b(?![a-z0-9])", model.lower().replace("_", "-"))
-    if found is None:
-        return None
-    return float(found[1] or 1) * float(found[2])
+    return ceil(room, step)
 
 
 def _sharding(made: Made) -> str:

@@ -20,10 +20,16 @@ from rollforge.export.verl.rows import (
 
 _ROW = "{data_source, prompt, ability, reward_model, extra_info, agent_name}"
 _LIVE = "reward.py has the environment at $GYM_URL judge them, and the run stops where none is there"
-_RM = Kind("pair", rm, check_rm, "RMDataset: {prompt, chosen, rejected} as text", format="parquet", columns=RM_COLUMNS)
+_RM = Kind(
+    *("pair", rm, check_rm, "RMDataset: {prompt, chosen, rejected} as text"),
+    format="parquet",
+    reader="pandas",
+    columns=RM_COLUMNS,
+)
 
 TARGET = Target(
     name="verl",
+    configs=(".yaml", ".yml", ".sh"),
     kinds={
         "grpo": Kind("prompt", grpo, check_grpo, f"main_ppo, RLHFDataset: {_ROW}", unanswered=_LIVE),
         "grpo-parquet": Kind(
@@ -35,6 +41,7 @@ TARGET = Target(
         "sft": Kind(
             *("demonstration", sft, check_sft, "sft_trainer, MultiTurnSFTDataset by gym_sft_dataset.py: {messages, tools}"),
             format="parquet",
+            reader="pandas",
             columns=SFT_COLUMNS,
         ),
         "rm": _RM,

@@ -38,7 +38,7 @@ def files(made: Made) -> Mapping[str, str]:
     found: dict[str, str] = {}
     if made.kind in ("grpo", "grpo-parquet"):
         found[REWARD] = assemble(_REWARD_ABOUT, "matcher", "episode", HERE / "reward.py.txt")
-        if _tools(made):
+        if made.with_tools:
             found[TOOLS] = assemble(_TOOLS_ABOUT, "episode", HERE / "gym_tools.py.txt")
             found[TOOL_CONFIG] = tool_config(made)
     if name := DATASETS.get(made.kind):
@@ -54,6 +54,7 @@ def files(made: Made) -> Mapping[str, str]:
         run,
         settings,
         about=f"verl {release(settings.version, VERSIONS)}: {_WHAT[made.kind]}",
+        folder=made.folder,
         paths=[*(one.path for one in made.data), *(made.folder / name for name in found)],
         needs=["sbatch"] if job else [],
         modules=["verl"],
@@ -86,7 +87,7 @@ def command(made: Made) -> str:
         module = "verl.trainer.sft_trainer"
         start = f"torchrun {several}{alone}--nproc-per-node={settings.gpus} -m {module}"
     else:
-        path = f"PYTHONPATH={shlex.quote(str(made.folder))}${{PYTHONPATH:+:$PYTHONPATH}} " if _tools(made) else ""
+        path = f"PYTHONPATH={shlex.quote(str(made.folder))}${{PYTHONPATH:+:$PYTHONPATH}} " if made.with_tools else ""
         start = f"{path}python3 -m verl.trainer.main_ppo"
     return " \\\n  ".join([start, *lines])
 
@@ -101,7 +102,7 @@ def grpo(made: Made) -> dict[str, Any]:
     version = release(settings.version, VERSIONS)
     if version == "0.6" and made.kind == "grpo":
         raise UserError("verl 0.6 reads Parquet only: export --to verl:grpo-parquet, or use verl 0.7 or newer")
-    tools = _tools(made)
+    tools = made.with_tools
     if version == "0.6" and tools:
         raise UserError("verl 0.6 gives tools no episode to belong to: use verl 0.7 or newer for tasks with tools")
     gpus = settings.gpus * settings.nodes
@@ -220,7 +221,7 @@ def hydra(value: Any) -> str:
             return f"[{','.join(hydra(one) for one in value)}]"
         case dict():
             return "{" + ",".join(f"{key}:{hydra(one)}" for key, one in value.items()) + "}"
-        case str() if not re.fullmatch(r"[\w./@+-][\w./@:+-]*", value) or value.lower() in _WORDS or value.isdecimal():
+        case str() if not _PLAIN.fullmatch(value) or value.lower() in _WORDS or value.isdecimal():
             quoted = re.sub(r"(\\*)'", r"\1\1\\'", value)
             return f"'{quoted}'"
     return str(value)
@@ -245,14 +246,10 @@ def tool_config(made: Made) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _tools(made: Made) -> bool:
-    return bool(made.tools) and any(one.tools for one in made.data)
-
-
 def _live(made: Made) -> bool:
     """Whether an environment is asked while training."""
     unanswered = any(one.answered < one.rows for one in made.data)
-    return made.kind in ("grpo", "grpo-parquet") and (_tools(made) or unanswered)
+    return made.kind in ("grpo", "grpo-parquet") and (made.with_tools or unanswered)
 
 
 def _files(data: list[Data]) -> Any:
@@ -317,7 +314,9 @@ def problems_of_tools(tools: list[Any]) -> Iterator[tuple[Literal["error", "warn
         schema = tool.get("tool_schema") or _text_schema(given)
         function = schema.get("function") if isinstance(schema, dict) else None
         name = function.get("name") if isinstance(function, dict) else None
-        if name is None:
+        if not isinstance(name, str):
+            if tool.get("tool_schema"):
+                yield "error", f"tools[{number}].tool_schema names no function: verl refuses it (OpenAIFunctionToolSchema)"
             continue
         seen[name] = seen.get(name, 0) + 1
         if seen[name] == 2:
@@ -326,7 +325,7 @@ def problems_of_tools(tools: list[Any]) -> Iterator[tuple[Literal["error", "warn
                 f"two tools are named {name!r}: verl keeps the last for all rows; export each environment by itself",
             )
         if tool.get("tool_schema"):
-            yield from _narrow(str(name), function)
+            yield from _narrow(name, function)
 
 
 def _text_schema(given: Any) -> Any:
@@ -339,20 +338,26 @@ def _narrow(name: str, function: Any) -> Iterator[tuple[Literal["error", "warnin
     """verl/tools/schemas.py: a parameter's schema has type, description and enum; type and the description are demanded."""
     if not isinstance(function.get("description"), str):
         yield "error", f"the tool {name!r} has no description: verl refuses it (OpenAIFunctionSchema)"
-    properties = (function.get("parameters") or {}).get("properties") or {}
+    parameters = function.get("parameters", {"properties": {}})
+    properties = parameters.get("properties") if isinstance(parameters, dict) else None
+    if not isinstance(properties, dict):
+        yield "error", f"the tool {name!r} has no parameters.properties: verl refuses it (OpenAIFunctionParametersSchema)"
+        return
     for key, value in properties.items():
         if not isinstance(value, dict) or "type" not in value:
             yield (
                 "error",
                 f"parameter {key!r} of the tool {name!r} has no type: verl refuses it (OpenAIFunctionPropertySchema)",
             )
-        elif lost := sorted(value.keys() - {"type", "description", "enum"}):
+        elif lost := sorted(map(str, value.keys() - {"type", "description", "enum"})):
             yield (
                 "warning",
                 f"parameter {key!r} of the tool {name!r} loses {', '.join(lost)}: verl's schema class does not know them",
             )
 
 
+_PLAIN = re.compile(r"[\w./@+-][\w./@:+-]*", re.ASCII)
+"""Hydra knows no other letters outside of quotes."""
 _WORDS = {"null", "none", "true", "false", "yes", "no", "on", "off", "nan", "inf", ""}
 _WHAT = {"grpo": "GRPO", "grpo-parquet": "GRPO", "sft": "SFT", "rm": "reward model data", "dpo": "preference data"}
 _NO_TRAINER = "verl reads these files with RMDataset, but has no trainer for them: use your own, openrlhf:dpo or trl:dpo"

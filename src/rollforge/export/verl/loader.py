@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
+from rollforge.export.loading import compare
 from rollforge.export.trial import byte_tokenizer, enough, read_into
 
 HERE = Path(__file__).parent
@@ -52,7 +53,9 @@ def dataset(kind: str, path: Path, cache: str, tokenizer: Any = None) -> Any:
     options = {"cache_dir": cache, "filter_overlong_prompts": False}
     cls = _beside("gym_rl_dataset").GymRLHFDataset if _is_text(path, "prompt") else module.RLHFDataset
     with read_into(cache):
-        return cls([str(path)], tokenizer, conf.create(options))
+        data = cls([str(path)], tokenizer, conf.create(options))
+        compare(path, data.dataframe)
+        return data
 
 
 _MODULES = {

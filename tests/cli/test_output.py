@@ -1,0 +1,47 @@
+"""What commands say on a terminal beside their result."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from rollforge.cli.output import reading, reading_all
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def read_and_fail() -> None:
+    with reading() as tell:
+        assert tell is not None
+        tell(30_000_000, 60_000_000)
+        raise OSError("full")
+
+
+def test_an_error_does_not_stand_beside_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with pytest.raises(OSError, match="full"):
+        read_and_fail()
+    assert terminal.getvalue() == "\r30 of 60 MB read\r\x1b[K"
+
+
+def test_parts_add_up_and_a_short_read_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for size, said in ((1000, ""), (80_000_000, "\r0 of 80 MB read\r60 of 80 MB read")):
+        monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+        with reading_all(size) as seen:
+            seen(size // 1000)
+            seen(size * 3 // 4)
+        assert terminal.getvalue() == f"{said}\r\x1b[K"
+
+
+def test_nothing_is_said_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
+    with reading() as tell:
+        assert tell is None
+    with reading_all(10**9) as seen:
+        seen(10**9)
+    assert shown.getvalue() == ""
