@@ -384,12 +384,13 @@ def test_the_command_starts_a_process_on_each_gpu(settings: Json, words: str, tm
 
 
 def test_several_nodes_are_started_by_slurm(tmp_path: Path) -> None:
-    made(TARGET, "kto", tmp_path, gpus=8, nodes=2)
+    made(TARGET, "kto", tmp_path, gpus=8, nodes=2, container="trl.sqsh")
     script = (tmp_path / "launch.sh").read_text()
     assert "sbatch --job-name=trl-kto --nodes=2" in script
     assert subprocess.run(["bash", "-n", str(tmp_path / "launch.sh")], check=False).returncode == 0
     shown = subprocess.run(["bash", str(tmp_path / "launch.sh"), "--print"], capture_output=True, text=True, check=True)
     assert "$SLURM_NODEID" in shown.stdout
+    assert f"--container-image=trl.sqsh --container-mounts={tmp_path}:{tmp_path} bash" in shown.stdout
 
 
 def test_the_launcher_says_what_is_missing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 
 from rollforge.errors import UserError, unknown
@@ -108,19 +109,28 @@ def minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
-def ray_job(settings: Settings, command: str, about: str) -> str:
+def ray_job(made: Made, command: str, about: str) -> str:
     """An sbatch script: a Ray cluster over the nodes, `command` on the first of them."""
-    return _job(_RAY, settings, command, about)
+    return _job(_RAY, made, command, about)
 
 
-def torch_job(settings: Settings, command: str, about: str) -> str:
+def torch_job(made: Made, command: str, about: str) -> str:
     """An sbatch script: `command` (torchrun or deepspeed) once on each node; it finds the first node in `$head`."""
-    return _job(_TORCH, settings, command, about)
+    return _job(_TORCH, made, command, about)
 
 
-def _job(script: str, settings: Settings, command: str, about: str) -> str:
-    image = f"#SBATCH --container-image={settings.container}\n" if settings.container else ""
+def _job(script: str, made: Made, command: str, about: str) -> str:
+    settings = made.settings
+    image = "".join(f"#SBATCH {option}\n" for option in in_container(made))
     return script.format(about=about, nodes=settings.nodes, gpus=settings.gpus, image=image, command=command)
+
+
+def in_container(made: Made) -> list[str]:
+    """Slurm's options (of pyxis) for the image that is named, with the data in it; none for no image."""
+    if not made.settings.container:
+        return []
+    mount = f"{made.folder}:{made.folder}"
+    return [f"--container-image={shlex.quote(made.settings.container)}", f"--container-mounts={shlex.quote(mount)}"]
 
 
 _HEAD = """#!/usr/bin/env bash

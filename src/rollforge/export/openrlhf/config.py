@@ -145,7 +145,7 @@ def files(made: Made) -> Mapping[str, str]:
     job = None
     if settings.nodes > 1:
         make_job = ray_job if made.kind == "grpo" else torch_job
-        found[JOB] = make_job(settings, command(made), f"OpenRLHF, {made.kind}")
+        found[JOB] = make_job(made, command(made), f"OpenRLHF, {made.kind}")
         job = f"sbatch {shlex.quote(str(made.folder / JOB))}"
     found["launch.sh"] = script(
         command(made),

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from rollforge.export.launch import script
-from rollforge.export.sizing import ceil, checkpointing
+from rollforge.export.sizing import ceil, checkpointing, in_container
 from rollforge.export.target import Data, Made
 from rollforge.export.trl import templates
 from rollforge.stats.model_size import billions
@@ -83,8 +83,8 @@ def _slurm(made: Made) -> str:
     ranks = (
         '--num_machines "$SLURM_NNODES" --machine_rank "$SLURM_NODEID" --main_process_ip "$MASTER" --main_process_port 29500'
     )
-    container = f" --container-image={shlex.quote(settings.container)}" if settings.container else ""
-    inside = f"srun --ntasks-per-node=1{container} bash -c {shlex.quote(f'{command(made)} {ranks}')}"
+    srun = " ".join(("srun --ntasks-per-node=1", *in_container(made)))
+    inside = f"{srun} bash -c {shlex.quote(f'{command(made)} {ranks}')}"
     master = 'export MASTER=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
     size = f"--nodes={settings.nodes} --ntasks-per-node=1 --gpus-per-node={settings.gpus}"
     return f"sbatch --job-name=trl-{made.kind} {size} --wrap {shlex.quote(f'{master}; {inside}')}"

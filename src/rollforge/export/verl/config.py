@@ -48,7 +48,7 @@ def files(made: Made) -> Mapping[str, str]:
     job = None
     if settings.nodes > 1 and made.kind not in ("rm", "dpo"):
         make_job = torch_job if made.kind == "sft" else ray_job
-        found[JOB] = make_job(settings, run, f"verl, {made.kind}")
+        found[JOB] = make_job(made, run, f"verl, {made.kind}")
         job = f"sbatch {shlex.quote(str(made.folder / JOB))}"
     found["launch.sh"] = script(
         run,
