@@ -177,6 +177,7 @@ def _report(found: Exported) -> str:
 def _target(one: Done, found: Exported) -> list[str]:
     from rollforge.export.card import funnel
     from rollforge.export.check import summarised
+    from rollforge.stats.text import plural
 
     lines = [one.name]
     width = min(60, max(len(text) for text, _ in funnel(one, found)))  # a long reason makes its own line long, no other
@@ -195,7 +196,7 @@ def _target(one: Done, found: Exported) -> list[str]:
     lines.append(f"  check: {one.loader}")
     if one.kept:
         lines.append(f"  kept, since no export wrote it: {', '.join(one.kept[:_SHOWN])}{' ...' * (len(one.kept) > _SHOWN)}")
-    lines += [f"  {folder}/{file.name}  {file.tally.rows:,} rows" for file in one.files]
+    lines += [f"  {folder}/{file.name}  {plural(file.tally.rows, 'row')}" for file in one.files]
     if "launch.sh" in one.beside:
         lines.append(f"next: bash {shlex.quote(f'{folder}/launch.sh')} --check")
     return lines
