@@ -15,13 +15,10 @@ from rollforge.bulk.conversation import Item, all_text, has_refusal, is_error, m
 from rollforge.bulk.record import Record
 from rollforge.curate.step import Fact
 from rollforge.errors import UserError
-from rollforge.records.items import Json, text_of
+from rollforge.records.items import BYTES_PER_TOKEN, Json, text_of
 from rollforge.records.messages import split_think
 
 Path: TypeAlias = tuple[str | int, ...]
-
-BYTES_A_TOKEN = 4
-"""Where a row has no token counts they are estimated: UTF-8 bytes of what was written, by this, rounded up."""
 
 ROOTS = {
     "task": "a field of the row's top level, of the task or of the verdict: task.level, task.metadata.source",
@@ -128,7 +125,7 @@ def _count(usage: Json, *names: str) -> int | None:
 
 
 def _bytes(texts: Iterator[str]) -> int:
-    return -(-sum(len(text.encode("utf-8", "replace")) for text in texts) // BYTES_A_TOKEN)
+    return -(-sum(len(text.encode("utf-8", "replace")) for text in texts) // BYTES_PER_TOKEN)
 
 
 def reward(record: Record) -> float | None:

@@ -12,14 +12,13 @@ from rollforge.bulk.record import for_the_same
 from rollforge.errors import UserError
 from rollforge.export.check_rows import decoded
 from rollforge.export.text import listed, plain
-from rollforge.records.items import Json, text_of
+from rollforge.records.items import BYTES_PER_TOKEN, Json, text_of
 from rollforge.records.lossless import dumps
 from rollforge.records.rows import objects
 
 Measure: TypeAlias = Callable[[Sequence[Json], Sequence[Json]], int]
 """(messages, tools) -> tokens."""
 
-BYTES_PER_TOKEN = 4
 MARKUP = 5
 """Tokens that a chat template puts around a message."""
 INSTRUCTIONS = listed(())

@@ -58,6 +58,8 @@ class Params(TypedDict, total=False):
     metadata: Any
 
 
+BYTES_PER_TOKEN = 4
+"""Where nobody counted tokens they are estimated: UTF-8 bytes of what was written, by this, rounded up."""
 TOKEN_FIELDS = ("prompt_token_ids", "generation_token_ids", "generation_log_probs")
 
 
