@@ -149,7 +149,9 @@ class Report:
 def text(report: Report, out: str | None, width: int = 100) -> Iterator[str]:
     """The report for people, line by line; safe to print. `out`: where it was written, None if it was not."""
     for line in _text(report, out):
-        yield from textwrap.wrap(line, width, subsequent_indent=" " * 6, break_long_words=False) or [""]
+        yield from textwrap.wrap(line, width, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False) or [
+            ""
+        ]
 
 
 def _text(report: Report, out: str | None) -> Iterator[str]:
