@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -94,6 +95,7 @@ def test_a_good_file_has_no_problems(tmp_path):
         (b'{"text": "\xe9"}', "not UTF-8 at byte 10 (0xe9)"),
         (b'{"text": "a", "text": "b"}', "the key 'text' stands twice"),
         (b'{"text": "a", "more": {"k": ": ", "k": 2}}', "the key 'k' stands twice"),
+        (b'{"text":"a","k":1,"k":2,"n":1e6}', "the key 'k' stands twice"),
         (b'{"text": "a", "more": ' + b"[" * 300 + b"]" * 300 + b"}", "nested too deeply"),
         (b'{"text": "a", "more": ' + b"[" * 2000 + b"]" * 2000 + b"}", "not JSON"),
         (b'{"no": 1}', "the row has no text"),
@@ -302,6 +304,18 @@ def test_a_number_that_arrow_has_no_type_for(tmp_path, number, level):
     found = [(line, level) for line, level, message in said(path) if f"the whole number {number} " in message]
     assert found == ([(3, level)] if level else [])
     assert not [one for one in said(path, target(reader="lines")) if "whole number" in one[2]]
+
+
+def test_every_number_beyond_64_bits_is_named(tmp_path):
+    rng = Random(0)
+    numbers = [rng.choice((1, -1)) * rng.randrange(10**n, 10 ** (n + 1)) for n in range(19, 40) for _ in range(10)]
+    # Of each kind of problem in a file the first five are named.
+    files = [
+        write(tmp_path, *(b'{"text":"%d","n":%d}' % (n, n) for n in numbers[at : at + 5]), name=f"{at}.jsonl")
+        for at in range(0, len(numbers), 5)
+    ]
+    problems = check_files(files, target(), "sft").problems
+    assert [n for n in numbers if not any(f"the whole number {n} " in one.message for one in problems)] == []
 
 
 @pytest.mark.parametrize("name", ["trl:sft", "openrlhf:sft", "verl:sft"])

@@ -25,7 +25,7 @@ from rollforge.bulk.blocks import Block
 from rollforge.bulk.record import expected
 from rollforge.export.mixed import Schema, cut
 from rollforge.records.items import Json
-from rollforge.records.lossless import loads
+from rollforge.records.lossless import has_long_number, loads
 
 SHOWN = 5
 """So many lines of each kind of problem are named; the others are counted."""
@@ -167,7 +167,7 @@ class Work:
             return
         try:
             row = orjson.loads(text)
-            size = len(orjson.dumps(row))
+            written = orjson.dumps(row)
         except orjson.JSONDecodeError:
             part.say(number, "error", _why_no_json(text, line.endswith(b"\n")), "json")
             return
@@ -177,7 +177,7 @@ class Work:
         if not isinstance(row, dict):
             part.say(number, "error", f"the line is {_kind_name(row)}, not an object")
             return
-        twice = None if size == len(text) else _twice(text, row)
+        twice = None if written == text else _twice(text, row)
         if twice:
             part.say(number, "error", f"the key {twice!r} stands twice in one object: loaders disagree on which one counts")
         if len(text) > part.longest[0]:
@@ -185,7 +185,9 @@ class Work:
         self.row(row, hash(text), part, text)
         if self.by_line:
             return
-        if (number_cut := cut(text, row)) is not None:
+        # orjson makes floats of numbers beyond 64 bits, and writes them as such.
+        exact = row if written == text or not has_long_number(text) else loads(text)
+        if (number_cut := cut(exact)) is not None:
             level: Level = "error" if number_cut.bit_length() > 64 or number_cut < 0 else "warning"
             part.say(number, level, f"the whole number {number_cut} {_CUT[level]}", f"cut {level}")
         if schema is not None:

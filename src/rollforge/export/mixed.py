@@ -16,7 +16,6 @@ from typing import Any, Literal
 import orjson
 
 from rollforge.records.items import Json
-from rollforge.records.lossless import loads
 
 FIRST = 10 << 20
 """Bytes of the block that fixes the schema; it ends with the line that goes over."""
@@ -26,26 +25,21 @@ _DATE = re.compile(
 )
 
 
-def cut(line: bytes, row: Json) -> int | None:
-    """A whole number in a row's JSON beyond Arrow's 64 bits: it becomes a float. Beyond the unsigned ones, too, `datasets`
-    does not even see which objects differ, and fills all of them with nulls. `row`: the line as orjson has it."""
+def cut(row: Json) -> int | None:
+    """A whole number of a row beyond Arrow's 64 bits: it becomes a float. Beyond the unsigned ones, too, `datasets` does not
+    even see which objects differ, and fills all of them with nulls. `row`: exact, as `lossless.loads` has it."""
     try:
-        if len(orjson.dumps(row, option=orjson.OPT_STRICT_INTEGER | orjson.OPT_NON_STR_KEYS)) == len(line):
-            return None  # nothing beyond 53 bits, and no float that was more digits
-    except orjson.JSONEncodeError:
-        pass  # looked at below
-    return next(_beyond(loads(line)), None) if _DIGITS in line.translate(_AS_ONE) else None
-
-
-_AS_ONE = bytes.maketrans(b"123456789", b"000000000")
-_DIGITS = b"0" * 19
+        orjson.dumps(row, option=orjson.OPT_STRICT_INTEGER | orjson.OPT_NON_STR_KEYS)
+    except orjson.JSONEncodeError:  # something beyond 53 bits, mostly
+        return next(_beyond(row), None)
+    return None
 
 
 def _beyond(value: Any) -> Iterator[int]:
     if isinstance(value, int):
         if not -(1 << 63) <= value < 1 << 63:
             yield value
-    elif isinstance(value, dict | list):
+    elif isinstance(value, dict | list | tuple):
         for child in value.values() if isinstance(value, dict) else value:
             yield from _beyond(child)
 

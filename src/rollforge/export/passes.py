@@ -151,7 +151,7 @@ class _Unit:
                 if isinstance(example, Prompt):
                     _check_prompt(example, row, job)
                 line = dumps(row)
-                if job.by_datasets and cut(line, row) is not None:
+                if job.by_datasets and cut(row) is not None:
                     raise Refused("a whole number beyond 64 bits (`datasets` makes a float of it)")
                 if not longest:
                     prompt, longest = self._lengths(example, len(line))
