@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import isfinite
+from textwrap import TextWrapper
 from typing import Any
 
 from rollforge.records.items import Json
@@ -148,10 +148,9 @@ class Report:
 
 def text(report: Report, out: str | None, width: int = 100) -> Iterator[str]:
     """The report for people, line by line; safe to print. `out`: where it was written, None if it was not."""
+    wrapper = TextWrapper(width, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False)
     for line in _text(report, out):
-        yield from textwrap.wrap(line, width, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False) or [
-            ""
-        ]
+        yield from wrapper.wrap(line) or ("",)
 
 
 def _text(report: Report, out: str | None) -> Iterator[str]:
