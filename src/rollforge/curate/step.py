@@ -15,7 +15,7 @@ import msgspec
 
 from rollforge.bulk.blocks import line_number
 from rollforge.bulk.record import Record
-from rollforge.bulk.spill import Kept, grouped, sort
+from rollforge.bulk.spill import Kept, sort
 from rollforge.records.items import Json
 
 T = TypeVar("T")
@@ -98,10 +98,6 @@ class Workspace:
     def sort(self, samples: Iterable[T], key: Callable[[T], Any]) -> Iterator[T]:
         """Sorted on disk: memory stays constant. Steps may change the order freely; it is restored at the end."""
         return sort(samples, key, self.folder)
-
-    def grouped(self, samples: Iterable[T], key: Callable[[T], Any]) -> Iterator[list[T]]:
-        """Lists of samples with the same key, in the order of the keys."""
-        return grouped(samples, key, self.folder)
 
     def keep(self, samples: Iterable[T]) -> Kept[T]:
         """On disk, to be iterated as often as needed; `close()` it."""
