@@ -20,7 +20,7 @@ from rollforge.errors import UserError
 from rollforge.export.advice import advise
 from rollforge.export.check_file import File, leaks
 from rollforge.export.check_rows import LONGEST, Work
-from rollforge.export.target import Kind, Problem, Target
+from rollforge.export.target import Kind, Problem, Seen, Target
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
 
@@ -160,7 +160,9 @@ def check_files(
         # A framework's check of its configuration may look into the data that it names: those lines are named already.
         problems += [found for found in target.check_config(kind, place) if not any(row in found.message for row in rows)]
         if target.against and (
-            training := {Path(one.name): one.rows for one in seen if one.rows and one.split in ("train", "")}
+            training := {
+                Path(one.name): Seen(one.rows, one.part.labels) for one in seen if one.rows and one.split in ("train", "")
+            }
         ):
             problems += target.against(kind, place, training)
     return Checked(

@@ -6,10 +6,11 @@ script, helper modules). `export.run` reads, groups, pairs and writes; `export.c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -129,6 +130,14 @@ class Problem:
         return f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
 
 
+class Seen(NamedTuple):
+    """What the check counted in a data file."""
+
+    rows: int
+    labels: Counter[bool]
+    """Verdicts of true and false."""
+
+
 @dataclass(frozen=True, slots=True)
 class Alike:
     """What all rows of a file must have in common."""
@@ -194,8 +203,8 @@ class Target:
     reads: Callable[[str, Path, Path], tuple[Callable[[Json], Iterable[str]], Mapping[str, str]] | None] | None = None
     """(kind, configuration, data file) -> the check of rows and the names of its fields (`input` -> `question`), where the
     configuration renames them; else None."""
-    against: Callable[[str, Path, Mapping[Path, int]], Iterable[Problem]] | None = None
-    """(kind, configuration, training files -> their rows) -> what does not fit together: a batch larger than the data, rows
+    against: Callable[[str, Path, Mapping[Path, Seen]], Iterable[Problem]] | None = None
+    """(kind, configuration, training files) -> what does not fit together: a batch larger than the data, rows
     longer than the maximum."""
     sections: Callable[[str], Iterable[str] | None] | None = None
     """(kind) -> what the keys of its configuration may begin with; None: not known."""

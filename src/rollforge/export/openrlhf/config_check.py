@@ -17,7 +17,7 @@ from rollforge.export.openrlhf.config import VERSIONS, flat
 from rollforge.export.openrlhf.flags import DOTTED, FLAT, GONE, SWITCHES
 from rollforge.export.openrlhf.rows import check_dpo, check_grpo, check_sft, check_sft_simple
 from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, read_script
-from rollforge.export.target import Problem
+from rollforge.export.target import Problem, Seen
 from rollforge.records.items import Json
 
 Level = Literal["error", "warning"]
@@ -105,7 +105,7 @@ def _asked(options: Options, flag: str) -> bool | None:
     return False if options.absent(flag) else True if options.get(flag) else None
 
 
-def against(kind: str, path: Path, files: Mapping[Path, int]) -> Iterable[Problem]:
+def against(kind: str, path: Path, files: Mapping[Path, Seen]) -> Iterable[Problem]:
     """`Target.against`, by the script's first command."""
     try:
         text = "" if path.suffix in (".yaml", ".yml") else path.read_text(encoding="utf-8")
@@ -114,7 +114,7 @@ def against(kind: str, path: Path, files: Mapping[Path, int]) -> Iterable[Proble
     return [
         Problem(str(path), one.line, "warning", found)
         for one in commands(text)[0][:1]
-        for found in (*_batch(one, sum(files.values())), *_longer(kind, one, files))
+        for found in (*_batch(one, sum(file.rows for file in files.values())), *_longer(kind, one, files))
     ]
 
 
@@ -131,7 +131,7 @@ def _batch(one: Started, rows: int) -> Iterator[str]:
         )
 
 
-def _longer(kind: str, one: Started, files: Mapping[Path, int]) -> Iterator[str]:
+def _longer(kind: str, one: Started, files: Mapping[Path, Seen]) -> Iterator[str]:
     """Rows longer than `--data.max_len`."""
     options = one.options()
     limit = options.number("data.max_len", 512 if one.entry == "train_dpo" else 2048)

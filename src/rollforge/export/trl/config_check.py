@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from rollforge.bulk.parquet import parquet_rows
 from rollforge.config import read_yaml
 from rollforge.errors import UserError
 from rollforge.export.lengths import longest_of
-from rollforge.export.target import Problem
+from rollforge.export.target import Problem, Seen
 from rollforge.export.trl.names import LAUNCH, LAUNCH_PREFIXES, NAMES
 from rollforge.export.trl.settings import TRAINERS
-from rollforge.records.lossless import loads
 
 MOVED = {
     "max_seq_length": "max_length",
@@ -114,15 +111,16 @@ def _count(config: dict[str, Any], key: str) -> int | None:
         return None
 
 
-def against(kind: str, path: Path, files: Mapping[Path, int]) -> Iterator[Problem]:
+def against(kind: str, path: Path, files: Mapping[Path, Seen]) -> Iterator[Problem]:
     """`Target.against`: KTO's weights, as KTOTrainer looks at them (`_prepare_dataset`)."""
+    if kind != "kto":
+        return
     try:
-        config = read_yaml(path) if kind == "kto" else {}
+        config = read_yaml(path)
         weights = [float(config.get(f"{name}_weight", 1.0)) for name in ("desirable", "undesirable")]
     except (UserError, TypeError, ValueError, OverflowError):
         return  # which `check_config`, or TRL's parser, says
-    labels = Counter(row.get("label") for file in files for row in _rows(file)) if kind == "kto" else Counter()
-    good, bad = labels[True], labels[False]
+    good, bad = (sum(file.labels[label] for file in files.values()) for label in (True, False))
     if not good or not bad or good == bad:
         return
     (mine, other), share = weights, bad / good
@@ -137,20 +135,6 @@ def against(kind: str, path: Path, files: Mapping[Path, int]) -> Iterator[Proble
         what = f"{good:,} rows are desirable, {bad:,} are not, and the weights do not make up for it"
         remedy = f"TRL wants {' or '.join(either)} (rollforge export --set desirable_weight={ranges[0][0]})"
         yield Problem(str(path), line, "warning", f"{what}: {remedy}")
-
-
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    if file.suffix == ".parquet":
-        yield from parquet_rows(file)
-        return
-    with open(file, "rb") as lines:
-        for line in lines:
-            try:
-                row = loads(line)
-            except ValueError:
-                continue  # which the check of the file says
-            if isinstance(row, dict):
-                yield row
 
 
 def sections(kind: str) -> set[str]:

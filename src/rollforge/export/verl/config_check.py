@@ -18,7 +18,7 @@ from rollforge.export.check_rows import under_names
 from rollforge.export.defines import not_defined
 from rollforge.export.lengths import longest_of
 from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, read_script
-from rollforge.export.target import Problem
+from rollforge.export.target import Problem, Seen
 from rollforge.export.verl.config import hydra, problems_of_tools
 from rollforge.export.verl.rows import check_grpo, check_rewarded, check_rm, check_sft
 from rollforge.records.items import Json
@@ -95,7 +95,7 @@ def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[
 _BASE = {"grpo-parquet": "grpo", "dpo": "rm"}
 
 
-def against(kind: str, path: Path, files: Mapping[Path, int]) -> Iterable[Problem]:
+def against(kind: str, path: Path, files: Mapping[Path, Seen]) -> Iterable[Problem]:
     """`Target.against`."""
     try:
         one = _read(kind, path)
@@ -107,10 +107,10 @@ def against(kind: str, path: Path, files: Mapping[Path, int]) -> Iterable[Proble
     return [Problem(str(path), 0, level, said) for level, said in found]
 
 
-def _batch(one: Started, files: Mapping[Path, int]) -> Iterator[tuple[Level, str]]:
+def _batch(one: Started, files: Mapping[Path, Seen]) -> Iterator[tuple[Level, str]]:
     """An incomplete batch is dropped: of fewer rows than a batch nothing is left."""
     key = "data.gen_batch_size" if one.options.get("data.gen_batch_size") else "data.train_batch_size"
-    size, rows = one.options.number(key, 256 if one.entry == "sft" else 1024), sum(files.values())
+    size, rows = one.options.number(key, 256 if one.entry == "sft" else 1024), sum(file.rows for file in files.values())
     if size is None or size <= rows:
         return
     given = one.options.get("data.train_files")
@@ -124,7 +124,7 @@ def _batch(one: Started, files: Mapping[Path, int]) -> Iterator[tuple[Level, str
     )
 
 
-def _longer(one: Started, kind: str, files: Mapping[Path, int]) -> Iterator[tuple[Level, str]]:
+def _longer(one: Started, kind: str, files: Mapping[Path, Seen]) -> Iterator[tuple[Level, str]]:
     """Rows longer than the maximum."""
     ppo, get = one.entry == "ppo", one.options.get
     key, usual = ("data.max_prompt_length", 512) if ppo else ("data.max_length", 1024)
