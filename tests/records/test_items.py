@@ -26,7 +26,7 @@ from rollforge.records.items import (
     tool_calls,
     user,
 )
-from rollforge.records.lossless import dumps, loads
+from rollforge.records.lossless import dumps, has_long_number, loads
 
 REASONING = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "short"}]}
 CALL = function_call("add", "{}", "c1")
@@ -210,6 +210,17 @@ def test_whole_numbers_stay_whole(number) -> None:
 
 def test_long_fractions_are_read_as_ever() -> None:
     assert loads("[-0.0005304477270692587, 0.00012345678901234567]") == [-0.0005304477270692587, 0.00012345678901234567]
+
+
+@pytest.mark.parametrize(
+    ("text", "long"),
+    [
+        *(("-" * 40, False), (f"1-{'-' * 30}1", False), ("0." + "1" * 30, False), (f"0.{'1' * 30},{'1' * 20}", True)),
+        *(("1" * 19, False), ("1" * 20, True), ("-" + "1" * 18, False), ("-" + "1" * 19, True)),
+    ],
+)
+def test_only_numbers_that_may_be_rounded_are_read_slowly(text: str, long: bool) -> None:
+    assert has_long_number(text.encode()) is long
 
 
 def test_numpy_and_odd_keys_are_written() -> None:

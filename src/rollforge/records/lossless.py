@@ -19,8 +19,8 @@ _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 _DEPTH = 254
 """Levels that orjson writes; it reads more."""
 
-_SHAPE = bytes.maketrans(b"123456789-", b"0000000000")
-_RUN = b"0" * 20
+_SHAPE = bytes.maketrans(b"123456789", b"000000000")
+_RUN = b"0" * 19
 
 
 def loads(text: bytes | str) -> Any:
@@ -102,11 +102,13 @@ def _key(key: Any, where: str) -> str:
 
 
 def has_long_number(text: bytes) -> bool:
-    """Whether 20 digits and signs stand in a row that no point precedes: the shortest number that orjson would round."""
+    """Whether 20 digits stand in a row that no point precedes, or 19 after a sign: the shortest number that orjson would
+    round. Lines of dashes, as in code and tables, are none."""
     shape = text.translate(_SHAPE)
     at = shape.find(_RUN)
     while at >= 0:
-        if shape[at - 1 : at] != b".":
+        before, after = shape[at - 1 : at], shape[at + len(_RUN) : at + len(_RUN) + 1]
+        if before == b"-" or (before != b"." and after == b"0"):
             return True
         at = shape.find(_RUN, at + len(_RUN))
     return False
