@@ -250,6 +250,10 @@ def test_up_to_05_several_environments_are_one_pattern() -> None:
 def test_lengths_leave_room_and_the_users_wins() -> None:
     assert config("sft")["policy"]["max_total_sequence_length"] == 512
     assert config("sft", max_length=64)["policy"]["max_total_sequence_length"] == 64
+    data = [Data("train", None, Path("/data/train.jsonl"), 50, 1000, 3000)]
+    for kind, measured, length in (("sft", True, 3456), ("sft", False, 3840), ("grpo", True, 5632), ("grpo", False, 6400)):
+        text = TARGET.files(Made(kind, Path("/data"), data, Settings(), measured))[f"{kind}.yaml"]
+        assert parse(text)["policy"]["max_total_sequence_length"] == length
     text = TARGET.files(made("sft", Path("/data"), Settings(max_length=64)))["sft.yaml"]
     assert "rows of 64 tokens and more are masked" in text
 

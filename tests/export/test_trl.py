@@ -350,9 +350,9 @@ def test_lengths_come_from_the_data_and_leave_room() -> None:
         yaml.safe_load(TARGET.files(Made("sft", Path("/d"), data, Settings(max_length=limit), measured))["sft.yaml"])
         for limit, measured in ((None, True), (None, False), (777, True))
     ]
-    assert [found["max_length"] for found in read] == [3072, 3840, 777]
+    assert [found["max_length"] for found in read] == [3392, 3840, 777]
     found = yaml.safe_load(TARGET.files(Made("grpo", Path("/d"), data, Settings(), True))["grpo.yaml"])
-    assert found["max_completion_length"] == 2112
+    assert found["max_completion_length"] == 2304
 
 
 def test_options_reach_the_configuration(tmp_path: Path) -> None:

@@ -50,12 +50,11 @@ def train_data(made: Made) -> list[Data]:
 def lengths(made: Made, least: int = 1024) -> tuple[int, int]:
     """(prompt, answer) in tokens, from the data; `settings.max_length` bounds their sum.
 
-    Estimates get a quarter more, counted lengths a tenth; an answer may become as long as any conversation was.
+    An answer may become as long as any conversation was.
     """
-    spare = 1.1 if made.measured else 1.25
     data = [one for one in made.data if one.rows]
-    prompt = ceil(spare * max((one.longest_prompt for one in data), default=0), 128)
-    answer = ceil(min(max(spare * max((one.longest for one in data), default=0), least), 8 * least), 128)
+    prompt = ceil(spare(made) * max((one.longest_prompt for one in data), default=0), 128)
+    answer = ceil(min(max(spare(made) * max((one.longest for one in data), default=0), least), 8 * least), 128)
     total = made.settings.max_length
     if total is None:
         return prompt, answer
@@ -69,8 +68,12 @@ def lengths(made: Made, least: int = 1024) -> tuple[int, int]:
 
 def whole_length(made: Made) -> int:
     """Tokens of the longest conversation, with some to spare."""
-    spare = 1.1 if made.measured else 1.25
-    return made.settings.max_length or ceil(spare * max((one.longest for one in made.data), default=0), 128)
+    return made.settings.max_length or ceil(spare(made) * max((one.longest for one in made.data), default=0), 128)
+
+
+def spare(made: Made) -> float:
+    """What lengths are multiplied by: an estimate gets a quarter more; a count, which has no chat template, a tenth."""
+    return 1.1 if made.measured else 1.25
 
 
 def batch(most: int, rows: int, divides: int, times: int = 1) -> int:

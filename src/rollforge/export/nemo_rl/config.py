@@ -18,7 +18,7 @@ import yaml
 from rollforge.config import merge
 from rollforge.errors import UserError
 from rollforge.export import launch
-from rollforge.export.sizing import billions, ceil, checkpointing, release, train_data
+from rollforge.export.sizing import billions, ceil, checkpointing, release, spare, train_data
 from rollforge.export.target import Data, Made, Settings
 
 VERSIONS = ("main", "0.7", "0.6", "0.5", "0.4")
@@ -142,9 +142,8 @@ def _length(made: Made, notes: list[str]) -> int:
     longest = max((data.longest for data in made.data), default=0)
     prompt = max((data.longest_prompt for data in made.data), default=0)
     needed = prompt + max(512, 2 * (longest - prompt)) if ALGORITHM[made.kind] == "grpo" else longest
-    # NeMo RL masks rows that reach the limit; an estimate gets a quarter more.
-    needed = needed + 32 if made.measured else needed * 5 // 4 + 32
-    length = made.settings.max_length or max(512, ceil(needed, 128))
+    # NeMo RL masks rows that reach the limit.
+    length = made.settings.max_length or max(512, ceil(spare(made) * needed + 32, 128))
     counted = "measured" if made.measured else "estimated at 4 bytes each"
     notes.append(f"longest prompt {prompt} tokens, with its answer {longest} ({counted})")
     if length <= longest:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from rollforge.export.launch import script
-from rollforge.export.sizing import ceil, checkpointing, in_container
+from rollforge.export.sizing import ceil, checkpointing, in_container, spare
 from rollforge.export.target import Data, Made
 from rollforge.export.trl import templates
 from rollforge.stats.model_size import billions
@@ -251,24 +251,23 @@ def _prompts_per_step(made: Made) -> int:
 
 
 def max_length(made: Made) -> int:
-    return made.settings.max_length or _up(_longest(made), 64, made.measured)
+    return made.settings.max_length or _up(made, _longest(made))
 
 
 def max_completion_length(made: Made) -> int:
     prompt = max((data.longest_prompt for data in made.data), default=0)
     if made.settings.max_length:
         return max(1, made.settings.max_length - prompt)
-    return max(256, _up(_longest(made) - prompt, 64, made.measured))
+    return max(256, _up(made, _longest(made) - prompt))
 
 
 def _longest(made: Made) -> int:
     return max((data.longest for data in made.data), default=0)
 
 
-def _up(tokens: int, step: int, measured: bool) -> int:
+def _up(made: Made, tokens: int) -> int:
     """Room for the chat template's own tokens, and for an estimate that was too low."""
-    room = tokens + 64 if measured else tokens * 5 // 4 + 64
-    return ceil(room, step)
+    return ceil(spare(made) * tokens + 64, 64)
 
 
 def _sharding(made: Made) -> str:
