@@ -119,6 +119,8 @@ def test_unknown_facts() -> None:
     for name in ("tokns", "task", "task.", "task..x", "group.size"):
         with pytest.raises(UserError, match="unknown fact"):
             fact(name)
+    with pytest.raises(UserError, match=r"did you mean tokens or"):
+        fact("tokns")
 
 
 def test_every_name_is_in_the_documentation() -> None:

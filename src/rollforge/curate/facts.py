@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from rollforge.bulk.conversation import Item, all_text, has_refusal, is_error, model_calls
@@ -87,8 +88,10 @@ def fact(name: str, among: Iterable[str] | None = None) -> Fact:
     if root in ROOTS and dot and all(rest.split(".")):
         return Field(root, tuple(rest.split(".")))
     own = "" if dot else f"a field of the row is task.{name}; "
-    known = f"{', '.join(among or ABOUT)}, {', '.join(f'{root}.<field>' for root in ROOTS)}"
-    raise UserError(f"unknown fact {name!r}; {own}known: {known}")
+    names = list(among or ABOUT)
+    if near := get_close_matches(name, names):
+        raise UserError(f"unknown fact {name!r}; {own}did you mean {' or '.join(near)}?")
+    raise UserError(f"unknown fact {name!r}; {own}known: {', '.join([*names, *(f'{root}.<field>' for root in ROOTS)])}")
 
 
 _last: tuple[Record | None, list[Item]] = (None, [])
