@@ -551,6 +551,33 @@ def test_a_lower_reward_is_no_remedy_for_rows_that_were_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    ("model", "target", "warned"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", "trl:sft", True),
+        ("/models/Meta-Llama-3.3-70B-Instruct", "nemo-rl:sft", True),
+        ("meta-llama/Llama-3.2-3B-Instruct", "trl:dpo", True),
+        ("meta-llama/Llama-3.1-8B-Instruct", "openrlhf:sft-simple", False),
+        ("nvidia/Llama-3.1-Nemotron-Nano-8B-v1", "trl:sft", False),
+        ("NousResearch/Hermes-3-Llama-3.1-8B", "trl:sft", False),
+        ("Qwen/Qwen3-8B", "trl:sft", False),
+    ],
+)
+def test_several_calls_in_a_turn_are_named_where_the_models_template_refuses_them(
+    model: str, target: str, warned: bool, tmp_path: Path
+) -> None:
+    both = [call("add", "{}", "c1"), call("add", "{}", "c2"), output("1", "c1"), output("2", "c2")]
+    one = [call("add", "{}", "c1"), output("1", "c1")]
+    rows = [
+        {**row("1?", reward=reward), "response": {"output": [*turns, said(text)]}}
+        for reward, turns, text in ((1.0, both, "3"), (0.96, one, "3, too"), (0.0, one, "4"))
+    ]
+    (done,) = export_rollouts(write(tmp_path / "a.jsonl", rows), [target], tmp_path / "out", model=model).targets
+    found = [text for text in done.warnings if "single tool-calls" in text]
+    assert len(found) == warned
+    assert all(text.startswith(f"1 of {done.rows} rows") and model in text for text in found)
+
+
+@pytest.mark.parametrize(
     ("to", "options", "said"),
     [
         (["nemo-rl:dpo"], {"high_threshold": 0.9, "across_prompts": True}, ["--high-threshold (only with --strategy strat"]),

@@ -69,6 +69,8 @@ class Job:
     every: bool = False
     by_datasets: bool = False
     """Its file is JSON Lines that `datasets` reads."""
+    one_call: bool = False
+    """The model's chat template refuses turns with several calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,11 @@ class _Unit:
             answered = isinstance(example, Prompt) and example.answer is not None
             if isinstance(example, Prompt) and not answered:
                 tally.lacking[example.lacking] += 1
-            tally.count(origin.env, origin.reward, prompt, longest, answered, _calls(example))
+            tally.count(
+                origin.env, origin.reward, prompt, longest, answered, bool(example.tools) or _most_calls(example) > 0
+            )
+            if job.one_call and b'"tool_calls"' in line:
+                tally.parallel += _most_calls(example) > 1
         if example.tools and example.tools is not self._tools:
             self._tools = example.tools
             for tool in example.tools:
@@ -244,12 +250,15 @@ def _origins(example: Example) -> tuple[Origin, ...]:
     return (example.chosen_from, example.rejected_from) if isinstance(example, Pair) else (example.origin,)
 
 
-def _calls(example: Example) -> bool:
-    if example.tools:
-        return True
-    said = example.messages if isinstance(example, Prompt) else example.prompt
-    after = example.chosen if isinstance(example, Pair) else getattr(example, "completion", ())
-    return any("tool_calls" in message for part in (said, after) for message in part)
+def _most_calls(example: Example) -> int:
+    """In one turn."""
+    if isinstance(example, Prompt):
+        parts = [example.messages]
+    elif isinstance(example, Pair):
+        parts = [example.prompt, example.chosen, example.rejected]
+    else:
+        parts = [example.prompt, example.completion]
+    return max((len(message.get("tool_calls", ())) for part in parts for message in part), default=0)
 
 
 @lru_cache(maxsize=1)

@@ -39,6 +39,7 @@ from rollforge.export.place import move, workplace
 from rollforge.export.result import Done, Exported
 from rollforge.export.sizing import release, too_large
 from rollforge.export.target import Data, Kind, Made, Settings, Target
+from rollforge.export.text import takes_one_call
 from rollforge.export.writer import Parts, sha256
 from rollforge.records.items import Json
 from rollforge.registry import known, resolve
@@ -122,7 +123,10 @@ def _plan(wanted: list[tuple[Target, str]], inputs: list[Input], settings: Setti
         wanted_version = options.target_version.get(target.name, settings.version)
         mine = settings.model_copy(update={"version": wanted_version, "set": keys})
         by_datasets = made.format == "jsonl" and made.reader == "datasets"
-        jobs.append(Job(number, target.name, kind, made.family, made.row, mine, made.needs_answer, made.every, by_datasets))
+        one_call = takes_one_call(settings.model)
+        jobs.append(
+            Job(number, target.name, kind, made.family, made.row, mine, made.needs_answer, made.every, by_datasets, one_call)
+        )
     if settings.tokenizer:
         Counted(settings.tokenizer)  # what is wrong with it is said before anything is read
     parts.mkdir()
@@ -352,6 +356,11 @@ def _warnings(done: Done, job: Job, plan: Plan, totals: Totals) -> Iterator[str]
         if of == kind.family and not kind.as_stored:
             whose = plural(count, "task" if of == "prompt" else "rollout")
             yield f"{whose} had {what}: chat messages have no place for it"
+    if parallel := sum(one.tally.parallel for one in done.files):
+        yield (
+            f"{parallel:,} of {done.rows:,} rows have several calls in one turn: {job.settings.model}'s chat template "
+            "refuses them (single tool-calls only), and training stops; give the tokenizer a template that takes them"
+        )
     asked = options.validation if "validation" in options.model_fields_set else 0
     if asked and {one.split for one in done.files} == {"train"} and not all(one.split for one in plan.inputs):
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -38,6 +39,15 @@ REASONING = (
     "reasoning in a field of its own: templates that do not know it (Qwen2.5, Llama 3) drop it without a word; "
     "--reasoning inline writes it into the text"
 )
+
+
+_ONE_CALL = re.compile(r"(^|/)(meta-)?llama-3\.[123]-\d+b", re.IGNORECASE)
+
+
+def takes_one_call(model: str) -> bool:
+    """Whether a model's chat template, by its name, refuses turns with several calls: that of Llama 3.1 to 3.3 raises "This
+    model only supports single tool-calls at once!"."""
+    return _ONE_CALL.search(model) is not None
 
 
 def question(messages: Sequence[Json]) -> str:

@@ -43,6 +43,8 @@ class Tally:
     lacking: Counter[str] = field(default_factory=Counter)
     """Prompts without an expected answer, by why."""
     tools: bool = False
+    parallel: int = 0
+    """Rows with several calls in one turn; counted where the model's template refuses them."""
     envs: Counter[str] = field(default_factory=Counter)
     rewards: Counter[float] = field(default_factory=Counter)
     """By reward (of the chosen one, of a pair), to one place and four digits: many different rewards are few of these."""
@@ -68,6 +70,7 @@ class Tally:
         self.answered += other.answered
         self.lacking += other.lacking
         self.tools = self.tools or other.tools
+        self.parallel += other.parallel
         self.envs += other.envs
         self.rewards += other.rewards
         self.lengths += other.lengths
