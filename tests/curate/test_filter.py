@@ -146,6 +146,7 @@ def test_why_no_group_is_kept(groups: str, rewards: tuple[float, ...], told: str
 def test_facts_are_shared_by_name() -> None:
     one, other = Filter("reward > 0 or task.a > 1"), Filter("task.a > 1 and turns == 2")
     assert one.facts.keys() & other.facts.keys() == {"task.a > 1"}
+    assert one.facts["task.a > 1"] == other.facts["task.a > 1"]
     assert Filter("task.a > reward").facts == {"task.a": Field("task", ("a",))}
 
 

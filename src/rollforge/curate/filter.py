@@ -196,13 +196,20 @@ def hoisted(node: Node) -> tuple[Node, dict[str, Fact]]:
     return replace(node, parts=tuple(part for part, _ in parts)), facts
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Computed:
     """The value of a part of an expression, as a fact. Pickled as its nodes."""
 
     node: Node
-    _run: Run | None = field(default=None, compare=False, repr=False)
-    _facts: dict[str, Fact] = field(default_factory=dict, compare=False, repr=False)
+    _run: Run | None = field(default=None, repr=False)
+    _facts: dict[str, Fact] = field(default_factory=dict, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        """Wherever it stands in its expression."""
+        return isinstance(other, Computed) and self.node.text == other.node.text
+
+    def __hash__(self) -> int:
+        return hash(self.node.text)
 
     def __call__(self, record: Record) -> Any:
         if self._run is None:
