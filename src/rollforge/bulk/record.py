@@ -399,7 +399,7 @@ class Record:
         raw = bytes(self._asked.params.tools or b"null")
         found = _tools.get(raw)
         if found is None:
-            value = loads(raw)
+            value = _loads(raw)
             if not (value is None or (isinstance(value, list) and all(isinstance(tool, dict) for tool in value))):
                 raise UserError("responses_create_params.tools is not a list of tools")
             found = _tools.keep(raw, [_flat(tool) for tool in value or []])
@@ -445,7 +445,7 @@ class Record:
             if raw:
                 text = bytes(raw)
                 if text[0] in _NUMBERS:
-                    yield name, orjson.loads(text)
+                    yield name, _loads(text)
         for name, value in self.block.get(SHADOWED, {}).items():
             if isinstance(value, (int, float)):
                 yield name, value
@@ -469,7 +469,7 @@ class Record:
     def rollout(self) -> Rollout:
         """The whole row, checked."""
         if self._rollout is None:
-            self._rollout = rollout_from_row(loads(self.line))
+            self._rollout = rollout_from_row(_loads(self.line))
         return self._rollout
 
     @property
@@ -482,7 +482,7 @@ class Record:
             return None
         name = _agents.get(raw)
         if name is None:
-            name = _agents.keep(raw, agent_name({"agent_ref": loads(raw)}))
+            name = _agents.keep(raw, agent_name({"agent_ref": _loads(raw)}))
         return name
 
     def _raw(self, key: str) -> msgspec.Raw | None:
@@ -530,7 +530,7 @@ class Record:
     def _problem(self, error: object) -> UserError:
         """What is wrong with the row in the words of `records.rows`."""
         try:
-            rollout_from_row(loads(self.line))
+            rollout_from_row(_loads(self.line))
         except UserError as problem:
             return problem
         return UserError(f"the row cannot be read: {error}")
@@ -613,7 +613,7 @@ def _split(line: bytes) -> dict[str, msgspec.Raw]:
         raise UserError(f"the row cannot be read: {error}") from None
 
 
-def _loads(raw: msgspec.Raw | None) -> Any:
+def _loads(raw: msgspec.Raw | bytes | None) -> Any:
     if not raw:
         return None
     text = bytes(raw)
@@ -628,7 +628,7 @@ def _held(raw: bytes) -> bytes:
     """The expected answer in an object of the row, as JSON; b"" if there is none."""
     found = _holders.get(raw)
     if found is None:
-        value = loads(raw) if raw[:1] == b"{" else {}
+        value = _loads(raw) if raw[:1] == b"{" else {}
         truth = next((value[name] for name in TRUTHS if value.get(name) is not None), None)
         found = _holders.keep(raw, b"" if truth is None else dumps(truth))
     return found

@@ -160,9 +160,9 @@ def _first_line(text: str) -> str:
 
 
 def _json(value: Any) -> str:
-    import orjson
+    from rollforge.records.lossless import dumps
 
-    return orjson.dumps(value, default=str).decode()
+    return dumps(value, default=str).decode()
 
 
 _PLAIN = '''"""An environment: tasks, and a verifier that scores the reply."""

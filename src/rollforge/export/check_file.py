@@ -12,8 +12,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from rollforge.bulk.alien import HEAD, alien
 from rollforge.bulk.blocks import TooLong, blocks, spread
 from rollforge.bulk.parquet import parquet_rows
@@ -23,7 +21,7 @@ from rollforge.export.check_rows import FILLED, LONGEST, MASK, NULL_ARGUMENT, Le
 from rollforge.export.mixed import FIRST, Schema
 from rollforge.export.target import Kind, Problem, Target
 from rollforge.records.items import Json
-from rollforge.records.lossless import loads
+from rollforge.records.lossless import dumps, loads
 from rollforge.stats.source import split_of_file
 
 
@@ -121,7 +119,7 @@ class File:
         try:
             for row in parquet_rows(Path(self.name)):
                 self.part.lines += 1
-                text = orjson.dumps(row, default=str, option=orjson.OPT_NON_STR_KEYS)
+                text = dumps(row, default=str)
                 self.part.longest = max(self.part.longest, (len(text), self.part.lines), key=itemgetter(0))
                 # A format whose columns hold JSON text is checked as it stands; what the prompt is can be seen inside only.
                 open_row = {key: decoded(value) for key, value in row.items()}

@@ -25,7 +25,7 @@ from rollforge.bulk.blocks import Block
 from rollforge.bulk.record import expected
 from rollforge.export.mixed import Schema, cut
 from rollforge.records.items import Json
-from rollforge.records.lossless import has_long_number, loads
+from rollforge.records.lossless import dumps, has_long_number, loads
 
 SHOWN = 5
 """So many lines of each kind of problem are named; the others are counted."""
@@ -339,7 +339,7 @@ def common(chosen: Any, rejected: Any) -> list[Any]:
 
 
 def _bytes(value: Any) -> bytes:
-    return orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return dumps(value, sort_keys=True, default=str)
 
 
 def answer_of(row: Json) -> Any:

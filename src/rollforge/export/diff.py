@@ -353,10 +353,7 @@ def _parquet(side: int, place: int, file: Path) -> Iterator[_Part]:
 
 
 def _canonical(value: Any) -> bytes:
-    try:
-        return dumps(value, sort_keys=True)
-    except ValueError:
-        return orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return dumps(value, sort_keys=True, default=str)
 
 
 def _asked(value: Any, role: str) -> list[Any]:

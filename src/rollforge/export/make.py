@@ -18,7 +18,7 @@ from rollforge.export.target import Refused
 from rollforge.export.text import last_text
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
-from rollforge.records.messages import Dialect, NoMessage, split_think
+from rollforge.records.messages import ROLES, Dialect, NoMessage, split_think
 
 Reasoning = Literal["keep", "inline", "drop"]
 """As `reasoning_content` on the message, as `<think>...</think>` at the head of its content, or not at all."""
@@ -290,9 +290,12 @@ def _prompt(record: Record, dialect: Dialect) -> list[Json]:
     """Not to be changed: nearly all prompts are what all records of the task share."""
     chat = _chat(record.prompt_messages, dialect)
     for message in chat:
-        if "tool_calls" in message or message["role"] == "tool":
+        if "tool_calls" in message or message["role"] not in _PLAIN:
             return _canonical(deepcopy(chat))
     return chat
+
+
+_PLAIN = frozenset(ROLES) - {"tool"}
 
 
 def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
@@ -321,6 +324,8 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
                 waiting.remove(given)
             elif not given:
                 message["tool_call_id"] = waiting.pop(0) if waiting else ""
+        elif message["role"] not in ROLES:
+            raise Refused(f"a message's role is {str(message['role'])[:40]!r}; known: {', '.join(ROLES)}")
     return messages
 
 
@@ -359,8 +364,8 @@ def _bare(content: Any) -> Any:
 
 def hosted(record: Record) -> list[str]:
     """The kinds of the tools that are no functions (`web_search_preview`): chat messages can neither offer nor call them."""
-    kinds = {tool.get("type") or "function" for tool in _sorted_tools(record.tools)[1]}
-    return sorted("function without a name" if kind == "function" else str(kind) for kind in kinds)
+    kinds = {str(tool.get("type") or "function") for tool in _sorted_tools(record.tools)[1]}
+    return sorted("function without a name" if kind == "function" else kind for kind in kinds)
 
 
 def _offered(record: Record, *conversation: list[Json]) -> list[Json]:
@@ -369,7 +374,7 @@ def _offered(record: Record, *conversation: list[Json]) -> list[Json]:
     if others:
         called = {call["function"]["name"] for part in conversation for one in part for call in one.get("tool_calls") or ()}
         for tool in others:
-            if tool.get("name") in called:
+            if isinstance(name := tool.get("name"), str) and name in called:
                 raise Refused(f"it calls a tool of type {tool['type']}, which is no function")
     return functions
 

@@ -12,11 +12,10 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 
-import orjson
-
 from rollforge.errors import InfraFault, UserError
 from rollforge.models.base import Model, ModelOptions, Request
 from rollforge.records.items import Item, Response, input_items, item_type, model_calls, text_of
+from rollforge.records.lossless import dumps, loads
 from rollforge.records.rollout import Rollout
 from rollforge.records.rows import rollout_from_row
 
@@ -57,10 +56,10 @@ def _index(path: Path) -> Index:
             position = 0
             for number, line in enumerate(handle, 1):
                 try:
-                    rollout = rollout_from_row(orjson.loads(line))
+                    rollout = rollout_from_row(loads(line))
                     if rollout.output:
                         _enter(index, rollout, position)
-                except (orjson.JSONDecodeError, UserError) as error:
+                except (ValueError, UserError) as error:
                     problem = f"line {number}: {error}"
                 position += len(line)
     except OSError as error:
@@ -117,15 +116,15 @@ def _digest(items: list[Item]) -> bytes:
             plain.append({"role": item.get("role"), "content": content})
         else:
             plain.append({"role": item.get("role"), "content": text_of(content)})
-    return hashlib.sha256(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)).digest()[:16]
+    return hashlib.sha256(dumps(plain, sort_keys=True)).digest()[:16]
 
 
 def _rollout(path: Path, position: int) -> Rollout:
     try:
         with open(path, "rb") as handle:
             handle.seek(position)
-            return rollout_from_row(orjson.loads(handle.readline()))
-    except (OSError, orjson.JSONDecodeError, UserError) as error:
+            return rollout_from_row(loads(handle.readline()))
+    except (OSError, ValueError, UserError) as error:
         raise InfraFault(f"{path} changed while it was being replayed: {error}") from error
 
 

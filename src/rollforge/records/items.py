@@ -166,6 +166,9 @@ def check_items(value: Any, where: str) -> str | None:
         if not isinstance(item, dict):
             return f"{where}[{index}] is {type(item).__name__}, not an item"
         kind = item_type(item)
+        for key in ("type", "role"):
+            if not isinstance(item.get(key), str | None):
+                return f"{where}[{index}].{key} is {type(item[key]).__name__}, not a name"
         if not kind:
             return f"{where}[{index}] has neither type nor role"
         if kind == "function_call" and not isinstance(item.get("name"), str):

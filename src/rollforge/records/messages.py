@@ -47,6 +47,8 @@ class Dialect:
     """Token ids and log probabilities of earlier calls go back on the assistant messages (NeMo RL's server uses them)."""
 
 
+ROLES = ("system", "developer", "user", "assistant", "tool")
+"""Those that chat templates know."""
 WIRE = Dialect()
 """For servers."""
 TEMPLATE = Dialect(flat=True)
@@ -164,6 +166,8 @@ class Turn:
             rest = [part for part in content if _kind(part) != "refusal"]
             plain = all(isinstance(part, str) or _kind(part) in _TEXTS for part in rest)
             content = text_of(rest) if plain else [_part_to_chat(part) for part in rest]
+        else:
+            content = _as_text(content)
         self.content = content or "" if not self.content else _joined(self.content, content or "")
         self.extra |= others(item, _MESSAGE_KEYS)
 
@@ -230,7 +234,8 @@ def _kind(part: Any) -> str:
     """A part that names no type but has a text is one (the NeMo RL pages show such rollouts)."""
     if not isinstance(part, dict):
         return ""
-    return part.get("type") or ("text" if isinstance(part.get("text"), str) else "")
+    kind = part.get("type") or ("text" if isinstance(part.get("text"), str) else "")
+    return kind if isinstance(kind, str) else ""
 
 
 # Content: a string, or a list of parts. Parts of unknown types are the same on both sides.

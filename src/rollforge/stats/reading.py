@@ -15,7 +15,6 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
-import orjson
 
 from rollforge.bulk.blocks import Block, Unusable, blocks, records, spread
 from rollforge.bulk.conversation import Item, all_text, is_error, item_of, model_calls
@@ -23,6 +22,7 @@ from rollforge.bulk.record import Record
 from rollforge.errors import UserError
 from rollforge.records.items import Item as RawItem
 from rollforge.records.items import cut_short, input_items, prompt_text, token_drift
+from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.rows import LARGEST, BadLine, task_key
 from rollforge.stats.columns import MOST_COLUMNS, MOST_ENVS, MOST_TOOLS, Columns, Label, Part, Store, ToolUse
@@ -411,7 +411,7 @@ def _mark(value: Any) -> int:
         return 0
     if isinstance(value, str):
         return hash(value) or 1
-    return hash(orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)) or 1
+    return hash(dumps(value, sort_keys=True)) or 1
 
 
 def _key(source: int, env: str, group: Hashable, task_index: int | None, index: int | None) -> int:

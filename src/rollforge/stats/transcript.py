@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import orjson
-
 from rollforge.records.items import Item, input_items, item_type, text_of
+from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Rollout
 from rollforge.stats.text import number
 from rollforge.stats.visible import one_line, visible
@@ -120,4 +119,4 @@ def _is_bulk(name: str, value: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    return dumps(value, default=str).decode()

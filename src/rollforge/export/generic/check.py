@@ -8,6 +8,7 @@ from typing import Any
 from rollforge.export.generic.rows import alternation
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
+from rollforge.records.messages import ROLES
 
 FROM = ("system", "human", "gpt", "function_call", "observation")
 
@@ -96,8 +97,8 @@ def _messages(row: Json, name: str) -> Iterator[str]:
     for number, message in enumerate(messages):
         place = f"{name}[{number}]"
         role = _role(message)
-        if role not in ("system", "developer", "user", "assistant", "tool"):
-            yield f"{place}.role is {_short(role)}; known: system, developer, user, assistant, tool"
+        if role not in ROLES:
+            yield f"{place}.role is {_short(role)}; known: {', '.join(ROLES)}"
             continue
         if not message.get("content") and not message.get("tool_calls") and role != "tool":
             yield f"{place} has neither content nor tool calls"

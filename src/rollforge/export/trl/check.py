@@ -10,9 +10,9 @@ from rollforge.export.target import Alike
 from rollforge.export.text import for_templates
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
+from rollforge.records.messages import ROLES
 
 SAID = ("content", "tool_calls", "reasoning_content")
-ROLES = ("system", "developer", "user", "assistant", "tool")
 LISTS = ("messages", "prompt", "completion", "chosen", "rejected")
 TAKEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
 """Arguments that GRPO itself gives to reward functions (trainer/grpo_trainer.py `_calculate_rewards`)."""

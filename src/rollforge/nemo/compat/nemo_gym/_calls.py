@@ -17,12 +17,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
-import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
 from starlette.types import ASGIApp, Message
 from yarl import URL
 
 from rollforge.models.hops import hop
+from rollforge.records.lossless import dumps, loads
 
 LONGEST = 3600.0
 """Seconds, unless the caller gives a `timeout`."""
@@ -60,7 +60,7 @@ class Answer:
         return self._body.decode(encoding or "utf-8", errors)
 
     async def json(self, **_: Any) -> Any:
-        return orjson.loads(self._body)
+        return loads(self._body)
 
     def raise_for_status(self) -> None:
         if not self.ok:
@@ -76,7 +76,7 @@ async def call(app: ASGIApp, method: str, path: str, base: str, **options: Any) 
     headers = CIMultiDict(options.get("headers") or {})
     body = options.get("data") or b""
     if options.get("json") is not None:
-        body = orjson.dumps(options["json"])
+        body = dumps(options["json"])
         headers.setdefault("Content-Type", "application/json")
     cookies = {name: getattr(value, "value", value) for name, value in dict(options.get("cookies") or {}).items()}
     if cookies:
