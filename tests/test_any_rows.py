@@ -5,21 +5,24 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from rollforge.cli.main import app
 from rollforge.curate.run import curate_rollouts
 from rollforge.errors import UserError
+from rollforge.export.check import check_export, check_files
 from rollforge.export.pairs import Pairing
 from rollforge.export.run import export_rollouts
 from rollforge.export.transform import ToGrpo, ToSft, transform_pairs, transform_rows
 from rollforge.registry import resolve
-from tests.export.toy import call, output, row, said
+from tests.export.toy import call, output, row, said, write
 
 STORED = Path(__file__).parent / "records" / "rows" / "rollouts.jsonl"
 ODD: tuple[Any, ...] = (
@@ -42,6 +45,8 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 def broken(value: Any, draw: random.Random) -> Any:
     """With up to three places of it gone, replaced or added to."""
     for _ in range(draw.choice((0, 1, 1, 3))):
+        if not value:
+            break
         *above, last = draw.choice(list(places(value)))
         inner = value
         for key in above:
@@ -116,6 +121,35 @@ def test_broken_rows_in_commands(seed: int, tmp_path: Path) -> None:
     ):
         found = CliRunner().invoke(app, [str(word) for word in command])
         assert found.exception is None or isinstance(found.exception, (SystemExit, UserError)), command
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    rows = [*base()[:3], row("1 + 1?", "2"), row("2 + 2?", "5", 0.0)]
+    mapping = {"question": "prompt", "reply": "messages"}
+    export_rollouts(write(folder / "rows.jsonl", rows), KINDS, folder / "out", workers=1, validation=0, mapping=mapping)
+    return folder / "out"
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_broken_data_and_configurations(seed: int, exported: Path, tmp_path: Path) -> None:
+    draw = random.Random(seed)
+    name, _, kind = draw.choice(KINDS).partition(":")
+    folder = tmp_path / "data"
+    shutil.copytree(exported / f"{name}-{kind}", folder)
+    data = folder / "train.jsonl"
+    rows = [broken(json.loads(line), draw) for line in data.read_text().splitlines() * 3]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    for config in folder.glob("*.yaml"):
+        config.write_text(yaml.safe_dump(broken(yaml.safe_load(config.read_text()), draw)))
+    for script in folder.glob("*.sh"):
+        text = script.read_text()
+        at = draw.randrange(len(text))
+        script.write_text(text[:at] + draw.choice(('"', "'", "$(", "\\", "\n", "=", "--", "|", "<<EOF")) + text[at + 5 :])
+    check_export(folder, resolve("export", name), kind)
+    name, _, kind = draw.choice(KINDS).partition(":")
+    check_files([data], resolve("export", name), kind)
 
 
 PARTS = (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 from typing import Any
 
 
 def not_defined(file: Any, name: str) -> str | None:
     """That a Python file lacks a name, or is no Python; None where it has it, or only running it would tell."""
-    if not isinstance(file, str) or not file.endswith(".py") or not Path(file).is_file():
+    if not isinstance(file, str) or not file.endswith(".py") or not os.path.isfile(file):
         return None
     try:
         tree = ast.parse(Path(file).read_bytes())

@@ -227,7 +227,7 @@ def _messages(messages: list[Any], where: str) -> Iterator[str]:
         if type(content) is str:  # as nearly all messages are, there is nothing to say of them
             if len(message) == 2 and role in _PLAIN:
                 continue
-            if len(message) == 3 and role == "tool" and message.get("tool_call_id") in ids:
+            if len(message) == 3 and role == "tool" and str(message.get("tool_call_id")) in ids:
                 continue
         at = f"{where}[{place}]"
         if content is None:
@@ -248,7 +248,7 @@ def _messages(messages: list[Any], where: str) -> Iterator[str]:
             yield from _calls(message["tool_calls"], at, ids)
         if role == "tool" and message.get("tool_call_id") is None:
             yield f"{WARNING}{at} has no tool_call_id: nothing says which call it answers"
-        elif role == "tool" and message["tool_call_id"] not in ids:
+        elif role == "tool" and str(message["tool_call_id"]) not in ids:
             yield f"{WARNING}{at} answers tool_call_id {_cut(str(message['tool_call_id']))}, which no call before it has"
 
 

@@ -5,6 +5,7 @@ Most mistakes here are silent: NeMo RL keeps keys of another version without rea
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -290,7 +291,7 @@ class _Configuration:
                 "warning",
                 f"{name!r} wraps every prompt, and is looked for where NeMo RL is started; null leaves prompts alone",
             )
-        elif file.is_file():
+        elif os.path.isfile(file):
             text = file.read_text(encoding="utf-8", errors="replace")
             if re.sub(r"\{\{|\}\}", "", text).count("{") != 1:
                 yield f"{key}.prompt_file", "error", "it is a format string: {} once for the problem, other braces doubled"

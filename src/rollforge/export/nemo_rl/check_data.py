@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +44,7 @@ class DataFiles:
         if dataset not in _BY_LINE and path.suffix not in _SUFFIXES:
             yield (
                 key,
-                "error" if path.exists() else "warning",
+                "error" if os.path.exists(path) else "warning",
                 f"{name!r} ends in none of {', '.join(_SUFFIXES)}: it is taken for a data set of the Hugging Face hub",
             )
             return
@@ -54,11 +55,11 @@ class DataFiles:
                 f"{name!r} is looked for where NeMo RL is started, not beside this file; write the absolute path",
             )
             return
-        if "*" in name and not path.exists():
+        if "*" in name and not os.path.exists(path):
             if not list(path.parent.glob(path.name)):
                 yield key, "error", f"no file fits {name}"
             return
-        if not path.is_file():
+        if not os.path.isfile(path):
             yield key, "error", f"{name} is not there"
         elif path.suffix in (".jsonl", ".json"):
             yield from self._content(key, path, entry, dataset)

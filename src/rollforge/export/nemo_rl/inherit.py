@@ -120,7 +120,7 @@ def _parent_path(name: Any, folder: Path, found: list[Found]) -> Path | None:
         return None
     text = _VARIABLE.sub(lambda match: os.environ[match[1]], name)
     path = folder / text
-    if not path.is_file():
+    if not os.path.isfile(path):
         base = Path(text).name
         like = f"/path/to/RL/examples/configs/{base.removesuffix('.yaml')}.yaml"
         what = f"{text!r}: FileNotFoundError {path}; it is looked for beside this file, with its ending; write {like}"

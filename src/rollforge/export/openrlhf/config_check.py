@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -216,7 +217,7 @@ def _values(entry: str, options: Options, elsewhere: bool) -> Iterator[tuple[Lev
     get, absent = options.get, options.absent
     for flag in ("data.dataset", "data.prompt_dataset", "eval.dataset", *_MODULES):
         for one in str(get(flag) or "").split(","):
-            if one.startswith("/") and not Path(one.split("@")[0]).exists():
+            if one.startswith("/") and not os.path.exists(one.split("@")[0]):
                 here = " on this machine" if elsewhere else ""
                 yield "warning" if elsewhere else "error", f"--{flag}: {one} is not there{here}"
     for flag, name in _MODULES.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -164,9 +165,9 @@ def _data(config: dict[str, Any], folder: Path) -> Iterator[_Found]:
                 "eval_strategy is set, but datasets gives no test split: set test_split_size, or dataset_name to a folder "
                 "with train and validation files",
             )
-    elif isinstance(name, str) and (name.startswith(("/", ".")) or (folder / name).is_dir()):
+    elif isinstance(name, str) and (name.startswith(("/", ".")) or os.path.isdir(folder / name)):
         there = Path(name) if Path(name).is_absolute() else folder / name
-        if not there.is_dir():
+        if not os.path.isdir(there):
             yield "error", f"dataset_name: there is no directory {there}"
         elif evaluated:
             split = config.get("dataset_test_split", "test")
@@ -186,7 +187,7 @@ def _sets(sets: Any) -> Iterator[_Found]:
         if one["path"] in ("json", "parquet", "csv") and not given:
             yield "error", f"datasets[{number}]: path {one['path']} needs data_files"
         for file in [given] if isinstance(given, str) else given if isinstance(given, list) else ():
-            if "://" not in str(file) and "*" not in str(file) and not Path(str(file)).exists():
+            if "://" not in str(file) and "*" not in str(file) and not os.path.exists(str(file)):
                 yield "error", f"datasets[{number}].data_files: there is no {file}"
 
 
@@ -196,7 +197,7 @@ def _grpo(config: dict[str, Any], folder: Path) -> Iterator[_Found]:
         yield "error", "reward_funcs is missing: TRL has nothing to reward (rewards.correct, accuracy_reward, ...)"
     for reward in rewards if isinstance(rewards, list) else [rewards] if isinstance(rewards, str) else ():
         module = str(reward).rpartition(".")[0]
-        if module and "." not in module and not (folder / f"{module}.py").exists() and _absent(module):
+        if module and "." not in module and not os.path.exists(folder / f"{module}.py") and _absent(module):
             yield (
                 "error",
                 f"reward_funcs: {reward}: there is no {module}.py beside the configuration, where trl is to be started",

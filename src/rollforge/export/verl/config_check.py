@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -258,7 +259,7 @@ def _files(one: Started) -> Iterator[tuple[Level, str]]:
     for key in ("data.train_files", "data.val_files", *_PATHS):
         given = one.options.get(key)
         for file in filter(known, given if isinstance(given, list) else [given]):
-            if isinstance(file, str) and file.startswith("/") and not Path(file).exists():
+            if isinstance(file, str) and file.startswith("/") and not os.path.exists(file):
                 here = " on this machine" if one.elsewhere else ""
                 yield "warning" if one.elsewhere else "error", f"{key}: {file} is not there{here}"
             sft = key.startswith("data.") and one.entry == "sft"
@@ -335,7 +336,7 @@ def _composed(one: Started) -> Iterator[str]:
 
     folder = Path(places[0]) / "trainer" / "config"
     config = one.config or ("sft_trainer_engine" if one.entry == "sft" else "ppo_trainer")
-    if not (folder / f"{config}.yaml").exists():
+    if not os.path.exists(folder / f"{config}.yaml"):
         return  # somebody's own
     given = [f"{key}={hydra(value if known(str(value)) else None)}" for key, value in one.given]
     state.clear()

@@ -181,7 +181,11 @@ def check_messages(messages: Any, where: str) -> Iterator[str]:
             continue
         if message.get("content") is None:
             yield f'{where}[{number}] has no content: verl reads message["content"] of each (KeyError); "" beside tool calls'
-        for call in message.get("tool_calls") or ():
+        calls = message.get("tool_calls") or ()
+        if not isinstance(calls, (list, tuple)):
+            yield f"{where}[{number}].tool_calls is {type(calls).__name__}, not a list of calls"
+            continue
+        for call in calls:
             function = call.get("function") if isinstance(call, dict) else None
             if not isinstance(function, dict) or not isinstance(function.get("name"), str):
                 yield f"{where}[{number}] has a tool call without function.name"
