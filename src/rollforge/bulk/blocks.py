@@ -134,11 +134,13 @@ def line_number(file: str | Path, at: int) -> int:
 
 
 def spread(work: Callable[[A], B], items: Iterable[A], workers: int = 1) -> Iterator[B]:
-    """`work` of every item, in order, in `workers` processes (1: in this one). Only a few items are under way at once.
+    """`work` of every item, in order, in `workers` processes (1: in this one), at most four a core. Only a few items are
+    under way at once.
 
     What `work` takes and returns must be picklable; it is itself inherited by the workers, however large. What it raises is
     raised here.
     """
+    workers = min(workers, 4 * cores())
     if workers <= 1:
         for item in items:
             with _no_cycles():
