@@ -603,6 +603,20 @@ def test_a_template_can_do_no_harm(tmp_path: Path, template: str) -> None:
         format_of(directory).render({}, [QUESTION])
 
 
+def test_a_conversation_that_a_good_template_cannot_render_is_no_wrong_setup(tmp_path: Path) -> None:
+    directory = write_checkpoint(tmp_path / "it")
+    tool: Any = {"type": "function", "name": "f", "parameters": {"required": 5}}
+    (directory / "chat_template.jinja").write_text(
+        "{{ messages[0].content }}{% for tool in tools or [] %}{{ tool.function.parameters.required | join }}{% endfor %}"
+    )
+    made = format_of(directory)
+    with pytest.raises(SetupError, match="cannot render"):
+        made.render({"tools": [tool]}, [QUESTION])
+    made.render({}, [QUESTION])
+    with pytest.raises(UserError, match="cannot render"):
+        made.render({"tools": [tool]}, [QUESTION])
+
+
 async def test_weights_that_overflow_are_a_fault_not_an_answer(tmp_path: Path) -> None:
     directory = write_checkpoint(tmp_path / "it")
     tensors = load_file(directory / "model.safetensors")

@@ -43,6 +43,7 @@ class ChatFormat:
         self._vocab = vocab
         self._made_of: dict[int, int] = {}
         self._rendered = lru_cache(RENDERED)(self._render)
+        self._renders = False
         added = tokenizer.get_added_tokens_decoder().values()
         self._unsaid = re.compile("|".join(re.escape(token.content) for token in added if token.special) or r"(?!)")
         try:
@@ -115,9 +116,13 @@ class ChatFormat:
         chat, tools, generation = loads(conversation)
         context = {"messages": chat, "tools": tools, "documents": None, "add_generation_prompt": generation}
         try:
-            return self._template.render(**self._special_tokens, **context)
+            text = self._template.render(**self._special_tokens, **context)
         except (TemplateError, TypeError) as error:
-            raise SetupError(f"the checkpoint's chat template cannot render this conversation: {error}") from error
+            # One that has rendered others is no wrong template: the task is at fault, its tools perhaps.
+            kind = UserError if self._renders else SetupError
+            raise kind(f"the checkpoint's chat template cannot render this conversation: {error}") from error
+        self._renders = True
+        return text
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
