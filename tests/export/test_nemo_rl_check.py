@@ -272,6 +272,13 @@ def test_a_parent_that_is_not_found(place: Place, given: Any) -> None:
     expect(found, "/path/to/RL/examples/configs/sft.yaml")
 
 
+def test_a_checkout_on_another_machine(place: Place, tmp_path: Path) -> None:
+    values = sft(place) | {"defaults": f"{tmp_path}/RL/examples/configs/sft.yaml"}
+    expect(place.check("sft", values), f"{tmp_path}/RL is not on this machine", "warning")
+    (tmp_path / "RL").mkdir()
+    expect(place.check("sft", values), "FileNotFoundError")
+
+
 def test_a_parent_in_the_environment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     values = sft(place) | {"defaults": "${oc.env:NEMO_RL_HOME}/configs/sft.yaml"}
     monkeypatch.delenv("NEMO_RL_HOME", raising=False)

@@ -120,6 +120,11 @@ def _parent_path(name: Any, folder: Path, found: list[Found]) -> Path | None:
         return None
     text = _VARIABLE.sub(lambda match: os.environ[match[1]], name)
     path = folder / text
+    home = text.partition("/examples/configs/")[0]
+    if home.startswith("/") and home != text and not os.path.exists(home):
+        # Data are often made elsewhere than where NeMo RL is.
+        found.append(("defaults", "warning", f"{home} is not on this machine, so the parent {text} was not looked at"))
+        return None
     if not os.path.isfile(path):
         base = Path(text).name
         like = f"/path/to/RL/examples/configs/{base.removesuffix('.yaml')}.yaml"
