@@ -70,8 +70,8 @@ def pair(tools: bool = False) -> Pair:
 
 def made(kind: str, folder: Path, *, tools: list[Any] | None = None, rows: int = 100, **settings: Any) -> Made:
     data = [
-        Data("train", None, folder / "train.jsonl", rows, 200, 900, 0 if tools else rows, bool(tools)),
-        Data("validation", None, folder / "validation.jsonl", 10, 150, 700, 10, bool(tools)),
+        Data("train", [], folder / "train.jsonl", rows, 200, 900, 0 if tools else rows, bool(tools)),
+        Data("validation", [], folder / "validation.jsonl", 10, 150, 700, 10, bool(tools)),
     ]
     return Made(kind, folder, data, Settings(**settings), False, tools or [])
 

@@ -95,7 +95,7 @@ def made(target: Target, kind: str, folder: Path, copies: int = 4, validation: b
         path = folder / f"{split}.jsonl"
         path.write_bytes(b"".join(dumps(row) + b"\n" for row in rows * copies))
         answered = copies if family.family == "prompt" else 0
-        data.append(Data(split, None, path, len(rows) * copies, 100, 400, answered, True))
+        data.append(Data(split, [], path, len(rows) * copies, 100, 400, answered, True))
     written = Made(kind, folder, data, given, True, [WEATHER, CLOCK])
     for name, text in target.files(written).items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -16,8 +16,10 @@ from rollforge.errors import UserError
 from rollforge.export.examples import Demonstration, Example, Origin, Pair, Prompt
 from rollforge.export.nemo_rl import TARGET
 from rollforge.export.nemo_rl.check import WARNING
+from rollforge.export.run import export_rollouts
 from rollforge.export.target import Data, Made, Refused, Settings
 from rollforge.registry import resolve
+from tests.export.toy import row, write
 
 GOLDEN = Path(__file__).parent / "golden" / "nemo_rl"
 HOME = "/opt/RL"
@@ -86,7 +88,7 @@ EXAMPLES: dict[str, Example] = {
 def made(kind: str, folder: Path, settings: Settings, rows: int = 100, validation: int = 10, envs: int = 1) -> Made:
     names = [f"-env{number}" for number in range(envs)] if envs > 1 else [""]
     data = [
-        Data(split, "sums", folder / f"{split}{name}.jsonl", count, 30, 90, count, tools=kind == "sft")
+        Data(split, ["sums"], folder / f"{split}{name}.jsonl", count, 30, 90, count, tools=kind == "sft")
         for split, count in (("train", rows), ("validation", validation))
         for name in names
         if count
@@ -241,16 +243,28 @@ def test_each_environment_has_its_entry() -> None:
     assert {entry["env_name"] for entry in entries} == {"math"}
 
 
-def test_up_to_05_several_environments_are_one_pattern() -> None:
-    assert config("grpo", envs=2, version="0.5")["data"]["train_data_path"] == "/data/train*.jsonl"
-    with pytest.raises(UserError, match=r"0\.6 or later"):
-        config("nemo-gym", envs=2, version="0.5")
+def test_up_to_05_several_environments_are_one_file(tmp_path: Path) -> None:
+    rows = [row(f"{n}?", agent_ref={"name": f"{env}_agent"}, expected_answer=f"{n}%") for n in range(4) for env in "ab"]
+    file = write(tmp_path / "a.jsonl", rows)
+    for version, kind, names in (
+        ("0.4", "grpo", ["train.jsonl"]),
+        ("0.5", "nemo-gym", ["train.jsonl"]),
+        ("0.6", "grpo", ["train-a_agent.jsonl", "train-b_agent.jsonl"]),
+    ):
+        to, out = [f"nemo-rl:{kind}"], tmp_path / version
+        done = export_rollouts(file, to, out, version=version, validation=0, workers=1).targets[0]
+        assert [one.name for one in done.files] == names
+        values = read_yaml(done.folder / f"{kind}.yaml")
+        if kind == "nemo-gym":
+            assert values["data"]["train_jsonl_fpath"] == str(done.folder / "train.jsonl")
+            paths = values["env"]["nemo_gym"]["config_paths"][1:]
+            assert paths == [f"resources_servers/{env}/configs/{env}.yaml" for env in "ab"]
 
 
 def test_lengths_leave_room_and_the_users_wins() -> None:
     assert config("sft")["policy"]["max_total_sequence_length"] == 512
     assert config("sft", max_length=64)["policy"]["max_total_sequence_length"] == 64
-    data = [Data("train", None, Path("/data/train.jsonl"), 50, 1000, 3000)]
+    data = [Data("train", [], Path("/data/train.jsonl"), 50, 1000, 3000)]
     for kind, measured, length in (("sft", True, 3456), ("sft", False, 3840), ("grpo", True, 5632), ("grpo", False, 6400)):
         text = TARGET.files(Made(kind, Path("/data"), data, Settings(), measured))[f"{kind}.yaml"]
         assert parse(text)["policy"]["max_total_sequence_length"] == length

@@ -319,7 +319,7 @@ def test_a_validation_set_is_read_from_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("generations", [2, 5, 8, 16])
 @pytest.mark.parametrize("rows", [1, 7, 500])
 def test_completions_are_whole_groups_on_any_number_of_gpus(gpus: int, nodes: int, generations: int, rows: int) -> None:
-    data = [Data(split, None, Path(f"/d/{split}.jsonl"), rows, 100, 400, rows) for split in ("train", "validation")]
+    data = [Data(split, [], Path(f"/d/{split}.jsonl"), rows, 100, 400, rows) for split in ("train", "validation")]
     settings = Settings(gpus=gpus, nodes=nodes, generations=generations)
     found = yaml.safe_load(TARGET.files(Made("grpo", Path("/d"), data, settings, True))["grpo.yaml"])
     batch = gpus * nodes * found["per_device_train_batch_size"] * found["gradient_accumulation_steps"]
@@ -333,7 +333,7 @@ def test_completions_are_whole_groups_on_any_number_of_gpus(gpus: int, nodes: in
 
 @pytest.mark.parametrize(("gpus", "batch", "rows"), [(1, None, 5), (8, None, 3), (8, 512, 100_000), (1, 1, 50)])
 def test_no_batch_is_larger_than_the_data(gpus: int, batch: int | None, rows: int) -> None:
-    data = [Data("train", None, Path("/d/train.jsonl"), rows, 100, 400)]
+    data = [Data("train", [], Path("/d/train.jsonl"), rows, 100, 400)]
     settings = Settings(gpus=gpus, batch_size=batch)
     for kind in ("sft", "dpo", "kto"):
         found = yaml.safe_load(TARGET.files(Made(kind, Path("/d"), data, settings, True))[f"{kind}.yaml"])
@@ -345,7 +345,7 @@ def test_no_batch_is_larger_than_the_data(gpus: int, batch: int | None, rows: in
 
 
 def test_lengths_come_from_the_data_and_leave_room() -> None:
-    data = [Data("train", None, Path("/d/train.jsonl"), 50, 1000, 3000)]
+    data = [Data("train", [], Path("/d/train.jsonl"), 50, 1000, 3000)]
     read = [
         yaml.safe_load(TARGET.files(Made("sft", Path("/d"), data, Settings(max_length=limit), measured))["sft.yaml"])
         for limit, measured in ((None, True), (None, False), (777, True))

@@ -89,7 +89,7 @@ TOY = Target(
         "prompts": Kind("prompt", _prompt, _check, "messages, answer"),
         "answers": Kind("prompt", _prompt, _check, "messages, answer", needs_answer=True),
         "sft": Kind("demonstration", _demonstration, _check, "messages, tools"),
-        "per-env": Kind("demonstration", _demonstration, _check, "messages, tools", per_env=True),
+        "per-env": Kind("demonstration", _demonstration, _check, "messages, tools", per_env=lambda settings: True),
         "dpo": Kind("pair", _pair, _check, "prompt, chosen, rejected"),
         "kto": Kind("judged", _judged, _check, "completion, label"),
         "parquet": Kind("pair", _pair, _check, "prompt, margin", format="parquet", columns=COLUMNS),

@@ -78,7 +78,9 @@ def export_rollouts(
     originals = [Original(one.file) for one in inputs]
     with workplace(final, names, given.overwrite) as work, manifest.hashed(originals, beside=workers > 1) as hashes:
         plan = _plan(wanted, inputs, settings, given, work / "parts")
-        totals = Totals([target.kinds[kind] for target, kind in wanted])
+        totals = Totals(
+            [_parts(target.kinds[job.kind], job.settings) for (target, _), job in zip(wanted, plan.jobs, strict=True)]
+        )
         ends = run_passes(plan, totals, planned, workers, lambda done: progress(done, size) if progress else None)
         done = [
             _finish(target, job, plan, totals, work, final, workers)
@@ -176,12 +178,12 @@ def find_inputs(runs: Iterable[str | Path]) -> tuple[list[Input], int | None]:
 class Totals:
     """What all units of work found together."""
 
-    def __init__(self, kinds: Sequence[Kind]) -> None:
+    def __init__(self, parts: list[Parts]) -> None:
         self.rows: Counter[str] = Counter()
         self.unusable: dict[str, Reason] = {}
-        self.left_out: list[Counter[str]] = [Counter() for _ in kinds]
-        self.refused: list[dict[str, Reason]] = [{} for _ in kinds]
-        self.parts = [Parts(per_env=kind.per_env, columns=_columns(kind)) for kind in kinds]
+        self.left_out: list[Counter[str]] = [Counter() for _ in parts]
+        self.refused: list[dict[str, Reason]] = [{} for _ in parts]
+        self.parts = parts
         self.funnel = Funnel()
         self.tasks = 0
         self.lost: Counter[tuple[str, str]] = Counter()
@@ -204,8 +206,9 @@ class Totals:
                 self.tools.setdefault(key, tool)
 
 
-def _columns(kind: Kind) -> dict[str, str] | None:
-    return dict(kind.columns or {}) if kind.format == "parquet" else None
+def _parts(kind: Kind, settings: Settings) -> Parts:
+    columns = dict(kind.columns or {}) if kind.format == "parquet" else None
+    return Parts(per_env=kind.per_env is not None and kind.per_env(settings), columns=columns)
 
 
 def _add_reasons(to: dict[str, Reason], more: dict[str, Reason]) -> None:
@@ -311,7 +314,7 @@ def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, ou
     data = [
         Data(
             split=one.split,
-            env=one.env,
+            envs=sorted(one.tally.envs),
             path=folder / one.name,
             rows=one.tally.rows,
             longest_prompt=one.tally.longest_prompt,

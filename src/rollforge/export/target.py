@@ -7,7 +7,7 @@ script, helper modules). `export.run` reads, groups, pairs and writes; `export.c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -77,8 +77,8 @@ class Data:
 
     split: str
     """train, validation or test."""
-    env: str | None
-    """The environment whose rows it holds, where a kind wants one file each; else None."""
+    envs: Sequence[str]
+    """Whose rows it holds; one, where a kind wants a file for each."""
     path: Path
     rows: int
     longest_prompt: int
@@ -165,8 +165,8 @@ class Kind:
     """Of the framework: json.loads line by line dies on blank lines, pandas leaves free JSON of `datasets` as text."""
     columns: Mapping[str, str] | None = None
     """Parquet: column -> "string", "double", "int64", "bool"; the row's other values are JSON text."""
-    per_env: bool = False
-    """One file for each environment (NeMo RL derives the task from the file's name)."""
+    per_env: Callable[[Settings], bool] | None = None
+    """(settings) -> whether each environment has a file of its own (NeMo RL derives the task from the file's name)."""
     alike: Alike | None = None
     every: bool = False
     """Of the judged family: all judged rollouts, also those between the thresholds."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rollforge.export.nemo_rl import check, rows
 from rollforge.export.nemo_rl.check_config import check_config, reads
-from rollforge.export.nemo_rl.config import VERSIONS, command, files, sections
+from rollforge.export.nemo_rl.config import VERSIONS, apart, command, files, sections
 from rollforge.export.nemo_rl.loader import load
 from rollforge.export.target import Kind, Target
 
@@ -20,7 +20,7 @@ TARGET = Target(
             rows.grpo,
             check.grpo,
             "ResponseDataset for GRPO: input, output (the expected answer), ground_truth (the same)",
-            per_env=True,
+            per_env=apart,
             alike=check.ONE_TASK,
             needs_answer=True,
         ),
@@ -29,7 +29,7 @@ TARGET = Target(
             rows.nemo_gym,
             check.nemo_gym,
             "NemoGymDataset for live training: responses_create_params, agent_ref, the verifier's fields",
-            per_env=True,
+            per_env=apart,
             as_stored=True,
             reader="lines",
         ),

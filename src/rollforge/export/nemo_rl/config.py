@@ -37,6 +37,12 @@ def version_of(settings: Settings) -> str:
     return release(settings.version, VERSIONS)
 
 
+def apart(settings: Settings) -> bool:
+    """Whether each environment has a file of its own: up to 0.5 there is one entry, and `datasets` reads files of one
+    entry by the columns of the first."""
+    return version_of(settings) not in FLAT
+
+
 def files(made: Made) -> Mapping[str, str]:
     """`<kind>.yaml` and `launch.sh`. Raises `UserError` for what the version does not have."""
     notes: list[str] = []
@@ -189,7 +195,7 @@ def _entry(kind: str, data: Data) -> Values:
 def _flat(made: Made, version: str, notes: list[str]) -> Values:
     """`data` up to 0.5: keys beside the parent's, since `_override_` is not known there."""
     kind = made.kind
-    train, validation = _one(made, "train"), _one(made, "validation")
+    train, validation = (next((str(data.path) for data in made.of(split)), None) for split in ("train", "validation"))
     if kind == "nemo-gym":
         if version == "0.4":
             raise UserError("NeMo RL 0.4 does not train with NeMo Gym; name version 0.5 or later, or use nemo-rl:grpo")
@@ -223,19 +229,6 @@ def _flat(made: Made, version: str, notes: list[str]) -> Values:
         if version == "0.5":
             data |= {"env_name": "math", "processor": "math_hf_data_processor"}
     return data
-
-
-def _one(made: Made, split: str) -> str | None:
-    """The one path a flat configuration can name: of several files a pattern, where it fits these and no others."""
-    paths = [data.path for data in made.of(split)]
-    if len(paths) < 2:
-        return str(paths[0]) if paths else None
-    pattern = paths[0].parent / f"{split}*.jsonl"
-    fits = all((data.split == split) == data.path.match(str(pattern)) for data in made.data)
-    if made.kind == "nemo-gym" or not fits:
-        version = version_of(made.settings)
-        raise UserError(f"NeMo RL {version} reads one {split} file, and there are {len(paths)}; name version 0.6 or later")
-    return str(pattern)
 
 
 _DATASET = {
@@ -303,8 +296,8 @@ def _generation(made: Made, values: Values) -> None:
         if any(data.tools for data in made.data):
             vllm["http_server_serving_chat_kwargs"] = {"enable_auto_tools": True, "tool_parser": _parser(settings.model)}
         known = "responses_api_models/vllm_model/configs/vllm_model_for_training.yaml"
-        servers = sorted({re.sub(r"(_simple)?_agent$", "", data.env) for data in made.data if data.env}) or ["ENVIRONMENT"]
-        paths = [known, *(f"resources_servers/{name}/configs/{name}.yaml" for name in servers)]
+        envs = {re.sub(r"(_simple)?_agent$", "", env) for data in made.data for env in data.envs if env}
+        paths = [known, *(f"resources_servers/{name}/configs/{name}.yaml" for name in sorted(envs) or ["ENVIRONMENT"])]
         gym = {"should_use_nemo_gym": True, "should_log_nemo_gym_responses": True, "nemo_gym": {"config_paths": paths}}
         values["env"] = gym if version_of(settings) in FLAT else {"_override_": True, **gym}
     else:
