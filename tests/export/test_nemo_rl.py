@@ -187,6 +187,12 @@ def test_expected_answers_are_written_as_math_verify_matches_them(answer: str, w
     assert kind.row(prompt(answer=answer), other)["output"] == answer
 
 
+def test_rows_of_04_name_the_task_by_which_their_processor_is_found() -> None:
+    row = TARGET.kinds["grpo"].row(prompt(), Settings(version="v0.4.0"))
+    assert row["task_name"] == "math"
+    assert "task_name" not in TARGET.kinds["grpo"].row(prompt(), Settings(version="0.5"))
+
+
 def test_tools_are_named_where_they_cannot_be_used() -> None:
     kind = TARGET.kinds["grpo"]
     row = kind.row(replace(prompt(), tools=TOOLS), Settings())

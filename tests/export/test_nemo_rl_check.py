@@ -81,10 +81,10 @@ PARENTS: dict[str, Json] = {
         "cluster": {"gpus_per_node": 1, "num_nodes": 1},
     },
 }
-OLD_SFT = merge(
-    {key: value for key, value in PARENTS["sft"].items() if key != "data"},
-    {"data": {"dataset_name": "squad", "output_key": None}},
-)
+OLD_DATA: dict[str, Json] = {
+    "sft": {"dataset_name": "squad", "output_key": None},
+    "grpo_math_1B": {"dataset_name": "OpenMathInstruct-2", "prompt_file": None},
+}
 
 GOOD: dict[str, Json] = {
     "grpo": {"input": "2+2?", "output": "4", "ground_truth": "4"},
@@ -125,7 +125,9 @@ class Place:
         (root / "configs").mkdir()
         for name, values in PARENTS.items():
             (root / "configs" / f"{name}.yaml").write_text(yaml.safe_dump(values))
-        (root / "configs" / "sft_old.yaml").write_text(yaml.safe_dump(OLD_SFT))
+        for name, data in OLD_DATA.items():
+            old = root / "configs" / f"{name.partition('_')[0]}_old.yaml"
+            old.write_text(yaml.safe_dump(PARENTS[name] | {"data": data}))
 
     def rows(self, name: str, *rows: Json, times: int = 1, text: str = "") -> str:
         path = self.data / name
@@ -253,6 +255,16 @@ def test_flat_openai_format_needs_all_keys(place: Place) -> None:
     found = place.check("sft", {"defaults": place.parent("sft_old"), "data": data})
     expect(found, "KeyError 'val_data_path'")
     expect(found, "len(None)")
+
+
+def test_rows_of_04_need_their_task(place: Place) -> None:
+    def data(*rows: Json) -> Json:
+        return {"dataset_name": "ResponseDataset", "train_data_path": place.rows("t.jsonl", *rows, times=99)}
+
+    values = {"defaults": place.parent("grpo_old"), "grpo": {"val_period": 0}, "checkpointing": {"metric_name": None}}
+    expect(place.check("grpo", values | {"data": data(GOOD["grpo"])}), "no task_name 'math'")
+    assert place.check("grpo", values | {"data": data(GOOD["grpo"] | {"task_name": "math"})}) == []
+    assert place.check("grpo", values | {"data": data(GOOD["grpo"]) | {"env_name": "math"}}) == []
 
 
 def test_flat_response_data_inherits_a_null_key(place: Place) -> None:

@@ -16,6 +16,7 @@ from rollforge.export.nemo_rl import check
 from rollforge.export.nemo_rl.check_data import DataFiles
 from rollforge.export.nemo_rl.config import ALGORITHM, FLAT, NO_LORA
 from rollforge.export.nemo_rl.inherit import Found, Values, keys, line_of, lines_of, number, read, section
+from rollforge.export.nemo_rl.rows import TASK
 from rollforge.export.nemo_rl.shares import shares
 from rollforge.export.target import Problem
 
@@ -165,6 +166,8 @@ class _Configuration:
                 "error",
                 "run_sft.py of 0.4 and 0.5 counts its rows (TypeError len(None)); name a file",
             )
+        if self.kind == "grpo" and "env_name" not in self.data and (self.parent is not None or self.version == "0.4"):
+            self.files.task = TASK  # 0.5 has an env_name, its parent at least
         for key in ("train_data_path", "val_data_path", "train_jsonl_fpath", "validation_jsonl_fpath"):
             if self.data.get(key):
                 yield from self.files.check(f"data.{key}", str(self.data[key]), self.data, name or "NemoGymDataset")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,8 @@ class DataFiles:
     """Whether NeMo RL up to 0.5 reads them."""
     limit: int | None
     """Tokens of a row that are too many."""
+    task: str | None = None
+    """What `task_name` of each row must be."""
     rows: dict[str, int] = field(default_factory=dict)
     """Of each file that could be read."""
     tools: bool = False
@@ -99,20 +101,22 @@ class DataFiles:
                 f"{self.limit}, and {path} has rows of about {longest} tokens: they are masked without a word",
             )
 
-    def _of_row(self, row: Values, entry: Values, dataset: str) -> Iterable[str]:
+    def _of_row(self, row: Values, entry: Values, dataset: str) -> Iterator[str]:
         def name(key: str, usual: str) -> str:
             return str(entry.get(key) or usual)
 
         if dataset == "ResponseDataset":
+            if self.task and row.get("task_name") != self.task:
+                yield f"no task_name {self.task!r}, by which run_grpo_math.py of NeMo RL 0.4 finds the processor (KeyError)"
             of = check.grpo if self.algorithm == "grpo" else check.sft_simple
-            return of(row, name("input_key", "input"), name("output_key", "output"))
-        if dataset == "openai_format":
-            return check.sft(row, name("chat_key", "messages"), entry.get("tool_key", "tools"))
-        if dataset == "BinaryPreferenceDataset":
-            return check.dpo(
-                row, name("prompt_key", "prompt"), name("chosen_key", "chosen"), name("rejected_key", "rejected")
-            )
-        return check.nemo_gym(row) if dataset == "NemoGymDataset" else check.dpo_messages(row)
+            yield from of(row, name("input_key", "input"), name("output_key", "output"))
+        elif dataset == "openai_format":
+            yield from check.sft(row, name("chat_key", "messages"), entry.get("tool_key", "tools"))
+        elif dataset == "BinaryPreferenceDataset":
+            keys = (("prompt_key", "prompt"), ("chosen_key", "chosen"), ("rejected_key", "rejected"))
+            yield from check.dpo(row, *(name(*key) for key in keys))
+        else:
+            yield from check.nemo_gym(row) if dataset == "NemoGymDataset" else check.dpo_messages(row)
 
 
 def _read(path: Path) -> tuple[int, int, list[tuple[int, Values]], tuple[int, str] | None]:

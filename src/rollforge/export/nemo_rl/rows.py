@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from rollforge.export.examples import Demonstration, Pair, Prompt
+from rollforge.export.nemo_rl.config import version_of
 from rollforge.export.target import Refused, Settings
 from rollforge.export.text import plain, with_tools
 from rollforge.records.items import Json, text_of
 
 LEFT_OUT = "tools_left_out"
 AS_GIVEN = "answer_as_given"
+TASK = "math"
+"""By which `run_grpo_math.py` of 0.4 finds a row's processor and environment."""
 MORE_THAN_TEXT = "the conversation holds more than text"
 
 
@@ -29,6 +32,8 @@ def grpo(example: Prompt, settings: Settings) -> Json:
         raise Refused(f"{why}; NeMo RL would score every attempt 0 without a word (nemo-rl:nemo-gym needs no answer)")
     written = matched(answer) if _math(settings) else answer
     row: Json = {"input": as_text(example.messages), "output": written, "ground_truth": written}
+    if version_of(settings) == "0.4":
+        row["task_name"] = TASK
     if written != answer:
         row[AS_GIVEN] = answer
     if example.tools:
