@@ -137,7 +137,7 @@ def test_rows(kind: str) -> None:
 def test_configurations(kind: str, version: str) -> None:
     if (kind, version) == ("nemo-gym", "0.4"):
         return
-    if version == "0.6":
+    if version == "0.6" and kind != "sft":
         newest, older = (config(kind, version=one) for one in ("main", "0.6"))
         assert newest == older
         return
@@ -241,6 +241,20 @@ def test_without_validation_data_validation_is_off(kind: str, version: str) -> N
         assert values["data"]["validation"] is None
     elif kind.startswith("sft"):
         assert values["data"]["val_data_path"] == values["data"]["train_data_path"]
+
+
+def test_06_cannot_train_on_data_kept_as_they_are(tmp_path: Path) -> None:
+    it = made("sft", tmp_path, Settings(version="0.6.0"), rows=4, validation=2)
+    for data in it.data:
+        data.path.write_text(json.dumps(TARGET.kinds["sft"].row(demonstration(), Settings())) + "\n")
+    found: list[list[str]] = []
+    for tools in (True, False):
+        text = TARGET.files(replace(it, data=[replace(data, tools=tools) for data in it.data]))["sft.yaml"]
+        assert parse(text)["data"]["train"]["use_preserving_dataset"] is tools
+        (tmp_path / "sft.yaml").write_text(text)
+        found.append([one.message for one in TARGET.check_config("sft", tmp_path / "sft.yaml") if one.level == "error"])
+    assert [any("2515" in message for message in messages) for messages in found] == [True, False]
+    assert any("fills arguments of calls with nulls" in message for message in found[1])
 
 
 def test_each_environment_has_its_entry() -> None:

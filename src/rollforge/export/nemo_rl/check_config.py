@@ -14,7 +14,7 @@ from pathlib import Path
 from rollforge.errors import UserError
 from rollforge.export.nemo_rl import check
 from rollforge.export.nemo_rl.check_data import DataFiles
-from rollforge.export.nemo_rl.config import ALGORITHM, FLAT, NO_LORA
+from rollforge.export.nemo_rl.config import ALGORITHM, FLAT, NO_LORA, NOT_JOINED
 from rollforge.export.nemo_rl.inherit import Found, Values, keys, line_of, lines_of, number, read, section
 from rollforge.export.nemo_rl.rows import TASK
 from rollforge.export.nemo_rl.shares import shares
@@ -270,6 +270,8 @@ class _Configuration:
                 )
             elif wanted and processor is not None and processor != wanted:
                 yield f"{key}.processor", "error", f"{processor!r} does not fit; set {wanted}"
+        if name == "openai_format" and entry.get("use_preserving_dataset") and self.version == "0.6":
+            yield f"{key}.use_preserving_dataset", "error", NOT_JOINED
         if entry.get("prompt_file") and self.kind in ("grpo", "sft-simple", "sft"):
             yield from self.prompt_file(key, str(entry["prompt_file"]))
         if entry.get("split_validation_size") and name in _LOCAL and name != "ResponseDataset":

@@ -96,7 +96,7 @@ def config(made: Made, notes: list[str]) -> Values:
         _lora(made, values, notes)
     if algorithm == "grpo":
         _generation(made, values)
-    values["data"] = _flat(made, version, notes) if version in FLAT else _today(made)
+    values["data"] = _flat(made, version, notes) if version in FLAT else _today(made, version, notes)
     _validation(made, values, steps, version)
     _surroundings(made, values)
     for key, value in settings.set.items():
@@ -160,7 +160,7 @@ def _length(made: Made, notes: list[str]) -> int:
 # Data
 
 
-def _today(made: Made) -> Values:
+def _today(made: Made, version: str, notes: list[str]) -> Values:
     """`data` from 0.6 on. `_override_` drops the parent's section: its split, prompt file and environment would stay."""
     kind = made.kind
     data: Values = {
@@ -173,6 +173,8 @@ def _today(made: Made) -> Values:
     if ALGORITHM[kind] == "grpo":
         data["use_multiple_dataloader"] = False
     entries = {split: [_entry(kind, part) for part in made.of(split)] for split in ("train", "validation")}
+    if kind == "sft" and version == "0.6":
+        _not_kept(made, [entry for found in entries.values() for entry in found], notes)
     for split, found in entries.items():
         data[split] = found if len(found) > 1 else found[0] if found else None
     if ALGORITHM[kind] != "dpo":
@@ -190,6 +192,21 @@ def _entry(kind: str, data: Data) -> Values:
     if ALGORITHM[kind] == "grpo":
         entry["env_name"] = "math" if kind == "grpo" else "nemo_gym"
     return entry
+
+
+def _not_kept(made: Made, entries: list[Values], notes: list[str]) -> None:
+    """0.6 cannot train on data kept as they are: without tools they need not be."""
+    if any(data.tools for data in made.data):
+        notes.append(f"PROBLEM: {NOT_JOINED}")
+    else:
+        for entry in entries:
+            entry["use_preserving_dataset"] = False
+
+
+NOT_JOINED = (
+    "run_sft.py of NeMo RL 0.6.0 fails on use_preserving_dataset: true (ValueError in concatenate_datasets), and false fills "
+    "calls of tools with nulls: take 0.7, or its fix (pull request 2515 of NeMo RL)"
+)
 
 
 def _flat(made: Made, version: str, notes: list[str]) -> Values:
@@ -420,8 +437,8 @@ _ADVICE = {
         "policy.generation.vllm_cfg.http_server_serving_chat_kwargs.tool_parser depends on the model.",
     ),
     "sft": (
-        "All assistant turns are trained; sft.only_unmask_final: true (from 0.6 on) trains the last one only.",
-        "Several tasks are one file and one entry here: SFT treats them alike, and 0.6 cannot join two such data sets.",
+        "All assistant turns are trained; sft.only_unmask_final: true (from 0.7 on) trains the last one only.",
+        "Several tasks are one file and one entry here: SFT treats them alike.",
     ),
 }
 
