@@ -72,7 +72,7 @@ def said(path, to=None, **options) -> list[tuple[int, str, str]]:
 
 
 def texts(count, **more):
-    return [{"text": f"{number}", **more} for number in range(count)]
+    return [{"text": f"t{number}", **more} for number in range(count)]
 
 
 def test_a_good_file_has_no_problems(tmp_path):
@@ -609,6 +609,34 @@ def test_parquet_with_filled_in_nulls(tmp_path):
     texts = [{**row, "messages": json.dumps(row["messages"])} for row in rows]
     pq.write_table(pa.Table.from_pylist(texts), tmp_path / "text.parquet")
     assert said(tmp_path / "text.parquet") == []
+
+
+MIXED = [
+    ([{"a": "0"}, {"a": {"x": 1}}], ["0"]),
+    ([{"a": "yes"}, {"a": 5}, {"a": " 7"}, {"a": "null"}, {"a": "2024-01-01"}], [" 7", "null"]),
+    ([{"a": {"c": "3"}}, {"a": {"d": 1}}], []),
+    ([{"a": {"c": "3"}}, {"a": {"d": 1}}, {"a": "[1]"}], ["[1]"]),
+    ([{"a": {"c": "3"}}, {"a": {"c": [1]}}], ["3"]),
+    ([{"a": ["x", {"y": 1}]}, {"a": ["3", "true"]}], ["3", "true"]),
+    ([{"a": "3"}, {"a": None}, {"a": '"q"'}], []),
+]
+
+
+@pytest.mark.parametrize(("rows", "read"), MIXED)
+def test_texts_that_are_read_as_json_beside_other_values(tmp_path, rows, read):
+    found = [message for _, _, message in said(write(tmp_path, *({"text": "t", **row} for row in rows)))]
+    assert [message for message in found if "datasets reads it" in message] == found
+    assert all(any(f"the text {text!r}" in message for message in found) for text in read)
+    assert bool(found) == bool(read)
+
+
+@pytest.mark.trainers
+@pytest.mark.parametrize(("rows", "read"), MIXED)
+def test_datasets_reads_such_texts(tmp_path, rows, read):
+    datasets = pytest.importorskip("datasets")
+    (path := tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(tmp_path))
+    assert ([row["a"] for row in loaded] != [row["a"] for row in rows]) == bool(read)
 
 
 @pytest.mark.trainers

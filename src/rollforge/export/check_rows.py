@@ -190,11 +190,9 @@ class Work:
         if (number_cut := cut(exact)) is not None:
             level: Level = "error" if number_cut.bit_length() > 64 or number_cut < 0 else "warning"
             part.say(number, level, f"the whole number {number_cut} {_CUT[level]}", f"cut {level}")
-        if schema is not None:
-            for misfit in schema.misfits(row):
-                part.say(
-                    number, "error", _MISFIT[misfit.effect].format(misfit.path, misfit.what), misfit.path + misfit.effect
-                )
+        misfits = self.schema.texts_read(row) if self.schema is not None else []
+        for misfit in misfits + (schema.misfits(row) if schema is not None else []):
+            part.say(number, "error", _MISFIT[misfit.effect].format(misfit.path, misfit.what), misfit.path + misfit.effect)
 
     def row(self, row: Json, digest: int, part: Part, text: bytes | None = None, *, prompt: Json | None = None) -> None:
         """A row of either format; the line's number is `part.lines`, `text` the line itself. `prompt`: the row in which to
@@ -258,6 +256,8 @@ _MISFIT = {
     "print. Put "
     "one row of every set of keys first (as rollforge export does)",
     "changed": "{} {}: datasets turns it into text here. Use one type for the field",
+    "read": "{}: {} is JSON, and other rows have other values there: datasets reads it, and gives its value. Use one type "
+    "for the field",
 }
 
 

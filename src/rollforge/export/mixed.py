@@ -7,6 +7,7 @@ kills the load, or is filled with nulls. (datasets 5.2, packaged_modules/json/js
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,8 +51,8 @@ class Misfit:
 
     path: str
     """`messages[].tool_calls[].function.arguments.city`"""
-    effect: Literal["fails", "null", "changed"]
-    """The load fails; the key is filled with null; the value becomes text."""
+    effect: Literal["fails", "null", "changed", "read"]
+    """The load fails; the key is filled with null; the value becomes text; the text becomes the value it is JSON of."""
     what: str
 
 
@@ -60,6 +61,8 @@ class Schema:
 
     def __init__(self) -> None:
         self._root = _Node()
+        self._texts: list[tuple[str, ...]] = []
+        """Where texts stand beside other values."""
 
     def add(self, row: Json) -> None:
         self._root.add(row, top=True)
@@ -76,6 +79,16 @@ class Schema:
         """All rows of the first block are added: now it can be asked."""
         self._root.settle()
         self._root.free = False  # a new column fails, whatever the rows are
+        self._texts = list(self._root.texts(()))
+
+    def texts_read(self, row: Json) -> list[Misfit]:
+        """Texts of any row that are JSON where other values stand, too: all that is there is read as JSON."""
+        return [
+            Misfit(".".join(path).replace(".[]", "[]"), "read", f"the text {text[:40]!r}")
+            for path in self._texts
+            for text in _texts_at(row, path)
+            if _is_json(text)
+        ]
 
     def misfits(self, row: Json) -> list[Misfit]:
         found: list[Misfit] = []
@@ -108,6 +121,8 @@ class _Node:
             self.item.settle()
 
     def add(self, value: Any, top: bool = False) -> None:
+        if self.loose and isinstance(value, str):
+            self.kinds.add("str")
         if value is None or self.loose:
             return
         if isinstance(value, dict):
@@ -139,6 +154,16 @@ class _Node:
             yield from child.mixed(f"{path}.{key}" if path else key)
         if self.item is not None:
             yield from self.item.mixed(f"{path}[]")
+
+    def texts(self, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        if self.free:
+            if not self.kinds.isdisjoint(("str", "date")):
+                yield path
+            return
+        for key, child in self.children.items():
+            yield from child.texts((*path, key))
+        if self.item is not None:
+            yield from self.item.texts((*path, "[]"))
 
     def dates(self, path: str) -> Iterator[str]:
         if self.free:
@@ -188,6 +213,25 @@ class _Node:
 
     def _name(self) -> str:
         return " or ".join(sorted(_NAMES[kind] for kind in self.kinds))
+
+
+def _texts_at(value: Any, path: tuple[str, ...]) -> Iterator[str]:
+    if not path:
+        if isinstance(value, str):
+            yield value
+    elif path[0] == "[]":
+        for child in value if isinstance(value, list) else ():
+            yield from _texts_at(child, path[1:])
+    elif isinstance(value, dict):
+        yield from _texts_at(value.get(path[0]), path[1:])
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _kind(value: Any) -> str:
