@@ -204,8 +204,8 @@ def _not_kept(made: Made, entries: list[Values], notes: list[str]) -> None:
 
 
 NOT_JOINED = (
-    "run_sft.py of NeMo RL 0.6.0 fails on use_preserving_dataset: true (ValueError in concatenate_datasets), and false fills "
-    "calls of tools with nulls: take 0.7, or its fix (pull request 2515 of NeMo RL)"
+    "run_sft.py of NeMo RL 0.6.0 fails on use_preserving_dataset: true (ValueError in concatenate_datasets), and false "
+    "fills calls of tools with nulls: take 0.7, or its fix (pull request 2515 of NeMo RL)"
 )
 
 
