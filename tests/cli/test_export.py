@@ -203,3 +203,12 @@ def test_validation_batches_are_no_larger_than_the_data(rollouts: Path, tmp_path
     folder = tmp_path / "out" / "nemo-rl-sft"
     made = yaml.safe_load((folder / "sft.yaml").read_text())
     assert made["sft"]["val_global_batch_size"] == len(lines(folder / "validation.jsonl")) < 8
+
+
+def test_errors_are_shown_before_warnings(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [row(f"{n}?", expected_answer=f"Lake {'x' * n}y") for n in range(9)])
+    option = ("--set", "data.default.env_name=unknown_math")
+    code, shown = run(file, "--to", "nemo-rl:grpo", "--out", tmp_path / "out", "--validation", "0", *option)
+    assert code == 1
+    found = [line for line in shown.splitlines() if ": error: " in line or ": warning: 'output'" in line]
+    assert [": error: " in line for line in found] == [True, False, False, False, False]

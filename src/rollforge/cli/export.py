@@ -189,7 +189,7 @@ def _target(one: Done, found: Exported) -> list[str]:
         return [*lines, "  no rows: nothing was written"]
     near = os.path.relpath(one.folder)
     folder = str(one.folder) if near.startswith("..") else near
-    problems = summarised(one.problems)
+    problems = summarised(sorted(one.problems, key=lambda problem: problem.level))  # errors first
     lines += [f"  {problem.removeprefix(f'{one.folder}/')}" for problem in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         lines.append(f"  ... and {len(problems) - _SHOWN} more: {folder}/check.json")
