@@ -620,6 +620,12 @@ def test_a_batch_is_shared_by_the_copies_of_the_model(place: Place, kind: str, o
         assert found == []
 
 
+@pytest.mark.parametrize("key", ["sequence_packing", "dynamic_batching"])
+def test_preference_data_are_not_packed(place: Place, key: str) -> None:
+    expect(place.check("dpo", dpo(place, GOOD["dpo"], policy={key: {"enabled": True}})), "refuses it for DPO")
+    assert place.check("dpo", dpo(place, GOOD["dpo"], policy={key: {"enabled": False}})) == []
+
+
 @pytest.mark.parametrize(
     ("nodes", "resources", "says"),
     [

@@ -398,9 +398,10 @@ class _Configuration:
         """Whether the rows of a training step, and then those of each share, come out even (asserts in NeMo RL)."""
         count, each = shares(self.values, self.algorithm)
         policy = section(self.values, "policy")
-        packed = any(section(policy, key).get("enabled") for key in ("sequence_packing", "dynamic_batching"))
-        halves = packed and self.algorithm == "dpo"  # chosen and rejected are rows of their own
-        if whole * (2 if halves else 1) % count:
+        packed = [key for key in ("sequence_packing", "dynamic_batching") if section(policy, key).get("enabled")]
+        if packed and self.algorithm == "dpo":
+            yield f"policy.{packed[0]}.enabled", "error", "NeMo RL refuses it for DPO (an assert): set it to false"
+        if whole % count:
             who = "GPUs" if each == 1 else f"groups of {each} GPUs, over which the model is spread"
             yield "policy.train_global_batch_size", "error", f"{whole} cannot be shared by {count} {who}; take a multiple"
         elif micro and not packed and whole // count % micro:
