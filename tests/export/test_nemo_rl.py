@@ -349,8 +349,9 @@ def test_the_command(kind: str, version: str | None, script: str) -> None:
 
 
 def test_launch_script_on_slurm(tmp_path: Path) -> None:
-    script = TARGET.files(made("sft", tmp_path, Settings(home=HOME, gpus=8, nodes=2, container="nemo.sqsh")))["launch.sh"]
-    assert "sbatch --nodes=2 --gres=gpu:8 ray.sub" in script
+    script = TARGET.files(made("sft", tmp_path, Settings(home=HOME, gpus=4, nodes=2, container="nemo.sqsh")))["launch.sh"]
+    assert "sbatch --nodes=2 --gres=gpu:4 ray.sub" in script
+    assert "\nGPUS_PER_NODE=4 COMMAND=" in script
     assert "cluster.num_nodes=2" in script
     assert "CONTAINER=nemo.sqsh" in script
 

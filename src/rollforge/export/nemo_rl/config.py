@@ -395,8 +395,9 @@ def _launch(made: Made, values: Values) -> str:
         ]
     container = shlex.quote(settings.container) if settings.container else '"${CONTAINER:?the image to run in}"'
     mount = shlex.quote(f"{made.folder}:{made.folder}")
+    # ray.sub takes nodes of eight GPUs for granted.
     slurm = (
-        f'COMMAND={shlex.quote(run)} CONTAINER={container} MOUNTS="$PWD:$PWD,"{mount} \\\n'
+        f'GPUS_PER_NODE={settings.gpus} COMMAND={shlex.quote(run)} CONTAINER={container} MOUNTS="$PWD:$PWD,"{mount} \\\n'
         f"  sbatch --nodes={settings.nodes} --gres=gpu:{settings.gpus} ray.sub"
     )
     go = "" if home else f'cd "${{{HOME}:?the directory of the NeMo RL checkout}}"\n'
