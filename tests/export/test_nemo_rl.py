@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -387,3 +388,25 @@ def test_what_is_written_passes_its_own_check(tmp_path: Path) -> None:
 
 def test_the_loader_is_none_without_nemo_rl(tmp_path: Path) -> None:
     assert TARGET.load("sft", tmp_path / "train.jsonl") is None
+
+
+@pytest.mark.parametrize(("argument", "loads"), [("data_path", True), ("train_data_path", False)])
+def test_the_loader_of_05_takes_other_arguments(
+    argument: str, loads: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = tmp_path / "nemo_rl" / "data" / "datasets" / "response_datasets"
+    inside.mkdir(parents=True)
+    (tmp_path / "nemo_rl" / "package_info.py").write_text("__version__ = '0.9'\n")
+    (inside / "response_dataset.py").write_text(
+        f"class ResponseDataset:\n    def __init__(self, {argument}):\n        self.dataset = list(range(2))\n"
+    )
+    file = tmp_path / "train.jsonl"
+    file.write_text("{}\n{}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        said = TARGET.load("grpo", file)
+        assert said == ("loaded 2 rows with NeMo RL 0.9 (ResponseDataset)" if loads else None)
+        assert TARGET.load("nemo-gym", file) is None
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "nemo_rl"]:
+            del sys.modules[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 from pathlib import Path
 
 _CLASS = {
@@ -18,10 +19,13 @@ _CLASS = {
 
 def load(kind: str, path: Path) -> str | None:
     """Reads a data file with the class that the kind is for. None where NeMo RL (0.6 or later) is not installed."""
-    module, _, name = _CLASS[kind].partition(":")
-    if importlib.util.find_spec("nemo_rl") is None or importlib.util.find_spec("nemo_rl.data.datasets.raw_dataset") is None:
+    inside, _, name = _CLASS[kind].partition(":")
+    module = f"nemo_rl.data.datasets.{inside}"
+    if importlib.util.find_spec("nemo_rl") is None or importlib.util.find_spec(module) is None:
         return None
-    reader = getattr(importlib.import_module(f"nemo_rl.data.datasets.{module}"), name)
+    reader = getattr(importlib.import_module(module), name)
+    if "data_path" not in inspect.signature(reader).parameters:
+        return None
     keys = {"use_preserving_dataset": True} if kind == "sft" else {}
     rows = len(reader(data_path=str(path.absolute()), **keys).dataset)
     version = getattr(importlib.import_module("nemo_rl.package_info"), "__version__", "?")
