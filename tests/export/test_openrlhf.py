@@ -204,7 +204,7 @@ def test_rows_are_held_against_the_flags(
 # Flags
 
 
-@pytest.mark.parametrize("version", ["0.11", "0.10.4", "0.10", "0.9"])
+@pytest.mark.parametrize("version", ["0.11", "0.10.4", "0.10", "0.10.1", "0.9"])
 @pytest.mark.parametrize("kind", EXAMPLES)
 @pytest.mark.parametrize(
     "settings", [{}, {"gpus": 8, "model": "Qwen/Qwen3-32B", "lora": 16, "logger": "wandb"}, {"nodes": 2}]
@@ -215,7 +215,7 @@ def test_every_flag_is_one_of_that_version(version: str, kind: str, settings: di
         [one], unread = commands(command)
         assert unread == 0
         assert one.whole
-        assert one.flags.keys() <= (FLAT if version in ("0.10", "0.9") else DOTTED)[one.entry], one.flags.keys()
+        assert one.flags.keys() <= (FLAT if version in ("0.10.1", "0.9") else DOTTED)[one.entry], one.flags.keys()
         assert "WANDB_API_KEY" in command if settings.get("logger") else "wandb" not in command
 
 
@@ -230,6 +230,78 @@ def test_what_is_written_passes_its_own_check(kind: str, tmp_path: Path) -> None
         for data in whole.data:
             data.path.touch()
         assert list(TARGET.check_config(kind, tmp_path / "launch.sh")) == []
+
+
+def flags_of(version: str, kind: str, folder: Path, tools: list[Any]) -> dict[str, Any]:
+    return commands(TARGET.command(made(kind, folder, tools=tools, version=version)))[0][0].flags
+
+
+@pytest.mark.parametrize(
+    ("version", "has", "lacks"),
+    [
+        ("0.9.1", {"bf16", "prompt_max_len", "generate_max_len"}, {"param_dtype", "max_len", "max_new_tokens"}),
+        ("0.9.7", {"param_dtype", "prompt_max_len", "generate_max_len"}, {"bf16", "max_len", "max_new_tokens"}),
+        ("0.9.8", {"param_dtype", "max_len", "max_new_tokens"}, {"bf16", "prompt_max_len", "generate_max_len"}),
+        ("0.10.1.post2", {"param_dtype", "max_len", "max_new_tokens"}, {"bf16", "prompt_max_len", "generate_max_len"}),
+    ],
+)
+@pytest.mark.parametrize("tools", [[], [WEATHER]])
+def test_older_releases_get_the_flags_that_they_have(
+    version: str, has: set[str], lacks: set[str], tools: list[Any], tmp_path: Path
+) -> None:
+    found = flags_of(version, "grpo", tmp_path, tools)
+    assert has <= found.keys()
+    assert not lacks & found.keys()
+    for kind in ("sft", "dpo"):
+        assert ("bf16" in flags_of(version, kind, tmp_path, [])) == (version == "0.9.1")
+        assert ("param_dtype" in flags_of(version, kind, tmp_path, [])) == (version != "0.9.1")
+
+
+def test_agents_before_0_10_2_are_given_a_limit_of_an_answer(tmp_path: Path) -> None:
+    """They subtract it from `max_len` without asking whether it is there."""
+    for version, name, given in (
+        ("0.9.8", "max_new_tokens", True),
+        ("0.10.1", "max_new_tokens", True),
+        ("0.10.2", "rollout.max_new_tokens", False),
+        ("0.11", "rollout.max_new_tokens", False),
+    ):
+        assert (name in flags_of(version, "grpo", tmp_path, [WEATHER])) is given
+        assert name in flags_of(version, "grpo", tmp_path, [])
+    assert "generate_max_len" in flags_of("0.9.0", "grpo", tmp_path, [])
+    with pytest.raises(UserError, match="no MultiTurnAgentExecutor"):
+        flags_of("0.9.0", "grpo", tmp_path, [WEATHER])
+
+
+def test_a_minor_release_alone_is_its_newest(tmp_path: Path) -> None:
+    for minor, newest in (("0.11", "0.11.2"), ("0.10", "0.10.4"), ("0.9", "0.9.10")):
+        for kind in EXAMPLES:
+            assert flags_of(minor, kind, tmp_path, []) == flags_of(newest, kind, tmp_path, [])
+
+
+@pytest.mark.parametrize("version", ["0.9.1", "0.9.5", "0.9", "0.10.1", "0.10"])
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_what_is_written_for_older_releases_passes_its_own_check(version: str, kind: str, tmp_path: Path) -> None:
+    whole = made(kind, tmp_path, version=version)
+    for name, text in TARGET.files(whole).items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    for data in whole.data:
+        data.path.write_bytes(b"".join(dumps(row) + b"\n" for row in rows(kind)[:1]) * 200)
+    found = check_files([data.path for data in whole.data], TARGET, kind, tmp_path / "launch.sh", load=False).problems
+    assert [one for one in found if one.file == str(tmp_path / "launch.sh")] == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "limit"),
+    [("--prompt_max_len 64 --generate_max_len 64", 128), ("--prompt_max_len 64", 1088), ("--prompt_max_len 4000", None)],
+)
+def test_lengths_of_prompt_and_answer_are_added_where_they_are_apart(flags: str, limit: int | None, tmp_path: Path) -> None:
+    file, script = tmp_path / "train.jsonl", tmp_path / "run.sh"
+    file.write_bytes((dumps({"prompt": [{"role": "user", "content": "word " * 1200}], "label": "4"}) + b"\n") * 200)
+    script.write_text(f"python3 -m openrlhf.cli.train_ppo_ray --input_key prompt --label_key label {flags}\n")
+    found = [one.message for one in check_files([file], TARGET, "grpo", script, load=False).problems]
+    told = [one for one in found if "tokens: OpenRLHF" in one]
+    assert len(told) == (limit is not None), found
+    assert all(f"is {limit}" in one for one in told), told
 
 
 def test_batches_fit(tmp_path: Path) -> None:

@@ -116,11 +116,19 @@ FLAT = {
 """Dotted flag -> its flat name to 0.10.1. Others are the last part (`data.max_len`), or parts joined by `_` (`vllm.x`)."""
 
 
-def dotted(version: str | None) -> bool:
-    """Whether a version's flags are dotted: from 0.10.2 on; `0.10` stands for 0.10.0."""
+def number(version: str | None) -> tuple[int, int, int]:
+    """`0.9.7` as numbers; a minor release alone (`0.10`) stands for its newest, which is what pip installs for it."""
     minor = release(version, VERSIONS)
-    patch = re.fullmatch(r"v?0\.10\.(\d+).*", version or "")
-    return minor == VERSIONS[0] or (patch is not None and int(patch[1]) >= 2)
+    patch = re.fullmatch(r"v?\d+\.\d+\.(\d+).*", version or "")
+    return 0, int(minor.partition(".")[2]), int(patch[1]) if patch else _NEWEST[minor]
+
+
+def dotted(version: str | None) -> bool:
+    """Whether a version's flags are dotted: from 0.10.2 on."""
+    return number(version) >= (0, 10, 2)
+
+
+_NEWEST = {"0.11": 2, "0.10": 4, "0.9": 10}
 
 
 def flat(flag: str) -> str:
@@ -249,7 +257,11 @@ def grpo(made: Made) -> dict[str, Any]:
     attempts = settings.generations or 8
     if attempts < 2:
         raise UserError(f"GRPO compares attempts at the same prompt: generations is {attempts}, use at least 2")
-    prompt, answer = lengths(made)
+    if made.with_tools and number(settings.version) < (0, 9, 1):
+        raise UserError(
+            "OpenRLHF 0.9.0 has no MultiTurnAgentExecutor, which plays tasks with tools: use a newer one "
+            "(--target-version openrlhf=0.9.10)"
+        )
     prompts = batch(settings.batch_size or 128, sum(one.rows for one in train), gpus, attempts)
     micro = settings.micro_batch_size or 1
     samples = prompts * attempts
@@ -263,8 +275,7 @@ def grpo(made: Made) -> dict[str, Any]:
         "data.input_key": "prompt",
         "data.label_key": "label",
         "data.apply_chat_template": True,
-        "data.max_len": prompt + answer,
-        "rollout.max_new_tokens": None if made.with_tools else answer,
+        **_room(made),
         "eval.dataset": validation,
         "eval.steps": 10 if validation else None,
         "train.agent_func_path": str(made.folder / AGENT) if made.with_tools else None,
@@ -295,6 +306,17 @@ def grpo(made: Made) -> dict[str, Any]:
     }
 
 
+def _room(made: Made) -> dict[str, Any]:
+    """Tokens of prompt and answer. With tools an answer of several turns takes what room there is."""
+    prompt, answer = lengths(made)
+    release = number(made.settings.version)
+    if release < (0, 9, 8):
+        return {"prompt_max_len": prompt, "generate_max_len": answer}
+    # The agents of 0.9.8 to 0.10.1 subtract the limit of an answer from that of all, also where it is None.
+    turns = made.with_tools and release >= (0, 10, 2)
+    return {"data.max_len": prompt + answer, "rollout.max_new_tokens": None if turns else answer}
+
+
 def _batches(made: Made) -> dict[str, Any]:
     settings = made.settings
     gpus = settings.gpus * settings.nodes
@@ -309,7 +331,7 @@ def _common(made: Made, model: str) -> dict[str, Any]:
     place = Path(settings.checkpoints) / made.folder.name
     values: dict[str, Any] = {
         "ds.zero_stage": 3 if billions(settings.model) >= 7 or made.kind == "grpo" else 2,
-        "ds.param_dtype": "bf16",
+        **({"ds.param_dtype": "bf16"} if number(settings.version) >= (0, 9, 2) else {"bf16": True}),
         f"{model}.gradient_checkpointing_enable": checkpointing(settings),
         "ckpt.output_dir": str(place),
         "ckpt.path": str(place / "checkpoints"),

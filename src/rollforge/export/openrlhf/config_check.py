@@ -136,6 +136,9 @@ def _longer(kind: str, one: Started, files: Mapping[Path, Seen]) -> Iterator[str
     """Rows longer than `--data.max_len`."""
     options = one.options()
     limit = options.number("data.max_len", 512 if one.entry == "train_dpo" else 2048)
+    if options.absent("data.max_len") and not all(map(options.absent, _PARTS)):  # up to 0.9.7: the sum of these two
+        parts = [options.number(part, 1024) for part in _PARTS]
+        limit = None if None in parts else sum(part or 0 for part in parts)
     if limit is None:
         return
     names = [_field(options, flag) or name for flag, name in _READ[kind][1].items() if flag != "data.label_key"]
@@ -148,6 +151,7 @@ def _longer(kind: str, one: Started, files: Mapping[Path, Seen]) -> Iterator[str
             )
 
 
+_PARTS = ("prompt_max_len", "generate_max_len")
 _CUT = "drops rows whose prompt is longer and cuts the others, without a word; raise it, or leave such rows out"
 _NO_ROOM = "has no room for an answer then; raise it, or leave such prompts out"
 
@@ -204,7 +208,8 @@ def _names(one: Started, old: bool) -> Iterator[tuple[Level, str]]:
     for flag in flags:
         if flag in GONE:
             releases, now = GONE[flag]
-            yield "warning", f"--{flag} is of OpenRLHF {releases}; 0.11.2 has --{now}"
+            if not old:
+                yield "warning", f"--{flag} is of OpenRLHF {releases}; 0.11.2 has --{now}"
         elif flag not in dotted and flag not in former:
             near = get_close_matches(flag, [*dotted, *former], n=2, cutoff=0.6)
             hint = f"; did you mean {' or '.join(f'--{one}' for one in near)}?" if near else ""

@@ -165,9 +165,9 @@ SWITCHES = frozenset(_SWITCHES.split())
 GONE = {
     "algo.advantage.is_correction_enable": ("0.10.2 to 0.11.0", "algo.advantage.is_correction_level"),
     "algo.advantage.is_correction_type": ("0.10.2 to 0.11.0", "algo.advantage.is_correction_mode"),
-    "bf16": ("up to 0.9.0", "ds.param_dtype bf16"),
+    "bf16": ("up to 0.9.1", "ds.param_dtype bf16"),
     "flash_attn": ("up to 0.8", "ds.attn_implementation flash_attention_2"),
-    "generate_max_len": ("up to 0.9.5", "rollout.max_new_tokens"),
-    "prompt_max_len": ("up to 0.9.5", "data.max_len, of prompt and answer together"),
+    "generate_max_len": ("up to 0.9.7", "rollout.max_new_tokens"),
+    "prompt_max_len": ("up to 0.9.7", "data.max_len, of prompt and answer together"),
 }
 """Flags of other releases -> (which, what 0.11.2 has)."""
