@@ -140,6 +140,21 @@ def test_keys_of_the_named_version(tmp_path: Path) -> None:
         TARGET.command(made("grpo", tmp_path, version="1.0"))
 
 
+def test_the_old_place_of_the_reward_is_right_for_the_release_that_has_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "launch.sh"
+    script.write_text(TARGET.command(made("grpo-parquet", tmp_path, version="0.6")), encoding="utf-8")
+    for release, said in (("0.6.1", False), ("0.7.1", True)):
+        about = tmp_path / release / f"verl-{release}.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: verl\nVersion: {release}\n", encoding="utf-8")
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(str(about.parent))
+            found = [problem.message for problem in TARGET.check_config("grpo-parquet", script)]
+        assert any("since verl 0.7 it is" in message for message in found) is said
+
+
 def test_tools_need_their_environment(tmp_path: Path) -> None:
     files = TARGET.files(made("grpo", tmp_path, tools=[WEATHER, CLOCK]))
     assert set(files) == {"reward.py", "gym_tools.py", "tool_config.yaml", "launch.sh"}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -232,7 +232,7 @@ def _traps(one: Started) -> Iterator[tuple[Level, str]]:
     for key, now in MOVED.items():
         if get(key) is not None:
             yield "error", f"{key}: {now}"
-    for key in OLD_REWARD:
+    for key in () if _before_moved() else OLD_REWARD:
         if get(key) is not None:
             now = "reward.reward_manager.name" if key.endswith("manager") else f"reward.{key}"
             yield (
@@ -253,6 +253,14 @@ def _traps(one: Started) -> Iterator[tuple[Level, str]]:
             yield "warning", "data.max_length is 1024 unless set, and data.truncation: error stops at the first longer row"
         if absent("optim.lr"):
             yield "warning", "optim.lr is 1e-3 unless set: far too much for a language model; 1e-5 is usual"
+
+
+def _before_moved() -> bool:
+    """Whether the verl that is installed knows the reward function by its first place only."""
+    try:
+        return version("verl").startswith("0.6.")
+    except PackageNotFoundError:
+        return False
 
 
 def _files(one: Started) -> Iterator[tuple[Level, str]]:
