@@ -155,6 +155,12 @@ def test_the_old_place_of_the_reward_is_right_for_the_release_that_has_no_other(
         assert any("since verl 0.7 it is" in message for message in found) is said
 
 
+def test_a_release_that_shows_all_tools_to_all_rows_is_told(tmp_path: Path) -> None:
+    for version, says in (("0.7", "verl 0.7 shows all of them to every row"), ("0.8", "a row chooses its own")):
+        files = TARGET.files(made("grpo", tmp_path, tools=[WEATHER, CLOCK], version=version))
+        assert says in files["tool_config.yaml"]
+
+
 def test_tools_need_their_environment(tmp_path: Path) -> None:
     files = TARGET.files(made("grpo", tmp_path, tools=[WEATHER, CLOCK]))
     assert set(files) == {"reward.py", "gym_tools.py", "tool_config.yaml", "launch.sh"}

@@ -229,8 +229,11 @@ def hydra(value: Any) -> str:
 
 def tool_config(made: Made) -> str:
     """The tools for `tool_config_path`: schemas as JSON text, whole; OmegaConf would resolve a `${...}` in them."""
+    chosen = "a row chooses its own by extra_info.tool_selection"
+    if release(made.settings.version, VERSIONS) == "0.7":
+        chosen = "verl 0.7 shows all of them to every row with tools: it does not read extra_info.tool_selection"
     lines = [
-        "# The tools of the data's tasks; a row chooses its own by extra_info.tool_selection.",
+        f"# The tools of the data's tasks; {chosen}.",
         "# The schemas are known, what the tools do is the environment's: gym_tools.EnvironmentTool calls it at $GYM_URL.",
         "tools:",
     ]
