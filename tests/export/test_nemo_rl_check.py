@@ -577,6 +577,9 @@ def test_batches_that_do_not_divide(place: Place) -> None:
     expect(place.check("sft", sft(place, cluster={"gpus_per_node": 5})), "cannot be shared by 5 GPUs")
     expect(place.check("sft", sft(place, policy={"train_micro_batch_size": 5})), "does not divide")
     expect(place.check("grpo", grpo(place, policy={"train_global_batch_size": 300})), "set it to 512")
+    loose = {"sequence_packing": {"enabled": False}, "train_micro_batch_size": 1, "logprob_batch_size": 5}
+    expect(place.check("grpo", grpo(place, policy=loose)), "5 does not divide 512")
+    assert place.check("grpo", grpo(place, policy=loose | {"logprob_batch_size": 4})) == []
 
 
 @pytest.mark.parametrize(

@@ -363,14 +363,11 @@ class _Configuration:
                 "error",
                 f"{batch}, and there are {rows} rows: incomplete batches are dropped, so no step is made, silently",
             )
-        whole, micro = (
-            number(self.values, "policy.train_global_batch_size"),
-            number(self.values, "policy.train_micro_batch_size"),
-        )
+        whole = number(self.values, "policy.train_global_batch_size")
+        attempts = number(self.values, "grpo.num_generations_per_prompt") if self.algorithm == "grpo" else None
         if whole:
-            yield from self.shared(whole, micro)
+            yield from self.shared(whole, batch * attempts if batch and attempts else None)
         if self.algorithm == "grpo":
-            attempts = number(self.values, "grpo.num_generations_per_prompt")
             if batch and attempts and whole and batch * attempts % whole:
                 yield (
                     "policy.train_global_batch_size",
@@ -394,8 +391,9 @@ class _Configuration:
                 f"the parent's {steps} stop before the {rows // batch * epochs} steps of the data; set it",
             )
 
-    def shared(self, whole: int, micro: int | None) -> Iterator[Found]:
-        """Whether the rows of a training step, and then those of each share, come out even (asserts in NeMo RL)."""
+    def shared(self, whole: int, attempts: int | None) -> Iterator[Found]:
+        """Whether the rows of a training step, and then those of each share, come out even (asserts in NeMo RL); `attempts`:
+        those whose log probabilities are asked for."""
         count, each = shares(self.values, self.algorithm)
         policy = section(self.values, "policy")
         packed = [key for key in ("sequence_packing", "dynamic_batching") if section(policy, key).get("enabled")]
@@ -404,9 +402,12 @@ class _Configuration:
         if whole % count:
             who = "GPUs" if each == 1 else f"groups of {each} GPUs, over which the model is spread"
             yield "policy.train_global_batch_size", "error", f"{whole} cannot be shared by {count} {who}; take a multiple"
-        elif micro and not packed and whole // count % micro:
+        elif not packed:
             who = "each GPU" if each == 1 else f"each {each} GPUs"
-            yield "policy.train_micro_batch_size", "error", f"{micro} does not divide {whole // count}, the rows of {who}"
+            for key, rows in (("train_micro_batch_size", whole), ("logprob_batch_size", attempts)):
+                size = number(self.values, f"policy.{key}")
+                if rows and size and rows // count % size:
+                    yield f"policy.{key}", "error", f"{size} does not divide {rows // count}, the rows of {who}"
 
     def train_rows(self) -> int:
         if self.is_flat():

@@ -125,7 +125,12 @@ def _batches(made: Made, values: Values, notes: list[str]) -> int:
             "max_rollout_turns": 1,
             "max_num_epochs": epochs,
         }
-        values["policy"] = {"train_global_batch_size": even * attempts, "train_micro_batch_size": micro}
+        # Up to 0.5 the parent's logprob_batch_size is 4, whatever the share.
+        values["policy"] = {
+            "train_global_batch_size": even * attempts,
+            "train_micro_batch_size": micro,
+            "logprob_batch_size": "${policy.train_micro_batch_size}",
+        }
         if even * attempts % ranks:
             notes.append(f"PROBLEM: {even} prompts x {attempts} attempts cannot be shared by {ranks} GPUs: use fewer GPUs")
         return max(1, rows // even) * epochs
