@@ -475,6 +475,7 @@ def test_a_task_name_column(place: Place) -> None:
     [
         ("sft", {"messages": GOOD["sft"]["messages"][:1]}, "the last message must be the assistant's"),
         ("sft", {"messages": []}, "list of messages"),
+        ("sft", {"messages": [*GOOD["sft"]["messages"][:1], {"role": "assistant", "content": ""}]}, "say nothing"),
         ("sft", {"messages": [{"content": "x"}, GOOD["sft"]["messages"][1]]}, "no role"),
         ("sft", CALLS | {"tools": "f"}, "list of objects"),
         ("sft", {"messages": CALLS["messages"]}, "was not told of"),
@@ -522,7 +523,7 @@ def test_a_task_name_column(place: Place) -> None:
         (
             "dpo-messages",
             GOOD["dpo-messages"] | {"completions": [one | {"rank": "0"} for one in GOOD["dpo-messages"]["completions"]]},
-            "whole numbers",
+            "numbers are compared",
         ),
         ("nemo-gym", {"responses_create_params": {"input": "x"}}, "agent_ref.name"),
         ("nemo-gym", {"agent_ref": {"name": "x"}}, "responses_create_params"),
@@ -538,6 +539,12 @@ def test_a_task_name_column(place: Place) -> None:
 def test_rows(kind: str, row: Json, says: str) -> None:
     found = list(TARGET.kinds[kind].check(row))
     assert any(says in message for message in found), found
+
+
+def test_ranks_may_be_fractions() -> None:
+    better, worse = GOOD["dpo-messages"]["completions"]
+    row = GOOD["dpo-messages"] | {"completions": [better | {"rank": 0.5}, worse]}
+    assert list(TARGET.kinds["dpo-messages"].check(row)) == []
 
 
 @pytest.mark.parametrize("kind", TARGET.kinds)

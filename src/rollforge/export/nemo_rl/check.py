@@ -148,11 +148,16 @@ def sft(row: Json, chat_key: str = "messages", tool_key: str | None = "tools") -
     if isinstance(messages[-1], dict) and messages[-1].get("role") != "assistant":
         last = messages[-1].get("role")
         yield f"{chat_key}[-1] is of {last!r}: the last message must be the assistant's (a bare assert when loading)"
+    elif isinstance(messages[-1], dict) and not any(messages[-1].get(key) for key in _SAID):
+        yield f"{chat_key}[-1] is empty: the model would learn to say nothing"
     tools = row.get(tool_key) if tool_key else None
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
         yield f"{tool_key!r} is {_named(tools)}: chat templates want a list of objects, or no such key"
     if not tools and any(isinstance(message, dict) and message.get("tool_calls") for message in messages):
         yield f"{WARNING}tool calls without {tool_key or 'tools'!r}: the model learns to call functions it was not told of"
+
+
+_SAID = ("content", "tool_calls", "function_call", "reasoning_content", "reasoning")
 
 
 def sft_simple(row: Json, input_key: str = "input", output_key: str = "output") -> Iterator[str]:
@@ -208,8 +213,8 @@ def dpo_messages(row: Json) -> Iterator[str]:
         yield from _messages(completion, f"completions[{place}].completion")
         if isinstance(completion[-1], dict) and completion[-1].get("role") != "assistant":
             yield f"completions[{place}].completion does not end with the assistant's message"
-    if any(type(rank) is not int for rank in ranks):
-        yield f"ranks {ranks}: whole numbers are compared, the lower wins"
+    if any(type(rank) not in (int, float) for rank in ranks):
+        yield f"ranks {ranks}: numbers are compared, the lower wins"
     elif len(ranks) == 2 and ranks[0] == ranks[1]:
         yield f"both ranks are {ranks[0]}: ties raise NotImplementedError; give the preferred completion the lower rank"
     if len(ranks) == 2 and completions[0].get("completion") == completions[1].get("completion"):
