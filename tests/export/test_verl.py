@@ -388,6 +388,14 @@ def test_the_matcher(reply: str, expected: str, reward: int) -> None:
     assert score(reply, expected) == reward
 
 
+def test_verl_06_gets_a_reward_function_that_it_need_not_await(tmp_path: Path) -> None:
+    old = made("grpo-parquet", tmp_path, version="0.6")
+    name = overrides(TARGET.command(old))["custom_reward_function.name"]
+    reward = getattr(module(TARGET.files(old)["reward.py"], tmp_path, "reward.py"), name)
+    assert [reward("math", reply, "42", {})["score"] for reply in ("It is 42", "It is 41")] == [1.0, 0.0]
+    assert name not in TARGET.files(made("grpo-parquet", tmp_path))["reward.py"]
+
+
 def test_the_reward_function_compares_or_asks_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = TARGET.files(made("grpo", tmp_path))["reward.py"]
     reward = module(text, tmp_path, "reward.py")

@@ -38,6 +38,8 @@ def files(made: Made) -> Mapping[str, str]:
     found: dict[str, str] = {}
     if made.kind in ("grpo", "grpo-parquet"):
         found[REWARD] = assemble(_REWARD_ABOUT, "matcher", "episode", HERE / "reward.py.txt")
+        if release(made.settings.version, VERSIONS) == "0.6":
+            found[REWARD] += _AT_ONCE
         if made.with_tools:
             found[TOOLS] = assemble(_TOOLS_ABOUT, "episode", HERE / "gym_tools.py.txt")
             found[TOOL_CONFIG] = tool_config(made)
@@ -143,7 +145,7 @@ def grpo(made: Made) -> dict[str, Any]:
         f"{rollout}.tensor_model_parallel_size": _parallel(size, settings.gpus),
         f"{rollout}.gpu_memory_utilization": 0.5,
         f"{reward}.path": str(made.folder / REWARD),
-        f"{reward}.name": "compute_score",
+        f"{reward}.name": "compute_score_at_once" if version == "0.6" else "compute_score",
         **_trainer(made, settings.epochs or 15),
         "trainer.val_before_train": bool(validation),
         "trainer.test_freq": 10 if validation else -1,
@@ -364,6 +366,14 @@ _PLAIN = re.compile(r"[\w./@+-][\w./@:+-]*", re.ASCII)
 _WORDS = {"null", "none", "true", "false", "yes", "no", "on", "off", "nan", "inf", ""}
 _WHAT = {"grpo": "GRPO", "grpo-parquet": "GRPO", "sft": "SFT", "rm": "reward model data", "dpo": "preference data"}
 _NO_TRAINER = "verl reads these files with RMDataset, but has no trainer for them: use your own, openrlhf:dpo or trl:dpo"
+_AT_ONCE = '''
+
+def compute_score_at_once(*args, **kwargs):
+    """`compute_score` for verl 0.6, which does not await it."""
+    import asyncio
+
+    return asyncio.run(compute_score(*args, **kwargs))
+'''
 _REWARD_ABOUT = """The reward function for verl: data.reward_model.ground_truth against the answer's last line or box.
 
 Rows without an expected answer are judged by their environment at $GYM_URL (NeMo Gym's protocol)."""
