@@ -386,6 +386,15 @@ def test_what_is_written_passes_its_own_check(tmp_path: Path) -> None:
         assert read_yaml(folder / f"{kind}.yaml")["data"]
 
 
+@pytest.mark.trainers
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_nemo_rl_itself_loads_the_rows(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("nemo_rl")
+    file = tmp_path / "train.jsonl"
+    file.write_text(3 * (json.dumps(TARGET.kinds[kind].row(EXAMPLES[kind], Settings())) + "\n"))
+    assert str(TARGET.load(kind, file)).startswith("loaded 3 rows with NeMo RL")
+
+
 def test_the_loader_is_none_without_nemo_rl(tmp_path: Path) -> None:
     assert TARGET.load("sft", tmp_path / "train.jsonl") is None
 
