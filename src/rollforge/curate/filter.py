@@ -196,20 +196,13 @@ def hoisted(node: Node) -> tuple[Node, dict[str, Fact]]:
     return replace(node, parts=tuple(part for part, _ in parts)), facts
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class Computed:
     """The value of a part of an expression, as a fact. Pickled as its nodes."""
 
     node: Node
-    _run: Run | None = field(default=None, repr=False)
-    _facts: dict[str, Fact] = field(default_factory=dict, repr=False)
-
-    def __eq__(self, other: object) -> bool:
-        """Wherever it stands in its expression."""
-        return isinstance(other, Computed) and self.node.text == other.node.text
-
-    def __hash__(self) -> int:
-        return hash(self.node.text)
+    _run: Run | None = field(default=None, compare=False, repr=False)
+    _facts: dict[str, Fact] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, record: Record) -> Any:
         if self._run is None:

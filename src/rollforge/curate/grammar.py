@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal, NoReturn
 
@@ -41,7 +41,8 @@ class Node:
     kind: Kind
     text: str
     """As written."""
-    at: int
+    at: int = field(compare=False)
+    """The same part in two expressions is equal."""
     parts: tuple[Node, ...] = ()
     name: str = ""
     """Of a name, a function, an operator."""
