@@ -121,9 +121,11 @@ class _Node:
             self.item.settle()
 
     def add(self, value: Any, top: bool = False) -> None:
-        if self.loose and isinstance(value, str):
-            self.kinds.add("str")
-        if value is None or self.loose:
+        if value is None:
+            return
+        if self.loose:
+            if isinstance(value, str):
+                self.kinds.add("str")
             return
         if isinstance(value, dict):
             self.kinds.add("object")

@@ -309,11 +309,11 @@ def grpo(made: Made) -> dict[str, Any]:
 def _room(made: Made) -> dict[str, Any]:
     """Tokens of prompt and answer. With tools an answer of several turns takes what room there is."""
     prompt, answer = lengths(made)
-    release = number(made.settings.version)
-    if release < (0, 9, 8):
+    mine = number(made.settings.version)
+    if mine < (0, 9, 8):
         return {"prompt_max_len": prompt, "generate_max_len": answer}
     # The agents of 0.9.8 to 0.10.1 subtract the limit of an answer from that of all, also where it is None.
-    turns = made.with_tools and release >= (0, 10, 2)
+    turns = made.with_tools and mine >= (0, 10, 2)
     return {"data.max_len": prompt + answer, "rollout.max_new_tokens": None if turns else answer}
 
 
