@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,10 @@ def rows(file: Path) -> list[dict[str, Any]]:
 
 def rounded(number: str) -> float:
     return round(float(number), 9)
+
+
+def names_in(folder: Path) -> int:
+    return sum(len(folders) + len(files) for _, folders, files in os.walk(folder))
 
 
 def per_task(out: Path, n: int) -> Counter[str]:
@@ -242,20 +246,17 @@ def test_a_folder_that_is_no_loop_or_was_damaged(tmp_path: Path) -> None:
 def test_killed_anywhere_the_same_command_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
     whole = loop(tmp_path)
     program = [sys.executable, "-m", "tests.loop.parts", str(tmp_path), str(tmp_path / "killed")]
-    rng, kills = random.Random(1), 0
-    output = b""
-    for attempt in range(30):
-        process = subprocess.Popen(program, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE)
-        try:
-            output, _ = process.communicate(timeout=None if attempt == 29 else rng.uniform(0.8, 2.5))
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.communicate()
-            kills += 1
-            continue
-        if process.returncode == 0:
-            break
-    assert kills > 0
+    names = names_in(tmp_path / "out")
+    killed_at = set()  # how far each killed process came
+    for goal in sorted(random.Random(1).sample(range(1, names), 12)):
+        process = subprocess.Popen(program, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)
+        while (there := names_in(tmp_path / "killed")) < goal and process.poll() is None:
+            time.sleep(0.002)
+        process.kill()
+        if process.wait() < 0:
+            killed_at.add(there)
+    assert len(killed_at) > 3, killed_at
+    output = subprocess.run(program, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, check=True).stdout
     done = json.loads(output, parse_float=rounded)  # sums in the order in which rollouts ended
     text = json.dumps(whole.row()).replace(str(tmp_path / "out"), str(tmp_path / "killed"))
     assert done == json.loads(text, parse_float=rounded)
