@@ -140,8 +140,15 @@ def test_options_may_be_one_mapping_or_absent() -> None:
         ("Q", STRICT, "the options are A, B, C, D, E"),
         ("F", STRICT, "the options are"),
         ("B", "lenient", "known: strict_single_letter_boxed"),
+        (2, STRICT, "expected_answer is 2, not a letter"),
     ],
 )
-def test_a_row_that_nobody_can_answer_is_no_zero(expected: str, mode: str, message: str) -> None:
+def test_a_row_that_nobody_can_answer_is_no_zero(expected: Any, mode: str, message: str) -> None:
     with pytest.raises(VerifierFault, match=message):
         choice("\\boxed{B}", expected, OPTIONS, mode)
+
+
+@pytest.mark.parametrize("options", ["no list", 5, [["A", "x"]]])
+def test_options_that_are_none_are_no_zero(options: Any) -> None:
+    with pytest.raises(VerifierFault, match="not letters with their texts"):
+        choice("\\boxed{B}", "B", options)

@@ -147,6 +147,7 @@ def test_an_instruction_to_the_grader_is_text() -> None:
     [
         (("x", ""), "nothing to compare"),
         (("x", []), "list"),
+        (("x", {}), "text, a number or a list"),
         (("x", ["a"], "boxed"), "answer_type"),
         (("x", "a", "last"), "extraction_mode"),
     ],

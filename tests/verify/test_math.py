@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -432,6 +433,12 @@ def test_replies(reply: str, expected: str, reward: float, found: str | None) ->
 @pytest.mark.parametrize("expected", ["", "  ", "\\boxed{}", "worked out\n####"])
 def test_without_an_expected_answer_there_is_no_reward(expected: str) -> None:
     with pytest.raises(VerifierFault, match="nothing to compare"):
+        math_answer("5", expected)
+
+
+@pytest.mark.parametrize("expected", [{"value": 5}, True])
+def test_an_expected_answer_of_another_type_is_no_zero(expected: Any) -> None:
+    with pytest.raises(VerifierFault, match="text, a number or a list"):
         math_answer("5", expected)
 
 

@@ -44,6 +44,8 @@ def choice(
     Raises `VerifierFault` for a row that no reply can answer: no expected letter, one that is no option, an unknown mode.
     """
     texts = _texts(options)
+    if not isinstance(expected, str | None):
+        raise VerifierFault(f"expected_answer is {expected!r:.80}, not a letter")
     gold = (expected or "").strip().upper()
     if not gold:
         raise VerifierFault("the row has no expected_answer")
@@ -58,9 +60,11 @@ def choice(
 
 def _texts(options: Options | None) -> dict[str, str]:
     """Letter to text."""
-    entries = [options] if isinstance(options, Mapping) else options or ()
+    entries = [options] if isinstance(options, Mapping) else options or []
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        raise VerifierFault(f"options are {options!r:.80}, not letters with their texts: [{{'A': 'text'}}, ...]")
     pairs = (pair for entry in entries for pair in entry.items())
-    return {k.upper(): v for k, v in pairs if len(k) == 1 and k.isalpha() and v is not None}
+    return {k.upper(): str(v) for k, v in pairs if len(k) == 1 and k.isalpha() and v is not None}
 
 
 def _allowed(letter: str, texts: Mapping[str, str]) -> str | None:

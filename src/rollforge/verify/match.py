@@ -19,7 +19,7 @@ import re
 import string
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from rollforge.errors import VerifierFault
@@ -61,7 +61,7 @@ def string_match(
     gold = [str(item) for item in expected] if isinstance(expected, Sequence) and not isinstance(expected, str) else None
     if gold is not None and kind in ("text", "number"):
         raise VerifierFault(f"expected_answer is a list, but answer_type is {kind!r}; make it 'list' or 'set'")
-    if expected is None or isinstance(expected, bool):
+    if expected is None or isinstance(expected, bool | Mapping):
         raise VerifierFault(f"expected_answer is {expected!r}; it is text, a number or a list of them")
     text = str(expected) if gold is None else ", ".join(gold)
     if not text.strip():

@@ -23,12 +23,14 @@ Found = Literal["box", "hashes", "answer", "number"]
 Compared = Literal["exact", "text", "math_verify"]
 
 
-def math_answer(reply: str, expected: str) -> dict[str, Any]:
+def math_answer(reply: str, expected: str | float | Sequence[float]) -> dict[str, Any]:
     """1 if the reply's answer equals the expected one, else 0; with the answer, where it was found, how it was compared.
 
     Raises `VerifierFault` if there is nothing to compare with.
     """
-    gold = expected_answer(expected)
+    if isinstance(expected, bool) or not isinstance(expected, str | int | float | Sequence):
+        raise VerifierFault(f"the expected answer is {expected!r:.80}; it is text, a number or a list of them")
+    gold = expected_answer(str(expected))
     if not gold:
         raise VerifierFault(f"the expected answer is {expected!r}: nothing to compare with")
     answer, found = extract(reply)

@@ -11,6 +11,7 @@ from typing import Any
 
 from rollforge.envs.choice.tasks import tasks
 from rollforge.envs.decorate import env
+from rollforge.errors import VerifierFault
 from rollforge.verify import choice as grading
 
 STRICT = "strict_single_letter_boxed"
@@ -30,5 +31,7 @@ def choice(
     template_metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Choose one of several options by its letter."""
+    if not isinstance(template_metadata, Mapping | None):
+        raise VerifierFault(f"template_metadata is {template_metadata!r:.80}, not an object")
     regex = (template_metadata or {}).get("output_regex")
     return grading.choice(reply, expected_answer, options, grading_mode or STRICT, regex)

@@ -27,7 +27,7 @@ async def coding(
     tests: Mapping[str, Any] | Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Write a Python program that passes hidden tests."""
-    settings = verifier_metadata or {}
+    settings = verifier_metadata if isinstance(verifier_metadata, Mapping) else {}
     wanted = tests or settings.get("unit_tests")
     if not isinstance(wanted, (Mapping, list)):
         raise VerifierFault("the row has neither verifier_metadata.unit_tests nor tests")

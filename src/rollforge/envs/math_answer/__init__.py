@@ -17,7 +17,7 @@ FIELDS = ("expected_answer", "expected_result", "answer", "ground_truth")
 
 
 def solve(**row: Any) -> str:
-    return f"\\boxed{{{grading.expected_answer(_expected(row))}}}"
+    return f"\\boxed{{{grading.expected_answer(str(_expected(row)))}}}"
 
 
 @env(name="math_answer", tasks=tasks, solve=solve)  # type: ignore[untyped-decorator]
@@ -26,8 +26,8 @@ def math_answer(reply: str, **row: Any) -> dict[str, Any]:
     return grading.math_answer(reply, _expected(row))
 
 
-def _expected(row: dict[str, Any]) -> str:
+def _expected(row: dict[str, Any]) -> Any:
     for field in FIELDS:
         if row.get(field) is not None:
-            return str(row[field])
+            return row[field]
     raise VerifierFault(f"the row has none of {', '.join(FIELDS)}")

@@ -64,7 +64,7 @@ class python_math:
             raise VerifierFault("the row has neither expected_result nor expected_answer")
         if not has_box(after_thinking(reply)):
             reply = ""  # a number that is merely mentioned is no answer
-        return grading.math_answer(reply, str(expected))
+        return grading.math_answer(reply, expected)
 
     def solve(
         self, code: str | None = None, expected_result: str | float | None = None, expected_answer: str | None = None
