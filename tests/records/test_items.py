@@ -227,6 +227,8 @@ def test_numpy_and_odd_keys_are_written() -> None:
     value = {1: np.float32(0.5), "a": np.arange(3), None: np.bool_(True), "big": 10**30}
     assert loads(dumps(value)) == {"1": 0.5, "a": [0, 1, 2], "null": True, "big": 10**30}
     assert dumps({"b": 1, "a": 10**30}, sort_keys=True) == b'{"a":1000000000000000000000000000000,"b":1}'
+    assert dumps({"b": [1], "a": 10**30}, indent=True).splitlines()[:2] == [b"{", b'  "b": [']
+    assert loads(dumps({"b": [1], "a": 10**30}, indent=True)) == {"b": [1], "a": 10**30}
     assert loads(dumps([math.nan, "\ud83d"])) == [None, "?"]
 
 

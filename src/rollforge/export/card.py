@@ -17,6 +17,7 @@ from rollforge.bulk.parquet import arrow
 from rollforge.export.result import Done, Exported
 from rollforge.export.writer import LINEAGE
 from rollforge.records.items import Json
+from rollforge.records.lossless import dumps
 from rollforge.stats.text import bin_labels
 from rollforge.stats.visible import one_line, visible
 
@@ -123,7 +124,7 @@ def _short(number: int) -> str:
 def _schema(file: Path, columns: Mapping[str, str] | None) -> str:
     row = _first_row(file)
     table = _table(("field", "type"), [(key, (columns or {}).get(key) or _type(value)) for key, value in row.items()])
-    text = visible(orjson.dumps(_cut(row), option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode())
+    text = visible(dumps(_cut(row), indent=True).decode())
     return f"{table}\nOne row, long texts cut:\n\n{_fenced('json', text)}"
 
 

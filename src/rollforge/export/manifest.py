@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
-import orjson
-
 from rollforge import __version__
 from rollforge.bulk.original import Original
 from rollforge.export.options import Input
 from rollforge.export.result import Done, Exported, reasons
 from rollforge.export.writer import LINEAGE, sha256
 from rollforge.records.items import Json
+from rollforge.records.lossless import dumps
 
 
 def sources(inputs: Iterable[Input], ends: Iterable[int], hashes: Iterable[str]) -> list[Json]:
@@ -114,4 +113,4 @@ def counts(done: Done, all_of_it: Exported) -> Json:
 
 
 def dump(value: Any) -> str:
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS).decode() + "\n"
+    return dumps(value, indent=True).decode() + "\n"

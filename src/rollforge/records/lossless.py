@@ -44,15 +44,16 @@ def loads(text: bytes | str) -> Any:
     return value
 
 
-def dumps(value: Any, *, sort_keys: bool = False, default: Default | None = None) -> bytes:
-    """JSON in UTF-8; numbers that are not finite become null, lone surrogates become "?".
+def dumps(value: Any, *, sort_keys: bool = False, indent: bool = False, default: Default | None = None) -> bytes:
+    """JSON in UTF-8; numbers that are not finite become null, lone surrogates become "?". `indent`: by two spaces.
 
     `default` makes something JSON can hold of what it cannot; without it, that raises `ValueError` naming its place.
     """
+    options = _OPTIONS | (orjson.OPT_SORT_KEYS if sort_keys else 0) | (orjson.OPT_INDENT_2 if indent else 0)
     try:
-        return orjson.dumps(value, default, _OPTIONS | (orjson.OPT_SORT_KEYS if sort_keys else 0))
+        return orjson.dumps(value, default, options)
     except TypeError:
-        return _dumps(value, sort_keys, default)
+        return _dumps(value, sort_keys, indent, default)
 
 
 def _problem(error: orjson.JSONDecodeError) -> str:
@@ -61,10 +62,11 @@ def _problem(error: orjson.JSONDecodeError) -> str:
     return f"{f'{word} is not JSON' if word else error.msg}, {place}"
 
 
-def _dumps(value: Any, sort_keys: bool, default: Default | None) -> bytes:
+def _dumps(value: Any, sort_keys: bool, indent: bool, default: Default | None) -> bytes:
+    layout: dict[str, Any] = {"indent": 2} if indent else {"separators": (",", ":")}
     try:
         plain = _plain(value, "", default)
-        text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys).encode()
+        text = json.dumps(plain, ensure_ascii=False, sort_keys=sort_keys, **layout).encode()
         orjson.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
