@@ -259,7 +259,7 @@ def _rows(make: ToGrpo | ToSft, folder: Path | None, block: Block) -> tuple[Bloc
             continue
         try:
             row = make(record, block.source, at, part.notes)
-            if b'"task_name"' in record.line and isinstance(task := record.field("task_name"), str):
+            if isinstance(task := record.field("task_name"), str):
                 row["task_name"] = task  # of a mix (rollforge curate --mix)
             lines.append(dumps(row))
         except (Refused, UserError) as error:
