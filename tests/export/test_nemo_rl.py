@@ -371,6 +371,24 @@ def test_without_a_home_the_launch_script_asks_for_it(tmp_path: Path) -> None:
     assert f"{tmp_path}/train.jsonl is not there" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("version", "there", "told"),
+    [("0.6", "0.5", True), ("0.5", "0.5", False), ("main", "0.5", True), ("main", "0.6", False), ("0.6", None, False)],
+)
+def test_another_release_in_the_checkout_is_named(tmp_path: Path, version: str, there: str | None, told: bool) -> None:
+    home, script = tmp_path / "a checkout", tmp_path / "launch.sh"
+    if there:
+        major, minor = there.split(".")
+        (home / "nemo_rl").mkdir(parents=True)
+        (home / "nemo_rl/package_info.py").write_text(f"MAJOR = {major}\nMINOR = {minor}\nPATCH = 0\n")
+    for settings in (Settings(version=version), Settings(version=version, home=str(home))):
+        script.write_text(TARGET.files(made("dpo", tmp_path, settings))["launch.sh"])
+        environment = os.environ | {"NEMO_RL_HOME": str(home)}
+        done = subprocess.run(["bash", script, "--check"], capture_output=True, text=True, env=environment, check=False)
+        assert (f"nemo-rl {there} is there, these files are for {version}" in done.stderr) is told
+        assert "sed:" not in done.stderr
+
+
 def test_what_is_written_passes_its_own_check(tmp_path: Path) -> None:
     for kind, example in EXAMPLES.items():
         folder = tmp_path / f"nemo-rl-{kind}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
@@ -81,6 +82,25 @@ def test_flat_flags_are_no_matter_where_they_were_asked_for(tmp_path: Path) -> N
             f"#!/usr/bin/env bash\n# OpenRLHF {version}: SFT\npython3 -m openrlhf.cli.train_sft --pretrain m\n"
         )
         assert any("flat flags" in one.message for one in TARGET.check_config("sft", script)) is told
+
+
+@pytest.mark.parametrize(
+    ("version", "there", "told"),
+    [(None, "0.9.3", "0.11"), (None, "0.11.1", ""), ("0.9", "0.9.3", "0.9.10"), ("0.9.3", "0.9.3", ""), (None, None, "")],
+)
+def test_another_release_that_is_installed_is_named(
+    tmp_path: Path, version: str | None, there: str | None, told: str
+) -> None:
+    script = tmp_path / "launch.sh"
+    script.write_text(TARGET.files(made("sft", tmp_path, version=version))["launch.sh"])
+    if there:
+        about = tmp_path / f"openrlhf-{there}.dist-info" / "METADATA"
+        about.parent.mkdir()
+        about.write_text(f"Metadata-Version: 2.1\nName: openrlhf\nVersion: {there}\n")
+    variables = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(["bash", script, "--check"], capture_output=True, text=True, env=variables, check=False)
+    assert ("is there, these files are for" in done.stderr) is bool(told)
+    assert f"openrlhf {there} is there, these files are for {told}" in done.stderr or not told
 
 
 def test_a_label_is_the_answer_and_the_task() -> None:

@@ -15,25 +15,32 @@ def script(
     *,
     about: str,
     folder: Path,
+    release: tuple[str, str],
     paths: Iterable[Path],
     needs: Iterable[str] = (),
     modules: Iterable[str] = (),
     variables: Iterable[str] = (),
     home: str | None = None,
+    installed: str | None = None,
     slurm: str | None = None,
     wandb: bool = False,
 ) -> str:
     """A bash script that checks and then runs `command` (one shell command; newlines escaped).
 
-    `folder` is the script's own, which the configuration names; `paths` must exist; `needs` are programs, `modules` Python
-    modules that must be there; `variables` of the environment must be set; `home` is the directory in which to run; `slurm`
-    replaces the command where `settings.nodes > 1`; `wandb`: the configuration logs to Weights & Biases, which wants a key.
+    `folder` is the script's own, which the configuration names; `release` is the framework's (as `--target-version` has
+    it) that the files are for, and `installed` a command that prints the one that is there (default: of the installed
+    package); `paths` must exist; `needs` are programs, `modules` Python modules that must be there; `variables` of the
+    environment must be set; `home` is the directory in which to run; `slurm` replaces the command where `settings.nodes >
+    1`; `wandb`: the configuration logs to Weights & Biases, which wants a key.
     """
+    framework, wanted = release
+    installed = installed or f"python3 -c \"from importlib.metadata import version; print(version('{framework}'))\""
     run = slurm if slurm and settings.nodes > 1 else command
     checks = [
         *(f"have_path {shlex.quote(str(path))}" for path in paths),
         *(f"have_program {shlex.quote(name)}" for name in needs),
         *(f"have_module {shlex.quote(name)}" for name in modules),
+        f'have_release {framework} {wanted} "$({{ {installed}; }} 2> /dev/null || true)"',
         *(f"have_variable {shlex.quote(name)}" for name in variables),
         *([] if settings.nodes > 1 else [f"have_gpus {settings.gpus}"]),
         *(["have_token WANDB_API_KEY"] if wandb else []),
@@ -46,7 +53,7 @@ def script(
 _SCRIPT = """#!/usr/bin/env bash
 # {about}
 #   bash launch.sh           checks, then trains
-#   bash launch.sh --check   only checks: paths, programs, GPUs, tokens
+#   bash launch.sh --check   only checks: paths, programs, GPUs, tokens, release
 #   bash launch.sh --print   only shows the command
 set -euo pipefail
 failed=0
@@ -56,6 +63,10 @@ have_path() {{ [ -e "$1" ] || problem "$1 is not there"; }}
 have_program() {{ command -v "$1" > /dev/null || problem "the program $1 is not installed"; }}
 have_module() {{ python3 -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$1') is None)" 2> /dev/null \\
   || problem "python3 has no module $1 (pip install $1)"; }}
+have_release() {{
+  [ -z "$3" ] || [[ "$3." == "$2".* ]] \\
+    || advice "$1 $3 is there, these files are for $2: install that, or export again with --target-version $1=$3"
+}}
 have_gpus() {{
   found=$( (nvidia-smi --list-gpus 2> /dev/null || true) | wc -l)
   [ "$found" -ge "$1" ] || problem "GPUs: $1 asked for, $found found"

@@ -406,14 +406,20 @@ def _launch(made: Made, values: Values) -> str:
         f"  sbatch --nodes={settings.nodes} --gres=gpu:{settings.gpus} ray.sub"
     )
     go = "" if home else f'cd "${{{HOME}:?the directory of the NeMo RL checkout}}"\n'
+    checkout = shlex.quote(home) if home else f'"${{{HOME}:-}}"'
+    installed = f"sed -n 's/^M[AI][JN]OR = //p' {checkout}/nemo_rl/package_info.py | paste -sd ."
+    if version_of(settings) == "main":
+        installed += " | grep -v -F 0.6"  # so it calls itself
     return launch.script(
         go + run,
         settings,
         about=f"Train {settings.model} with NeMo RL {version_of(settings)}: {made.kind}.yaml",
         folder=made.folder,
+        release=("nemo-rl", version_of(settings)),
         paths=paths,
         needs=["sbatch"] if settings.nodes > 1 else ["uv"],
         home=home,
+        installed=installed,
         slurm=go + slurm,
         variables=[*([] if home else [HOME]), *(["CONTAINER"] if settings.nodes > 1 and not settings.container else [])],
         wandb=isinstance(logger := values["logger"], dict) and bool(logger.get("wandb_enabled")),

@@ -150,6 +150,8 @@ def files(made: Made) -> Mapping[str, str]:
         found[SERVER] = assemble(_SERVER, *pieces, HERE / "reward_server.py.txt")
         found[AGENT] = assemble(_AGENT, *pieces, HERE / "agent_func.py.txt")
     settings = made.settings
+    version = release(settings.version, VERSIONS)
+    flags = version if version == VERSIONS[0] else ".".join(map(str, number(settings.version)))
     job = None
     if settings.nodes > 1:
         make_job = ray_job if made.kind == "grpo" else torch_job
@@ -158,8 +160,9 @@ def files(made: Made) -> Mapping[str, str]:
     found["launch.sh"] = script(
         command(made),
         settings,
-        about=f"OpenRLHF {release(settings.version, VERSIONS)}: {_WHAT[made.kind]}",
+        about=f"OpenRLHF {version}: {_WHAT[made.kind]}",
         folder=made.folder,
+        release=("openrlhf", flags),
         paths=[*(one.path for one in made.data), *(made.folder / name for name in found)],
         needs=["sbatch"] if job else ["deepspeed"] if made.kind != "grpo" else [],
         modules=["openrlhf"],

@@ -69,6 +69,7 @@ def _launch(made: Made) -> str:
         settings,
         about=about,
         folder=made.folder,
+        release=("trl", "1.16"),
         paths=paths,
         needs=needs,
         modules=modules,

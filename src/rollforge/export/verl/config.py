@@ -46,6 +46,7 @@ def files(made: Made) -> Mapping[str, str]:
     if name := DATASETS.get(made.kind):
         found[name] = (HERE / f"{name}.txt").read_text(encoding="utf-8")
     settings = made.settings
+    version = release(settings.version, VERSIONS)
     run = command(made)
     job = None
     if settings.nodes > 1 and made.kind not in ("rm", "dpo"):
@@ -55,8 +56,9 @@ def files(made: Made) -> Mapping[str, str]:
     found["launch.sh"] = script(
         run,
         settings,
-        about=f"verl {release(settings.version, VERSIONS)}: {_WHAT[made.kind]}",
+        about=f"verl {version}: {_WHAT[made.kind]}",
         folder=made.folder,
+        release=("verl", version),
         paths=[*(one.path for one in made.data), *(made.folder / name for name in found)],
         needs=["sbatch"] if job else [],
         modules=["verl"],
