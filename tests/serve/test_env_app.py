@@ -381,11 +381,11 @@ async def test_deadlines_of_tools_and_verifiers() -> None:
             return 1.0
 
     env = rf.env(Slow)
-    env.limits = Limits(tool=0.02, verify=0.02)
+    env.limits = Limits(tool=0.4, verify=0.4)
     async with served(env) as client:
         me = client()
         await me.post("/seed_session", EXACT)
-        assert (await me.post("/wait", {}, 504))["message"] == "wait took longer than 0.02 s"
+        assert (await me.post("/wait", {}, 504))["message"] == "wait took longer than 0.4 s"
         assert (await me.post("/verify", EXACT | {"response": said("")}, 504))["type"] == "timeout"
 
 
