@@ -212,6 +212,25 @@ def test_a_run_that_planned_more(tmp_path: Path) -> None:
         export(run, "sft", out=tmp_path / "out")
 
 
+@pytest.mark.parametrize("plan", ['{"planned": 6}', None])
+def test_attempts_that_failed_before_the_rollout_was_judged_are_no_loss(tmp_path: Path, plan: str | None) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    if plan:
+        (run / "run.json").write_text(plan)
+
+    def attempt(n: int, outcome: str) -> Json:
+        ids = {"_ng_task_index": n, "_ng_rollout_index": 0}
+        return row(str(n), reward=1.0 if outcome == "scored" else None, **ids, rollforge={"task": f"e:{n}", "outcome": outcome})
+
+    write(run / "rollouts.jsonl", [attempt(n, "scored") for n in range(4)])
+    write(run / "failures.jsonl", [attempt(n, "infra_fault") for n in range(5) for _ in range(3)])
+    assert export(run, "sft", out=tmp_path / "out", min_coverage=4 / 6 if plan else 0.8).targets[0].rows == 4
+    told = r"4 of 6 .*66\.7%.* 1 infra_fault, 1 not attempted" if plan else r"4 of 5 .*80\.0%.*: 1 infra_fault\."
+    with pytest.raises(UserError, match=told):
+        export(run, "sft", out=tmp_path / "other", min_coverage=0.9)
+
+
 def test_without_a_reward_it_says_why(tmp_path: Path) -> None:
     write(
         tmp_path / "a.jsonl",

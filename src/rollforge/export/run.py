@@ -18,8 +18,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
-from operator import itemgetter
+from itertools import chain, groupby
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -289,17 +289,33 @@ def _check_coverage(totals: Totals, planned: int | None, plan: Plan) -> None:
         whys += [f"{text} ({reason.count:,} lines)" for text, reason in list(totals.unusable.items())[:3]]
         why = "; ".join(whys)
         raise UserError(f"{names}: no judged rollout in {read:,} lines{f': {why}' if why else ''}")
-    asked = max(planned or 0, read)
     least = plan.options.min_coverage
-    if judged < least * asked:
-        outcomes = [f"{count:,} {name}" for name, count in totals.rows.items() if name not in ("scored", "policy_fault")]
+    if judged < least * max(planned or 0, read):
+        failed = _failed(plan.inputs)
+        ended = judged + failed.total() + bad
+        asked = max(planned or 0, ended)
+        if judged >= least * asked:
+            return
+        outcomes = [f"{count:,} {name}" for name, count in failed.items()]
         outcomes += [f"{bad:,} unusable lines"] if bad else []
-        outcomes += [f"{asked - read:,} not attempted"] if asked > read else []
+        outcomes += [f"{asked - ended:,} not attempted"] if asked > ended else []
         raise UserError(
             f"{names}: {judged:,} of {asked:,} rollouts were judged ({judged / asked:.1%}; at least {least:.0%} must be), "
             f"the others: {', '.join(outcomes)}. Go on with the same `rollforge collect` command and --retry-failed, "
             f"or accept it: --min-coverage {int(judged / asked * 100) / 100:g}"
         )
+
+
+def _failed(inputs: Iterable[Input]) -> Counter[str]:
+    """The rollouts that no attempt gave a reward, by outcome. Rows are attempts: the failures of a rollout that was judged in
+    the end are no loss."""
+    from rollforge.stats.reading import read_files
+
+    sources = [[(str(one.file), one.env) for one in group] for _, group in groupby(inputs, key=attrgetter("name"))]
+    failed: Counter[str] = Counter()
+    for kind, count in read_files(sources, keep_bad=0).failed.items():
+        failed[kind.outcome] += count
+    return failed
 
 
 # One target's directory
