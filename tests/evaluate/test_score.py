@@ -122,3 +122,11 @@ def test_many_values_are_no_category_unless_asked_for(tmp_path: Path) -> None:
     asked = read(tmp_path, rows, by=["kind", "meta.level"]).categories
     assert len(asked["kind"][1]) == 30
     assert asked["meta.level"][1] == ["0", "1"]
+
+
+def test_a_category_may_have_any_name_and_a_repeat_any_number(tmp_path: Path) -> None:
+    rows = [made(1, n, 2**63 + n, fields={"source": f"s{n % 2}", "task": "t"}) for n in range(4)]
+    attempts = read(tmp_path, rows, by=["source", "task"])
+    assert [codes for _, codes in attempts.categories.values()] == [["s0", "s1"], ["t"]]
+    assert attempts.place[:, 0].tolist() == [0] * 4
+    assert len(set(attempts.task.tolist())) == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +221,15 @@ def test_a_run_is_exported_for_the_method_and_an_export_is_taken_as_it_is(
     for given in (tmp_path / "data", tmp_path / "data" / f"trl-{method}", made.files[0]):
         again = prepare(config(method=method, data=[given], env="arithmetic"), tmp_path / "unused")
         assert again.files == made.files
+
+
+@pytest.mark.parametrize(("env", "name"), [("arithmetic", "arithmetic"), (None, None), ({"use": "a.py:b"}, "a.py:b")])
+def test_the_environment_of_a_run_as_each_command_says_it(run: Path, tmp_path: Path, env: Any, name: str | None) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    about = json.loads((run / "run.json").read_text())
+    about["config"]["env"] = env
+    (tmp_path / "run/run.json").write_text(json.dumps(about))
+    assert prepare(config(method="sft", data=[tmp_path / "run"]), tmp_path / "data").env == name
 
 
 def test_the_tasks_of_an_exported_data_set_are_those_of_the_run(run: Path, tmp_path: Path) -> None:

@@ -113,12 +113,17 @@ def read_attempts(sources: Sequence[Source], success: float, by: Iterable[str] =
 _COLUMNS = ("env", "task", "prompt", "repeat", "mode", "calls", "source", "file", "line")
 
 
+def _column(field: str) -> str:
+    """Of a task's field, which may be called as one of the others is."""
+    return f"field {field}"
+
+
 class _Reading:
     def __init__(self, success: float, fields: Sequence[str]) -> None:
         self.size = self.bad = self.repeated = 0
         self._success = success
         self._rewards = array("d")
-        self._columns = {name: array("q") for name in (*_COLUMNS, *fields)}
+        self._columns = {name: array("q") for name in (*_COLUMNS, *map(_column, fields))}
         self._fields = fields
         self._codes: dict[str, dict[str, int]] = {name: {} for name in fields}
         self._envs: dict[str, int] = {}
@@ -131,7 +136,7 @@ class _Reading:
     def add(self, rollout: Rollout, place: tuple[int, int, int]) -> None:
         env = self._envs.setdefault(rollout.env or UNNAMED, len(self._envs))
         task = hash(rollout.task)
-        repeat = rollout.index
+        repeat = None if rollout.index is None else hash(rollout.index)  # itself, up to 61 bits
         if repeat is None:  # every row is a rollout of its own
             repeat = self._unnumbered[env, task] = self._unnumbered.get((env, task), -1) + 1
         at = self._places.setdefault(hash((env, task, repeat)), self.size)
@@ -150,7 +155,7 @@ class _Reading:
             "mode": self._modes.setdefault(capped(mode, self._modes, MOST_MODES), len(self._modes)),
             "calls": calls_mark(rollout),
             **dict(zip(("source", "file", "line"), place, strict=True)),
-            **{name: self._code(name, fields) for name in self._fields},
+            **{_column(name): self._code(name, fields) for name in self._fields},
         }
         reward = nan if rollout.reward is None else rollout.reward
         if at == self.size:
@@ -166,7 +171,7 @@ class _Reading:
     def done(self, sources: tuple[Source, ...], most: int | None) -> Attempts:
         columns = {name: np.array(column, np.int64) for name, column in self._columns.items()}
         categories = {
-            name: (columns[name], list(codes))
+            name: (columns[_column(name)], list(codes))
             for name, codes in self._codes.items()
             if codes and (most is None or 1 < len(codes) <= most * len(self._envs))
         }

@@ -123,8 +123,16 @@ def _exported(path: Path, method: str) -> Path | None:
 
 
 def _env(runs: list[Path]) -> str | None:
-    names = {_read(run / "run.json").get("config", {}).get("env", {}).get("use") for run in runs}
+    names = {_env_of(run) for run in runs}
     return names.pop() if len(names) == 1 else None
+
+
+def _env_of(run: Path) -> str | None:
+    """As it was given to the collection, or (a text) to the verification; an agent service has an environment of its own."""
+    config = _read(run / "run.json").get("config")
+    env = config.get("env") if isinstance(config, dict) else None
+    use = env.get("use") if isinstance(env, dict) else env
+    return use if isinstance(use, str) else None
 
 
 def _read(path: Path) -> Json:
