@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -427,6 +428,18 @@ async def test_stopped_in_the_middle_it_goes_on(tmp_path: Path) -> None:
     assert (await again(source, by, tmp_path / "b")).verified == 13
 
 
+async def test_stopped_before_the_first_verdict_it_says_nothing_of_the_source(tmp_path: Path) -> None:
+    async def verify(reply: str) -> float:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(60)
+        return 1.0
+
+    source = written(tmp_path / "a", made(0.0))
+    stopped = await again(source, rf.env(verify, inline=True), tmp_path / "b")
+    assert (stopped.stopped, stopped.verified) == ("SIGINT", 0)
+
+
 async def test_failures_are_judged_again_when_asked(tmp_path: Path) -> None:
     broken = [True]
 
@@ -437,6 +450,8 @@ async def test_failures_are_judged_again_when_asked(tmp_path: Path) -> None:
 
     by, source = env(verify), written(tmp_path / "a", made(0.0))
     assert (await again(source, by, tmp_path / "b")).failed == 1
+    assert (await again(source, by, tmp_path / "b", retry_failed=True)).failed == 1
+    assert compare(tmp_path / "b").unjudged == 1
     broken[0] = False
     assert (await again(source, by, tmp_path / "b")).failed == 1
     done = await again(source, by, tmp_path / "b", retry_failed=True)

@@ -319,6 +319,18 @@ async def test_a_run_that_is_refused_closes_too_but_not_a_model_that_it_was_give
     assert env.ended == 2
 
 
+async def test_of_two_collections_in_one_environment_the_last_one_closes_it(tmp_path: Path) -> None:
+    env, slow = Closing(), Model(wait=0.05)
+    at_end: list[int] = []
+
+    async def one(name: str, model: Any) -> None:
+        assert (await collected(tmp_path / name, env=env, model=model)).success
+        at_end.append(env.ended)
+
+    await asyncio.gather(one("quick", Model()), one("slow", slow))
+    assert at_end == [0, 1]
+
+
 # Tasks
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from rollforge.errors import InfraFault, RolloutError, stage
@@ -22,3 +24,19 @@ async def close(thing: Any, warn: Callable[[str], None], name: str = "") -> None
                 await aclose()
     except RolloutError as error:
         warn(f"closing {name or type(thing).__name__}: {error}")
+
+
+@asynccontextmanager
+async def in_use(env: Any, warn: Callable[[str], None], name: str = "") -> AsyncIterator[None]:
+    """Whoever uses an environment last closes it: the same object may be in two collections at once."""
+    _users[id(env)] += 1
+    try:
+        yield
+    finally:
+        _users[id(env)] -= 1
+        if not _users[id(env)]:
+            del _users[id(env)]
+            await close(env, warn, name)
+
+
+_users: Counter[int] = Counter()

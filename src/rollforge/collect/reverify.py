@@ -25,7 +25,7 @@ from pydantic import Field
 
 from rollforge import __version__
 from rollforge.collect.about import without_secrets
-from rollforge.collect.closing import close
+from rollforge.collect.closing import in_use
 from rollforge.collect.config import Budget
 from rollforge.collect.plan import MAX_REPEATS, Done, Planned
 from rollforge.collect.replay import Opening, Replay, Stored, no_model, said, unshown
@@ -125,15 +125,14 @@ async def reverify(run: str | Path, env: Any, **options: Any) -> Reverified:
 
 def compare(path: Path, success: float = 1.0, examples: int = 10) -> Comparison:
     """The verdicts of a reverified run against those it had before. Raises `UserError` if it is none."""
-    judged, comparing, seen = Places(), Comparing(success, examples), False
+    told, comparing, seen = Places(), Comparing(success, examples), False
     for name in (ROLLOUTS, FAILURES):
         for rollout in read_rollouts(path / name) if (path / name).is_file() else ():
             place = None if isinstance(rollout, BadLine) else _place(rollout)
-            if isinstance(rollout, BadLine) or place is None or place in judged:
-                continue  # a failure that was mended since, or a row from elsewhere
+            if isinstance(rollout, BadLine) or place is None or place in told:
+                continue  # a failure that was mended since, or came before, or a row from elsewhere
             seen = True
-            if name == ROLLOUTS:
-                judged.add(place)
+            told.add(place)
             comparing.add(rollout)
     if not seen:
         raise UserError(f"{path} holds no reverified rollout: rollforge reverify RUN --env ENV --out {path}")
@@ -150,7 +149,6 @@ class Reverification:
         if self.path.resolve() in (Path(config.run).resolve(), *(file.resolve().parent for file in self._source.files)):
             raise UserError(f"{self.path} is where the rollouts are; give another --out")
         self._env = load_env(config.env) if env is None else as_env(env, config.env)
-        self._owned = env is None
         self._shown = without_secrets(config.env) if "://" in config.env else config.env
         if config.options:
             take = getattr(self._env, "tasks", None)
@@ -189,7 +187,7 @@ class Reverification:
         lines = sum(count for count, _ in files.values())
         tally.planned = lines if self._config.limit is None else min(lines, self._config.limit)
         about = {**self._about(), "planned": source.planned or tally.planned, "seed": None}
-        try:
+        async with in_use(self._env, self.warn, self._shown):
             content = {name: about for name, (_, about) in files.items() if not known or name in known}
             with RunDir(self.path, self._identity() | {"source": content}, about) as run_dir:
                 began = str(run_dir.about.get("created"))
@@ -198,10 +196,7 @@ class Reverification:
                     run_dir.settle_plan(tally.planned)  # without the lines that are no rollouts
                 with suppress(UserError):  # it can be had from the rollouts again
                     run_dir.write_metrics({**tally.row(), "verified": self._verified, "failed": self._failed})
-        finally:
-            if self._owned:
-                await close(self._env, self.warn, self._shown)
-        if not tally.done:
+        if not tally.done and self.stop.reason is None:
             raise UserError(f"{source.name} has no usable rollout: {self._bad[0] if self._bad else 'it is empty'}")
         return Reverified(
             path=self.path,

@@ -20,7 +20,7 @@ from rollforge.agents.base import Agent
 from rollforge.agents.load import load_agent
 from rollforge.agents.remote import RemoteRun
 from rollforge.collect.about import about, identity, without_secrets
-from rollforge.collect.closing import close
+from rollforge.collect.closing import close, in_use
 from rollforge.collect.config import CollectConfig, ModelConfig
 from rollforge.collect.plan import count, plan
 from rollforge.collect.rollout import Runner
@@ -94,7 +94,7 @@ class Collection:
             self._env.limits = limits
         self._run_one: Callable[[int], RunOne]
         """The engine, from the seed of the run."""
-        self._to_close: list[Any] = [self._env]
+        self._to_close: list[Any] = []
         if config.agent.remote:
             remote = _remote(config, self.env_name)
             self._run_one = lambda _: remote
@@ -120,32 +120,37 @@ class Collection:
         Raises `SetupError` when no rollout can succeed or be stored, `UserError` when the request is wrong or the tasks
         cannot be read on. What was collected is kept.
         """
-        config, tally = self._config, self.tally
         try:
-            tally.planned = count(self._tasks(), config.repeats, config.limit, config.count_seconds)
-            if tally.planned == 0:
-                first = next((str(line) for line in self._tasks() if isinstance(line, BadLine)), "there are none")
-                raise UserError(f"no task to work on: {first}")
-            seed = secrets.randbits(31) if config.seed is None else config.seed
-            facts = {**about(config, self.env_name), "planned": tally.planned, "seed": seed}
-            with RunDir(self.path, identity(config, self._env), facts) as run_dir:
-                try:
-                    ended = await self._collect(run_dir)
-                    self._compare_plan(run_dir, ended)
-                finally:
-                    self._keep(run_dir.write_metrics, tally.row())
+            async with in_use(self._env, self.warn):
+                await self._run()
         finally:
             for thing in self._to_close:
                 await close(thing, self.warn)
+        tally = self.tally
         complete = tally.planned is not None and tally.done >= tally.planned
         return Summary(
             path=self.path,
             tally=tally,
             stopped=None if complete else self.stop.reason,
-            success=tally.coverage >= config.min_coverage,
+            success=tally.coverage >= self._config.min_coverage,
             cost=self.cost,
             bad_lines=self._bad,
         )
+
+    async def _run(self) -> None:
+        config, tally = self._config, self.tally
+        tally.planned = count(self._tasks(), config.repeats, config.limit, config.count_seconds)
+        if tally.planned == 0:
+            first = next((str(line) for line in self._tasks() if isinstance(line, BadLine)), "there are none")
+            raise UserError(f"no task to work on: {first}")
+        seed = secrets.randbits(31) if config.seed is None else config.seed
+        facts = {**about(config, self.env_name), "planned": tally.planned, "seed": seed}
+        with RunDir(self.path, identity(config, self._env), facts) as run_dir:
+            try:
+                ended = await self._collect(run_dir)
+                self._compare_plan(run_dir, ended)
+            finally:
+                self._keep(run_dir.write_metrics, tally.row())
 
     @property
     def cost(self) -> float | None:
