@@ -219,9 +219,9 @@ def test_attempts_that_failed_before_the_rollout_was_judged_are_no_loss(tmp_path
     if plan:
         (run / "run.json").write_text(plan)
 
-    def attempt(n: int, outcome: str) -> Json:
-        ids = {"_ng_task_index": n, "_ng_rollout_index": 0}
-        return row(str(n), reward=1.0 if outcome == "scored" else None, **ids, rollforge={"task": f"e:{n}", "outcome": outcome})
+    def attempt(n: int, outcome: str) -> dict[str, Any]:
+        about = {"_ng_task_index": n, "_ng_rollout_index": 0, "rollforge": {"task": f"e:{n}", "outcome": outcome}}
+        return row(str(n), reward=1.0 if outcome == "scored" else None, **about)
 
     write(run / "rollouts.jsonl", [attempt(n, "scored") for n in range(4)])
     write(run / "failures.jsonl", [attempt(n, "infra_fault") for n in range(5) for _ in range(3)])

@@ -21,6 +21,7 @@ from rollforge.records.messages import messages
 from rollforge.records.rollout import Outcome
 from rollforge.records.rows import read_tasks
 from rollforge.records.trajectory import Flaw, Trajectory, trajectory
+from rollforge.train import run as training
 from rollforge.train.config import TrainConfig
 from rollforge.train.curve import Point, draw, plot, smooth
 from rollforge.train.data import learned_tasks, prepare, tasks_of
@@ -265,6 +266,27 @@ def test_a_run_without_a_good_rollout_says_so(tmp_path: Path) -> None:
 
 
 # Settings
+
+
+def test_a_training_is_taken_up_by_what_it_makes_not_by_how_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "need_for", lambda _: None)
+    monkeypatch.setattr(training, "_versions", dict)
+    out = tmp_path / "out"
+    begun = config(method="sft", data=[tmp_path], out=out)
+
+    def settled(**changed: Any) -> Any:
+        with training.Training(begun.model_copy(update=changed))._settled() as about:
+            return about["config"]["seed"]
+
+    out.mkdir()
+    (out / "train.tmp").write_text('{"half')  # killed in its first write
+    assert settled() == 0
+    assert settled(device="cpu", threads=2, keep=5, track=["tensorboard"]) == 0
+    with pytest.raises(UserError, match="seed: 0 there, 1 now"):
+        settled(seed=1)
+    (out / "train.json").write_text('{"config":')
+    with pytest.raises(UserError, match=r"train.json is not as a training left it"):
+        settled()
 
 
 @pytest.mark.parametrize(

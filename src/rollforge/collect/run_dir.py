@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,15 +44,8 @@ class RunDir:
         """
         self.path = path
         with ExitStack() as opened:
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-                _refuse_foreign(path)
-                lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-                opened.callback(os.close, lock)
-                take_lock(lock, path)
-                self.about = self._settle(identity, about)
-            except OSError as error:
-                raise UserError(f"cannot use {path} as a run directory: {error.strerror or error}") from error
+            opened.enter_context(taken(path, RUN, "run directory", by="collection"))
+            self.about = self._settle(identity, about)
             self._rollouts = Journal(path / ROLLOUTS)
             opened.callback(self._rollouts.close)
             self._failures = Journal(path / FAILURES)
@@ -127,7 +120,7 @@ class RunDir:
             stored = json.loads(file.read_bytes())
             before = stored["identity"]
             stored["seed"], stored["planned"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             what = f"{file} is not as a collection left it ({error!r})"
             raise UserError(f"{what}: restore it, or choose another --out") from error
         listed = "\n".join(f"  {line}" for line in differences(before, now))
@@ -139,19 +132,36 @@ class RunDir:
         return stored  # type: ignore[no-any-return]
 
 
-def _refuse_foreign(path: Path) -> None:
-    """Before anything is written: a directory with something in it that is no run."""
+@contextmanager
+def taken(path: Path, about: str, what: str, *, by: str) -> Iterator[None]:
+    """A directory that one process at a time works in, made where there is none; by the file `about` one is known that was
+    begun before. Raises `UserError`: it holds something else, another writer, not writable."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(path, about, what)
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"cannot use {path} as a {what}: {error.strerror or error}") from error
+    try:
+        _lock(lock, path, by)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _refuse_foreign(path: Path, about: str, what: str) -> None:
+    """Before anything is written."""
     names = {entry.name for entry in path.iterdir()}
-    if RUN in names:
+    if about in names:
         return
-    # What is left of a run that was killed at its very beginning.
-    others = sorted(names - {LOCK, _temporary(path / RUN).name})
+    # What is left of one that was killed at its very beginning.
+    others = sorted(names - {LOCK, _temporary(path / about).name})
     if others:
         listed = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        raise UserError(f"{path} is not empty and no run directory: it has no {RUN}, but {listed}; choose another --out")
+        raise UserError(f"{path} is not empty and no {what}: it has no {about}, but {listed}; choose another --out")
 
 
-def take_lock(lock: int, path: Path, by: str = "collection") -> None:
+def _lock(lock: int, path: Path, by: str) -> None:
     """The kernel lets go of it when the process ends, however it ends."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -307,8 +307,8 @@ def _check_coverage(totals: Totals, planned: int | None, plan: Plan) -> None:
 
 
 def _failed(inputs: Iterable[Input]) -> Counter[str]:
-    """The rollouts that no attempt gave a reward, by outcome. Rows are attempts: the failures of a rollout that was judged in
-    the end are no loss."""
+    """The rollouts that no attempt gave a reward, by outcome. Rows are attempts: what failed before a rollout was judged is
+    no loss."""
     from rollforge.stats.reading import read_files
 
     sources = [[(str(one.file), one.env) for one in group] for _, group in groupby(inputs, key=attrgetter("name"))]

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from rollforge.collect.config import ModelConfig, listed, used
 from rollforge.config import Section, merge, read_yaml, validate
 from rollforge.records.items import Json
+from rollforge.train.config import OPERATIONAL as TRAINING
 
 
 class Target(Section):
@@ -107,7 +108,7 @@ OPERATIONAL: Mapping[str, tuple[str, ...]] = {
         "budget",
     ),
     "export": ("workers",),
-    "train": ("device", "threads", "keep", "track"),
+    "train": TRAINING,
     "eval": ("concurrency", "max_attempts", "backoff", "retry_failed", "min_coverage", "deadlines", "examples"),
 }
 """What may change between two sessions of one loop: how it runs, not what it makes. Not stored: keys may be among them."""

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from rollforge import __version__
-from rollforge.collect.run_dir import differences, take_lock, write_json
+from rollforge.collect.run_dir import differences, taken, write_json
 from rollforge.errors import UserError
 from rollforge.loop.config import LoopConfig, identity, with_operational
 from rollforge.records.items import Json
 
-LOOP, LOCK = "loop.json", ".lock"
+LOOP = "loop.json"
 
 
 class State:
@@ -74,17 +73,7 @@ class State:
 @contextmanager
 def opened(path: Path, given: LoopConfig, apply_next: bool = False) -> Iterator[State]:
     """The loop in that directory, begun or taken up. Raises `UserError`: another recipe, another writer, not a loop."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if not (path / LOOP).exists() and (others := sorted({entry.name for entry in path.iterdir()} - {LOCK, "loop.tmp"})):
-            raise UserError(
-                f"{path} is not empty and no loop: it has no {LOOP}, but {', '.join(others[:3])}; choose another --out"
-            )
-        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(f"cannot use {path} for a loop: {error.strerror or error}") from error
-    try:
-        take_lock(lock, path, by="loop")
+    with taken(path, LOOP, "loop", by="loop"):
         if (path / LOOP).exists():
             state = State(path, _read(path), given)
             state.settle(given, apply_next)
@@ -94,8 +83,6 @@ def opened(path: Path, given: LoopConfig, apply_next: bool = False) -> Iterator[
             state = State(path, {"rollforge": __version__, "created": created, "recipes": [first], "steps": {}}, given)
             state.save()
         yield state
-    finally:
-        os.close(lock)
 
 
 def read_state(path: Path) -> State:

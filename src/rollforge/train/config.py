@@ -13,6 +13,10 @@ from rollforge.config import Section
 Method = Literal["sft", "dpo", "grpo"]
 
 
+OPERATIONAL = ("device", "threads", "keep", "track")
+"""What may change between two sessions of one training: how it runs, not what it makes."""
+
+
 class Evaluation(Section):
     """How the policy is measured on tasks that it does not learn from: before, during and after."""
 

@@ -22,12 +22,12 @@ from rollforge import __version__
 from rollforge.collect.closing import close
 from rollforge.collect.config import CollectConfig, EnvConfig
 from rollforge.collect.run import Collection
-from rollforge.collect.run_dir import differences, new_path, take_lock, write_json
+from rollforge.collect.run_dir import differences, new_path, taken, write_json
 from rollforge.config import validate
 from rollforge.errors import SetupError, UserError
 from rollforge.records.items import Json
 from rollforge.records.task import Task
-from rollforge.train.config import TrainConfig
+from rollforge.train.config import OPERATIONAL, TrainConfig
 from rollforge.train.data import Data, learned_tasks, prepare, tasks_of
 from rollforge.train.live import LiveRollouts
 from rollforge.train.play import player
@@ -92,28 +92,21 @@ class Training:
     @contextmanager
     def _settled(self) -> Iterator[Json]:
         """The directory, locked, and what train.json says: that of the same configuration or none."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        identity = json.loads(self._config.model_dump_json(exclude={"out", "threads", "keep"}))
-        lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            take_lock(lock, self.path, by="training")
+        identity = json.loads(self._config.model_dump_json(exclude={"out", *OPERATIONAL}))
+        with taken(self.path, ABOUT, "training", by="training"):
             file = self.path / ABOUT
             if file.exists():
-                about = json.loads(file.read_text("utf-8"))
-                listed = "\n".join(f"  {line}" for line in differences(about["config"], identity))
+                about = _begun(file)
+                before = {key: value for key, value in about["config"].items() if key not in OPERATIONAL}
+                listed = "\n".join(f"  {line}" for line in differences(before, identity))
                 if listed:
                     what = f"{self.path} was begun with another configuration:\n{listed}\n"
                     raise UserError(f"{what}Give the same one to go on, or another --out.")
             else:
-                others = sorted({entry.name for entry in self.path.iterdir()} - {".lock"})
-                if others:
-                    raise UserError(f"{self.path} is not empty and no training: it holds {', '.join(others[:3])}")
                 created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
                 about = {"rollforge": __version__, "created": created, "config": identity, "versions": _versions()}
                 write_json(file, about)
             yield about
-        finally:
-            os.close(lock)
 
     def _prepare(self) -> None:
         """The data, the environment, the tasks of both kinds: what is wrong with them is told before a model is loaded."""
@@ -271,6 +264,15 @@ def _last_checkpoint(folder: Path) -> str | None:
         print(f"going on from {path}", file=sys.stderr)
         return str(path)
     return None
+
+
+def _begun(file: Path) -> Json:
+    try:
+        about: Json = json.loads(file.read_bytes())
+        about["config"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is not as a training left it ({error!r}): restore it, or choose another --out") from error
+    return about
 
 
 def _versions() -> dict[str, str]:
