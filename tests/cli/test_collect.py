@@ -381,7 +381,7 @@ class unruly:
 def test_unruly_environments(tmp_path: Path) -> None:
     (tmp_path / "unruly.py").write_text(UNRULY)
     (tmp_path / "tasks.jsonl").write_text('{"prompt": "bare"}\n')
-    limits = ["--tool-seconds", "0.5", "--verify-seconds", "0.5", "--max-attempts", "1", "--json"]
+    limits = ["--tool-seconds", "2", "--verify-seconds", "2", "--max-attempts", "1", "--json"]
     done = collect(tmp_path, "unruly.py", "-m", "scripted:perfect", "-o", "a", *limits, status=1)
     found = {row["mode"]: row for name in ("rollouts", "failures") for row in rows(tmp_path / "a" / f"{name}.jsonl")}
     assert {mode: row["rollforge"]["outcome"] for mode, row in found.items()} == {

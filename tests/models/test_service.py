@@ -14,7 +14,8 @@ from rollforge.errors import DeadlineExceeded, InfraFault, PolicyFault, SetupErr
 from rollforge.models.base import ModelOptions
 from rollforge.models.hops import REQUEST_ID
 from rollforge.models.load import load_model
-from rollforge.models.service import RETRIES, Service
+from rollforge.models.service import RETRIES, Service, _Lost, _wait
+from rollforge.models.transport import BACKOFF
 from tests.models.server import HANG, Reply, Server, closing, serve
 
 TOKEN = "tok-very-secret-0123456789"
@@ -227,3 +228,7 @@ async def test_what_is_no_json_cannot_be_sent() -> None:
         with pytest.raises(InfraFault, match="cannot be written as JSON"):
             await made.call("POST", "/x", {"a": object()}, seconds=9)
     assert not server.seen
+
+
+def test_the_wait_before_another_try_has_an_end() -> None:
+    assert max(_wait(_Lost("gone"), tries) for tries in (0, 9, 1100, 10**6)) <= BACKOFF[1]

@@ -10,6 +10,8 @@ import pytest
 
 from rollforge.errors import UserError
 from rollforge.serve.config import Loaded, load_config, single, without_secrets
+from rollforge.serve.run import exposed
+from rollforge.serve.settings import Settings
 
 YAML = """
 models: {policy: {use: "chat:Qwen/Qwen3-8B", base_url: "http://localhost:8000/v1"}, oracle: scripted}
@@ -147,3 +149,11 @@ def test_the_files_of_the_documentation_are_read(tmp_path: Path) -> None:
         ["policy", "oracle", "sums", "weather", "sums_agent", "weather_agent"],
         ["policy", "sums", "sums_agent"],
     ]
+
+
+def test_services_that_others_can_reach_are_told_of_whatever_their_own_host_is() -> None:
+    here, everywhere = ("http://127.0.0.1:1", "http://[::1]:2"), "http://0.0.0.0:3"
+    assert exposed(here, Settings()) is None
+    said = exposed((*here, everywhere, "http://[::]:4"), Settings())
+    assert said == "listening on 0.0.0.0, ::: other machines can connect, without a token (--token-env NAME asks for one)"
+    assert exposed((everywhere,), Settings(token_env="T")) == "listening on 0.0.0.0: other machines can connect"

@@ -415,6 +415,28 @@ async def test_a_client_that_goes_away_leaves_a_usable_session() -> None:
         assert (await me.post("/verify", ROW | {"response": said("")}))["reward"] == 1.0
 
 
+@pytest.mark.parametrize("path", ["/seed_session", "/mcp", "/verify"])
+async def test_a_client_that_goes_away_while_its_session_opens_leaves_none(path: str) -> None:
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Count):
+        async def reset(self) -> None:  # type: ignore[override]
+            began.set()
+            await go_on.wait()
+
+    async with served(rf.env(Slow, inline=True, tasks=[{"prompt": "?"}])) as client:
+        hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
+        gone = asyncio.create_task(client().post(path, hello if path == "/mcp" else ROW | {"response": said("")}))
+        await began.wait()
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        await asyncio.sleep(0.1)
+        go_on.set()
+        while (await client().get("/status"))["sessions"]["open"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def test_unused_sessions_expire() -> None:
     before = Count.closed
     async with served(rf.env(Count, inline=True), session_seconds=0.05) as client:

@@ -455,3 +455,20 @@ async def test_a_parameter_that_the_backend_does_not_know_is_whose_who_set_it() 
     async with agent(runner(model="tiny", sampling=strange)) as (_, call):
         for answer in (await call("POST", "/run", COUNT), await call("POST", "/v1/responses", {"input": "x"})):
             assert (answer.status, answer.json["error"]["type"]) == (424, "setup_error")
+
+
+async def test_a_rollout_that_is_ended_by_another_while_its_verdict_is_awaited() -> None:
+    judging = asyncio.Event()
+
+    class Slow(Broken):
+        async def verify(self, _: Response) -> Any:
+            judging.set()
+            await asyncio.sleep(60)
+
+    async with agent(runner(Slow(ValueError()), says([assistant("7")]))) as (_, call):
+        live = await begin(call)
+        path = f"/rollouts/{live['id']}"
+        waiting = asyncio.create_task(call("POST", f"{path}/finish", {"reply": "7"}))
+        await judging.wait()
+        assert (await call("DELETE", path)).status in (200, 204)
+        assert (await waiting).status == 404

@@ -27,13 +27,14 @@ def run(command: Command, arguments: Arguments) -> int:
         from rollforge.nemo.gym import built
 
         async with built(config, settings) as gym:
-            for warning in (*gym.warnings, exposed(settings)):
-                if warning:
-                    say(f"warning: {warning}")
+            for warning in gym.warnings:
+                say(f"warning: {warning}")
             if config.values.get("dry_run"):
                 print(f"{len(gym.services)} servers can be started")
                 return None
             head = gym.head(settings)
+            if told := exposed([service.url for service in (*gym.services, head)], settings):
+                say(f"warning: {told}")
 
             def started() -> None:
                 for service in gym.services:

@@ -103,15 +103,18 @@ def serve(
             raise UserError(f"{stray} is for the named services of a YAML file")
         one = merge(given({**sections, "env": {"use": target}}), values)
         loaded = single(one, PORT if port is None else port)
-    warning = exposed(loaded.config)
-    if warning:
-        logging.getLogger("rollforge").warning(warning)
+
+    def started(placed: Sequence[Any]) -> None:
+        if warning := exposed([place.url for place in placed], loaded.config):
+            logging.getLogger("rollforge").warning(warning)
+        _print(placed, json)
+
     start(
         loaded,
         only=only,
         workers=workers,
         processes=processes,
-        started=lambda placed: _print(placed, json),
+        started=started,
     )
 
 

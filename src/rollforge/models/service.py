@@ -249,7 +249,7 @@ def _wait(last: _Lost | Answer, tries: int) -> float:
     asked = retry_after(last.headers.get("retry-after"), time.time()) if isinstance(last, Answer) else None
     if asked is not None:
         return asked + random.uniform(0, max(0.1, min(1.0, 0.1 * asked)))
-    return random.uniform(0, min(BACKOFF[0] * 2**tries, BACKOFF[1]))
+    return random.uniform(0, min(BACKOFF[0] * 2 ** min(tries, 16), BACKOFF[1]))
 
 
 def _said(last: _Lost | Answer) -> str:

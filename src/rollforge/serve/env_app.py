@@ -119,7 +119,7 @@ def env_routes(env: Env, name: str, sessions: Sessions) -> APIRouter:
             seat.end()
             seat = None
         if seat is None:
-            seat = await sessions.open(task)
+            seat = await while_connected(request, sessions.open(task))
         found = await seat.verify(in_own_names(response, name), task)
         return answer(judged_row(row, task, response, found))
 

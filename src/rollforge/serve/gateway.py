@@ -151,7 +151,7 @@ class Gateway:
             raise Problem(502, "infra_fault", "the rollout ended before it began")
         finally:
             if not opened.done():
-                del self._held[id]
+                self._held.pop(id, None)  # a shutdown may have been faster
                 await _cancelled(job)
 
     async def finish(self, id: str, reply: str) -> Rollout:
@@ -160,7 +160,10 @@ class Gateway:
         live = self._live.get(id)
         if live is not None and not live.finished.done():
             live.finished.set_result(reply)
-        rollout = await asyncio.shield(held.job)
+        await asyncio.wait((held.job,))
+        if held.job.cancelled():
+            raise Problem(404, "not_found_error", f"no rollout of this id is under way ({_UNKNOWN})")
+        rollout = held.job.result()
         self._held.pop(id, None)
         return rollout
 

@@ -31,6 +31,7 @@ from rollforge.records.task import Task
 from rollforge.serve.app import answer, body, spec
 from rollforge.serve.env_steps import declared, played
 from rollforge.serve.env_wire import CODES, OBJECT, task_of, usable
+from rollforge.serve.gone import while_connected
 from rollforge.serve.sessions import MCP_SESSION, MCP_TOKEN, Seat, Sessions
 from rollforge.serve.settings import Settings
 
@@ -62,7 +63,8 @@ def add_mcp(router: APIRouter, sessions: Sessions, env: Env, name: str) -> None:
         seat = joined(request)
         headers = {}
         if said.get("method") == "initialize" and seat is None:
-            seat = await sessions.open(await task_at(env, name, request.query_params.get("task", "0")))
+            task = await task_at(env, name, request.query_params.get("task", "0"))
+            seat = await while_connected(request, sessions.open(task))
             headers[MCP_SESSION] = seat.cookie
         found = await respond(said, seat, name)
         return Response(status_code=202) if found is None else answer(found, headers=headers)

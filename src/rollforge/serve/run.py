@@ -12,8 +12,9 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
@@ -65,16 +66,14 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
-def exposed(settings: Settings) -> str | None:
-    """A warning, if others than this machine can connect; the stronger one if they need no token."""
-    try:
-        local = ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        local = settings.host == "localhost"
-    if local:
+def exposed(urls: Iterable[str], settings: Settings) -> str | None:
+    """A warning, if others than this machine can connect to one of the services; the stronger one if they need no token."""
+    hosts = {urlsplit(url).hostname or "" for url in urls}
+    seen = sorted(host for host in hosts if not ipaddress.ip_address(host.partition("%")[0]).is_loopback)
+    if not seen:
         return None
     need = "" if settings.token_env else ", without a token (--token-env NAME asks for one)"
-    return f"listening on {settings.host}: other machines can connect{need}"
+    return f"listening on {', '.join(seen)}: other machines can connect{need}"
 
 
 async def run(services: Sequence[Service], settings: Settings, started: Callable[[], None] = lambda: None) -> str | None:

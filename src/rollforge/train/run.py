@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rollforge import __version__
 from rollforge.collect.closing import close
@@ -73,6 +74,7 @@ class Training:
         self._not_measured: str | None = None
         self._policy: Policy
         self._sampler: Sampler
+        self._to_close: list[Any] = []
         self._loop: asyncio.Runner
 
     def run(self) -> Trained:
@@ -83,7 +85,10 @@ class Training:
             write_json(self.path / ABOUT, {**about, "sources": self._data.sources if self._data else []})
             self._policy = load_policy(self._config)
             with asyncio.Runner() as self._loop:
-                report = self._train()
+                try:
+                    report = self._train()
+                finally:
+                    self._loop.run(self._close())
             write_json(self.path / REPORT, report)
             return Trained(self.path, self.path / "model", report)
 
@@ -153,6 +158,7 @@ class Training:
         for name, value in (("WANDB_DIR", self.path), ("TENSORBOARD_LOGGING_DIR", self.path / "tensorboard")):
             os.environ.setdefault(name, str(value))
         self._sampler = sampler(policy)
+        self._to_close.append(self._sampler.model)
         live = self._live() if config.method == "grpo" else None
         watch = Watch(
             self.path / "metrics.jsonl",
@@ -180,7 +186,6 @@ class Training:
         if not self._not_measured:
             watch.evaluated(steps)
         _store(policy, self.path / "model", {"method": config.method, "began_with": config.model})
-        self._loop.run(close(self._sampler.model, lambda text: print(text, file=sys.stderr)))
         usual = defaults(config.method, policy, config.lora is not None)
         return write_report(
             self.path,
@@ -207,9 +212,14 @@ class Training:
             if step > last:
                 shutil.rmtree(run)
 
+    async def _close(self) -> None:
+        for thing in self._to_close:
+            await close(thing, lambda text: print(text, file=sys.stderr))
+
     def _live(self) -> LiveRollouts:
         assert self._env is not None
         acting = player(self._env.use, max_turns=self._config.max_turns)
+        self._to_close.append(acting)
         return LiveRollouts(
             acting, self._tasks, self._sampler, self._loop, seed=self._config.seed, sampling=self._config.sampling
         )
