@@ -143,6 +143,18 @@ def test_difficulty_is_that_of_the_whole_group(tmp_path: Path) -> None:
     assert Counter(found[sample.group] for sample in kept) == {"easy": 4, "medium": 4, "hard": 4}
 
 
+def test_difficulty_is_of_the_rewards_that_a_recipe_begins_with(tmp_path: Path) -> None:
+    scale = {"shape": {"method": "scale", "range": [0, 1], "per": "all"}}
+    rows = [(0, n, "e", b"%d" % (n // 4), b"", 10.0 if n < 4 else 2.0) for n in range(8)]
+    for steps_, levels in (([scale], {"easy": 4, "hard": 4}), ([{"filter": "reward > 0"}, scale], {"easy": 8})):
+        recipe = make_recipe({"steps": [*steps_, {"balance": {"by": "difficulty", "cap": 9}}]})
+        found = [Sample(*sample) for sample in rows]
+        for step in recipe.chain:
+            work = Workspace(tmp_path)
+            found = [item for item in step(found, work) if isinstance(item, Sample)]
+        assert {name: count["in"] for name, count in work.notes["categories"].items()} == levels
+
+
 def test_by_any_field(tmp_path: Path) -> None:
     (step,) = steps(BalanceArgs(by="task.level"))
     assert list(step.facts) == ["task.level"]

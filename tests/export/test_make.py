@@ -131,6 +131,9 @@ def test_a_rollout_may_end_with_a_call() -> None:
         ({"responses_create_params": {"input": "?", "metadata": {"ground_truth": "7"}}}, "7"),
         ({"responses_create_params": {"input": "?", "ground_truth": "8"}}, "8"),
         ({}, None),
+        ({"ground_truth": ["Paris", "paris"], "label": "London"}, None),  # whose is that label?
+        ({"ground_truth": [], "label": "Paris"}, "Paris"),
+        ({"expected_answer": False, "label": "yes"}, "False"),
     ],
 )
 def test_the_expected_answer_is_found(fields: dict[str, Any], answer: str | None) -> None:

@@ -284,3 +284,37 @@ def test_text_of_models_does_not_steer_the_terminal(tmp_path):
     given = write(tmp_path / "in.jsonl", rollout("p?"), b'{"responses_create_params": {"input": [{"type": "\\u001b[31m"}]}}')
     done = run("grpo", "--input", given, "--output", tmp_path / "o.jsonl")
     assert "\x1b" not in done.stderr + done.stdout
+
+
+def test_pairs_are_of_one_task_and_their_rewards_of_one_type(tmp_path):
+    def attempt(text, reward, index, env, prompt="Guess the number."):
+        return rollout(prompt, text, reward, _ng_task_index=index, expected_answer=str(index), agent_ref={"name": env})
+
+    given = write(
+        tmp_path / "a.jsonl",
+        *(
+            attempt(text, reward, index, "guess")
+            for text, reward, index in (("4", 1, 4), ("7", 0, 4), ("9", 1, 9), ("4", 0.5, 9))
+        ),
+        attempt("a poem", 1, 1, "poet", "What now?"),
+        attempt("print(1)", 0, 1, "coder", "What now?"),
+    )
+    out = tmp_path / "out.jsonl"
+    run("dpo", "--input", given, "--output", out, "--strategy", "all_pairs")
+    assert sorted((row["chosen"], row["rejected"]) for row in rows(out)) == [("4", "7"), ("9", "4")]
+    numbers = {type(row[name]) for row in rows(out) for name in ("reward_gap", "chosen_reward", "rejected_reward")}
+    assert numbers == {float}
+    run("dpo", "--input", given, "--output", out, "--strategy", "stratified", "--across_prompts")
+    assert {(row["chosen"], row["rejected"]) for row in rows(out)} == {("4", "7")}
+    run("grpo", "--input", given, "--output", out, "--with_reward")
+    assert {type(row["reward"]) for row in rows(out)} == {float}
+
+
+def test_what_the_simple_forms_leave_out_or_mend(tmp_path):
+    given = write(
+        tmp_path / "a.jsonl", *(rollout(f"{n}?", expected_answer=given) for n, given in enumerate(["50%", "1e-3", " 4 "]))
+    )
+    done = run("sft", "--input", given, "--output", tmp_path / "o.jsonl", "--format", "simple")
+    assert "3 rollouts with tool calls, which this format has no place for" in done.stderr
+    run("grpo", "--input", given, "--output", tmp_path / "o.jsonl", "--output_is", "answer")
+    assert [row["output"] for row in rows(tmp_path / "o.jsonl")] == ["50\\%", "0.001", "4"]

@@ -2,7 +2,8 @@
 
 A category is an environment, a difficulty (the solve rate of the task's attempts: easy from 0.8, medium from 0.4, hard
 below; NeMo Gym's pages on balancing), any name of the expression language (`task.level`), or several ("math/hard").
-Difficulty is measured before the recipe's first step: what a filter on rewards leaves is easy without exception.
+Difficulty is measured before the recipe drops anything (what a filter on rewards leaves is easy without exception), on the
+rewards as the shapes at its beginning leave them.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,10 @@ class Recipe:
     @property
     def chain(self) -> list[Step]:
         """The steps, led by those that must see the samples before any is dropped (`first` of a step: balance measures the
-        difficulty of whole groups)."""
+        difficulty of whole groups). Before them are only shapes with which the recipe begins: they set what is solved."""
         first = {step.name: step for steps in (getattr(each, "first", ()) for each in self.steps) for step in steps}
-        return [*first.values(), *self.steps]
+        shapes = list(takewhile(lambda step: getattr(step, "shapes", False), self.steps))
+        return [*shapes, *first.values(), *self.steps[len(shapes) :]]
 
     def then(self, more: Recipe) -> Recipe:
         return Recipe([*self.steps, *more.steps], self.seed, [*self.resolved, *more.resolved])

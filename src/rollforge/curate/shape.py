@@ -60,6 +60,7 @@ class Shape:
     """Reads its samples twice; by group, it sorts them first."""
 
     facts: Mapping[str, Fact] = {}
+    shapes = True
 
     def __init__(self, args: ShapeArgs) -> None:
         self._method = args.method

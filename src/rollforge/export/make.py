@@ -175,15 +175,12 @@ class _Origin(Origin):
 
 
 def answer_of(record: Record, path: str | None = None) -> str | None:
-    """The expected answer as text; None if the row has none. Lists and objects are answers only where `path` names them:
-    then as JSON."""
+    """The expected answer as text; None if the row has none, or a list or an object under its surest name: those are answers
+    only where `path` names them, as JSON."""
     if path is not None:
         return _answer_text(_at(record, path), structured=True)
-    for _, value in record.expected():
-        text = _answer_text(value, structured=False)
-        if text is not None:
-            return text
-    return None
+    first = next((value for _, value in record.expected() if value not in ([], {})), None)
+    return _answer_text(first, structured=False)
 
 
 def why_no_answer(record: Record, path: str | None = None) -> str:

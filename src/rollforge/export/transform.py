@@ -2,7 +2,7 @@
 `{prompt, chosen, rejected, ...}`; one row per rollout, or per pair.
 
     grpo, sft   blocks ─► rows of a block, in part files of the workers ─► the output, in order
-    dpo         blocks ─► attempts (prompt, reward, place, texts) ─► sorted on disk ─► pairs; long texts are read again
+    dpo         blocks ─► attempts (task, reward, place, texts) ─► sorted on disk ─► pairs; long texts are read again
 
 These formats hold the last question and the last answer; `rollforge export` keeps whole conversations, and writes the
 configuration too. The output has its final name only when it is complete.
@@ -81,9 +81,11 @@ class ToGrpo:
         answer = answer_of(record, self.answer)
         row: Json = {"input": _asked(record, notes)}
         if self.output == "answer":
+            from rollforge.export.nemo_rl.rows import matched
+
             if answer is None:
                 raise Refused(why_no_answer(record, self.answer))
-            row["output"] = answer
+            row["output"] = matched(answer.strip())
         else:
             row["output"] = _said(record)
             notes["rows whose output is empty: the rollout ends without a text"] += not row["output"]
@@ -92,7 +94,7 @@ class ToGrpo:
         if answer is None and self.ground_truth:
             notes[f"rows without an expected answer: {why_no_answer(record, self.answer)}"] += 1
         if self.reward:
-            row["reward"] = record.reward
+            row["reward"] = _reward(record)
         return row
 
 
@@ -113,6 +115,8 @@ class ToSft:
         said = _said(record)
         if not said:
             raise Refused("the final text is empty")
+        called = any(item.kind == "function_call" for item in record.items())
+        notes["rollouts with tool calls, which this format has no place for"] += called
         return {"input": _asked(record, notes), "output": said}
 
 
@@ -138,7 +142,7 @@ def transform_rows(
 
 
 def transform_pairs(files: Sequence[str | Path], output: str | Path | None, how: Pairing, workers: int = 1) -> Transformed:
-    """`{prompt, chosen, rejected, reward_gap, chosen_reward, rejected_reward}`: pairs of attempts at one prompt."""
+    """`{prompt, chosen, rejected, reward_gap, chosen_reward, rejected_reward}`: pairs of attempts at one task."""
     funnel = Funnel()
     total = Transformed(funnel=funnel)
     originals = _checked(files, output)
@@ -287,7 +291,7 @@ def _usable(block: Block, part: _Part) -> Iterator[tuple[int, Record]]:
 
 def _reward(record: Record) -> float:
     assert record.reward is not None
-    return record.reward
+    return float(record.reward)  # readers take a column's type from its first rows
 
 
 def _loose(messages: list[Json]) -> set[str]:
@@ -358,10 +362,10 @@ def _add(total: Transformed, part: _Part, block: Block) -> None:
 
 Texts: TypeAlias = tuple[str, str]
 """Question and answer."""
-Told: TypeAlias = tuple[float, int, int, int, Texts | None]
-"""Reward, length, source and place of an `Attempt`, and its texts, if they are short enough to be kept with it."""
+Told: TypeAlias = tuple[float, int, int, int, str, str, Texts | None]
+"""An `Attempt`, and its texts, if they are short enough to be kept with it."""
 Run: TypeAlias = tuple[bytes, list[Told]]
-"""A prompt, and attempts at it that stand together."""
+"""A task, and attempts at it that stand together."""
 
 _CARRIED = 2000
 """Characters of question and answer that are short enough: reading their row again takes longer than sorting them along."""
@@ -377,9 +381,13 @@ def _attempts(files: Sequence[str | Path], total: Transformed, workers: int) -> 
 def _index(block: Block) -> tuple[Block, _Part, list[Run]]:
     part = _Part()
     runs: list[Run] = []
+    about: Any = None
+    task = b""
     for at, record in _usable(block, part):
         try:
-            key, said = record.prompt, _said(record)
+            if about != (this := record.task_key):
+                about, task = this, record.group
+            said = _said(record)
             asked = _asked(record, part.notes)
         except (Refused, UserError) as error:
             part.leave_out(told(error))
@@ -388,18 +396,18 @@ def _index(block: Block) -> tuple[Block, _Part, list[Run]]:
             part.leave_out("the final text is empty")
             continue
         texts = (asked, said) if len(asked) + len(said) <= _CARRIED else None
-        add_to_runs(runs, key, (_reward(record), len(said), block.source, at, texts))
+        add_to_runs(runs, task, (_reward(record), len(said), block.source, at, "", record.env, texts))
     return block, part, runs
 
 
 def _pairs(
     groups: Iterable[list[Run]], rows: Rows, how: Pairing, funnel: Funnel, write: Callable[[Json], None]
 ) -> Iterator[Left]:
-    """Write the pairs of one prompt; what may make pairs of different prompts is yielded."""
+    """Write the pairs of each task; what may make pairs of different prompts is yielded."""
     for group in groups:
         every = [one for _, run in group for one in run]
-        attempts = [Attempt(*one[:4]) for one in every]
-        texts = partial(_texts, rows, {one[2:4]: one[4] for one in every if one[4] is not None})
+        attempts = [Attempt(*one[:6]) for one in every]
+        texts = partial(_texts, rows, {one[2:4]: one[6] for one in every if one[6] is not None})
         pairs, outcome = pair_up(attempts, how, partial(_same, texts))
         funnel.count(attempts, outcome, len(pairs), how)
         for good, bad in pairs:
