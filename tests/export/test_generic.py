@@ -35,6 +35,9 @@ MAPPING = {
 }
 
 
+TWO = said("", call("a", "f"), call("b", "f"))
+
+
 def row(kind: str, example: Any, **settings: Any) -> Json:
     return TARGET.kinds[kind].row(example, Settings(**settings))
 
@@ -171,6 +174,8 @@ def test_turns_that_both_answers_share_become_input() -> None:
         ("openai", Demonstration(origin("s-0"), SUM, [said("")], []), "empty message"),
         ("openai", Demonstration(origin("s-0"), SUM, [heard("9", "?"), said("4")], []), "answers no call"),
         ("openai-dpo", Pair(origin("s-0"), origin("s-1"), ASK, TOLD, [heard("9", "?"), *TOLD], []), "answers no call"),
+        ("openai", Demonstration(origin("s-0"), SUM, [TWO, heard("a", "1"), said("4")], []), "without a result"),
+        ("openai", Demonstration(origin("s-0"), SUM, [said("", call("a", "add b", x=1))], []), "letters, digits"),
         ("prompt-completion-score", Judged(origin("s-0"), SUM, [said(" \n")], [], True), "completion is empty"),
         ("openai", Demonstration(origin("s-0"), SUM, [{**said("4"), "reasoning_content": "hm"}], []), "--reasoning"),
     ],
@@ -210,6 +215,13 @@ GPT = {"from": "gpt", "value": "!"}
         ("openai", {"messages": [USER]}, "at least one assistant"),
         ("openai", {"messages": [USER, said("", call("c", "f"))]}, "wants the JSON as a string"),
         ("openai", {"messages": [USER, GOOD, heard("c", "1"), GOOD]}, "id of no call"),
+        (
+            "openai",
+            {"messages": [USER, TWO, heard("a", "1"), GOOD]},
+            "messages[3]: the calls before it have no result ('b')",
+        ),
+        ("openai", {"messages": [USER, said("", call("a", "add b"))]}, "'add b' is no function's name"),
+        ("openai", {"messages": [USER, GOOD], "tools": [{"function": {"name": ""}}]}, "tools[0]: '' is no function's name"),
         ("openai", {"messages": [USER, said("")]}, "neither content nor tool calls"),
         ("openai", {"messages": [USER, GOOD], "reward": 1}, "reward is no field"),
         ("openai", {"messages": [USER, GOOD], "tools": [{"name": "f"}]}, "tools[0] is not"),

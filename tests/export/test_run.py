@@ -247,6 +247,25 @@ def test_without_a_reward_it_says_why(tmp_path: Path) -> None:
         export(tmp_path / "a.jsonl", "sft", out=tmp_path / "out")
 
 
+def test_runs_of_which_one_is_split_are_not_split_by_halves(tmp_path: Path) -> None:
+    run = write(tmp_path / "a.jsonl", [row(str(n)) for n in range(20)])
+    other = write(tmp_path / "b.jsonl", [row(f"{n}!") for n in range(20)])
+    curate_rollouts([run], tmp_path / "split", recipe={"steps": [{"split": "80/20"}]})
+    with pytest.raises(UserError, match=r"split is split already, .*b\.jsonl is not.*--split 90/10.*--validation 0"):
+        export([tmp_path / "split", other], "sft", out=tmp_path / "out", validation=0.1)
+    done = export([tmp_path / "split", other], "sft", out=tmp_path / "out", validation=0.0)
+    assert done.targets[0].rows == 40
+
+
+def test_a_task_none_of_whose_attempts_can_be_read_has_no_equal_texts(tmp_path: Path) -> None:
+    output = [call("f", '{"x":'), said("done")]
+    bad = [row("bad", reward=float(k % 2), _ng_task_index=0, response={"output": output}) for k in range(4)]
+    good = [row("same", reward=float(k % 2), _ng_task_index=1) for k in range(2)]
+    done = export(write(tmp_path / "a.jsonl", [*bad, *good]), "dpo", out=tmp_path / "out").targets[0]
+    assert done.pairs is not None
+    assert done.pairs.row() == {"tasks": 2, "equal texts": 1, "refused": 1, "pairs": 0}
+
+
 def test_what_is_said_before_anything_is_read(tmp_path: Path) -> None:
     run = write(tmp_path / "a.jsonl", [row("1")])
     with pytest.raises(UserError, match="each target has a --to of its own"):

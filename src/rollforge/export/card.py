@@ -88,7 +88,8 @@ def funnel(done: Done, all_of_it: Exported) -> list[tuple[str, str]]:
             for name, count in outcomes.items()
             if name not in numbers
         ]
-    rows += [(f"- refused: {text}", one.count) for text, one in done.refused.items()]
+    refused = "refused" if done.pairs is None else "refused attempts"
+    rows += [(f"- {refused}: {text}", one.count) for text, one in done.refused.items()]
     for split in dict.fromkeys(one.split for one in done.files):
         rows.append((f"rows for {split}", sum(one.tally.rows for one in done.files if one.split == split)))
     return [(text, f"{count:,}") for text, count in rows]

@@ -308,6 +308,8 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
             waiting = []
             for call in message["tool_calls"]:
                 function = call["function"]
+                if not function["name"]:
+                    raise Refused("a tool call names no tool")
                 text = function["arguments"]
                 function["arguments"] = _arguments(text) if text else {}
                 name = call["id"]

@@ -39,7 +39,7 @@ from rollforge.export.make import (
 )
 from rollforge.export.mixed import cut
 from rollforge.export.options import Input, Options
-from rollforge.export.pairs import REFUSED, Attempt, Funnel, Left, left_over, pair_up
+from rollforge.export.pairs import EQUAL_TEXTS, REFUSED, Attempt, Funnel, Left, left_over, pair_up
 from rollforge.export.target import Family, Refused, Settings
 from rollforge.export.writer import Segment, Sheet
 from rollforge.records.items import Json
@@ -135,6 +135,8 @@ class _Unit:
     def __init__(self, plan: Plan, number: str) -> None:
         self.plan = plan
         self.found = Found()
+        self.alike = False
+        """Whether two attempts at the task said the same."""
         self._number = number
         self._sheets: dict[int, Sheet] = {}
         self._measure: Measure = _counted(plan.tokenizer) if plan.tokenizer else estimate
@@ -351,9 +353,12 @@ def second(plan: Plan, work: tuple[int, Groups]) -> Found:
             if not pairs:
                 continue
             half = partial(_half, unit, rows, held)
+            unit.alike = False
             chosen, outcome = pair_up(attempts, options, partial(_same, unit, half))
             written = sum([_add_pair(unit, half(good), half(bad), good.split) for good, bad in chosen])
-            unit.found.funnel.count(attempts, outcome if written or not chosen else REFUSED, written, options)
+            if not written and (chosen or (outcome == EQUAL_TEXTS and not unit.alike)):
+                outcome = REFUSED
+            unit.found.funnel.count(attempts, outcome, written, options)
             if options.strategy == "stratified" and options.across_prompts:
                 for is_high, left in zip((True, False), left_over(attempts, chosen, options), strict=True):
                     unit.found.left += [Left(is_high, one) for one in left]
@@ -420,7 +425,11 @@ def _same(unit: _Unit, half: Callable[[Attempt], Half | None], good: Attempt, ba
     if one is not None and is_blank(one.completion[-1:]):
         unit.refuse_empty(good)
         return True
-    return one is None or other is None or one.says_the_same(other)
+    if one is None or other is None:
+        return True
+    alike = one.says_the_same(other)
+    unit.alike = unit.alike or alike
+    return alike
 
 
 def _add_pair(unit: _Unit, good: Half | None, bad: Half | None, split: str) -> bool:

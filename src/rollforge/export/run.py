@@ -71,6 +71,7 @@ def export_rollouts(
     if not wanted:
         raise UserError(f"name at least one target: --to nemo-rl:grpo (targets: {', '.join(sorted(known('export')))})")
     inputs, planned = find_inputs([runs] if isinstance(runs, (str, Path)) else runs)
+    _refuse_half_split(inputs, given)
     size = sum(one.file.stat().st_size for one in inputs)
     workers = given.workers or processes(size)
     final = Path(out).resolve()
@@ -99,6 +100,16 @@ def export_rollouts(
             if one.files:
                 one.kept = move(work / one.folder.name, one.folder, given.overwrite)
     return result
+
+
+def _refuse_half_split(inputs: list[Input], options: Options) -> None:
+    split = next((one.name for one in inputs if one.split is not None), None)
+    other = next((one.name for one in inputs if one.split is None), None)
+    if split is not None and other is not None and options.validation:
+        raise UserError(
+            f"{split} is split already, {other} is not: its prompts would fall on sides of their own. Split both together "
+            f"(rollforge curate {split} {other} --split 90/10 --out DIR), or --validation 0: all of {other} is train"
+        )
 
 
 def _without_effect(wanted: list[tuple[Target, str]], options: Options) -> list[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rollforge.export.generic.rows import alternation
+from rollforge.export.generic.rows import FUNCTION, alternation
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
 from rollforge.records.messages import ROLES
 
+_NAME = "{} is no function's name: OpenAI takes letters, digits, _ and -, 64 at most"
 FROM = ("system", "human", "gpt", "function_call", "observation")
 
 
@@ -94,6 +95,8 @@ def _messages(row: Json, name: str) -> Iterator[str]:
         yield f"{name} is {_short(messages)}, not a list of messages"
         return
     called: list[Any] = []
+    waiting: list[Any] = []
+    """Calls without a result so far."""
     for number, message in enumerate(messages):
         place = f"{name}[{number}]"
         role = _role(message)
@@ -104,6 +107,11 @@ def _messages(row: Json, name: str) -> Iterator[str]:
             yield f"{place} has neither content nor tool calls"
         if role == "tool" and message.get("tool_call_id") not in called:
             yield f"{place}.tool_call_id {_short(message.get('tool_call_id'))} is the id of no call before it"
+        if role != "tool" and waiting:
+            yield f"{place}: the calls before it have no result ({', '.join(map(_short, waiting))}): OpenAI refuses the file"
+            waiting = []
+        elif message.get("tool_call_id") in waiting:
+            waiting.remove(message["tool_call_id"])
         calls = message.get("tool_calls") or []
         if not isinstance(calls, list):
             yield f"{place}.tool_calls is {_short(calls)}, not a list"
@@ -114,6 +122,9 @@ def _messages(row: Json, name: str) -> Iterator[str]:
                 yield f"{place}.tool_calls: a call without id or function.name: {_short(call)}"
                 continue
             called.append(call["id"])
+            waiting.append(call["id"])
+            if not FUNCTION.fullmatch(function["name"]):
+                yield f"{place}.tool_calls: {_NAME.format(_short(function['name']))}"
             if not isinstance(function.get("arguments"), str):
                 yield f"{place}.tool_calls: arguments of {function['name']} are no text: OpenAI wants the JSON as a string"
 
@@ -127,6 +138,8 @@ def _openai_rest(row: Json, known: tuple[str, ...]) -> Iterator[str]:
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             yield f"tools[{number}] is not {{type: function, function: {{name, ...}}}}: {_short(tool)}"
+        elif not FUNCTION.fullmatch(function["name"]):
+            yield f"tools[{number}]: {_NAME.format(_short(function['name']))}"
     if "parallel_tool_calls" in row and not isinstance(row["parallel_tool_calls"], bool):
         yield f"parallel_tool_calls is {_short(row['parallel_tool_calls'])}, not true or false"
 

@@ -7,6 +7,7 @@ OpenAI: the API reference, "Fine-tuning", training format for chat models and fo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -143,12 +144,23 @@ def openai_dpo(example: Pair, _: Settings) -> Json:
     return {"input": given, "preferred_output": chosen, "non_preferred_output": rejected}
 
 
+FUNCTION = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""A function's name, as OpenAI takes it."""
+
+
 def _openai_messages(messages: Sequence[Json]) -> list[Json]:
     called: set[str] = set()
+    waiting: set[str] = set()
     for message in messages:
-        called.update(call["id"] for call in message.get("tool_calls") or ())
-        if message["role"] == "tool" and message["tool_call_id"] not in called:
-            raise Refused("a tool's result that answers no call before it (OpenAI refuses it)")
+        if message["role"] == "tool":
+            if message["tool_call_id"] not in called:
+                raise Refused("a tool's result that answers no call before it (OpenAI refuses it)")
+            waiting.discard(message["tool_call_id"])
+            continue
+        if waiting:
+            raise Refused("a tool call without a result (OpenAI refuses it)")
+        waiting = {call["id"] for call in message.get("tool_calls") or ()}
+        called |= waiting
     return [_openai_message(message) for message in messages]
 
 
@@ -164,6 +176,10 @@ def _openai_message(message: Json) -> Json:
         return {"role": role, "content": content}
     calls = []
     for call in message["tool_calls"]:
+        if not FUNCTION.fullmatch(call["function"]["name"]):
+            raise Refused(
+                f"a call of {call['function']['name']!r:.80} (OpenAI's names have letters, digits, _ and -, 64 at most)"
+            )
         arguments = call["function"]["arguments"]
         text = arguments if isinstance(arguments, str) else dumps(arguments).decode()
         calls.append(
