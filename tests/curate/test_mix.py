@@ -50,6 +50,28 @@ def test_weights_come_true(tmp_path: Path, args: dict[str, Any], expected: dict[
         assert names.total() + reasons.total() == 300
 
 
+@pytest.mark.parametrize("total", [1, 7, 12, 20, 100])
+def test_the_total_is_the_total(tmp_path: Path, total: int) -> None:
+    sizes = dict.fromkeys("abcdefgh", 50)
+    given = samples(**sizes)
+    (step,) = steps(MixArgs(weights=dict.fromkeys(sizes, 1), total=total))
+    work = Workspace(tmp_path)
+    kept = [item for item in step(given, work) if isinstance(item, Sample)]
+    counts = Counter(sample.env for sample in kept)
+    assert counts.total() == total
+    assert max(counts.values()) - min(counts[name] for name in sizes) <= 1
+    assert any("0 rows; a task needs 100" in told for told in work.warnings) is (total < 8)
+
+
+def test_attempts_stay_together_where_asked(tmp_path: Path) -> None:
+    for unit, torn in (("group", 0), ("row", 1)):
+        (step,) = steps(MixArgs(weights={"math": 1, "code": 3}, unit=unit))  # type: ignore[arg-type]
+        kept = Counter(
+            item.group for item in step(samples(math=200, code=100), Workspace(tmp_path)) if isinstance(item, Sample)
+        )
+        assert any(count < 4 for count in kept.values()) is bool(torn)
+
+
 def test_a_number_in_a_recipe_is_the_name_of_a_run(tmp_path: Path) -> None:
     args = validate(MixArgs, {"weights": {2024: 1, "code": 1}}, "recipe")
     assert args.weights == {"2024": 1, "code": 1}

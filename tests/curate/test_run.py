@@ -133,6 +133,16 @@ def test_changes_keep_every_other_field(tmp_path: Path) -> None:
     assert (row["reward"], row["task_name"], row["big"], row["x"]) == (2.0, "math", 123456789012345678901234567890, {"y": 1})
 
 
+def test_the_label_that_a_row_had_is_kept_beside_that_of_a_mix(tmp_path: Path) -> None:
+    mix = {"steps": [{"mix": {"weights": {"a": 1}}}]}
+    given = [made(1.0, 0, fields={"task_name": "knights"}), made(1.0, 1), made(1.0, 2, fields={"task_name": "a"})]
+    file = write(tmp_path / "a.jsonl", given)
+    curate_rollouts([file], tmp_path / "out", recipe=mix)
+    assert [row["task_name"] for row in rows(tmp_path / "out/rollouts.jsonl")] == ["a", "a", "a"]
+    before = [row["rollforge"].get("task_name_before") for row in rows(tmp_path / "out/rollouts.jsonl")]
+    assert before == ["knights", None, None]
+
+
 def test_the_first_reward_stays_known_when_a_result_is_curated_again(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", [made(0.25)])
     curate(tmp_path / "1", change(fields={"reward": 5}), runs=[file])

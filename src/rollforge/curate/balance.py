@@ -259,7 +259,12 @@ def share_out(
         total = sum(sizes.values())
     elif total is None:
         total = floor(min(sizes[name] / share for name, share in wanted.items()) + EQUAL)
-    return dict.fromkeys(sizes, 0) | {name: round(total * share) for name, share in wanted.items()}
+    parts = {name: total * share for name, share in wanted.items()}
+    found = dict.fromkeys(sizes, 0) | {name: floor(part + EQUAL) for name, part in parts.items()}
+    # What is left of the whole goes to the parts that lost most by rounding down.
+    for name in sorted(parts, key=lambda name: found[name] - parts[name])[: total - sum(found.values())]:
+        found[name] += 1
+    return found
 
 
 _CATEGORIES = 10_000

@@ -14,7 +14,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from rollforge.config import Section
-from rollforge.curate.balance import Named, Pool, check_weights, of_runs, share_out
+from rollforge.curate.balance import Named, Pool, Unit, check_weights, of_runs, share_out
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import UserError, unknown
 from rollforge.stats.source import SPLITS
@@ -28,6 +28,8 @@ class MixArgs(Section):
     """Rows of the mix. None: as many as the scarcest part allows; with `upsample` as many as there are."""
     upsample: bool = False
     """Repeat rows of parts that are too small."""
+    unit: Unit = "row"
+    """Whether the attempts at a task stay together: what is counted are rows all the same."""
     min_per_task: int = FEW
     """Warn about parts with fewer rows (NeMo RL's pages on multi-task training: 100 to 500 at least)."""
     keep_overflow: bool = True
@@ -63,7 +65,7 @@ class Mix:
             envs.add(sample.env)
             return (parts[sample.source] if parts else None) or sample.env
 
-        pool = Pool(samples, work, category)
+        pool = Pool(samples, work, category, args.unit)
         try:
             for name in weights:
                 if name in pool.sizes or name in parts or not pool.sizes:
@@ -78,7 +80,7 @@ class Mix:
                 )
             targets = share_out(pool.sizes, weights, args.upsample, args.total, where=self.name) if pool.sizes else {}
             for name, target in targets.items():
-                if 0 < target < args.min_per_task:
+                if weights.get(name) and target < args.min_per_task:
                     work.warnings.append(f"{name}: {target:,} rows; a task needs {args.min_per_task:,} or more")
             for item in pool.choose(targets, work, args.upsample):
                 if isinstance(item, Sample):

@@ -183,6 +183,9 @@ def _edited(line: bytes, changes: Json) -> bytes:
     before = row.get("reward", msgspec.Raw(b"null"))
     if "reward" in changes and changes["reward"] != loads(bytes(before)):
         block.setdefault("reward_before", before)
+    label = row.get("task_name", b"null")
+    if "task_name" in changes and loads(bytes(label)) not in (None, changes["task_name"]):
+        block.setdefault("task_name_before", label)
     block |= _raw(changes.get("rollforge") or {})
     row |= _raw(changes)
     if block:
