@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import json
@@ -422,6 +423,17 @@ def test_lineage_leads_back_to_the_lines(tmp_path: Path) -> None:
         assert read["responses_create_params"]["input"][0]["content"] == json.loads(line)["messages"][0]["content"]
         seen.add(byte)
     assert len(seen) == 20
+
+
+def test_lineage_names_both_sides_of_a_pair(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "a.jsonl", [row("?", f"answer {n}", float(n), _ng_task_index=0, _ng_rollout_index=n) for n in range(2)]
+    )
+    folder = export(file, "dpo", out=tmp_path / "out").targets[0].folder
+    with open(folder / "lineage.tsv", newline="") as lines_:
+        (pair,) = csv.DictReader(lines_, delimiter="\t")
+    second = str(file.read_bytes().index(b"\n") + 1)
+    assert (pair["chosen"], pair["chosen_byte"], pair["rejected"], pair["rejected_byte"]) == ("0-1", second, "0-0", "0")
 
 
 def test_one_file_for_each_environment(tmp_path: Path) -> None:

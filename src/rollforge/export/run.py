@@ -219,7 +219,8 @@ class Totals:
 
 def _parts(kind: Kind, settings: Settings) -> Parts:
     columns = dict(kind.columns or {}) if kind.format == "parquet" else None
-    return Parts(per_env=kind.per_env is not None and kind.per_env(settings), columns=columns)
+    per_env = kind.per_env is not None and kind.per_env(settings)
+    return Parts(per_env=per_env, pairs=kind.family == "pair", columns=columns)
 
 
 def _add_reasons(to: dict[str, Reason], more: dict[str, Reason]) -> None:

@@ -191,8 +191,9 @@ class Hashed:
 class Parts:
     """The segments of one target, as they arrive; `write` makes its files of them."""
 
-    def __init__(self, *, per_env: bool = False, columns: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *, per_env: bool = False, pairs: bool = False, columns: Mapping[str, str] | None = None) -> None:
         self._per_env = per_env
+        self._origins = PAIR if pairs else ROLLOUT
         self._columns = columns
         """Given: Parquet."""
         if columns is not None:
@@ -223,7 +224,7 @@ class Parts:
         left = Counter(segment.part for segment in segments)
         files: list[Written] = []
         lineage = Hashed(folder / LINEAGE)
-        lineage.write(b"file\trow\trollout\tsource\tbyte\n")
+        lineage.write("\t".join(("file", "row", *self._origins)).encode() + b"\n")
         for split in SPLITS:
             for env in envs if self._per_env else [None]:
                 mine = [one for one in segments if one.split == split and (env is None or one.env == env)]
@@ -256,8 +257,9 @@ class Parts:
 
 
 LINEAGE = "lineage.tsv"
-"""file, row (from 1), then for each rollout it was made of: its id, the number of its file, the byte where its line starts.
-Of a pair: the chosen one's three columns, then the rejected one's."""
+"""file, row (from 1), then for each rollout it was made of: its id, the number of its file, the byte where its line starts."""
+ROLLOUT = ("rollout", "source", "byte")
+PAIR = ("chosen", "chosen_source", "chosen_byte", "rejected", "rejected_source", "rejected_byte")
 
 
 def file_names(envs: Iterable[str]) -> dict[str, str]:
