@@ -75,6 +75,13 @@ def test_margin_takes_the_closest_below() -> None:
     assert places(pairs) == [(0, 2), (1, 3)]
 
 
+def test_like_lengths_are_looked_for_among_many() -> None:
+    rewards = [0.0] * 30 + [1.0] * 4
+    lengths = [*range(32, 57), *range(1003, 1008), *range(1004, 1008)]
+    pairs, _ = pair_up(attempts(*rewards, lengths=lengths), Pairing(pick="length_matched"), never)
+    assert [chosen.length - rejected.length for chosen, rejected in pairs] == [0, 0, 0, 0]
+
+
 def test_length_matched_prefers_alike_lengths() -> None:
     found = attempts(1, 0.9, 0, 0.1, lengths=[100, 500, 490, 101])
     pairs, _ = pair_up(found, Pairing(pick="length_matched"), never)

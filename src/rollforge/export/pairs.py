@@ -120,7 +120,7 @@ def pair_up(attempts: Iterable[Attempt], how: Pairing, same: Same) -> tuple[Pair
     elif how.pick == "margin":
         candidates = _closest(best, how)
     else:
-        candidates = iter(sorted(_by_gap(best, worst, how), key=_unlike))
+        candidates = iter(sorted(_by_gap(best, worst, how, _LIKELY), key=_unlike))
     pairs: Pairs = []
     used: set[tuple[int, int]] = set()
     asked = 0
@@ -189,10 +189,12 @@ def _worst(one: Attempt) -> Any:
     return (one.reward, one.length, one.source, one.at)
 
 
-def _by_gap(best: list[Attempt], worst: list[Attempt], how: Pairing) -> Iterator[tuple[Attempt, Attempt]]:
+def _by_gap(
+    best: list[Attempt], worst: list[Attempt], how: Pairing, ends: int | None = None
+) -> Iterator[tuple[Attempt, Attempt]]:
     """The widest gap first, which is wide enough. Of a task with hundreds of attempts only the ends are looked at."""
     yield best[0], worst[0]
-    ends = how.max_pairs + _TRIES
+    ends = ends or how.max_pairs + _TRIES
     near = [
         (-(chosen.reward - rejected.reward), i + j, i, j)
         for i, chosen in enumerate(best[:ends])
@@ -220,6 +222,8 @@ def _unlike(pair: tuple[Attempt, Attempt]) -> float:
 
 _FAR = 1e9
 """Rewards beyond it are counted as it."""
+_LIKELY = 400
+"""Attempts of each end among which those of like lengths are looked for."""
 _TRIES = 16
 """Pairs of a task that may turn out equal before it is given up."""
 

@@ -257,7 +257,7 @@ class Parts:
 
 
 LINEAGE = "lineage.tsv"
-"""file, row (from 1), then for each rollout it was made of: its id, the number of its file, the byte where its line starts."""
+"""file, row (from 1), then for each rollout it was made of: its id, the number of its file, where its line begins."""
 ROLLOUT = ("rollout", "source", "byte")
 PAIR = ("chosen", "chosen_source", "chosen_byte", "rejected", "rejected_source", "rejected_byte")
 
