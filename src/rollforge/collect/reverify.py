@@ -30,7 +30,7 @@ from rollforge.collect.config import Budget
 from rollforge.collect.plan import MAX_REPEATS, Done, Planned
 from rollforge.collect.replay import Opening, Replay, Stored, no_model, said, unshown
 from rollforge.collect.rollout import OBSERVED, Runner
-from rollforge.collect.run_dir import FAILURES, ROLLOUTS, RUN, RunDir
+from rollforge.collect.run_dir import RunDir
 from rollforge.collect.scheduler import Stop, schedule
 from rollforge.collect.signals import on_signals
 from rollforge.collect.tally import Tally
@@ -46,7 +46,7 @@ from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import BadLine, read_rollouts
 from rollforge.records.task import Task
 from rollforge.stats.compare import REVERIFIED, Comparing, Comparison
-from rollforge.stats.source import find_run
+from rollforge.stats.source import FAILURES, ROLLOUTS, RUN, find_run
 
 SHOWN_BAD_LINES = 20
 OF_VERDICTS = ("reward_components",)

@@ -22,8 +22,9 @@ from rollforge.errors import UserError
 from rollforge.records.items import Json
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.rows import dump, row_of
+from rollforge.stats.source import FAILURES, ROLLOUTS, RUN
 
-RUN, ROLLOUTS, FAILURES, METRICS, LOCK = "run.json", "rollouts.jsonl", "failures.jsonl", "metrics.json", ".lock"
+METRICS, LOCK = "metrics.json", ".lock"
 
 MEANING = {
     "env.digest": "the environment's code",

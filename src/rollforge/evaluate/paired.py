@@ -136,7 +136,7 @@ def compare_attempts(before: Attempts, after: Attempts, success: float = 1.0) ->
     )
 
 
-def sign_flip(sums: Numbers, seed: int = 0) -> float:
+def sign_flip(sums: Numbers) -> float:
     """The two-sided p value of the sum, every number having the one or the other sign with equal chance.
 
     Exact for few numbers, and for whole multiples of the least (rewards 0 and 1); else from so many draws, seeded.
@@ -152,7 +152,7 @@ def sign_flip(sums: Numbers, seed: int = 0) -> float:
     if len(sizes) <= EXACT_TASKS:
         signs = (np.arange(2 ** len(sizes))[:, None] >> np.arange(len(sizes)) & 1) * 2 - 1
         return float((np.abs(signs @ sizes) >= observed).mean())
-    rng, reached, left = np.random.default_rng(seed), 0, DRAWS
+    rng, reached, left = np.random.default_rng(0), 0, DRAWS
     while left > 0:
         some = min(left, max(1, AT_ONCE // len(sizes)))
         # The signed sum is twice the sum of those drawn less the sum of all.

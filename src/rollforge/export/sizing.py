@@ -47,14 +47,18 @@ def train_data(made: Made) -> list[Data]:
     return found
 
 
-def lengths(made: Made, least: int = 1024) -> tuple[int, int]:
+_LEAST = 1024
+"""Tokens that an answer may have, at the least."""
+
+
+def lengths(made: Made) -> tuple[int, int]:
     """(prompt, answer) in tokens, from the data; `settings.max_length` bounds their sum.
 
     An answer may become as long as any conversation was.
     """
     data = [one for one in made.data if one.rows]
     prompt = ceil(spare(made) * max((one.longest_prompt for one in data), default=0), 128)
-    answer = ceil(min(max(spare(made) * max((one.longest for one in data), default=0), least), 8 * least), 128)
+    answer = ceil(min(max(spare(made) * max((one.longest for one in data), default=0), _LEAST), 8 * _LEAST), 128)
     total = made.settings.max_length
     if total is None:
         return prompt, answer

@@ -35,7 +35,7 @@ class Origin(NamedTuple):
     """A server: requests of one origin share connections."""
 
     scheme: str
-    """http, https, or unix: then `host` is a path."""
+    """http or https."""
     host: str
     port: int = 0
     proxy: str | None = None
@@ -157,8 +157,6 @@ class Dialer:
     async def _addresses(self, origin: Origin) -> list[Any]:
         """As `getaddrinfo` has them, both families in turn."""
         host, port = origin.host, origin.port
-        if origin.scheme == "unix":
-            return [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", host)]
         for family in (socket.AF_INET, socket.AF_INET6):
             with suppress(OSError):  # a name, which needs a thread
                 socket.inet_pton(family, host)
@@ -205,8 +203,7 @@ async def _reach(address: Any) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.get_running_loop().sock_connect(sock, where)
     except BaseException:
         sock.close()

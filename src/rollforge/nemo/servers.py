@@ -183,7 +183,7 @@ def _enclose(app: FastAPI, settings: Settings) -> None:
     """What all our services have: health, limits, token, request ids, counts; and the end of its connections."""
     gauges = Gauges()
     app.state.gauges = gauges
-    app.include_router(common(gauges, lambda: None, dict))
+    app.include_router(common(gauges, dict))
     app.add_middleware(Gate, settings=settings, gauges=gauges, direct={})
     inner = app.router.lifespan_context
 

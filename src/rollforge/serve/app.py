@@ -61,14 +61,13 @@ def make_app(
     settings: Settings,
     *,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
-    ready: Callable[[], str | None] = lambda: None,
     status: Callable[[], Json] = dict,
     keyed: tuple[str, ...] = (),
 ) -> App:
     """The application of one service.
 
     `keyed` are beginnings of paths whose routes check keys of their own: the token of the service is not asked for there.
-    `ready` says why it is not (None: it is); `status` is what `/status` shows beside uptime and requests in flight.
+    `status` is what `/status` shows beside uptime and requests in flight.
     Raises `UserError` if the variable that should hold the token is not set.
     """
     app = App(
@@ -79,7 +78,7 @@ def make_app(
         app.add_exception_handler(kind, _http_error)
     gauges = Gauges()
     app.state.gauges = gauges
-    routers = [common(gauges, ready, status), *routers]
+    routers = [common(gauges, status), *routers]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     app.state.methods = {route.path: set() for route in routes}
     for route in routes:
@@ -370,7 +369,7 @@ ERROR: Json = {
 }
 
 
-def common(gauges: Gauges, ready: Callable[[], str | None], status: Callable[[], Json]) -> APIRouter:
+def common(gauges: Gauges, status: Callable[[], Json]) -> APIRouter:
     router = APIRouter(tags=["service"])
 
     @router.get("/", openapi_extra=spec())
@@ -382,8 +381,9 @@ def common(gauges: Gauges, ready: Callable[[], str | None], status: Callable[[],
     @router.get("/ready", openapi_extra=spec(errors=(503,)))
     async def is_ready(_: Request) -> Response:
         """It takes work: not while it is shutting down."""
-        reason = "shutting down" if gauges.draining else ready()
-        return answer({"status": "ready"}) if reason is None else answer({"status": "not ready", "reason": reason}, 503)
+        if gauges.draining:
+            return answer({"status": "not ready", "reason": "shutting down"}, 503)
+        return answer({"status": "ready"})
 
     @router.get("/status", openapi_extra=spec())
     async def show_status(_: Request) -> Response:
