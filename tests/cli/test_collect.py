@@ -265,7 +265,7 @@ def test_signals_reach_a_loop_that_is_blocked(waiting: Path) -> None:
     until(lambda: len(stored(waiting / "a")) == 1, process)
     while process.poll() is None:  # the first is for the loop; a second later the next one interrupts what blocks it
         process.send_signal(signal.SIGINT)
-        time.sleep(0.2)
+        time.sleep(1.5)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "kept so far: 1; the same command with --out a goes on" in err
