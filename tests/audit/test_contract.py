@@ -299,6 +299,106 @@ async def test_what_is_solved_for_all_is_found_where_verifiers_run_apart_too() -
         assert "nonsense, task 0, after others have played: reward 1, before reward 0" in failed["isolation"].says
 
 
+class Cart:
+    """Every cart is the same one."""
+
+    def reset(self) -> None:
+        self.items: list[int] = []
+
+    def add(self, number: int, cart: list[int] = []) -> str:  # noqa: B006 - that is the fault
+        """Add to the cart."""
+        cart.append(number)
+        self.items = cart
+        return "added"
+
+    def verify(self, goal: int) -> float:
+        return float(goal in self.items)
+
+    def solve(self, goal: int) -> Any:
+        yield "add", {"number": goal}
+        return "done"
+
+
+class Plain(Cart):
+    def add(self, number: int) -> str:  # type: ignore[override]
+        """Add to the cart."""
+        return super().add(number)
+
+
+class Picky(Cart):
+    """What no task asks for does not get far."""
+
+    def add(self, number: int) -> str:  # type: ignore[override]
+        """Add to the cart."""
+        if number not in (3, 5, 8):
+            raise ValueError("there is none")
+        return super().add(number)
+
+
+class Floors:
+    """Played by steps: a floor that one session has reached is reached for all."""
+
+    def reset(self) -> str:
+        self.at = 0
+        return "go"
+
+    def step(self, action: str) -> Any:
+        self.at += action == "up"
+        return "on", 0.0, action == "end"
+
+    def verify(self, goal: int, reached: set[int] = set()) -> float:  # noqa: B006 - that is the fault
+        reached.add(self.at)
+        return float(goal in reached)
+
+    def solve(self, goal: int) -> list[str]:
+        return ["up"] * goal + ["end"]
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "tasks"),
+    [
+        (Cart, "the solution of task 2, task 0", 3),
+        (Plain, "random calls, task 0", 1),
+        (Picky, "the solution of task 2, task 1", 3),
+        (Floors, "the solution of task 2, task 0", 3),
+    ],
+)
+async def test_wrong_calls_that_are_paid_once_others_have_played(target: type, kind: str, tasks: int) -> None:
+    for inline in (True, target is Floors):
+        for function in (Cart.add, Floors.verify):
+            function.__defaults__[0].clear()  # type: ignore[attr-defined]
+        failed = failing(await checked(rf.env(target, tasks=ROWS[:tasks], inline=inline)))
+        assert list(failed) == ["isolation"]
+        assert f"{kind}, after others have played: reward 1, before reward 0" in failed["isolation"].says
+        assert "a default argument" in failed["isolation"].remedy
+
+
+class Stocked(Count):
+    """It tells what all have left."""
+
+    def add(self, by: int) -> int:
+        """Add to it."""
+        STATE["left"] = STATE.get("left", 100) - 1
+        self.left = STATE["left"]
+        return super().add(by)
+
+    def verify(self, reply: str, goal: int) -> dict[str, Any]:
+        return super().verify(reply, goal) | {"left": getattr(self, "left", 100)}
+
+
+@pytest.mark.parametrize("inline", [True, False])
+async def test_a_state_that_sessions_share_is_told_from_chance(inline: bool) -> None:
+    failed = failing(await checked(rf.env(Stocked, tasks=ROWS, inline=inline)))
+    assert list(failed) == ["determinism", "isolation"]
+    assert "a state that sessions share" in failed["determinism"].says
+    for check in failed.values():
+        assert check.remedy.startswith("keep the state of a rollout in the instance")
+    for target in (ByChance, OtherStart):
+        chance = failing(await checked(rf.env(target, tasks=ROWS, inline=inline)))
+        assert chance["determinism"].remedy.startswith("take all chance from the task")
+        assert "isolation" not in chance
+
+
 @pytest.mark.parametrize("where", ["reset", "verify", "mkdtemp"])
 async def test_files_left_elsewhere_than_in_the_temporary_folder(where: str, tmp_path: Path) -> None:
     def leave() -> None:

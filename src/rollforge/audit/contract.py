@@ -1,7 +1,7 @@
 """What every environment owes its users, checked by playing it: no model, nothing of the environment's own is patched.
 
-    tasks ─► probes (nonsense, the reference, each twice) ─► what they must agree in
-          ─► sessions open at the same time, nonsense beside and after what solves it ─► the same verdicts as alone
+    tasks ─► probes (nonsense, wrong calls, then the reference; nonsense and it twice) ─► what they must agree in
+          ─► sessions open at the same time, nonsense and wrong calls after what solves it ─► the same verdicts as alone
           ─► the same work again ─► no thread, process, file or task more than before
 
 Each check passes, warns of what may be meant, fails with a remedy, or is skipped with the reason. Time is bounded by the
@@ -16,11 +16,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
+from rollforge.audit.afresh import cause
 from rollforge.audit.left import Left, looking
 from rollforge.audit.outside import outside
 from rollforge.audit.play import Ground, Played, Player, say
@@ -115,7 +117,7 @@ async def _checks(
     if foreign and foreign.asks:
         tried = await _said_to(ground, chosen[:1], [kind for kind in NONSENSE if kind not in UNUSUAL])
         if any(played.problem for played in tried):
-            seen = Probes(await _said_to(ground, chosen, ["an empty reply"]), [], "", [])
+            seen = Probes(await _said_to(ground, chosen, ["an empty reply"]), [], [], "", [])
             shut = [f"{_where(played.task)}: {played.problem}" for played in seen.nonsense if not played.opened]
             opening = Check("opening", "fail" if shut else "pass", _some(shut) or f"{len(chosen)} sessions")
             why = next(played.problem for played in tried if played.problem)
@@ -126,13 +128,20 @@ async def _checks(
     reference = _reference(probes, success, unseen, foreign)
     if unseen and reference.remedy == unseen.remedy:
         unseen = replace(unseen, status="fail")  # full marks are what it does not see
+    determinism = await _determinism(env, ground, probes, foreign)
+    if unseen and unseen.status == "fail":
+        isolation = unseen
+    elif determinism.remedy == _OWN_STATE:
+        isolation = Check("isolation", "fail", "sessions share a state, as determinism shows", _OWN_STATE)
+    else:
+        isolation = await _isolation(env, ground, chosen, probes, foreign, unseen)
     checks += [
         _tools(env, probes, foreign),
         _replies(probes, foreign),
         reference,
-        await _determinism(env, ground, probes, foreign),
+        determinism,
         _fields(probes),
-        unseen if unseen and unseen.status == "fail" else await _isolation(env, ground, chosen, probes, foreign, unseen),
+        isolation,
         await _clean_up(env, ground, chosen, probes, folder),
         await _speed(ground, chosen, limits),
     ]
@@ -142,6 +151,8 @@ async def _checks(
 @dataclass(frozen=True, slots=True)
 class Probes:
     nonsense: list[Played]
+    wrong: list[Played]
+    """Calls that are not the task's solution, made before any solution was."""
     reference: list[Played]
     """Two of each task that has a reference solution."""
     reference_problem: str
@@ -200,7 +211,14 @@ async def _probes(env: Any, ground: Ground, tasks: Sequence[Task]) -> Probes:
             plays = [group.create_task(ground.play(kind, task, made(task))) for kind, made in NONSENSE.items()]
             nonsense += plays
             again.append((plays[-1], group.create_task(ground.play("nonsense", task, NONSENSE["nonsense"](task)))))
-    # After it, so that no state they leave is there yet.
+    # One group after the other, so that no state the next leaves is there yet.
+    said = [task.result() for task in nonsense]
+    async with asyncio.TaskGroup() as group:
+        wrong = [
+            group.create_task(ground.play(kind, task, calls))
+            for task in tasks
+            for kind, calls in _wrong(env, task, tasks, said).items()
+        ]
     async with asyncio.TaskGroup() as group:
         for task in tasks:
             first, why = _solution(env, task)
@@ -211,7 +229,8 @@ async def _probes(env: Any, ground: Ground, tasks: Sequence[Task]) -> Probes:
                 reference += pair
                 again.append((pair[0], pair[1]))
     return Probes(
-        [task.result() for task in nonsense],
+        said,
+        [task.result() for task in wrong],
         [task.result() for task in reference],
         problem,
         [(one.result(), other.result()) for one, other in again],
@@ -325,20 +344,26 @@ def _reference(probes: Probes, success: float, unseen: Check | None, foreign: Fo
 
 
 async def _determinism(env: Any, ground: Ground, probes: Probes, foreign: Foreign | None) -> Check:
-    differ = []
+    differ, told = [], []
     by_chance = foreign is not None
     for one, other in probes.repeated:
         if one.said == other.said:
             continue
-        differ.append(f"{one.kind}, {_where(one.task)}: {_differing(one, other)}")
+        differ.append(one)
+        told.append(f"{one.kind}, {_where(one.task)}: {_differing(one, other)}")
         by_chance = by_chance and one.stepwise
     if differ and by_chance:
-        return Check("determinism", "skip", f"{_CHANCE}: {_some(differ)}")
+        return Check("determinism", "skip", f"{_CHANCE}: {_some(told)}")
     if differ:
-        return Check("determinism", "fail", _some(differ), f"take all chance from the task: {_SEED}")
+        task, says, nonsense = differ[0].task, _some(told), differ[0].kind == "nonsense"
+        again = partial(NONSENSE["nonsense"], task) if nonsense else partial(_acts, env, task, probes)
+        if await cause(env, task, again) == "state":
+            says += "; each new process begins with the first again, so it is no chance but a state that sessions share"
+            return Check("determinism", "fail", says, _OWN_STATE)
+        return Check("determinism", "fail", says, f"take all chance from the task: {_SEED}")
     if probes.reference:  # without one, isolation is checked with these calls
         task = probes.reference[0].task
-        one, other = [await ground.play("calls", task, _calls(task, probes)) for _ in range(2)]
+        one, other = [await ground.play("calls", task, _calls(task, probes.nonsense)) for _ in range(2)]
         if one.outputs != other.outputs and not one.problem + other.problem:
             says = f"{_where(task)}, the same calls of tools that need not be in its solution: {_differing(one, other)}"
             return Check("determinism", "warn", says, f"if that is no clock, take all chance from the task: {_SEED}")
@@ -389,8 +414,9 @@ async def _unseen(env: Any, ground: Ground, tasks: Sequence[Task], probes: Probe
             finally:
                 env.apart = True
             if not here.problem and (here.reward, here.fields) != (alone.reward, alone.fields):
-                what = f"{_said(alone)}, but {_said(here)} where the tools were at work"
-                found.append(f"{reads or _where(task)}: {what}")
+                one, other = _said(alone), _said(here)
+                what = f"{one}, but {other}" if one != other else _differing(alone, here)
+                found.append(f"{reads or _where(task)}: {what} where the tools were at work")
                 continue
         told += [reads] if reads else []
     remedy = f"{_OWN_STATE}: the verifier runs in another process, which does not see what tools change there"
@@ -405,7 +431,10 @@ def _steady(tasks: Sequence[Task], probes: Probes) -> list[Task]:
     return [task for task in tasks if task.id not in unlike]
 
 
-_OWN_STATE = "keep the state of a rollout in the instance (self), not in the class, the module or a file of one name"
+_OWN_STATE = (
+    "keep the state of a rollout in the instance (self), not in the class, the module, a default argument "
+    "or a file of one name"
+)
 _CHANCE = "what is played goes otherwise each time, by chance or by a state that its sessions share"
 _SEED = "a parameter `seed` of reset or verify is the same for every repeat"
 
@@ -413,8 +442,8 @@ _SEED = "a parameter `seed` of reset or verify is the same for every repeat"
 async def _isolation(
     env: Any, ground: Ground, tasks: Sequence[Task], probes: Probes, foreign: Foreign | None, unseen: Check | None
 ) -> Check:
-    """Against the verdict alone; tasks with their neighbours, and each with itself; nonsense beside and after them against
-    its verdict before."""
+    """Against the verdict alone; tasks with their neighbours, and each with itself; nonsense beside and after them, and
+    wrong calls after them, against their verdicts before."""
     steady = _steady(tasks, probes)
     if not steady:
         return Check("isolation", "skip", "no task has the same verdict twice, so nothing can be compared")
@@ -432,6 +461,7 @@ async def _isolation(
                 again = await ground.play("alone", task, _acts(env, task, probes))
                 after = await ground.play("nonsense", task, NONSENSE["nonsense"](task))
                 leaks = _unlike(f"nonsense, {_where(task)}, after others have played", after, before.get(task.id), "before")
+                leaks += await _late(env, ground, task, tasks, probes)
                 same = again.said == alone[task.id].said
                 if (leaks or not same) and foreign and again.stepwise:
                     return Check("isolation", "skip", f"{_CHANCE}: {_where(task)}")
@@ -463,17 +493,50 @@ def _unlike(what: str, played: Played, other: Played | None, when: str) -> list[
     return [f"{what}: {now}, {when} {then}" if now != then else f"{what}, and {when}: {_differing(played, other)}"]
 
 
+async def _late(env: Any, ground: Ground, task: Task, tasks: Sequence[Task], probes: Probes) -> list[str]:
+    """The wrong calls that are judged otherwise than before the solutions were played. What they answer may differ: that
+    is a leak only where the verdict shows it."""
+    leaks = []
+    for first in probes.wrong:
+        if first.task is not task or first.problem:
+            continue
+        made = partial(_of_kind, first.kind, env, task, tasks, probes)
+        late = await ground.play(first.kind, task, made())
+        if late.outcome is Outcome.TIMEOUT:
+            continue
+        what = f"{first.kind}, {_where(task)}, after others have played"
+        unlike = _unlike(what, replace(late, outputs=[]), replace(first, outputs=[]), "before")
+        if unlike and await cause(env, task, made) != "chance":
+            leaks += unlike
+    return leaks
+
+
+def _of_kind(kind: str, env: Any, task: Task, tasks: Sequence[Task], probes: Probes) -> Solution:
+    return _wrong(env, task, tasks, probes.nonsense)[kind]
+
+
+def _wrong(env: Any, task: Task, tasks: Sequence[Task], nonsense: Sequence[Played]) -> dict[str, Solution]:
+    """What acts in a session and is not the task's solution: random calls, and the solution of the last task. Of all other
+    tasks the same one: those that it does not solve are then still untouched."""
+    first = next((played for played in nonsense if played.task is task), None)
+    if first is None or not (first.tools or first.stepwise):
+        return {}
+    wrong = {} if first.stepwise else {"random calls": _calls(task, nonsense)}
+    other = None if task is tasks[-1] else _solution(env, tasks[-1])[0]
+    return wrong if other is None else {**wrong, f"the solution of {_where(tasks[-1])}": other}
+
+
 def _acts(env: Any, task: Task, probes: Probes) -> Solution:
     """The reference; without one, a call of each tool with random arguments."""
     solution, _ = _solution(env, task)
     if solution is not None:
         return solution
-    return _calls(task, probes)
+    return _calls(task, probes.nonsense)
 
 
-def _calls(task: Task, probes: Probes) -> Solution:
+def _calls(task: Task, nonsense: Sequence[Played]) -> Solution:
     """Of each tool, with random arguments, whatever it answers."""
-    declared = next((played.tools for played in probes.nonsense if played.task.id == task.id), ())
+    declared = next((played.tools for played in nonsense if played.task.id == task.id), ())
     tools = [tool for tool in declared if not any(schema_problems(tool.parameters))]
     rng = Random(task.id)
     calls = [(tool.name, random_value(tool.parameters, rng)) for tool in tools for _ in range(2)]
