@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -117,6 +118,27 @@ def test_faults_and_lines_that_cannot_be_used() -> None:
     mark = next(mark for mark in validate(rows) if mark.check == "faults")
     assert mark.level == "error"
     assert mark.says.startswith("1 of 321")
+
+
+def test_attempts_that_a_retry_mended_are_no_fault() -> None:
+    def attempt(task: int, index: int | None) -> Rollout:
+        return replace(rollout(task, 0, "x", None), index=index)
+
+    # Two that were judged in the end, one that never was, twice, and two rows that do not say whose repeat they are.
+    failed = [
+        attempt(0, 0),
+        attempt(0, 0),
+        attempt(1, 3),
+        attempt(2, 99),
+        attempt(2, 99),
+        attempt(3, None),
+        attempt(3, None),
+    ]
+    rows = read([*failed, *run(honest)], 1.0)
+    assert rows.outcomes == {Outcome.SCORED: 320, Outcome.VERIFIER_FAULT: 3}
+    mark = next(mark for mark in validate(rows) if mark.check == "faults")
+    assert mark.says.startswith("3 of 323 rollouts got no verdict")
+    assert "faults" not in looked([*failed[:3], *run(honest)])
 
 
 def test_a_part_that_dominates_and_one_that_never_differs() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from rollforge.records.items import final_text, reasoning_text, tool_calls
 from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Outcome, Rollout
-from rollforge.records.rows import BadLine
+from rollforge.records.rows import BadLine, task_key
 from rollforge.stats.estimate import Numbers
 
 MOST_FIELDS = 64
@@ -51,6 +51,7 @@ class Columns:
     said: array[int] = field(default_factory=lambda: array("q"))
     """A hash of the extracted answer, or of the reply; 0 for none."""
     outcomes: Counter[str] = field(default_factory=Counter)
+    """Of rollouts. One that has a reward is done, whatever attempts failed before it; one that only failed counts once."""
     speaks: list[str] = field(default_factory=list)
     """Places of well-paid replies that speak to the grader."""
     speaking: int = 0
@@ -75,14 +76,24 @@ class Columns:
 
 def read(rollouts: Iterable[Rollout | BadLine], success: float) -> Columns:
     found = Columns()
+    done, failed = array("q"), dict[int, Outcome]()
     for row in rollouts:
         found.rows += 1
         if isinstance(row, BadLine):
             found.bad += 1
             continue
-        found.outcomes[row.outcome] += 1
+        # Without an index every row is a rollout of its own.
+        key = 0 if row.index is None else hash((row.env, task_key(row), row.task_index, row.index)) or 1
         if row.reward is not None:
+            found.outcomes[row.outcome] += 1
+            done.append(key)
             _add(found, row, success)
+        elif key:
+            failed[key] = row.outcome
+        else:
+            found.outcomes[row.outcome] += 1
+    lost = np.array(list(failed), np.int64)
+    found.outcomes.update(failed[key] for key in lost[~np.isin(lost, np.array(done, np.int64))].tolist())
     for values in found.numbers.values():
         _fill(values, found.size)
     return found

@@ -47,7 +47,7 @@ def validate(
         from dataclasses import asdict
         from json import dumps  # not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is
 
-        counts = {"rollouts": rows.rows, "judged": rows.size, "tasks": len(rows.names), "unusable": rows.bad}
+        counts = {"rollouts": rows.outcomes.total(), "judged": rows.size, "tasks": len(rows.names), "unusable": rows.bad}
         print(dumps({"run": run, **counts, "passed": not bad, "checks": [asdict(mark) for mark in marks]}, indent=2))
     else:
         _print(run, marks)
