@@ -253,6 +253,16 @@ def test_cut_answers_and_copies() -> None:
     assert (t.truncated, t.truncated_by) == (2, {"max_turns": 1, "unknown": 1})
 
 
+def test_what_says_nothing_is_no_copy() -> None:
+    thought = [{"type": "reasoning", "summary": [{"text": "hm"}]}]
+    said: list[Any] = [[assistant("")], [assistant(" \n")], [*thought, assistant("")], []]
+    found = profile([made(0.0, task, 4 * n + i, output=said[i]) for task in range(5) for n in range(3) for i in range(4)])
+    assert (found.overall.stats.texts.same_reply, found.overall.stats.texts.same_conversation) == (0, 0)
+    assert "duplicates" not in {finding.check for finding in found.overall.findings}
+    silent = profile([made(0.0, task, i, output=called("t", "x")) for task in range(5) for i in range(4)])
+    assert (silent.overall.stats.texts.same_reply, silent.overall.stats.texts.same_conversation) == (15, 15)
+
+
 def test_token_ids() -> None:
     def call(prompt: list[int], generated: list[int]) -> dict[str, Any]:
         ids = {"prompt_token_ids": prompt, "generation_token_ids": generated}

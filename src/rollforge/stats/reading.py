@@ -284,7 +284,8 @@ class Said(NamedTuple):
     failed: list[str]
     """Of the tools whose outputs are errors."""
     answered: int
-    """Marks the reply with the calls, and `whole` the whole conversation; 0 is none."""
+    """Marks the reply with the calls, and `whole` the whole conversation; both are 0 where there is neither: what says
+    nothing repeats nothing."""
     whole: int
 
 
@@ -316,7 +317,7 @@ def _said(items: Sequence[Item]) -> Said:
     reply = texts[-1].strip() if texts else ""
     given = tuple(calls)
     answered = hash((reply, given)) or 1 if reply or given else 0
-    whole = hash((tuple(texts), given, tuple(thoughts))) or 1 if items else 0
+    whole = hash((tuple(texts), given, tuple(thoughts))) or 1 if answered else 0
     return Said(reply, model_calls(items), bool(thoughts), tokens, called, failed, answered, whole)
 
 
