@@ -101,6 +101,19 @@ def test_bad_lines(tmp_path: Path) -> None:
     assert run(file, "--bad").stdout.count("PLACEHOLDER") == 8
 
 
+def test_rows_without_a_usable_reward(tmp_path: Path) -> None:
+    file = write(tmp_path / "some.jsonl", [made(), made(0.0, 0, 1)])
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    del rows[1]["rollforge"]["outcome"]
+    with open(file, "w") as lines:
+        for reward in (None, "good", 10**400):
+            lines.write(json.dumps({**rows[1], "reward": reward}) + "\n")
+        lines.write(json.dumps(rows[0]) + "\n")
+    assert "4 rollouts of 1 task: scored 1, no usable reward 3 (coverage 25.0%)" in run(file).stdout
+    row = json.loads(run(file, "--json").stdout)
+    assert (row["overall"]["unrewarded"], row["overall"]["coverage"], row["bad_count"]) == (3, 0.25, 3)
+
+
 @pytest.mark.parametrize("text", ["", "\n", "<PLACEHOLDER ROW>\n", '{"prompt": "a task"}\n'])
 def test_a_file_without_rollouts_fails(tmp_path: Path, math: Path, text: str) -> None:
     file = tmp_path / "none.jsonl"

@@ -8,6 +8,7 @@ import pytest
 
 from rollforge.records.items import assistant
 from rollforge.records.rollout import Outcome, Rollout
+from rollforge.records.rows import BadLine
 from rollforge.stats import profile
 from rollforge.stats.scale import different_ranges
 from tests.stats.made import called, grid, made
@@ -65,6 +66,17 @@ def test_the_worst_is_said_first_with_reason_and_remedy() -> None:
 def test_coverage(failed: int, level: str) -> None:
     rows = distinct([[1, 0, 1, 0]] * 10) + [made(None, 99, index) for index in range(failed)]
     assert levels(rows)["coverage"] == level
+
+
+@pytest.mark.parametrize(("reason", "level"), [("no reward", "bad"), ("reward is 'x', not a number", "bad"), ("x", "ok")])
+def test_rows_without_a_usable_reward_are_rollouts_without_one(reason: str, level: str) -> None:
+    found = profile([*distinct(MEDIUM), *(BadLine("f", n, reason, "{") for n in range(40))])
+    said = {finding.check: finding for finding in found.overall.findings}["coverage"]
+    assert said.level == level
+    assert found.overall.stats.coverage == (0.5 if level == "bad" else 1.0)
+    if level == "bad":
+        assert "(under 95%); 40 rows without a usable one" in said.says
+        assert "--bad` lists them" in said.do
 
 
 def test_coverage_of_the_plan() -> None:

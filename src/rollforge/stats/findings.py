@@ -88,14 +88,19 @@ def _ending(s: Stats) -> Iterator[Finding]:
     if s.coverage is not None:
         level: Level = "ok" if s.coverage >= at.COVERAGE else "warn" if s.coverage >= at.POOR_COVERAGE else "bad"
         what = f"{s.coverage:.1%} of the rollouts have a reward"
+        what += "" if level == "ok" else f" (under {at.COVERAGE:.0%})"
+        do = "Run the same collect command again; it resumes. `rollforge show RUN --failures` shows why they failed."
+        if s.unrewarded:
+            what += f"; {plural(s.unrewarded, 'row')} without a usable one"
+            do = "`rollforge stats RUN --bad` lists them: give them the reward that they lack, or judge their answers anew."
         yield Finding(
             "coverage",
             level,
             s.coverage,
             at.COVERAGE,
-            what if level == "ok" else f"{what} (under {at.COVERAGE:.0%})",
+            what,
             "Failures are not random: the long and the hard rollouts fail first, so the means below flatter.",
-            "Run the same collect command again; it resumes. `rollforge show RUN --failures` shows why they failed.",
+            do,
         )
     faults = s.outcomes[Outcome.VERIFIER_FAULT]
     if faults:

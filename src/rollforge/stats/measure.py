@@ -27,13 +27,21 @@ Flags: TypeAlias = NDArray[np.bool_]
 
 # Rewards of 1e300 are legal; their squares are infinite, and written as null.
 @np.errstate(over="ignore", invalid="ignore")
-def measure(name: str, sets: Sequence[Columns], failed: Counter[Outcome], planned: int | None, success: float) -> Stats:
-    """`failed`: the rollouts without a reward. `planned`: how many were asked for, if that is known."""
+def measure(
+    name: str,
+    sets: Sequence[Columns],
+    failed: Counter[Outcome],
+    planned: int | None,
+    success: float,
+    unrewarded: int = 0,
+) -> Stats:
+    """`failed`: the rollouts without a reward, `unrewarded`: those that do not say why. `planned`: how many were asked for,
+    if that is known."""
     rewards = column(sets, "reward")
     solved = rewards >= success - EQUAL
     groups = grouping(sets)
     judged = sum((columns.judged for columns in sets), Counter[Outcome]())
-    ended = len(rewards) + failed.total()
+    ended = len(rewards) + failed.total() + unrewarded
     expected = max(planned or 0, ended)
     answers = marks(sets, "answer")
     metrics, task_fields = _metrics(sets, rewards, groups)
@@ -41,6 +49,7 @@ def measure(name: str, sets: Sequence[Columns], failed: Counter[Outcome], planne
     return Stats(
         name=name,
         outcomes={str(outcome): judged[outcome] + failed[outcome] for outcome in Outcome},
+        unrewarded=unrewarded,
         judged=len(rewards),
         tasks=len(groups.counts),
         coverage=len(rewards) / expected if expected else None,

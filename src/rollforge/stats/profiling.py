@@ -52,7 +52,7 @@ class Profile:
     """The reward from which a rollout counts as solved."""
     planned: int | None
     not_run: int | None
-    """Planned, without a reward and without a failure: not started yet, or cancelled."""
+    """Planned, and no row of it is there: not started yet, or cancelled."""
     failures: list[FailureCount]
     failed_attempts: int
     """Rows without a reward, the ones of rollouts that succeeded later included."""
@@ -116,12 +116,13 @@ def _profile(found: Pass, success: float, planned: int | None) -> Profile:
     names = sorted(found.sets.keys() | failed.keys())
     sets = tuple(found.sets.get(name) or Columns(name) for name in names)
     everything = sum(failed.values(), Counter[Outcome]())
-    stats = measure("overall" if len(names) != 1 else names[0], sets, everything, planned, success)
+    name = "overall" if len(names) != 1 else names[0]
+    stats = measure(name, sets, everything, planned, success, found.unrewarded)
     if len(names) == 1:
         each = [stats]
     else:
         each = [measure(columns.name, [columns], failed.get(columns.name, Counter()), None, success) for columns in sets]
-    ended = stats.judged - found.repeated + everything.total()
+    ended = stats.judged - found.repeated + everything.total() + found.unrewarded
     return Profile(
         overall=Section(stats, [*between(each), *findings(stats)], fits(stats)),
         environments=[Section(one, findings(one), fits(one)) for one in each],

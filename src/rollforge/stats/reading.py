@@ -30,6 +30,8 @@ from rollforge.stats.visible import capped
 
 UNNAMED = "(unnamed)"
 _AT_ONCE = 2000
+_UNREWARDED = ("no reward", "reward is ")
+"""How `records.rows.reward_of` begins, which is asked of rows that have a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Fragment:
     bad: list[BadLine] = field(default_factory=list)
     """In a fragment of a file, lines are counted from its block's first."""
     bad_count: int = 0
+    unrewarded: int = 0
+    """Of these, the rows that lack nothing but a usable reward."""
     used: int = 0
     lines: int = 0
 
@@ -74,6 +78,7 @@ class Pass:
     """Judged rows whose task and repeat were already there: two collections in one file?"""
     bad: list[BadLine] = field(default_factory=list)
     bad_count: int = 0
+    unrewarded: int = 0
     used: list[int] = field(default_factory=list)
     """Rows used, per source."""
     store: Store = field(default_factory=Store)
@@ -98,6 +103,7 @@ class Pass:
         for line in fragment.bad[: max(0, keep_bad - len(self.bad))]:
             self.bad.append(BadLine(line.file, line.line + before, line.reason, line.text))
         self.bad_count += fragment.bad_count
+        self.unrewarded += fragment.unrewarded
         self.used[-1] += fragment.used
 
     def _told(self, env: str) -> str:
@@ -132,6 +138,7 @@ def read_rows(sources: Sequence[Iterable[Rollout | BadLine]], keep_bad: int) -> 
             for row in some:
                 if isinstance(row, BadLine):
                     fragment.bad_count += 1
+                    fragment.unrewarded += row.reason.startswith(_UNREWARDED)
                     if len(found.bad) + len(fragment.bad) < keep_bad:
                         fragment.bad.append(row)
                 else:
@@ -176,6 +183,7 @@ def _read_block(of: Sequence[int], envs: Sequence[str], keep_bad: int, block: Bl
         if bad is None:
             continue
         fragment.bad_count += 1
+        fragment.unrewarded += bad.reason.startswith(_UNREWARDED)
         if len(fragment.bad) < keep_bad:
             text = bad.text.decode("utf-8", "replace") + ("..." if len(bad.text) == 60 else "")
             fragment.bad.append(BadLine(block.file, fragment.lines, bad.reason, text))

@@ -146,6 +146,8 @@ class Stats:
 
     name: str
     outcomes: dict[str, int]
+    unrewarded: int
+    """Rows that have no usable reward, and no outcome that says why. Of several environments, it is not known whose."""
     judged: int
     tasks: int
     coverage: float | None

@@ -28,7 +28,7 @@ def summary(profile: Profile) -> str:
 
 def counts(profile: Profile) -> str:
     stats, environments = profile.overall.stats, len(profile.environments)
-    total = stats.judged + sum(failure.count for failure in profile.failures)
+    total = stats.judged + stats.unrewarded + sum(failure.count for failure in profile.failures)
     text = f"{plural(total, 'rollout')} of {plural(stats.tasks, 'task')}"
     return text if environments < 2 else f"{text} in {environments} environments"
 
@@ -37,6 +37,8 @@ def outcomes(profile: Profile) -> str:
     """`scored 97, timeout 3, not run 0 (coverage 97.0%)`: the outcomes that occurred."""
     stats = profile.overall.stats
     parts = [f"{name.replace('_', ' ')} {count:,}" for name, count in stats.outcomes.items() if count]
+    if stats.unrewarded:
+        parts.append(f"no usable reward {stats.unrewarded:,}")
     if profile.not_run:
         parts.append(f"not run {profile.not_run:,}")
     return f"{', '.join(parts) or 'nothing'} (coverage {percent(stats.coverage)})"
