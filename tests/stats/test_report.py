@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from rollforge.cli.tables import table
 from rollforge.errors import UserError
 from rollforge.records.rollout import Failure
 from rollforge.records.rows import BadLine
@@ -66,6 +68,34 @@ def test_the_report_fits_and_is_plain(name: str, width: int) -> None:
     assert not set(text) & set("\x1b\u202e\r")
     assert ("Verdicts" in text) == (name != "empty")  # of no rollouts there is nothing to say
     assert "\x00" not in text
+
+
+@pytest.mark.parametrize("name", [name for name in PROFILES if name not in ("empty", "evil")])
+@pytest.mark.parametrize("width", [60, 40, 32])
+def test_a_narrow_terminal_cuts_no_number(name: str, width: int) -> None:
+    found = PROFILES[name]()
+    text = printed(found, width)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    wide, narrow = numbers(printed(found, 300)), numbers(text)
+    assert wide <= narrow  # names of columns are there more often
+    assert set(narrow) == set(wide)
+
+
+def numbers(text: str) -> Counter[str]:
+    return Counter(number.rstrip(".,-") for number in re.findall(r"-?\d[-\d.,/e+]*%?", text))
+
+
+@pytest.mark.parametrize("width", [80, 50, 34])
+def test_a_table_of_a_command_cuts_no_number(width: int) -> None:
+    names = ("model", "environment", "rollouts", "coverage", "mean reward", "p")
+    rows = [("tiny", "arithmetic", "12,345", "100.0%", "0.188 [0.046, 0.517]", "0.062"), ("m" * 40, "x", "1", "-", "1", "1")]
+    console = Console(file=io.StringIO(), width=width)
+    console.print(*table("Rewards", names, rows, words=2))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= width
+    assert all(cell in text for cell in ("12,345", "100.0%", "0.188 [0.046,", "0.517]", "0.062"))
+    if width < 80:
+        assert ("tiny, arithmetic" in text, "…" in text) == (True, width == 34)
 
 
 def test_the_report_in_ascii() -> None:

@@ -97,20 +97,15 @@ def _looked_at(sources: Sequence[Source], most: int = 100) -> tuple[float | None
 def _print(advice: Advice) -> None:
     from rich.console import Group, RenderableType
     from rich.padding import Padding
-    from rich.table import Table
     from rich.text import Text
 
+    from rollforge.stats.narrow import Pairs
     from rollforge.stats.visible import visible
 
     parts: list[RenderableType] = []
 
-    def table(rows: list[tuple[str, str]], styles: tuple[str, str] = ("dim", "")) -> Table:
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(no_wrap=True)
-        grid.add_column(overflow="fold")
-        for name, value in rows:
-            grid.add_row(Text(visible(name), style=styles[0]), Text(visible(value), style=styles[1]))
-        return grid
+    def table(rows: list[tuple[str, str]], styles: tuple[str, str] = ("dim", "")) -> Pairs:
+        return Pairs([(visible(name), visible(value)) for name, value in rows], styles=styles)
 
     def titled(title: str, body: RenderableType) -> None:
         parts.extend((*([Text("")] if parts else []), Text(title, style="bold"), Padding(body, (0, 0, 0, 2), expand=False)))

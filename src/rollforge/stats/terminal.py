@@ -1,18 +1,16 @@
-"""The report on a terminal, or as plain text where there is none. Fits 80 columns."""
+"""The report on a terminal, or as plain text where there is none. Fits 80 columns; in fewer, `narrow` cuts no number."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderableType
-from rich.measure import Measurement
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from rollforge.stats import tables
+from rollforge.stats import narrow, tables
 from rollforge.stats.profiling import Profile, Section
 from rollforge.stats.short import counts, outcomes
 from rollforge.stats.tables import Bars, Grid, Verdict
@@ -34,7 +32,7 @@ def report(profile: Profile, section: Section, names: Sequence[str], most_tasks:
     if several:
         parts += _titled("Environments", _grid(tables.environments(profile)))
     if stats.judged:
-        parts += _titled("Rewards", Group(_pairs(tables.rewards(stats)), Text(""), _bars(tables.reward_bars(stats))))
+        parts += _titled("Rewards", Group(narrow.Pairs(tables.rewards(stats)), Text(""), _bars(tables.reward_bars(stats))))
         parts += _titled("k attempts at a task", _grid(tables.at_k(stats)))
         bands = _bars(tables.difficulty(stats), justify="left")
         parts += _titled("Tasks by solve rate", bands, Text(f"\n{tables.groups(stats)}"))
@@ -42,7 +40,7 @@ def report(profile: Profile, section: Section, names: Sequence[str], most_tasks:
         if rows and (most_tasks is not None or len(rows) <= FEW_TASKS):
             parts += _titled("Tasks, hardest first", _grid(tables.tasks(rows)))
         parts += _titled("Per rollout", _grid(tables.effort(stats)))
-        parts += _titled("Answers", _pairs(tables.answers(stats)))
+        parts += _titled("Answers", narrow.Pairs(tables.answers(stats)))
     if stats.tools:
         parts += _titled("Tools", _grid(tables.tools(stats), MOST_ROWS))
     metrics = tables.metrics(profile.environments if several else [section])
@@ -51,7 +49,9 @@ def report(profile: Profile, section: Section, names: Sequence[str], most_tasks:
     failures = tables.failures(profile, section)
     if failures:
         more = _more(len(failures), MOST_ROWS)
-        parts += _titled("Rollouts without a reward, by their last failure", _pairs(failures[:MOST_ROWS], right=True), *more)
+        parts += _titled(
+            "Rollouts without a reward, by their last failure", narrow.Pairs(failures[:MOST_ROWS], "right"), *more
+        )
     if not any(profile.used):
         return Group(*parts)
     parts += _titled("Verdicts", _verdicts(tables.verdicts(profile, section)))
@@ -85,14 +85,9 @@ def _titled(title: str, *body: RenderableType) -> list[RenderableType]:
 
 
 def _grid(grid: Grid, most: int | None = None) -> Group:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for position, column in enumerate(grid.columns):
-        words = position < grid.words
-        table.add_column(column, justify="left" if words else "right", no_wrap=not words, overflow="fold")
-    for row in grid.rows[:most]:
-        table.add_row(*(Text(cell) for cell in row))
     note = [Text(grid.note, style="dim")] if grid.note else []
-    return Group(*([table] if grid.rows else []), *_more(len(grid.rows), most), *note)
+    table = [narrow.Columns(grid.columns, grid.rows[:most], grid.words)] if grid.rows else []
+    return Group(*table, *_more(len(grid.rows), most), *note)
 
 
 def _more(count: int, shown: int | None) -> list[Text]:
@@ -101,43 +96,10 @@ def _more(count: int, shown: int | None) -> list[Text]:
     )
 
 
-def _pairs(rows: Iterable[tuple[str, str]], right: bool = False) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True, justify="right" if right else "left")
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(Text(name), Text(value))
-    return table
-
-
-def _bars(bars: Bars, justify: Literal["left", "right"] = "right") -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(justify=justify, no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
+def _bars(bars: Bars, justify: Literal["left", "right"] = "right") -> narrow.Bars:
     most = max(bars.sizes, default=0) or 1
-    for label, size in zip(bars.labels, bars.sizes, strict=True):
-        table.add_row(Text(label), _Bar(size / most), Text(share(size, bars.total)))
-    return table
-
-
-class _Bar:
-    """A bar of at most 32 columns; ASCII where the output cannot carry blocks."""
-
-    def __init__(self, part: float) -> None:
-        self.part = part
-
-    def __rich_console__(self, console: Console, _: ConsoleOptions) -> Iterator[Text]:
-        eighths = max(round(self.part * 32 * 8), 1 if self.part > 0 else 0)
-        full, rest = divmod(eighths, 8)
-        ascii_only = console.options.ascii_only
-        yield Text("#" * (full + (rest > 0)) if ascii_only else "█" * full + _EIGHTHS[rest], style="cyan")
-
-    def __rich_measure__(self, _: Console, __: ConsoleOptions) -> Measurement:
-        return Measurement(32, 32)
-
-
-_EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
+    rows = [(label, size / most, share(size, bars.total)) for label, size in zip(bars.labels, bars.sizes, strict=True)]
+    return narrow.Bars(rows, justify)
 
 
 def _verdicts(verdicts: Iterable[Verdict]) -> Table:
