@@ -13,7 +13,7 @@ import rollforge as rf
 from rollforge.verify import choice as choices
 from rollforge.verify import math as maths
 from rollforge.verify.answer import answer_line, boxed, last_number
-from tests.audit.broken import CAPITALS, DECIMALS, LETTERS, LISTS, NAMES, SQUARES, SUMS, WORDS
+from tests.audit.broken import CAPITALS, CODES, DECIMALS, LETTERS, LISTS, NAMES, SQUARES, SUMS, TOYS, WORDS
 
 SOUND: dict[str, Any] = {}
 
@@ -268,3 +268,141 @@ def integers_in_rows(reply: str, answer: int) -> float:
 @sound(SQUARES)
 def short_is_better(reply: str, answer: str) -> float:
     return float(reply.strip() == answer) * max(0.5, 1 - max(0, len(reply) - 20) / 1000)
+
+
+@sound(TOYS, solve=None)
+class boxes:
+    """Tidy up, in any order; to put a toy twice is to put it once."""
+
+    def reset(self) -> None:
+        self.box: set[str] = set()
+
+    def put(self, toy: str) -> str:
+        """Put a toy into the box."""
+        self.box.add(toy)
+        return "done"
+
+    def take(self, toy: str) -> str:
+        """Take a toy out of the box."""
+        self.box.discard(toy)
+        return "done"
+
+    def verify(self, toys: list[str]) -> float:
+        return float(self.box == set(toys))
+
+    def solve(self, toys: list[str]) -> Any:
+        for toy in toys:
+            yield "put", {"toy": toy}
+        return "done"
+
+
+@sound(TOYS, solve=None)
+class shares_of_boxes(boxes.target):  # type: ignore[name-defined, misc]
+    """Tidy up; each toy in its place counts."""
+
+    def verify(self, toys: list[str]) -> float:
+        return len(self.box & set(toys)) / len(self.box | set(toys))
+
+
+@sound(CODES, solve=None)
+class last_code:
+    """Find the code; the last one counts."""
+
+    def reset(self) -> None:
+        self.last: tuple[int, str] | None = None
+
+    def hand_in(self, code: int, day: str) -> str:
+        """Hand in a code."""
+        self.last = code, day
+        return "noted"
+
+    def verify(self, code: int, day: str) -> float:
+        return float(self.last == (code, day))
+
+    def solve(self, code: int, day: str) -> Any:
+        yield "hand_in", {"code": code, "day": day}
+        return "done"
+
+
+@sound(CODES, solve=None)
+class first_code(last_code.target):  # type: ignore[name-defined, misc]
+    """Find the code; the first one counts."""
+
+    def hand_in(self, code: int, day: str) -> str:
+        """Hand in a code."""
+        self.last = self.last or (code, day)
+        return "noted"
+
+
+@sound(
+    [
+        {"prompt": f"Set the {room} to {degrees} degrees.", "room": room, "degrees": degrees}
+        for room, degrees in (("kitchen", 19), ("bath", 23), ("hall", 16))
+    ],
+    solve=None,
+)
+class thermostats:
+    """Set a room's temperature; the other rooms are free."""
+
+    def reset(self) -> None:
+        self.degrees: dict[str, int] = {}
+
+    def turn(self, room: str, degrees: int) -> str:
+        """Set the temperature."""
+        self.degrees[room] = degrees
+        return "set"
+
+    def verify(self, room: str, degrees: int) -> float:
+        return float(self.degrees.get(room) == degrees)
+
+    def solve(self, room: str, degrees: int) -> Any:
+        yield "turn", {"room": room, "degrees": degrees}
+        return "done"
+
+
+@sound([{"prompt": f"Guess the number, up to {n}.", "n": n} for n in (8, 12, 17)], solve=None)
+class guesses:
+    """A game of guesses: the tool says which one is right."""
+
+    def reset(self, n: int) -> None:
+        self.n, self.won = n, False
+
+    def guess(self, number: int) -> str:
+        """Guess."""
+        self.won = self.won or number == self.n
+        return "right" if number == self.n else "wrong"
+
+    def verify(self) -> float:
+        return float(self.won)
+
+    def solve(self, n: int) -> Any:
+        yield "guess", {"number": n}
+        return "done"
+
+
+@sound(
+    [
+        {"prompt": f"Bring {item} from the {room}.", "item": item, "room": room}
+        for item, room in (("tea", "hall"), ("ink", "attic"))
+    ],
+    solve=None,
+)
+class worlds:
+    """Each task has things of its own; others are not there."""
+
+    def reset(self, item: str) -> None:
+        self.things, self.held = {item}, set[str]()
+
+    def pick(self, item: str) -> str:
+        """Pick something up."""
+        if item not in self.things:
+            return f"there is no {item} here"
+        self.held.add(item)
+        return f"you hold {item}"
+
+    def verify(self, item: str) -> float:
+        return float(item in self.held)
+
+    def solve(self, item: str) -> Any:
+        yield "pick", {"item": item}
+        return "done"

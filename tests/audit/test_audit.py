@@ -17,7 +17,7 @@ from rollforge.envs.base import Limits
 from rollforge.envs.load import load_env
 from rollforge.errors import UserError
 from rollforge.records.task import Task
-from tests.audit.broken import BROKEN, CAPITALS
+from tests.audit.broken import BROKEN, CAPITALS, TOYS
 from tests.audit.sound import SOUND
 
 HERE = Path(__file__).parent
@@ -142,6 +142,26 @@ async def test_a_program_cannot_end_the_audit() -> None:
             return 0.0
 
     assert "executed" in rules(await audited(runs_it))
+
+
+async def test_one_of_several_calls_again_and_again_is_a_warning() -> None:
+    class UpToALimit(BROKEN["put_and_taken"][1].target):  # type: ignore[misc]
+        """Tidy up."""
+
+        def verify(self) -> float:
+            return min(1.0, float(self.reward))
+
+    audit = await audited(rf.env(UpToALimit, tasks=TOYS, inline=True))
+    assert rules(audit) == set(), audit.findings
+    [one] = [one for one in audit.findings if one.rule == "calls"]
+    assert one.severity == "warning"
+    assert one.says.startswith("put and take in turn, 40 times, none of the other calls (1; 3 of 3 tasks)")
+
+
+async def test_a_game_of_guesses_is_a_note() -> None:
+    audit = await audited(SOUND["guesses"])
+    [one] = [one for one in audit.findings if one.rule == "options"]
+    assert (one.severity, one.shown[0].reward) == ("note", 1.0)
 
 
 async def test_reports(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 tasks ─► the reference's attempt at each ─► what the answer is, where it stands, what full marks and nothing are worth
       ─► attacks (attacks.py), each a fresh session ─► rewards against those bounds
       ─► the same again: in another order, after others, in another process ─► the same rewards
+      ─► the reference's calls again and again, and with other arguments (calls.py) ─► no more than full marks
       ─► prompts, tools, files ─► no answer in them
       ─► the contract (contract.py)
       ─► findings, ranked
@@ -23,7 +24,7 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
-from rollforge.audit import leaks, steady
+from rollforge.audit import calls, leaks, steady
 from rollforge.audit.alarm import alarm
 from rollforge.audit.attacks import Attack, attacks, floor_attacks, wrong_answers
 from rollforge.audit.contract import EQUAL, check_env
@@ -103,13 +104,14 @@ async def audit_env(
             says = "code in a reply was run by the verifier, outside of any sandbox: it wrote a file"
             findings.append(found("executed", "error", says, [_shown(hit) for hit in executed[:1]]))
         findings += [one async for one in steady.look(ground, known, reference, limits)]
+        findings += [one async for one in calls.look(ground, known, success)]
         findings += [one async for one in leaks.look(env, ground, known)]
         if not any(one.own for one in known):
             says = "there is no reference policy: the right answers are guessed from the rows; give it a method solve"
             findings.append(found("reference", "note", says))
     tried = {hit.attack.rule for hit in hits} | {"unsteady", "leak-prompt", "unjudged", "endless", "above"}
     tried |= {"isolation", "tasks", "contract"} | ({"reference"} if any(one.own for one in known) else set())
-    tried |= {"tools", "leak-tool", "leak-host"} if hits and any(hit.played.tools for hit in hits) else set()
+    tried |= {"tools", "calls", "leak-tool", "leak-host"} if hits and any(hit.played.tools for hit in hits) else set()
     failed = {one.rule for one in findings if one.severity != "note"}
     result = ranked(findings)
     return Audit(name, len(known), len(hits), result, [rule for rule in RULES if rule in tried - failed])

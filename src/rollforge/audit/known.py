@@ -45,6 +45,8 @@ class Known:
     """The reward of what is no answer."""
     counts: bool = True
     """The reply does; else only what was done with tools."""
+    made: tuple[Call, ...] = ()
+    """The reference's calls, also where the reply does not count after them."""
     own: bool = True
     """From the environment's reference policy, not put together from the row."""
 
@@ -97,7 +99,7 @@ def known_of(task: Task, reply: str, calls: Sequence[Call], *, own: bool = True)
             gold[name] = value
     held = [text for value in gold.values() for text in _texts(value)]
     closed = any(_same(text, core) for text in held) or any(_is_json(core, value) for value in gold.values())
-    return Known(task, reply, tuple(calls), core, gold, closed, 1.0, 0.0, own=own)
+    return Known(task, reply, tuple(calls), core, gold, closed, 1.0, 0.0, made=tuple(calls), own=own)
 
 
 def is_gold(name: str) -> bool:
