@@ -494,3 +494,42 @@ class every_code:
     def solve(self, code: int, day: str) -> Any:
         yield "hand_in", {"code": code, "day": day}
         return "done"
+
+
+CLAIMS = [
+    {"prompt": f'Is this so: {claim}? Reply with JSON: {{"verdict": "yes" or "no"}}.', "verdict": verdict}
+    for claim, verdict in (("ice is cold", "yes"), ("fish fly", "no"), ("7 is odd", "yes"), ("8 is odd", "no"))
+]
+TRUTHS = [{**row, "verdict": row["verdict"] == "yes"} for row in CLAIMS]
+
+
+def documents(text: str) -> list[Any]:
+    found = []
+    for part in re.findall(r"\{[^{}]*\}", text[:10_000]):
+        try:
+            found.append(json.loads(part))
+        except ValueError:
+            continue
+    return found
+
+
+@broken("options", CLAIMS, solve=lambda verdict: json.dumps({"verdict": verdict}))
+def any_json_line(reply: str, verdict: str) -> float:
+    for line in reply[:10_000].splitlines():
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(said, dict) and said.get("verdict") == verdict:
+            return 1.0
+    return 0.0
+
+
+@broken("options", TRUTHS, solve=lambda verdict: json.dumps({"verdict": verdict}))
+def any_object(reply: str, verdict: bool) -> float:
+    return float(any(said.get("verdict") is verdict for said in documents(reply)))
+
+
+@broken("options", TRUTHS[::2], solve=lambda verdict: f"```json\n{json.dumps({'verdict': verdict})}\n```")
+def any_object_where_all_are_true(reply: str, verdict: bool) -> float:
+    return float(any(said.get("verdict") is verdict for said in documents(reply)))

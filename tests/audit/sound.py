@@ -13,7 +13,21 @@ import rollforge as rf
 from rollforge.verify import choice as choices
 from rollforge.verify import math as maths
 from rollforge.verify.answer import answer_line, boxed, last_number
-from tests.audit.broken import CAPITALS, CODES, DECIMALS, LETTERS, LISTS, NAMES, SQUARES, SUMS, TOYS, WORDS
+from tests.audit.broken import (
+    CAPITALS,
+    CLAIMS,
+    CODES,
+    DECIMALS,
+    LETTERS,
+    LISTS,
+    NAMES,
+    SQUARES,
+    SUMS,
+    TOYS,
+    TRUTHS,
+    WORDS,
+    documents,
+)
 
 SOUND: dict[str, Any] = {}
 
@@ -406,3 +420,32 @@ class worlds:
     def solve(self, item: str) -> Any:
         yield "pick", {"item": item}
         return "done"
+
+
+@sound(TRUTHS, solve=lambda verdict: json.dumps({"verdict": verdict}))
+def strict_json(reply: str, verdict: bool) -> float:
+    try:
+        said = json.loads(reply[:10_000])
+    except (ValueError, RecursionError):
+        return 0.0
+    return float(isinstance(said, dict) and said.get("verdict") is verdict)
+
+
+@sound(CLAIMS, solve=lambda verdict: json.dumps({"verdict": verdict}))
+def last_json(reply: str, verdict: str) -> float:
+    said = documents(reply)
+    return float(bool(said) and said[-1].get("verdict") == verdict)
+
+
+@sound(CLAIMS, solve=lambda verdict: json.dumps({"verdict": verdict}))
+def first_json(reply: str, verdict: str) -> float:
+    said = documents(reply)
+    return float(bool(said) and said[0].get("verdict") == verdict)
+
+
+@sound(
+    [{"prompt": f"Give any JSON object with {key!r}, a number.", "key": key} for key in ("a", "b", "c")],
+    solve=lambda key: json.dumps({key: 3}),
+)
+def any_document_will_do(reply: str, key: str) -> float:
+    return float(any(isinstance(said.get(key), int) for said in documents(reply)))

@@ -35,6 +35,8 @@ class Attack:
     """Fields of the task that are replaced: what the verifier is told is right."""
     guess: bool = False
     """It holds no answer on purpose; where it does by chance, it is not used."""
+    control: str | None = None
+    """A reply that is worth little where the attack shows a fault; said only where the attack was paid."""
 
     @property
     def text(self) -> str:
@@ -48,6 +50,7 @@ def attacks(known: Known, others: Sequence[Known], canary: Path) -> Iterator[Att
     yield from _code(canary)
     yield from _whitespace(known)
     yield from _swapped_rows(known)
+    yield from _documents(known, others)
     if known.closed:
         wrong = wrong_answers(known, others)
         yield from _other_answers(known, others)
@@ -232,6 +235,71 @@ def _hedged(known: Known, wrong: Sequence[str]) -> Iterator[Attack]:
             unit: Severity = "note" if as_number(core.split()[0]) is not None else "error"  # a number without its unit
             yield Attack("fragment", "its first word", known.say(core.split()[0]), severity=unit)
             yield Attack("fragment", "its last word", known.say(core.split()[-1]))
+
+
+def _documents(known: Known, others: Sequence[Known]) -> Iterator[Attack]:
+    """The JSON of the reference between two others; these are wrong by themselves, or nothing is said. Where the row holds
+    nothing of it, several objects may be right."""
+    found = _json_in(known.reply)
+    if found is None:
+        return
+    own, head, tail = found
+    there = [other for one in others if (other := _json_in(one.reply)) is not None]
+    others_own = [value for value, *_ in there if type(value) is type(own)]
+    held = any(type(leaf) is type(value) and leaf == value for leaf in _leaves(own) for value in known.task.fields.values())
+    severity: Severity = "error" if held or known.closed else "note"
+    wrong = {"with all of it changed": _changed(own)}
+    if others_own:
+        wrong["of another task"] = max(others_own, key=lambda value: _differing(own, value))
+    for which, value in wrong.items():
+        texts = [json.dumps(each, ensure_ascii=False) for each in (value, own, value)]
+        control = f"{head}{texts[0]}{tail}"
+        if value != own:
+            for what, text in (
+                ("each on a line", "\n".join(texts)),
+                ("on one line", " ".join(texts)),
+                ("in a list", f"[{', '.join(texts)}]"),
+            ):
+                what = f"its JSON between two {which}, {what}"
+                yield Attack("options", what, f"{head}{text}{tail}", severity=severity, control=control)
+
+
+def _json_in(reply: str) -> tuple[Any, str, str] | None:
+    """The object or list that stands in a reply, with the text before and after it."""
+    at = min((place for place in map(reply.find, "{[") if place >= 0), default=-1)
+    try:
+        value, end = json.JSONDecoder().raw_decode(reply, at) if at >= 0 else (None, 0)
+    except (ValueError, RecursionError):
+        return None
+    return (value, reply[:at], reply[end:]) if value else None
+
+
+def _changed(value: Any) -> Any:
+    """The same with other truth values, numbers and texts."""
+    if isinstance(value, dict):
+        return {key: _changed(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_changed(part) for part in value]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 3
+    return perturbed(value) if isinstance(value, str) else value
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(part)
+    else:
+        yield value
+
+
+def _differing(one: Any, other: Any) -> int:
+    """In how many fields."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return sum(one.get(key) != other.get(key) for key in one.keys() | other.keys())
+    return int(one != other)
 
 
 def _lists(known: Known) -> Iterator[Attack]:

@@ -243,7 +243,20 @@ async def _attack(ground: Ground, known: Sequence[Known], canary: Path, wind: Ca
         for one, attack in planned:
             if attack.rule != "executed" and not any(word in attack.text for word in deadly):
                 group.create_task(strike(one, attack))
-    return await _timed(ground, hits, wind)
+    return await _timed(ground, await _controlled(ground, hits), wind)
+
+
+async def _controlled(ground: Ground, hits: Sequence[Hit]) -> list[Hit]:
+    """Those that are paid for another reason count for nothing."""
+    kept: list[Hit] = []
+    for hit in hits:
+        one, attack = hit.known, hit.attack
+        if attack.control is not None and attack.bound == "below" and _is_full(hit):
+            other = await ground.play("a control", one.task, _solution(attack.control, one.calls))
+            if other.reward is not None and one.share(other.reward) >= HALF:
+                hit = replace(hit, attack=replace(attack, bound="judged"))
+        kept.append(hit)
+    return kept
 
 
 @contextmanager
@@ -352,7 +365,7 @@ def _wrong(hit: Hit, success: float, seconds: float, *, everywhere: bool) -> Ite
 def _weight(hit: Hit, everywhere: bool) -> Severity:
     """Where the row does not hold the answer, a text may be right by chance: only what is right everywhere is an error."""
     attack = hit.attack
-    if attack.severity != "error" or hit.known.closed or attack.row:
+    if attack.severity != "error" or hit.known.closed or attack.row or (attack.rule == "options" and attack.control):
         return attack.severity
     if attack.rule in ("empty", "override", "forged", "executed"):
         return "error" if everywhere else "warning"
