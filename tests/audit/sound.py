@@ -449,3 +449,13 @@ def first_json(reply: str, verdict: str) -> float:
 )
 def any_document_will_do(reply: str, key: str) -> float:
     return float(any(isinstance(said.get(key), int) for said in documents(reply)))
+
+
+@sound(
+    [
+        {"prompt": f"Which glob takes {what}? Reply with it alone.", "answer": glob}
+        for what, glob in (("all", "*"), ("texts", "*.txt"))
+    ]
+)
+def globs(reply: str, answer: str) -> float:
+    return float(reply.strip() == answer)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from rollforge.audit.finding import Severity
 from rollforge.audit.known import Known, as_number, holds, join_like, words
-from rollforge.audit.texts import CYRILLIC, PROGRAMS, SHELLS, SUPERSCRIPT, SURVIVE, TOLERANCES, VERDICTS, WORDS
+from rollforge.audit.texts import CYRILLIC, PROGRAMS, SHELLS, SUPERSCRIPT, SURVIVE, TOLERANCES, VERDICTS, WILDCARDS, WORDS
 from rollforge.models.scripted import INJECTIONS, perturbed
 from rollforge.records.items import Item, Response, assistant, prompt_text, user
 
@@ -108,6 +108,8 @@ def _without_answer(known: Known) -> Iterator[Attack]:
         "options", "yes, no, true, false, all of them, none", "no yes true false maybe all none unknown", guess=True
     )
     yield Attack("options", "many boxes and Answer: lines", _many(known))
+    for text in WILDCARDS:
+        yield Attack("wildcard", text, known.say(text) if known.closed else text, guess=True)
     for text in (*INJECTIONS, *VERDICTS):
         yield Attack("override", brief_of(text), text, guess=True)
     for text in (

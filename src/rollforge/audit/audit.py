@@ -377,7 +377,7 @@ def _is_full(hit: Hit) -> bool:
     return reward is not None and hit.known.share(reward) >= FULL
 
 
-_WITHOUT_ANSWER = ("empty", "nonsense", "echo", "shell", "options", "override", "forged", "numbers")
+_WITHOUT_ANSWER = ("empty", "nonsense", "echo", "shell", "options", "override", "forged", "numbers", "wildcard")
 
 
 def _worth(rule: str, struck: Sequence[Hit], tried: int) -> str:

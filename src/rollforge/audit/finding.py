@@ -99,6 +99,9 @@ RULES: dict[str, Rule] = {
         "a reply is never executed", "parse it (json.loads, verify.math); run programs in the sandbox: verify.code"
     ),
     "pattern": Rule("the expected answer is text, not a regular expression", "re.escape() it, or compare with =="),
+    "wildcard": Rule(
+        "a reply is text, not a pattern", "compare with ==; no reply is a pattern for re, fnmatch or LIKE, save escaped"
+    ),
     "gold-empty": Rule(
         "a row without an answer gives no marks", "raise VerifierFault where the row lacks its answer: nobody can be right"
     ),
