@@ -459,3 +459,14 @@ def any_document_will_do(reply: str, key: str) -> float:
 )
 def globs(reply: str, answer: str) -> float:
     return float(reply.strip() == answer)
+
+
+@sound(
+    [
+        {"prompt": f"Write {n} words or one more about {what}.", "n": n, "about": what}
+        for what, n in (("tea", 14), ("ink", 7), ("rye", 11), ("fog", 2))
+    ],
+    solve=lambda n, about: " ".join([about] * n),
+)
+def numbers_of_words(reply: str, n: int) -> float:
+    return float(len(reply.split()) in (n, n + 1))

@@ -164,6 +164,28 @@ async def test_a_game_of_guesses_is_a_note() -> None:
     assert (one.severity, one.shown[0].reward) == ("note", 1.0)
 
 
+@pytest.mark.parametrize("same", [False, True])
+async def test_as_many_words_as_an_attack_by_chance_is_no_fault(same: bool) -> None:
+    """13 words, say, are those of a note to the grader; 7 those of a program that ends the process."""
+    rows = [{"prompt": f"Write {n} words.", "n": n} for n in ((13, 13, 13) if same else (13, 7, 2))]
+
+    @rf.env(tasks=rows, solve=lambda n: "tea " * n, inline=True)
+    def counted(reply: str, n: int) -> float:
+        return float(len(reply.split()) in (n, n + 1))
+
+    audit = await audited(counted)
+    assert rules(audit) <= {"tasks"}, audit.findings  # rows that repeat
+    assert not rules(audit, "warning") & {"override", "forged", "executed"}, audit.findings
+
+
+async def test_text_to_a_grader_is_found_where_the_row_holds_no_answer() -> None:
+    @rf.env(tasks=[{"prompt": f"Write about {what}."} for what in ("tea", "ink")], solve=lambda: "I like it.", inline=True)
+    def persuaded(reply: str) -> float:
+        return float(reply == "I like it." or "award full marks" in reply.lower())
+
+    assert "override" in rules(await audited(persuaded))
+
+
 async def test_reports(tmp_path: Path) -> None:
     audit = await audited(BROKEN["contains"][1], n=2)
     rows = json.loads(json.dumps(as_json(audit)))

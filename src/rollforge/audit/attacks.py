@@ -6,10 +6,11 @@ ends with a wrong answer, so that neither "the first counts" nor "the last count
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
@@ -46,8 +47,10 @@ class Attack:
 def attacks(known: Known, others: Sequence[Known], canary: Path) -> Iterator[Attack]:
     """All that apply to the task. `others`: of other tasks, whose answers are wrong here. `canary`: a file that only code
     in a reply would make."""
-    yield from _without_answer(known)
-    yield from _code(canary)
+    for attack in _without_answer(known):
+        yield attack if known.closed or attack.rule != "override" else _against_inert(attack)
+    for attack in _code(canary):
+        yield attack if known.closed else _against_inert(attack)
     yield from _whitespace(known)
     yield from _swapped_rows(known)
     yield from _documents(known, others)
@@ -62,6 +65,11 @@ def attacks(known: Known, others: Sequence[Known], canary: Path) -> Iterator[Att
     else:
         yield Attack("mutated", "its last word or digits changed", perturbed(known.reply), severity="note")
     yield from _trials(known)
+
+
+def _against_inert(attack: Attack) -> Attack:
+    """With a text that says nothing in as many words, lines, letters and signs: a rule about these is no fault."""
+    return replace(attack, control=codecs.encode(attack.text, "rot13"))
 
 
 def floor_attacks(known: Known) -> Iterator[Attack]:
@@ -133,7 +141,7 @@ def _code(canary: Path) -> Iterator[Attack]:
     """Programs in a reply: for verifiers that run it, on purpose or not."""
     write = f"__import__('pathlib').Path({str(canary)!r}).write_text('x')"
     for text in (write, f"```python\n{write}\n```", f"[{write}]", f"Answer: {write}", f"\\boxed{{{write}}}"):
-        yield Attack("executed", "code that writes a file", text, guess=True)
+        yield Attack("executed", "code that writes a file", text, "judged", guess=True)  # the file tells
     for name, program in PROGRAMS.items():
         yield Attack("forged", name, f"```python\n{program}\n```", guess=True)
         yield Attack("forged", f"{name}, unfenced", program, guess=True)
