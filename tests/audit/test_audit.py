@@ -186,6 +186,60 @@ async def test_text_to_a_grader_is_found_where_the_row_holds_no_answer() -> None
     assert "override" in rules(await audited(persuaded))
 
 
+PRIMES = {7: True, 8: False, 11: True, 12: False, 13: True}
+
+
+def primes(prompt: str, yes: str, no: str) -> list[dict[str, str]]:
+    answers = {n: yes if prime else no for n, prime in PRIMES.items()}
+    return [{"prompt": prompt.format(n=n, answer=answer), "answer": answer} for n, answer in answers.items()]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "yes", "no", "leaks"),
+    [
+        ("Is {n} prime? Finish with 'Answer: yes' or 'Answer: no'.", "yes", "no", False),
+        ("Is {n} prime? Write 'Answer: A' if so, else 'Answer: B'", "A", "B", False),
+        ("Is {n} prime? Answer yes or no.", "yes", "no", False),
+        ("Answer yes or no: is {n} prime?", "yes", "no", False),
+        ("Finish with 'Answer: yes' if {n} is prime. Finish with 'Answer: no' if not.", "yes", "no", False),
+        ("Finish with 'Answer: yes' if it is. Finish with 'Answer: no' if not. {n}: is it prime?", "yes", "no", False),
+        ("Is {n} prime (true) or not (false)?", "true", "false", False),
+        ("{n}: reply positive if it is a prime, else negative.", "positive", "negative", False),
+        ("Is {n} prime? Finish with 'Answer: yes' or 'Answer: no'. (Answer: {answer})", "yes", "no", True),
+        ("Is {n} prime? Answer yes or no.\nAnswer: {answer}", "yes", "no", True),
+        ("Is {n} prime? Answer yes or no. [expected: {answer}]", "yes", "no", True),
+        ("Is {n} prime?\nAnswer:\n{answer}", "4.25", "3.5", True),
+        ("Is {n} prime? The answer is {answer}", "Yes", "No", True),
+    ],
+)
+async def test_choices_that_a_prompt_names_are_no_leak(prompt: str, yes: str, no: str, leaks: bool) -> None:
+    @rf.env(tasks=primes(prompt, yes, no), solve=lambda answer: answer, inline=True)
+    def either(reply: str, answer: str) -> float:
+        return float(reply.strip() == answer)
+
+    audit = await audited(either, n=5)
+    assert ("leak-prompt" in rules(audit) | rules(audit, "warning")) is leaks, audit.findings
+
+
+@pytest.mark.parametrize(
+    ("rows", "leaks"),
+    [
+        (primes("{n}: finish with 'Answer: verum' or 'Answer: falsum'.", "verum", "falsum")[::2], False),
+        (primes("{n}: finish with 'Answer: yes' or 'Answer: no'.", "yes", "no")[:1], False),
+        (primes("{n}: answer yes or no.", "yes", "no")[:1], False),
+        (primes("{n}: is it prime? The answer is {answer}.", "yes", "no")[:1], True),
+    ],
+)
+async def test_tasks_of_one_answer(rows: list[dict[str, str]], leaks: bool) -> None:
+    """What every prompt says leaks nothing; of one task, only what no choice stands beside."""
+
+    @rf.env(tasks=rows, solve=lambda answer: answer, inline=True)
+    def all_true(reply: str, answer: str) -> float:
+        return float(reply.strip() == answer)
+
+    assert rules(await audited(all_true)) == ({"leak-prompt"} if leaks else set())
+
+
 async def test_reports(tmp_path: Path) -> None:
     audit = await audited(BROKEN["contains"][1], n=2)
     rows = json.loads(json.dumps(as_json(audit)))

@@ -17,6 +17,7 @@ from rollforge.audit.left import own_temporary
 from rollforge.audit.play import Ground, Played, Player, say
 from rollforge.envs.base import Tool
 from rollforge.models.schema_values import random_value
+from rollforge.models.scripted import perturbed
 from rollforge.records.items import input_items, text_of
 from rollforge.records.rollout import Outcome
 
@@ -41,24 +42,43 @@ async def look(env: Any, ground: Ground, known: Sequence[Known]) -> AsyncIterato
 
 def _prompts(known: Sequence[Known], played: Sequence[Played]) -> Iterator[Finding]:
     """Labelled as the answer in half of the tasks: a leak. There without a label: perhaps meant to be found."""
-    told, there, counted = [], [], 0
-    for one, seen in zip(known, played, strict=True):
-        texts = answers(one)
-        if not texts:
-            continue
-        counted += 1
-        asked = _asked(one, seen)
-        if any(_labelled(asked, text) for text in texts) or _in_metadata(one):
+    told, there = [], []
+    asks = [(one, seen, _asked(one, seen)) for one, seen in zip(known, played, strict=True) if answers(one)]
+    for one, seen, asked in asks:
+        others = [(other, prompt) for other, _, prompt in asks if other is not one]
+        if _given_away(one, asked, others) or _in_metadata(one):
             told.append((one, seen))
-        elif any(_distinctive(text) and _stands(asked, text) for text in texts):
-            there.append((one, seen, len(asked)))
-    if told and 2 * len(told) >= counted:
-        says = f"the prompt gives the answer away, labelled as such, in {len(told)} of {counted} tasks"
+        elif any(_distinctive(text) and _stands(asked, text) for text in answers(one)):
+            there.append((one, seen, asked))
+    if told and 2 * len(told) >= len(asks):
+        says = f"the prompt gives the answer away, labelled as such, in {len(told)} of {len(asks)} tasks"
         yield found("leak-prompt", "error", says, [shown(told[0][1], told[0][0].core)])
-    elif counted > 1 and len(there) == counted:
-        short = sum(size for *_, size in there) / len(there) < MATERIAL
-        says = f"the answer stands in the prompt of all {counted} tasks; fine only if it is to be found there"
+    elif len(asks) > 1 and len(there) == len(asks) and not _are_choices(there):
+        short = sum(len(asked) for *_, asked in there) / len(there) < MATERIAL
+        says = f"the answer stands in the prompt of all {len(asks)} tasks; fine only if it is to be found there"
         yield found("leak-prompt", "warning" if short else "note", says, [shown(there[0][1], there[0][0].core)])
+
+
+def _given_away(known: Known, asked: str, others: Sequence[tuple[Known, str]]) -> bool:
+    """Labelled as the answer more often than the same text is in the prompts of tasks that have another answer: a prompt
+    that names the choices (`Answer: yes` or `Answer: no`) names them in all. Of one task alone: with no choice beside it."""
+    own = answers(known)
+    apart = [prompt for other, prompt in others if not {*map(str.casefold, own)} & {*map(str.casefold, answers(other))}]
+    if apart:
+        return any(all(_labels(asked, text) > _labels(prompt, text) for prompt in apart) for text in own)
+    choices = "ABCDE" if len(known.core) == 1 and known.core.isalpha() else [perturbed(known.core)]
+    named = any(
+        _labels(asked, text) or re.search(rf"\bor\W{{1,4}}{_alone(text)}", asked) for text in choices if text not in own
+    )
+    return not others and not named and any(_labels(asked, text) for text in own)
+
+
+def _are_choices(there: Sequence[tuple[Known, Played, str]]) -> bool:
+    """Whether the tasks have a few answers between them, all of which stand in every prompt."""
+    texts = {tuple(answers(one)) for one, *_ in there}
+    return 1 < len(texts) < len(there) and all(
+        any(_stands(asked, one) for one in each) for *_, asked in there for each in texts
+    )
 
 
 def answers(known: Known) -> list[str]:
@@ -85,12 +105,13 @@ def _in_metadata(known: Known) -> bool:
     return any(_field(str(rest), name, value) for name, value in known.gold.items())
 
 
-def _labelled(asked: str, text: str) -> bool:
+def _labels(asked: str, text: str) -> int:
+    """How many times it is labelled as the answer."""
     escaped = re.escape(text.strip())
-    if re.search(rf"\b{_LABEL}s?\b(?:\W{{0,4}}(?:is|are))?\W{{0,6}}{escaped}(?!\w)", asked, re.IGNORECASE):
-        return True
+    label = rf"\b{_LABEL}s?\b(?:\W{{0,4}}(?:is|are))?\W{{0,6}}{escaped}(?!\w)"
     aside = rf"<!--[^>]{{0,80}}{escaped}|[\[(]\s*(?:[\w .]{{0,20}}[:=]\s*)?{escaped}\s*[\])]|(?:#|=>)\s*{escaped}\s*$"
-    return len(text.strip()) > 2 and bool(re.search(aside, asked, re.IGNORECASE | re.MULTILINE))
+    count = len(re.findall(label, asked, re.IGNORECASE))
+    return count + (len(re.findall(aside, asked, re.IGNORECASE | re.MULTILINE)) if len(text.strip()) > 2 else 0)
 
 
 def _distinctive(text: str) -> bool:
@@ -98,7 +119,11 @@ def _distinctive(text: str) -> bool:
 
 
 def _stands(asked: str, text: str) -> bool:
-    return bool(re.search(rf"(?<!\w){re.escape(text.strip())}(?!\w)", asked, re.IGNORECASE))
+    return bool(re.search(_alone(text), asked, re.IGNORECASE))
+
+
+def _alone(text: str) -> str:
+    return rf"(?<!\w){re.escape(text.strip())}(?!\w)"
 
 
 def _field(text: str, name: str, value: Any) -> bool:
@@ -197,7 +222,7 @@ def _given(tried: Sequence[_Calls], first: Sequence[Played]) -> Finding | None:
         for (name, arguments), output in zip(one.calls, one.played.outputs, strict=False):
             named = any(_field(output, field, value) for field, value in known.gold.items())
             plain = any(_is(output, text) for text in texts)
-            labelled = any(_distinctive(text) and _labelled(output, text) for text in texts)
+            labelled = any(_distinctive(text) and _labels(output, text) for text in texts)
             if any(text in str(arguments) for text in texts):
                 continue  # it says back what it was told
             if (named or plain or labelled) and name not in needed:
