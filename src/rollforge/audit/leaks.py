@@ -305,13 +305,22 @@ def _listed() -> dict[Path, float]:
     """Files of the working and the temporary folder, two floors deep."""
     listed: dict[Path, float] = {}
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
-        for path in [*folder.glob("*"), *folder.glob("*/*")][:5000]:
+        first = _entries(folder)
+        for path in [*first, *(path for one in first for path in _entries(one))][:5000]:
             try:
                 if path.is_file():
                     listed[path] = path.stat().st_mtime
             except OSError:  # it went away
                 continue
     return listed
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Not by glob, which raises where a folder goes away meanwhile."""
+    try:
+        return [*folder.iterdir()]
+    except OSError:
+        return []
 
 
 def _holding(known: Known, paths: set[Path]) -> Iterator[tuple[str, str]]:
