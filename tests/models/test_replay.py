@@ -1,6 +1,7 @@
 """Replay: a stored run answers again, in every shape a run is stored in."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -96,6 +97,15 @@ async def test_tasks_with_the_same_prompt_are_told_apart_by_their_id(tmp_path):
     tasks = [task_from_row({"prompt": "same", "secret": n}) for n in range(3)]
     model = stored_run(tmp_path, *[row(task, [assistant(str(n))], 0) for n, task in enumerate(tasks)])
     assert [final_text(await model(request(task))) for task in tasks] == ["0", "1", "2"]
+
+
+async def test_a_task_that_stands_in_the_data_twice_is_told_apart_by_its_index(tmp_path):
+    task = task_from_row({"prompt": "same"})
+    stored = [row(task, [assistant(f"{n}.{k}")], k, _ng_task_index=n) for n in (1, 0) for k in range(2)]
+    model = stored_run(tmp_path, *stored)
+    said = [final_text(await model(request(replace(task, index=n), index=k))) for n in range(2) for k in range(2)]
+    assert said == ["0.0", "0.1", "1.0", "1.1"]
+    assert final_text(await model(request(replace(task, index=7)))) in said  # by its id, as before
 
 
 async def test_a_prompt_is_the_same_as_text_items_or_parts(tmp_path):

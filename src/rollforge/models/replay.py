@@ -1,8 +1,9 @@
 """`replay:RUN_DIR_OR_FILE`: answers from stored rollouts.
 
-A request is answered from a rollout that began with the same prompt, of the same task where several share it; the repeat
-picks among them, the number of model calls so far picks the answer. What tools say now is not compared with what they said
-then. Memory holds one file position per stored rollout, never the rollouts.
+A request is answered from a rollout that began with the same prompt, of the same task where several share it, and of the
+same index where the task stands in the data several times; the repeat picks among them, the number of model calls so far
+picks the answer. What tools say now is not compared with what they said then. Memory holds
+positions in the file, never rollouts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rollforge.records.rollout import Rollout
 from rollforge.records.rows import rollout_from_row
 
 Index = dict[bytes, list[tuple[int, int]]]
-"""Prompt, with and without the task's id -> (repeat, position in the file), in order of repeat."""
+"""Prompt, alone, with the task's id, and with its index too -> (repeat, position in the file), in order of repeat."""
 
 OF_THE_MODEL = ("max_output_tokens", "content_filter", "max_context")
 """Reasons of an incomplete answer that are the model's own; the others are an agent's, which finds them again."""
@@ -73,24 +74,31 @@ def _index(path: Path) -> Index:
 
 def _enter(index: Index, rollout: Rollout, position: int) -> None:
     prompt = _digest(input_items(rollout.params))
-    for key in (prompt, prompt + rollout.task.encode()):
+    for key in (*_keys(prompt, rollout.task, rollout.task_index), prompt):
         found = index.setdefault(key, [])
         found.append((len(found) if rollout.index is None else rollout.index, position))
 
 
 def _find(index: Index, request: Request, path: Path) -> tuple[int, list[Item]]:
     """The position of the stored rollout, and what the conversation holds after its prompt."""
-    task = request.task.id.encode() if request.task else b""
+    task = request.task
     for length, prompt in _prompts(request):
         key = _digest(prompt)
-        found = (index.get(key + task) if task else None) or index.get(key)
+        own = _keys(key, task.id, task.index) if task else []
+        found = next((index[key] for key in (*own, key) if key in index), None)
         if found:
             at = bisect_left(found, (request.index, -1))
             exact = at < len(found) and found[at][0] == request.index
             position = found[at if exact else request.index % len(found)][1]
             return position, input_items(request.params)[length:]
-    name = f"task {request.task.id}" if request.task else "this conversation"
+    name = f"task {task.id}" if task else "this conversation"
     raise InfraFault(f"{path} has no rollout that begins with the prompt of {name}; replay knows only the tasks of that run")
+
+
+def _keys(prompt: bytes, task: str, number: int | None) -> list[bytes]:
+    """The narrower first."""
+    name = prompt + task.encode()
+    return [name] if number is None else [b"%b\0%d" % (name, number), name]
 
 
 def _prompts(request: Request) -> Iterator[tuple[int, list[Item]]]:
