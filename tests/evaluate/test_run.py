@@ -38,6 +38,20 @@ def broken(reply):
     raise RuntimeError("no judge")
 """
 
+TWICE = """
+import rollforge as rf
+
+def solve(task):
+    yield from ()
+    return task.fields["answer"]
+
+rows = [{"prompt": "a", "answer": "1"}, {"prompt": "b", "answer": "2"}, {"prompt": "a", "answer": "1"}]
+
+@rf.env(tasks=rows, solve=solve)
+def own(reply, answer):
+    return float(reply == answer)
+"""
+
 
 def config(folder: Path, **values: Any) -> EvalConfig:
     given = {"models": ["scripted:perfect", "scripted:wrong"], "env": "arithmetic", "limit": 8, "repeats": 2, "backoff": 0}
@@ -83,6 +97,49 @@ async def test_the_same_tasks_and_draws_for_all(tmp_path: Path) -> None:
     assert all(first[key]["responses_create_params"] == second[key]["responses_create_params"] for key in first)
     assert done.comparisons[0].paired.rollouts == 6
     assert not any("not played alike" in note for note in done.comparisons[0].paired.notes)
+
+
+async def test_a_task_that_stands_in_the_data_twice_is_played_twice(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(TWICE)
+    done = await evaluate(config(tmp_path, env=f"{tmp_path}/own.py", models=["scripted:perfect", "scripted:random"]))
+    assert done.success
+    for model in done.models:
+        assert (model.overall.judged, model.overall.planned, model.overall.tasks) == (6, 6, 2)
+        assert [(task.index, task.rollouts) for task in model.tasks] == [(0, 4), (1, 2)]
+    assert done.comparisons[0].paired.rollouts == 6
+    again = config(
+        tmp_path, env=f"{tmp_path}/own.py", models=["scripted:perfect"], baseline=tmp_path / "out/scripted-random"
+    )
+    assert (await evaluate(again)).comparisons[0].paired.rollouts == 6
+
+
+async def test_an_environment_twice_with_other_options(tmp_path: Path) -> None:
+    both = [{"use": "arithmetic", "split": "test"}, {"use": "arithmetic", "split": "test", "level": "easy"}]
+    done = await evaluate(config(tmp_path, env=both, models=["scripted:perfect", "scripted:wrong"]))
+    assert done.success
+    assert {name: score.judged for name, score in done.models[0].environments.items()} == {
+        "arithmetic": 16,
+        "arithmetic-2": 16,
+    }
+    paired = done.comparisons[0].paired
+    assert (paired.rollouts, set(paired.by_env)) == (32, {"arithmetic", "arithmetic-2"})
+    assert not any("not played alike" in note for note in paired.notes)
+    stored = await evaluate(
+        config(tmp_path, env=both, models=["scripted:perfect"], out=tmp_path / "b", baseline=tmp_path / "out/scripted-wrong")
+    )
+    assert stored.comparisons[0].paired.rollouts == 32
+
+
+async def test_environments_of_one_name_from_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, reward in (("a", 1.0), ("b", 0.0)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.py").write_text(TWICE.replace("float(reply == answer)", str(reward)))
+    done = await evaluate(config(tmp_path, env=["a/x.py", "b/x.py"], models=["scripted:wrong"]))
+    scores = done.models[0].environments
+    assert {name: score.reward.value for name, score in scores.items()} == {"a-x.py": 1.0, "b-x.py": 0.0}
+    assert done.models[0].overall.reward.value == 0.5
+    assert done.success
 
 
 async def test_what_was_played_is_not_played_again_and_models_can_be_added(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from rollforge.errors import UserError
@@ -18,7 +20,7 @@ from rollforge.records.items import Json, input_items
 from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Rollout
 from rollforge.stats.estimate import Groups, Numbers
-from rollforge.stats.source import ROLLOUTS, Place, Source, find_run
+from rollforge.stats.source import ROLLOUTS, RUN, Place, Source, find_run
 from rollforge.stats.visible import capped
 
 RESULT = "eval.json"
@@ -36,9 +38,14 @@ UNNAMED = "(unnamed)"
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """Rollouts in columns, one entry for each task and repeat: its verdict, or its last failure if it has none."""
+    """Rollouts in columns, one entry for each task and repeat: its verdict, or its last failure if it has none.
+
+    Rows with one id are one task; where it stands in the data several times, each place has repeats of its own.
+    """
 
     sources: tuple[Source, ...]
+    names: tuple[str, ...]
+    """Of the environment of each source; "" where its rows say it."""
     envs: list[str]
     env: Groups
     task: Groups
@@ -94,23 +101,53 @@ def find_runs(place: str | Path) -> tuple[Source, ...]:
     return find_runs(models[0]) if models else (find_run(path),)
 
 
-def read_attempts(sources: Sequence[Source], success: float, by: Iterable[str] = ()) -> Attempts:
-    """`by`: the fields of a task that are categories (`a.b` for a field inside another). Raises `UserError` if a file cannot
-    be read, or no rollout is there."""
+def read_attempts(
+    sources: Sequence[Source], success: float, by: Iterable[str] = (), names: Sequence[str] | None = None
+) -> Attempts:
+    """`by`: the fields of a task that are categories (`a.b` for a field inside another). `names`: of the environment of each
+    source, so that two of one name stay apart; by what their runs say of it, if not given.
+
+    Raises `UserError` if a file cannot be read, or no rollout is there.
+    """
     asked = tuple(by)
+    names = tuple(_names(sources) if names is None else names)
     reading = _Reading(success, asked or FIELDS)
-    for number, source in enumerate(sources):
+    for number, (source, name) in enumerate(zip(sources, names, strict=True)):
         for (file, line), row in source.placed():
             if isinstance(row, Rollout):
-                reading.add(row, (number, file, line))
+                reading.add(replace(row, env=name) if name else row, (number, file, line))
             else:
                 reading.bad += 1
     if not reading.size:
         raise UserError(f"no usable rollout in {', '.join(source.name for source in sources)}")
-    return reading.done(tuple(sources), MOST_VALUES if not asked else None)
+    return reading.done(tuple(sources), names, MOST_VALUES if not asked else None)
 
 
-_COLUMNS = ("env", "task", "prompt", "repeat", "mode", "calls", "source", "file", "line")
+def told(source: Source) -> Json:
+    """What a run says of itself; {} for a file of rollouts, which says nothing of how it came to be."""
+    try:
+        about = orjson.loads((source.files[0].parent / RUN).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _names(sources: Sequence[Source]) -> Iterator[str]:
+    """The folders of runs whose environments share a name and are not the same (another file, other options); "" else."""
+    played = []
+    for source in sources:
+        about = told(source)
+        identity = about.get("identity")
+        own = identity.get("env") if isinstance(identity, dict) else None
+        played.append((str(about.get("env")), dumps(own, sort_keys=True)))
+    of_name = Counter(name for name, _ in set(played))
+    return (
+        source.files[0].parent.resolve().name if of_name[name] > 1 else ""
+        for source, (name, _) in zip(sources, played, strict=True)
+    )
+
+
+_COLUMNS = ("env", "task", "prompt", "index", "repeat", "mode", "calls", "source", "file", "line")
 
 
 def _column(field: str) -> str:
@@ -129,21 +166,27 @@ class _Reading:
         self._envs: dict[str, int] = {}
         self._modes = {"": 0}
         self._places: dict[int, int] = {}
-        """The position of each task and repeat."""
+        """The position of each task, index of it and repeat."""
         self._labels: dict[tuple[int, int], tuple[str, int | None]] = {}
+        self._indices: dict[tuple[int, int], set[int]] = {}
+        """Of the tasks that have several."""
         self._unnumbered: dict[tuple[int, int], int] = {}
 
     def add(self, rollout: Rollout, place: tuple[int, int, int]) -> None:
         env = self._envs.setdefault(rollout.env or UNNAMED, len(self._envs))
         task = hash(rollout.task)
-        repeat = None if rollout.index is None else hash(rollout.index)  # itself, up to 61 bits
-        if repeat is None:  # every row is a rollout of its own
-            repeat = self._unnumbered[env, task] = self._unnumbered.get((env, task), -1) + 1
-        at = self._places.setdefault(hash((env, task, repeat)), self.size)
+        if rollout.index is None:  # every row is a rollout of its own
+            index, repeat = -1, self._unnumbered.get((env, task), -1) + 1
+            self._unnumbered[env, task] = repeat
+        else:  # themselves, up to 61 bits
+            index, repeat = hash(-1 if rollout.task_index is None else rollout.task_index), hash(rollout.index)
+        at = self._places.setdefault(hash((env, task, index, repeat)), self.size)
         if at < self.size and self._rewards[at] == self._rewards[at]:
             self.repeated += rollout.reward is not None
             return
-        self._labels.setdefault((env, task), (rollout.task, rollout.task_index))
+        first = self._labels.setdefault((env, task), (rollout.task, rollout.task_index))[1]
+        if rollout.index is not None and first != rollout.task_index:
+            self._indices.setdefault((env, task), {-1 if first is None else hash(first)}).add(index)
         mode = failure_mode(rollout, self._success)
         fields = rollout.task_fields
         params = [input_items(rollout.params), rollout.params.get("instructions")]
@@ -151,6 +194,7 @@ class _Reading:
             "env": env,
             "task": task,
             "prompt": hash(dumps(params, sort_keys=True)),
+            "index": index,
             "repeat": repeat,
             "mode": self._modes.setdefault(capped(mode, self._modes, MOST_MODES), len(self._modes)),
             "calls": calls_mark(rollout),
@@ -168,7 +212,8 @@ class _Reading:
             for name, value in values.items():
                 self._columns[name][at] = value
 
-    def done(self, sources: tuple[Source, ...], most: int | None) -> Attempts:
+    def done(self, sources: tuple[Source, ...], names: tuple[str, ...], most: int | None) -> Attempts:
+        self._tell_apart()
         columns = {name: np.array(column, np.int64) for name, column in self._columns.items()}
         categories = {
             name: (columns[_column(name)], list(codes))
@@ -177,6 +222,7 @@ class _Reading:
         }
         return Attempts(
             sources=sources,
+            names=names,
             envs=list(self._envs),
             reward=np.array(self._rewards),
             modes=list(self._modes),
@@ -187,6 +233,16 @@ class _Reading:
             bad=self.bad,
             **{name: columns[name] for name in ("env", "task", "prompt", "repeat", "mode", "calls")},
         )
+
+    def _tell_apart(self) -> None:
+        """Repeats of a task that has several indices: the first index keeps their numbers. By order and not by the indices
+        themselves, so that they meet those of a run whose tasks come in another order."""
+        order = {(*key, index): n for key, found in self._indices.items() for n, index in enumerate(sorted(found))}
+        keys = zip(*(self._columns[name] for name in ("env", "task", "index")), strict=True)
+        for at, key in enumerate(keys if order else ()):
+            number = order.get(key)
+            if number:
+                self._columns["repeat"][at] = hash((number, self._columns["repeat"][at]))
 
     def _code(self, name: str, fields: Json) -> int:
         value: Any = fields.get(name)

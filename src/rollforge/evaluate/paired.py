@@ -9,19 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from rollforge.collect.run_dir import differences
 from rollforge.errors import UserError
-from rollforge.evaluate.attempts import Attempts, find_runs, read_attempts
+from rollforge.evaluate.attempts import Attempts, find_runs, read_attempts, told
 from rollforge.records.items import Json
 from rollforge.stats.compare import PassAt, pass_at
 from rollforge.stats.estimate import LEVEL, Groups, Mean, Numbers, clustered_mean, finite
-from rollforge.stats.source import RUN, Source
 from rollforge.stats.thresholds import EQUAL
 
 ALPHA = 1 - LEVEL
@@ -114,7 +111,7 @@ def compare_attempts(before: Attempts, after: Attempts, success: float = 1.0) ->
     names = after.envs
     by_env = {names[n]: _contrast(x, y, tasks, envs == n) for n in np.unique(envs).tolist()}
     overall = _contrast(x, y, tasks)
-    notes += [*_mismatches(before.sources, after.sources), *_limits(overall)]
+    notes += [*_mismatches(before, after), *_limits(overall)]
     everything = _unjudged(before), _unjudged(after)
     if any(everything):
         notes.append(f"{everything[0]} rollouts before and {everything[1]} after have no reward and are left out")
@@ -263,7 +260,7 @@ def _limits(overall: Contrast) -> Iterator[str]:
         yield f"only {changed} tasks differ: the test can find nothing significant with fewer than 6 such tasks"
 
 
-def _mismatches(before: Iterable[Source], after: Iterable[Source]) -> Iterator[str]:
+def _mismatches(before: Attempts, after: Attempts) -> Iterator[str]:
     """What two runs of an environment were not told alike, the model apart."""
     old, new = _identities(before), _identities(after)
     if len(old) == len(new) == 1:
@@ -274,16 +271,14 @@ def _mismatches(before: Iterable[Source], after: Iterable[Source]) -> Iterator[s
         yield from (f"not played alike: {name}{line}" for line in differences(one, other))
 
 
-def _identities(sources: Iterable[Source]) -> dict[str, Json]:
+def _identities(side: Attempts) -> dict[str, Json]:
     found: dict[str, Json] = {}
-    for source in sources:
-        try:
-            about: Any = orjson.loads((source.files[0].parent / RUN).read_bytes())
-            identity, seed, env = about["identity"], about["seed"], str(about["env"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # a file of rollouts that says nothing of how it came to be
-        if isinstance(identity, dict):
-            found[env] = {**{key: value for key, value in identity.items() if key != "model"}, "seed": seed}
+    for source, name in zip(side.sources, side.names, strict=True):
+        about = told(source)
+        identity = about.get("identity")
+        if isinstance(identity, dict) and "seed" in about and "env" in about:
+            own = {key: value for key, value in identity.items() if key != "model"}
+            found[name or str(about["env"])] = {**own, "seed": about["seed"]}
     return found
 
 

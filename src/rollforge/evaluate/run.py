@@ -36,7 +36,7 @@ class Played:
 
     name: str
     runs: dict[str, list[Path]]
-    """Run directories by environment."""
+    """Run directories by environment; of several of one name by their folders'."""
     overall: Score
     environments: dict[str, Score]
     categories: dict[str, dict[str, Score]]
@@ -110,25 +110,27 @@ async def evaluate(config: EvalConfig, around: Around = nullcontext) -> Evaluate
         [config.collection(model, env, out / folder / place) for env, place in zip(config.env, envs, strict=True)]
         for model, folder in zip(config.models, folders, strict=True)
     ]
-    _check_names(config)
+    own = _check_names(config)
+    # Entries of one name (another file, other options) are told apart by their folders.
+    labels = [place if own.count(name) > 1 else name for name, place in zip(own, envs, strict=True)]
     played: list[tuple[str, Attempts, dict[str, list[Path]], dict[str, int]]] = []
     stopped = None
     for name, plan in zip(names, plans, strict=True):
         runs: dict[str, list[Path]] = {}
         planned: dict[str, int] = {}
-        for each in plan:
+        for env, each in zip(labels, plan, strict=True):
             collection = Collection(each)
             with around(collection):
                 summary = await collection.run()
             stopped = summary.stopped
             if summary.tally.done:
-                runs.setdefault(collection.env_name, []).append(summary.path)
-                planned[collection.env_name] = planned.get(collection.env_name, 0) + summary.tally.total
+                runs[env] = [summary.path]
+                planned[env] = summary.tally.total
             if stopped:
                 break
         if runs:
             sources = [find_run(path) for paths in runs.values() for path in paths]
-            played.append((name, read_attempts(sources, config.success, config.by), runs, planned))
+            played.append((name, read_attempts(sources, config.success, config.by, [*runs]), runs, planned))
         if stopped:
             break
     result = _result(config, out, played, baseline, stopped)
@@ -199,13 +201,13 @@ def _played(
     )
 
 
-def _check_names(config: EvalConfig) -> None:
-    """What is wrong with the last is told before the first is played."""
-    for env in config.env:
-        load_env(env.use)
+def _check_names(config: EvalConfig) -> list[str]:
+    """The environments' own. What is wrong with the last is told before the first is played."""
+    names = [getattr(load_env(env.use), "name", None) or env.use for env in config.env]
     for model in config.models:
         if "://" not in model.use:
             resolve("model", model.use.partition(":")[0], "(a model is written backend:name, as in chat:Qwen/Qwen3-8B)")
+    return names
 
 
 def _refuse_run(out: Path) -> None:
