@@ -174,7 +174,7 @@ async def test_asking_for_more_than_the_whole_context_is_no_fault_of_the_convers
             await model(ask(max_output_tokens=4096))
 
 
-@pytest.mark.parametrize("finish", ["abort", "error"])
+@pytest.mark.parametrize("finish", ["abort", "error", "ABORT"])
 async def test_an_answer_that_the_server_broke_off_is_not_the_policys(finish: str) -> None:
     async with serve(completion("half a", finish=finish)) as server, load(server) as model:
         with pytest.raises(InfraFault, match=finish):

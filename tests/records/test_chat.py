@@ -394,10 +394,22 @@ FINISHES = [
     ("stop", "completed", None),
     ("tool_calls", "completed", None),
     (None, "completed", None),
+    ("eos_token", "completed", None),
+    ("STOP", "completed", None),
+    ("end_turn", "completed", None),
+    ("what no server has said yet", "completed", None),
     ("length", "incomplete", "max_output_tokens"),
     ("content_filter", "incomplete", "content_filter"),
     ("repetition", "incomplete", "repetition"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [("LENGTH", "max_output_tokens"), ("max_tokens", "max_output_tokens"), ("SAFETY", "content_filter")],
+)
+def test_other_words_for_a_cut(finish: str, reason: str) -> None:
+    assert response_from_completion(completed(finish, content="a"))["incomplete_details"] == {"reason": reason}
 
 
 @pytest.mark.parametrize(("finish", "status", "reason"), FINISHES)

@@ -83,7 +83,7 @@ class ChatModel:
             choice, message = first_choice(completion)
         except InfraFault as error:
             raise InfraFault(f"{self._to[0].shown}: {error}; check: {self._check}") from None
-        if choice.get("finish_reason") in ABORTED:
+        if str(choice.get("finish_reason")).lower() in ABORTED:
             raise InfraFault(f"{self._to[0].shown} broke its answer off (finish_reason {choice['finish_reason']!r})")
         if self._learning:
             self._learn(message)

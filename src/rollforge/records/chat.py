@@ -233,7 +233,7 @@ def response_from_completion(completion: Any, tokens: Json | None = None) -> Res
     if tokens:
         output[-1] |= tokens
     finish = choice.get("finish_reason")
-    reason = _REASONS.get(finish, finish) if isinstance(finish, str) else None
+    reason = _REASONS.get(finish.lower()) if isinstance(finish, str) else None
     extra = others(completion, _COMPLETION_KEYS) | others(choice, _CHOICE_KEYS)
     response: Json = extra | {
         "id": completion.get("id") or f"resp_{unique()}",
@@ -329,13 +329,14 @@ def _annotations_of(item: Item) -> list[Json]:
 
 
 _REASONS = {
-    "stop": None,
-    "tool_calls": None,
-    "function_call": None,
-    "eos": None,
-    "length": "max_output_tokens",
+    **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "max_length", "model_length"), "max_output_tokens"),
+    **dict.fromkeys(("max_context", "model_context_window_exceeded"), "max_context"),
+    **dict.fromkeys(("content_filter", "safety", "refusal"), "content_filter"),
+    "repetition": "repetition",  # vLLM's, which ends an answer that goes round in circles
+    "pause_turn": "pause_turn",
 }
-"""Finish reason -> why the answer is incomplete; any other (content_filter, repetition, ...) is its own reason."""
+"""Finish reason, in lower case -> why the answer is incomplete. Any other (stop, eos_token, end_turn, ...) is a normal end:
+servers have their own words for it."""
 _FINISHES = {"max_output_tokens": "length", "max_context": "length"}
 _COMPLETION_KEYS = frozenset(("id", "object", "created", "model", "choices", "usage", "prompt_token_ids"))
 _CHOICE_KEYS = frozenset(
