@@ -453,6 +453,13 @@ def test_usage_may_be_broken_or_absent(usage: Any) -> None:
         assert counted["total_tokens"] == counted["input_tokens"] + counted["output_tokens"]
 
 
+@pytest.mark.parametrize("ten", [10, "10", 10.0])
+def test_usage_may_be_text_or_a_float(ten: Any) -> None:
+    usage = response_from_completion(completed(content="a", usage={"prompt_tokens": ten, "completion_tokens": ten}))["usage"]
+    assert usage is not None
+    assert (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) == (10, 10, 20)
+
+
 def test_a_refusal_is_a_part_of_its_own() -> None:
     response = response_from_completion(completed(content=None, refusal="I will not"))
     assert response["output"][0]["content"] == [{"type": "refusal", "refusal": "I will not"}]

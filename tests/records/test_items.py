@@ -146,6 +146,7 @@ def test_what_cannot_be_asked(params, problem) -> None:
         ({"turns": [1]}, {"turns": [2, 3]}, {"turns": [1, 2, 3]}),
         ({"tier": "a"}, {"tier": "b"}, {"tier": "b"}),
         ({"n": 1}, [5], {"n": 1}),
+        ({"input_tokens": 10}, {"input_tokens": "10"}, {"input_tokens": 20}),
     ],
 )
 def test_usage_is_summed_with_its_details(total, more, summed) -> None:

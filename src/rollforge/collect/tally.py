@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from rollforge.records.items import Json
+from rollforge.records.items import Json, token_count
 from rollforge.records.rollout import Outcome, Rollout
 
 HOPELESS_ATTEMPTS, HOPELESS_TASKS = 20, 3
@@ -135,8 +135,4 @@ def _tokens(usage: Any) -> tuple[int, int]:
     """As a server reported them: it may say anything."""
     given = usage if isinstance(usage, Mapping) else {}
     tokens_in, tokens_out = (given.get(name) for name in ("input_tokens", "output_tokens"))
-    return _count(tokens_in), _count(tokens_out)
-
-
-def _count(value: Any) -> int:
-    return value if type(value) is int and value > 0 else 0
+    return token_count(tokens_in), token_count(tokens_out)

@@ -16,7 +16,18 @@ from typing import Any
 
 from rollforge.errors import InfraFault, UserError
 from rollforge.records.blocks import items_of, output_item, parts_of, thinking_of, turn_of
-from rollforge.records.items import Item, Json, Params, Response, Usage, assistant, input_items, item_type, text_of
+from rollforge.records.items import (
+    Item,
+    Json,
+    Params,
+    Response,
+    Usage,
+    assistant,
+    input_items,
+    item_type,
+    text_of,
+    token_count,
+)
 from rollforge.records.messages import others, unique
 
 MAX_TOKENS = 8192
@@ -161,11 +172,11 @@ def usage_from_message(usage: Any) -> Usage | None:
     """Responses counts what was read from a cache as input, Messages beside it."""
     if not isinstance(usage, dict):
         return None
-    cached = _count(usage.get("cache_read_input_tokens"))
-    read = _count(usage.get("input_tokens")) + cached + _count(usage.get("cache_creation_input_tokens"))
-    written = _count(usage.get("output_tokens"))
+    cached = token_count(usage.get("cache_read_input_tokens"))
+    read = token_count(usage.get("input_tokens")) + cached + token_count(usage.get("cache_creation_input_tokens"))
+    written = token_count(usage.get("output_tokens"))
     details = usage.get("output_tokens_details")
-    thought = _count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
+    thought = token_count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
     return {
         "input_tokens": read,
         "input_tokens_details": {"cached_tokens": cached},
@@ -178,12 +189,12 @@ def usage_from_message(usage: Any) -> Usage | None:
 def usage_to_message(usage: Usage | None) -> Json:
     """Zeros where nothing is known: Messages requires the numbers."""
     given: Mapping[str, Any] = usage or {}
-    cached = _count((given.get("input_tokens_details") or {}).get("cached_tokens"))
+    cached = token_count((given.get("input_tokens_details") or {}).get("cached_tokens"))
     return {
-        "input_tokens": max(0, _count(given.get("input_tokens")) - cached),
+        "input_tokens": max(0, token_count(given.get("input_tokens")) - cached),
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": cached,
-        "output_tokens": _count(given.get("output_tokens")),
+        "output_tokens": token_count(given.get("output_tokens")),
     }
 
 
@@ -194,10 +205,6 @@ _REASONS: dict[Any, str] = {
     "pause_turn": "pause_turn",
 }
 _STOPS = {reason: stop for stop, reason in _REASONS.items()}
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) else 0
 
 
 # Parameters, one by one

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from rollforge.errors import InfraFault, UserError
-from rollforge.records.items import Item, Json, Params, Response, Usage, item_type
+from rollforge.records.items import Item, Json, Params, Response, Usage, item_type, token_count
 from rollforge.records.messages import TEMPLATE as TEMPLATE
 from rollforge.records.messages import WIRE as WIRE
 from rollforge.records.messages import Dialect as Dialect
@@ -359,7 +359,7 @@ def usage_from_chat(usage: Any) -> Usage | None:
     """Token counts with both details, which Responses requires; None if the server gave none."""
     if not isinstance(usage, dict):
         return None
-    read, written = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    read, written = token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
     extra = others(usage, _CHAT_USAGE)
     details = _details(usage.get("completion_tokens_details"), "reasoning_tokens")
     if not details["reasoning_tokens"]:
@@ -370,7 +370,7 @@ def usage_from_chat(usage: Any) -> Usage | None:
         "input_tokens_details": _details(usage.get("prompt_tokens_details"), "cached_tokens"),
         "output_tokens": written,
         "output_tokens_details": details,
-        "total_tokens": _count(usage.get("total_tokens")) or read + written,
+        "total_tokens": token_count(usage.get("total_tokens")) or read + written,
     }
     return counts | extra  # type: ignore[return-value]
 
@@ -386,10 +386,6 @@ def usage_to_chat(usage: Usage | None) -> Json | None:
         "prompt_tokens_details": _details(usage.get("input_tokens_details"), "cached_tokens"),
         "completion_tokens_details": _details(usage.get("output_tokens_details"), "reasoning_tokens"),
     } | others(usage, _USAGE)
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def _details(given: Any, needed: str) -> Json:

@@ -186,13 +186,22 @@ def check_params(params: Mapping[str, Any]) -> str | None:
     return None if isinstance(value, str) else check_items(value, "input")
 
 
+def token_count(value: Any) -> int:
+    """As a server reported it, some in text or as a float; 0 for what is no count."""
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        value = int(value[:20])
+    whole = type(value) is int or (isinstance(value, float) and value.is_integer())
+    return int(value) if whole and value > 0 else 0
+
+
 def add_usage(total: Usage | None, more: Usage | None) -> Usage | None:
     """The sum, nested details included; None only if both are unknown. Never one of the two objects it was given."""
     if not isinstance(more, dict):
         return total
     summed: dict[str, Any] = dict(total or {})
-    for key, value in more.items():
+    for key, given in more.items():
         old = summed.get(key)
+        value: Any = token_count(given) if isinstance(given, str) and key.endswith("_tokens") else given
         if type(value) is int and type(old) is int:
             summed[key] = old + value
         elif isinstance(value, dict):
