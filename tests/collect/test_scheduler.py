@@ -16,6 +16,7 @@ from rollforge.collect.plan import Planned
 from rollforge.collect.scheduler import Stop, schedule
 from rollforge.collect.tally import Tally
 from rollforge.errors import SetupError, UserError
+from rollforge.records.items import assistant
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.task import Task
 from tests.collect.parts import rollout, task, until
@@ -222,6 +223,20 @@ async def test_budgets(budget: dict[str, Any], started: int, reason: str) -> Non
     assert run.stop.reason.startswith(reason)
     assert run.stop.error is None
     assert (run.tally.started, run.tally.done, len(run.stored)) == (started, started, started)
+
+
+@pytest.mark.parametrize(("name", "budget"), [("tokens", {"tokens": 50}), ("cost", {"cost": 1.0, "price_in": 1.0})])
+async def test_a_budget_that_nobody_counts_for_ends_the_run(name: str, budget: dict[str, Any]) -> None:
+    async def uncounted(task: Task, index: int, attempt: int) -> Rollout:
+        return replace(await good(task, index, attempt), response={"output": [assistant("yes")], "usage": None})
+
+    run = Run(uncounted, 2, **budget)
+    assert await run(plan_of(10)) is False
+    assert isinstance(run.stop.error, UserError)
+    assert f"--max-{name} (budget.{name}) cannot be kept" in str(run.stop.error)
+    assert run.tally.started == len(run.stored) == 1
+    run = Run(uncounted, 2, rollouts=10)
+    assert await run(plan_of(10)) is True
 
 
 async def test_a_budget_that_is_just_enough_stops_nothing() -> None:

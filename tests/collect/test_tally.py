@@ -97,6 +97,17 @@ def test_usage_is_what_a_server_says(usage: Any, expected: tuple[int, int]) -> N
     assert (tally.session_in, tally.session_out) == (tally.tokens_in, tally.tokens_out) == expected
 
 
+def test_an_answer_whose_tokens_nobody_counted_is_noted() -> None:
+    tally = Tally()
+    tally.count(rollout(), final=True)
+    tally.count(replace(rollout(), response={"output": [], "usage": None}), final=True)  # nothing was said
+    tally.count(replace(rollout(Outcome.INFRA_FAULT), response={"output": [{}], "usage": None}), final=True)  # broken off
+    assert tally.uncounted == 0
+    for usage in (None, {"input_tokens": 0}):
+        tally.count(replace(rollout(), response={"output": [{}], "usage": usage}), final=True)
+    assert tally.uncounted == 2
+
+
 def test_all_attempts_cost_but_only_this_session() -> None:
     tally = Tally()
     tally.count_before(Outcome.SCORED, 1.0, {"input_tokens": 1_000_000, "output_tokens": 1_000_000})

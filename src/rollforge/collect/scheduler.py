@@ -125,7 +125,14 @@ async def schedule(
 def _check(tally: Tally, stop: Stop, budget: Budget) -> None:
     if stop.reason is not None:
         return
-    if budget.tokens is not None and tally.session_tokens >= budget.tokens:
+    kept = "tokens" if budget.tokens is not None else "cost" if budget.cost is not None else None
+    if kept and tally.uncounted:
+        problem = (
+            f"the budget --max-{kept} (budget.{kept}) cannot be kept: the model's answers count no tokens (`usage`); "
+            "leave it out, or use --max-rollouts or --max-minutes"
+        )
+        stop(problem, UserError(problem))
+    elif budget.tokens is not None and tally.session_tokens >= budget.tokens:
         stop(f"the budget of {budget.tokens} tokens is used up")
     elif budget.cost is not None and tally.cost(budget.price_in, budget.price_out) >= budget.cost:
         stop(f"the budget of {budget.cost:g} (at the prices given) is used up")

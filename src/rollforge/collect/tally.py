@@ -47,6 +47,8 @@ class Tally:
     """The first tasks of those, at most HOPELESS_TASKS."""
     session_in: int = 0
     session_out: int = 0
+    uncounted: int = 0
+    """This session's attempts that were answered, and for which no token was counted."""
     bad_lines: int = 0
     began: float = field(default_factory=monotonic)
 
@@ -96,6 +98,10 @@ class Tally:
         self.seconds += rollout.seconds.get("total", 0.0)
         self.session_in += tokens_in
         self.session_out += tokens_out
+        answered = (rollout.response or {}).get("output") and (
+            rollout.failure is None or rollout.failure.stage not in ("model", "agent")
+        )
+        self.uncounted += bool(answered and not tokens_in + tokens_out)
         if rollout.failure is not None:
             what = f"{rollout.outcome} in {rollout.failure.stage}"
             self.faults[what] += 1
