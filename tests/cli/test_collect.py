@@ -276,11 +276,11 @@ def test_signals_reach_a_loop_that_is_blocked(waiting: Path) -> None:
 def test_a_signal_before_anything_was_started(tmp_path: Path, number: signal.Signals, status: int) -> None:
     (tmp_path / "slow.py").write_text("import time\nprint('loading', flush=True)\ntime.sleep(60)\n")
     process = start(tmp_path, "slow.py", "-m", "tiny", "-o", "a")
-    assert process.stdout is not None
-    assert process.stdout.readline() == "loading\n"
+    assert process.stderr is not None
+    assert process.stderr.readline() == "loading\n"
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (status, "")
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (status, "", "")
     assert not (tmp_path / "a").exists()
 
 

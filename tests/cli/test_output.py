@@ -1,13 +1,56 @@
-"""What commands say on a terminal beside their result."""
+"""What commands say beside their result."""
 
 from __future__ import annotations
 
 import io
+import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from rollforge.cli.output import reading, reading_all
+
+LOUD = """
+import os
+import rollforge as rf
+
+print("imported")
+
+@rf.env(tasks=[{"prompt": f"q {n}", "answer": str(n)} for n in range(3)])
+class Loud:
+    def look(self) -> str:
+        "Look."
+        print("looked")
+        return "seen"
+
+    def verify(self, reply: str, answer: str) -> float:
+        os.system("echo judged")
+        return float(reply == answer)
+
+    def solve(self, answer: str):
+        yield "look", {}
+        return answer
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "collect loud.py --model scripted:perfect --out run --json",
+        "eval scripted:perfect --env loud.py --out eval --json",
+        "audit loud.py --json --fail-on never",
+        "audit loud.py --sarif --fail-on never",
+    ],
+)
+def test_what_an_environment_prints_is_no_part_of_the_result(tmp_path: Path, command: str) -> None:
+    (tmp_path / "loud.py").write_text(LOUD)
+    words = [str(Path(sys.executable).parent / "rollforge"), *command.split()]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+    assert {"imported", "looked", "judged"} <= set(done.stderr.splitlines())
 
 
 class Terminal(io.StringIO):

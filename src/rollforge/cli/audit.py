@@ -69,10 +69,9 @@ def _audit(
     from rollforge.envs.base import Limits
     from rollforge.envs.load import load_env
 
-    found: Any = load_env(reference)
     options = with_set({}, settings)
 
-    async def run() -> Audit:
+    async def run(found: Any) -> Audit:
         try:
             name = getattr(found, "name", None) or reference
             limits = Limits(*seconds)
@@ -84,7 +83,7 @@ def _audit(
                 await found.aclose()
 
     with prints_aside():
-        return uvloop.run(run())
+        return uvloop.run(run(load_env(reference)))
 
 
 def _print(found: Audit, notes: bool, accepted: list[str]) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, header_of, seldom_collect_garbage, settings
+from rollforge.cli.output import prints_aside
 from rollforge.errors import RollforgeError, UserError, unknown
+
+if TYPE_CHECKING:
+    from rollforge.collect.config import CollectConfig
+    from rollforge.collect.run import Summary
 
 
 def collect(
@@ -57,7 +62,6 @@ def collect(
 ) -> None:
     """Collect verified rollouts of a model in an environment. Killed or interrupted, the same command goes on."""
     from rollforge.collect.config import CollectConfig
-    from rollforge.collect.run import Collection
     from rollforge.config import validate
 
     options = {
@@ -98,33 +102,36 @@ def collect(
     for key, hint in (("env", "name an environment: rollforge env list"), ("model", "give a model: --model tiny")):
         if not (values.get(key) or (remote and (key == "model" or values.get("tasks")))):
             raise UserError(hint)
-    collection = Collection(validate(CollectConfig, values, where))
-    sys.exit(_run(collection, json))
-
-
-def _run(collection: Any, as_json: bool) -> int:
-    import uvloop
-
-    from rollforge.cli.progress import progress, say
-
-    seldom_collect_garbage()
-    try:
-        with progress(collection):
-            summary = uvloop.run(collection.run())
-    except (RollforgeError, KeyboardInterrupt):
-        if collection.tally.done:
-            say(f"kept so far: {collection.tally.done}; {_again(collection.path, collection.tally)}")
-        raise
-    if as_json:
+    asked = validate(CollectConfig, values, where)
+    with prints_aside():
+        summary = _run(asked)
+    if json:
         _print_json(summary)
     else:
         _print_report(summary)
     if summary.stopped and summary.stopped.startswith("SIG"):
-        return 130 if summary.stopped == "SIGINT" else 143
-    return 0 if summary.success else 1
+        sys.exit(130 if summary.stopped == "SIGINT" else 143)
+    sys.exit(0 if summary.success else 1)
 
 
-def _print_json(summary: Any) -> None:
+def _run(config: CollectConfig) -> Summary:
+    import uvloop
+
+    from rollforge.cli.progress import progress, say
+    from rollforge.collect.run import Collection
+
+    collection = Collection(config)
+    seldom_collect_garbage()
+    try:
+        with progress(collection):
+            return uvloop.run(collection.run())
+    except (RollforgeError, KeyboardInterrupt):
+        if collection.tally.done:
+            say(f"kept so far: {collection.tally.done}; {_again(collection.path, collection.tally)}")
+        raise
+
+
+def _print_json(summary: Summary) -> None:
     from json import dumps  # not orjson: ASCII only, so that nothing in a server's text reaches the terminal as it is
 
     result = {
@@ -138,7 +145,7 @@ def _print_json(summary: Any) -> None:
     print(dumps(result))
 
 
-def _print_report(summary: Any) -> None:
+def _print_report(summary: Summary) -> None:
     from rollforge.stats.visible import one_line
 
     tally, path = summary.tally, summary.path

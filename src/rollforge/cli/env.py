@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rollforge.cli.output import prints_aside
 from rollforge.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def list_envs(json: bool = typer.Option(False, "--json", help="As JSON.")) -> No
     for name, where in sorted(known("env").items()):
         tools: Sequence[Any] = ()
         try:
-            env: Any = load_env(name)
+            with prints_aside():
+                env: Any = load_env(name)
             about, tools = _first_line(getattr(env, "description", "")), getattr(env, "tools", ())
         except UserError as error:
             about = f"cannot be loaded: {error}"

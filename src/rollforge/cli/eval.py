@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, given, seldom_collect_garbage
-from rollforge.cli.output import show
+from rollforge.cli.output import prints_aside, show
 from rollforge.cli.tables import table
 from rollforge.errors import RollforgeError, UserError, unknown
 
@@ -133,7 +133,8 @@ def _run(config: EvalConfig) -> Evaluated:
         return progress(collection)
 
     try:
-        return uvloop.run(evaluate(config, around))
+        with prints_aside():
+            return uvloop.run(evaluate(config, around))
     except (RollforgeError, KeyboardInterrupt):
         if any(collection.tally.done for collection in begun):
             say(f"what was played is kept; the same command with --out {begun[0].path.parent.parent} goes on")

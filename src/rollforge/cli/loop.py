@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from rollforge.cli.output import console
+from rollforge.cli.output import console, prints_aside
 from rollforge.errors import UserError
 
 
@@ -74,7 +74,8 @@ def _run(recipe: Path, iterations: int | None, out: Path, dry_run: bool, apply_n
         config = config.model_copy(update={"iterations": iterations})
     steps = RealSteps(progress)
     if dry_run:
-        check(config, out, steps)
+        with prints_aside():
+            check(config, out, steps)
         done = read_state(out).steps if (out / LOOP).exists() else {}
         lines = [{"step": name, "what": what, "done": name in done} for name, what in plan(config)]
         if as_json:
@@ -85,7 +86,8 @@ def _run(recipe: Path, iterations: int | None, out: Path, dry_run: bool, apply_n
             print(f"in {out}")
         return 0
     try:
-        looped = run_loop(config, out, steps, apply_next=apply_next, say=lambda text: say(f"== {text}"))
+        with prints_aside():
+            looped = run_loop(config, out, steps, apply_next=apply_next, say=lambda text: say(f"== {text}"))
     except KeyboardInterrupt:
         say("interrupted; the same command goes on")
         raise

@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, settings
+from rollforge.cli.output import prints_aside
 
 
 def train(
@@ -83,7 +84,8 @@ def train(
 
     need_for(asked)
     _quiet()
-    done = work(asked)
+    with prints_aside():
+        done = work(asked)
     if json:
         from json import dumps
 
