@@ -203,6 +203,9 @@ async def test_a_dead_endpoint_stops_and_keeps_what_was_played(tmp_path: Path) -
         ("tiny --env arithmetic --set agent=http://x", "a model of its own"),
         ("tiny --env arithmetic --repeats 0", "repeats"),
         ("tiny --env arithmetic --env arithmetic", "given twice"),
+        ("tiny --env arithmetic --by level --set env.levl=easy", "did you mean level?"),
+        ("tiny --env arithmetic --by levle", "unknown field of the tasks 'levle'; did you mean level?"),
+        ("tiny --env arithmetic --by level --by nothing.like", "known: "),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_played(

@@ -201,23 +201,13 @@ class Collection:
         source, options = self._config.tasks, (self._config.env and self._config.env.model_extra) or {}
         if source is not None and source.exists() and not source.is_file() and not source.is_dir():
             raise UserError(f"{source} is not a file that can be read twice, as a plan is; save the tasks in one first")
-        with self._reading_tasks():
+        with reading_tasks(self.env_name):
             return self._read(env_tasks(self._env, source, options, name=self.env_name))
 
     def _read(self, tasks: Iterator[Task | BadLine]) -> Iterator[Task | BadLine]:
         # What a consumer raises is not thrown into this generator: only the reading is inside.
-        with self._reading_tasks():
+        with reading_tasks(self.env_name):
             yield from tasks
-
-    @contextmanager
-    def _reading_tasks(self) -> Iterator[None]:
-        try:
-            with stage("open", VerifierFault):
-                yield
-        except RolloutError as error:
-            if isinstance(error.__cause__, UserError):
-                raise error.__cause__ from None
-            raise UserError(f"the tasks of {self.env_name} cannot be read: {error}") from error
 
     def _note_bad(self, line: BadLine) -> None:
         self.tally.bad_lines += 1
@@ -289,6 +279,18 @@ class Collection:
                     for sync in syncs:
                         sync.cancel()
                     await asyncio.gather(*syncs, return_exceptions=True)
+
+
+@contextmanager
+def reading_tasks(env: str) -> Iterator[None]:
+    """What the user's code raises becomes a `UserError`."""
+    try:
+        with stage("open", VerifierFault):
+            yield
+    except RolloutError as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise UserError(f"the tasks of {env} cannot be read: {error}") from error
 
 
 def _named(given: Any) -> str | None:

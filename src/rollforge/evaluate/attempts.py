@@ -123,6 +123,16 @@ def read_attempts(
     return reading.done(tuple(sources), names, MOST_VALUES if not asked else None)
 
 
+def field_of(fields: Json, name: str) -> Any:
+    """`a.b` is the key of that name, or the b of a."""
+    value: Any = fields.get(name)
+    if value is None and "." in name:
+        value = fields
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
 def told(source: Source) -> Json:
     """What a run says of itself; {} for a file of rollouts, which says nothing of how it came to be."""
     try:
@@ -245,11 +255,7 @@ class _Reading:
                 self._columns["repeat"][at] = hash((number, self._columns["repeat"][at]))
 
     def _code(self, name: str, fields: Json) -> int:
-        value: Any = fields.get(name)
-        if value is None and "." in name:
-            value = fields
-            for key in name.split("."):
-                value = value.get(key) if isinstance(value, dict) else None
+        value = field_of(fields, name)
         if not isinstance(value, (str, int, float)) or value == "":
             return -1
         codes = self._codes[name]

@@ -9,23 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rollforge.collect.about import without_secrets
-from rollforge.collect.run import Collection
+from rollforge.collect.run import Collection, reading_tasks
 from rollforge.collect.run_dir import new_path, slug, write_json
 from rollforge.envs.load import load_env
-from rollforge.errors import UserError
-from rollforge.evaluate.attempts import RESULT, Attempts, find_runs, read_attempts
+from rollforge.envs.tasks import env_tasks
+from rollforge.errors import UserError, unknown
+from rollforge.evaluate.attempts import RESULT, Attempts, field_of, find_runs, read_attempts
 from rollforge.evaluate.config import EvalConfig
 from rollforge.evaluate.paired import Paired, compare_attempts
 from rollforge.evaluate.score import Mode, Score, TaskScore, failure_modes, score, solved_calls, task_scores
 from rollforge.records.items import Json
+from rollforge.records.task import Task
 from rollforge.registry import resolve
 from rollforge.stats.estimate import finite
 from rollforge.stats.source import find_run
 from rollforge.stats.text import percent
+
+MOST_LOOKED_AT = 10_000
+"""Tasks of an environment in which a category is looked for."""
 
 Around = Callable[[Collection], AbstractContextManager[Any]]
 
@@ -111,6 +117,7 @@ async def evaluate(config: EvalConfig, around: Around = nullcontext) -> Evaluate
         for model, folder in zip(config.models, folders, strict=True)
     ]
     own = _check_names(config)
+    _check_fields(config)
     # Entries of one name (another file, other options) are told apart by their folders.
     labels = [place if own.count(name) > 1 else name for name, place in zip(own, envs, strict=True)]
     played: list[tuple[str, Attempts, dict[str, list[Path]], dict[str, int]]] = []
@@ -208,6 +215,25 @@ def _check_names(config: EvalConfig) -> list[str]:
         if "://" not in model.use:
             resolve("model", model.use.partition(":")[0], "(a model is written backend:name, as in chat:Qwen/Qwen3-8B)")
     return names
+
+
+def _check_fields(config: EvalConfig) -> None:
+    """Raises `UserError` for a category that none of the first tasks has."""
+    missing, known = set(config.by), set[str]()
+    for given in config.env if missing else ():
+        with reading_tasks(given.use):
+            tasks = env_tasks(load_env(given.use), config.tasks, given.model_extra, name=given.use)
+            for task in islice(tasks, config.limit or MOST_LOOKED_AT):
+                if isinstance(task, Task):
+                    missing = {name for name in missing if field_of(task.fields, name) is None}
+                    known |= task.fields.keys()
+                    known |= {
+                        f"{key}.{inner}" for key, held in task.fields.items() if isinstance(held, dict) for inner in held
+                    }
+                if not missing:
+                    return
+    if missing:
+        raise unknown("field of the tasks", min(missing), known, "(--by)")
 
 
 def _refuse_run(out: Path) -> None:
