@@ -124,6 +124,32 @@ def test_a_run_and_its_resume(tmp_path: Path) -> None:
     assert stored(tmp_path / "a") == [(index, repeat) for index in range(5) for repeat in range(2)]
 
 
+FAULTY = """
+import rollforge as rf
+
+def solve(task):
+    yield from ()
+    return task.fields["answer"]
+
+@rf.env(tasks=[{"prompt": f"q {n}", "answer": str(n)} for n in range(4)], solve=solve)
+def faulty(reply, answer):
+    if answer == "2":
+        raise KeyError("no judge")
+    return float(reply == answer)
+"""
+
+
+def test_what_a_verifier_could_not_judge_is_for_reverify(tmp_path: Path) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    said = collect(tmp_path, "faulty.py", "-m", "scripted:perfect", "-o", "a", status=1).stdout
+    assert "1 rollout could not be judged; mend the verifier, then: rollforge reverify a --env faulty.py\n" in said
+    assert "--retry-failed" not in said
+    both = ["faulty.py", "-m", "scripted:flaky:0.5", "-k", "8", "--seed", "1", "--max-attempts", "1", "-o", "b"]
+    said = collect(tmp_path, *both, status=1).stdout
+    assert "rollforge reverify b --env faulty.py\n" in said
+    assert "--out b --retry-failed" in said
+
+
 def test_json(tmp_path: Path) -> None:
     done = collect(tmp_path, "arithmetic", "-m", "scripted:perfect", "-n", "3", "--json", "--price-in", "1", "-o", "a")
     result = json.loads(done.stdout)

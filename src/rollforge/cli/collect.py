@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -15,6 +16,7 @@ from rollforge.errors import RollforgeError, UserError, unknown
 if TYPE_CHECKING:
     from rollforge.collect.config import CollectConfig
     from rollforge.collect.run import Summary
+    from rollforge.collect.tally import Tally
 
 
 def collect(
@@ -108,7 +110,7 @@ def collect(
     if json:
         _print_json(summary)
     else:
-        _print_report(summary)
+        _print_report(summary, asked.env.use if asked.env else "ENV")
     if summary.stopped and summary.stopped.startswith("SIG"):
         sys.exit(130 if summary.stopped == "SIGINT" else 143)
     sys.exit(0 if summary.success else 1)
@@ -145,7 +147,8 @@ def _print_json(summary: Summary) -> None:
     print(dumps(result))
 
 
-def _print_report(summary: Summary) -> None:
+def _print_report(summary: Summary, env: str) -> None:
+    from rollforge.stats.text import plural
     from rollforge.stats.visible import one_line
 
     tally, path = summary.tally, summary.path
@@ -164,12 +167,27 @@ def _print_report(summary: Summary) -> None:
         print(f"cost of this session: {summary.cost:.4g}")
     if summary.stopped:
         print(f"stopped: {summary.stopped}; {_again(path, tally)}")
-    elif tally.done > tally.judged:
+    elif _failed(tally):
         print(f"not all rollouts have a reward; the same command with --out {path} --retry-failed attempts them again")
+    faulty = _faulty(tally)
+    if faulty:
+        remedy = shlex.join(["rollforge", "reverify", str(path), "--env", env])
+        print(f"{plural(faulty, 'rollout')} could not be judged; mend the verifier, then: {remedy}")
     print(f"run: {path}   look: rollforge stats {path}   read: rollforge show {path}")
 
 
-def _again(path: Path, tally: Any) -> str:
-    failed = tally.done > tally.judged
+def _again(path: Path, tally: Tally) -> str:
     goes_on = f"the same command with --out {path} goes on"
-    return goes_on + (" (with --retry-failed it attempts again what failed for good)" if failed else "")
+    return goes_on + (" (with --retry-failed it attempts again what failed for good)" if _failed(tally) else "")
+
+
+def _failed(tally: Tally) -> bool:
+    """Whether rollouts ended without a reward that they may get in another attempt."""
+    return tally.done > tally.judged + _faulty(tally)
+
+
+def _faulty(tally: Tally) -> int:
+    """Another attempt fails as this one did, and a mended verifier is another environment: of another run."""
+    from rollforge.records.rollout import Outcome
+
+    return tally.outcomes[Outcome.VERIFIER_FAULT]
