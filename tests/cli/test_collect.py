@@ -216,6 +216,7 @@ def test_yaml_and_options_alike(tmp_path: Path) -> None:
         ),
         (["arithmetic", "-m", "tiny", "-k", str(10**9)], "repeats: Input should be less than or equal to 1048576"),
         (["arithmetic", "-m", "tiny", "--max-cost", "1"], "a budget of cost needs prices"),
+        *[(["arithmetic", "-m", "tiny", "--set", f"agent={it}"], "the options: agent: ") for it in ("null", "3", "[x]")],
         (["arithmetic", "-m", "tiny", "--temperature", "nan"], "temperature is nan"),
         (["arithmetic", "-m", "tiny", "--header", "secret"], "--header is written 'Name: value'"),
         (["arithmetic", "-m", "scripted:perfect", "--tasks", "no.jsonl"], "cannot read no.jsonl: No such file or directory"),

@@ -100,7 +100,8 @@ def collect(
     for key in values:
         if key not in CollectConfig.model_fields:  # before what is missing, which may be what this one was to be
             raise unknown("key", key, CollectConfig.model_fields, f"(in {where})")
-    remote = str(values.get("agent", {}).get("use")).startswith(("http://", "https://"))
+    given = values.get("agent")
+    remote = isinstance(given, dict) and str(given.get("use")).startswith(("http://", "https://"))
     for key, hint in (("env", "name an environment: rollforge env list"), ("model", "give a model: --model tiny")):
         if not (values.get(key) or (remote and (key == "model" or values.get("tasks")))):
             raise UserError(hint)
