@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,36 @@ def test_what_an_environment_prints_is_no_part_of_the_result(tmp_path: Path, com
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
     assert {"imported", "looked", "judged"} <= set(done.stderr.splitlines())
+
+
+FOREIGN = """
+import rollforge as rf
+
+def solve(task):
+    yield from ()
+    return "schön"
+
+@rf.env(tasks=[{"prompt": "Wie? — sag es", "answer": "schön \u2192"}], solve=solve)
+def foreign(reply, answer):
+    "Schöne Wörter — in jeder Sprache \u2192."
+    raise RuntimeError("nicht schön \u2192")
+"""
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_what_the_encoding_lacks_is_no_error(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "foreign.py").write_text(FOREIGN)
+    for command, said in (
+        ("env show foreign.py", b"Sch"),
+        ("collect foreign.py --model scripted:perfect --out run", b"verifier_fault in verify: RuntimeError: nicht sch"),
+        ("reverify run --env foreign.py", b"not verified: verifier_fault in verify: RuntimeError: nicht sch"),
+    ):
+        words = [str(Path(sys.executable).parent / "rollforge"), *command.split()]
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, env=environment, timeout=60, check=False)
+        assert done.returncode == 1  # the verifier fails
+        assert b"Traceback" not in done.stderr
+        assert said in done.stdout
 
 
 class Terminal(io.StringIO):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, header_of, seldom_collect_garbage, settings
-from rollforge.cli.output import prints_aside
+from rollforge.cli.output import any_encoding, prints_aside
 from rollforge.errors import RollforgeError, UserError, unknown
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ def _print_report(summary: Summary, env: str) -> None:
     from rollforge.stats.text import plural
     from rollforge.stats.visible import one_line
 
+    any_encoding()
     tally, path = summary.tally, summary.path
     for line in summary.bad_lines:
         print(f"not used: {one_line(str(line), 300)}", file=sys.stderr)

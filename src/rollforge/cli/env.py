@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rollforge.cli.output import prints_aside
+from rollforge.cli.output import any_encoding, prints_aside
 from rollforge.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,8 +37,11 @@ def list_envs(json: bool = typer.Option(False, "--json", help="As JSON.")) -> No
             about = f"cannot be loaded: {error}"
         rows.append({"name": name, "tools": len(tools), "about": about, "where": where, "built_in": name in BUILT_IN["env"]})
     if json:
-        print(_json(rows))
+        from json import dumps  # ASCII only, for any encoding
+
+        print(dumps(rows))
         return
+    any_encoding()
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         count = f"{row['tools']} tools" if row["tools"] else "no tools"
@@ -73,6 +76,7 @@ def show(
     played = hasattr(found, "solve")
     # Of some environments only an open session knows the tools.
     tools, observation = (getattr(found, "tools", None) or (), None) if played else asyncio.run(opening(found, task))
+    any_encoding()
     print(f"{getattr(found, 'name', env)}: {getattr(found, 'description', '') or 'no description'}\n")
     print("tools:" if tools else "tools: none")
     for signature, about in signatures(tools):

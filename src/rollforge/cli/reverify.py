@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, given, seldom_collect_garbage
-from rollforge.cli.output import prints_aside, show
+from rollforge.cli.output import any_encoding, prints_aside, show
 from rollforge.cli.tables import table
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def _print(done: Reverified, found: Comparison, diff: bool) -> None:
     from rollforge.stats.text import plural
     from rollforge.stats.visible import one_line
 
+    any_encoding()
     for line in done.bad_lines:
         print(f"not used: {one_line(str(line), 300)}", file=sys.stderr)
     if done.bad_count > len(done.bad_lines):
