@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 import rollforge as rf
+from rollforge.collect.about import about, identity
 from rollforge.collect.config import CollectConfig
 from rollforge.collect.run import Collection, Summary
+from rollforge.collect.run_dir import RunDir
 from rollforge.config import validate
 from rollforge.errors import InfraFault, SetupError, UserError
 from rollforge.models.base import Request
@@ -468,13 +470,42 @@ async def test_runs_of_one_second_do_not_meet(tmp_path: Path, monkeypatch: pytes
 async def test_secrets_stay_out_of_the_run_directory(tmp_path: Path) -> None:
     secret = "sk-very-secret"
     urls = [f"http://user:{secret}@localhost:1/v1?key={secret}", "http://[broken"]
-    model = {"use": "scripted:perfect", "base_url": urls, "headers": {"Authorization": secret}}
-    config = validate(CollectConfig, {"env": "arithmetic", "model": model, "limit": 1, "out": tmp_path}, "here")
-    assert (await Collection(config).run()).success
+    body = {"api_key": secret, "top_k": 5}
+    model = {"use": "scripted:perfect", "base_url": urls, "headers": {"Authorization": secret}, "extra_body": body}
+    values = {"env": "arithmetic", "model": model, "limit": 1, "out": tmp_path}
+    config = validate(CollectConfig, values, "here")
+    for _ in range(2):
+        assert (await Collection(config).run()).success
+    other = {**values, "model": {**model, "extra_body": {**body, "api_key": "sk-another"}}}
+    with pytest.raises(UserError, match=r"model.extra_body.api_key.*: \"\*\*\*\w{8}\" there, \"\*\*\*\w{8}\" now"):
+        await Collection(validate(CollectConfig, other, "here")).run()
     everything = b"".join((tmp_path / name).read_bytes() for name in os.listdir(tmp_path))
     assert secret.encode() not in everything
     assert b"http://localhost:1/v1" in everything
     assert b"Authorization" in everything
+
+
+@pytest.mark.parametrize("stored", ["as it is now", "as it was"])
+def test_what_starts_an_agent_is_compared_and_not_stored(tmp_path: Path, stored: str) -> None:
+    def opened(command: str) -> None:
+        values = {"env": "arithmetic", "model": "tiny", "agent": command}
+        config = validate(CollectConfig, values, "here")
+        with RunDir(tmp_path, identity(config, None), {**about(config, "arithmetic"), "planned": 1, "seed": 1}):
+            pass
+
+    command = "command:MY_KEY=sk-secret python a.py"
+    opened(command)
+    file = tmp_path / "run.json"
+    run = json.loads(file.read_text())
+    assert "sk-secret" not in file.read_text()
+    assert run["config"]["agent"]["use"] == "command:python"
+    if stored == "as it was":
+        run["identity"]["agent"]["use"] = command
+        file.write_text(json.dumps(run))
+    opened(command)
+    with pytest.raises(UserError, match=r"agent.use.*command:python \*\*\*\w{8}\" there") as caught:
+        opened(command.replace("a.py", "b.py"))
+    assert "sk-secret" not in str(caught.value)
 
 
 def test_outside_the_main_thread(tmp_path: Path) -> None:

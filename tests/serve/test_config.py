@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rollforge.errors import UserError
-from rollforge.serve.config import Loaded, load_config, single, without_secrets
+from rollforge.records.shown import without_secrets
+from rollforge.serve.config import Loaded, load_config, single
 from rollforge.serve.run import exposed
 from rollforge.serve.settings import Settings
 

@@ -9,16 +9,16 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 from rollforge import __version__
 from rollforge.collect.config import AgentConfig, CollectConfig
 from rollforge.envs.base import Env
 from rollforge.records.items import Json
+from rollforge.records.shown import shown, without_secrets
 
 
 def identity(config: CollectConfig, env: Env | None) -> Json:
-    """What must be the same for rollouts to belong to one run."""
+    """What must be the same for rollouts to belong to one run, secrets included: `RunDir` stores marks of them."""
     digest = getattr(env, "digest", None)
     own = {"digest": digest()} if digest else {}
     # A file may be named from another folder; its content is in the digest.
@@ -38,24 +38,21 @@ def identity(config: CollectConfig, env: Env | None) -> Json:
 def about(config: CollectConfig, env_name: str) -> Json:
     values = config.model_dump(mode="json")
     if config.model is not None:
-        values["model"]["base_url"] = [without_secrets(url) for url in config.model.base_url]
         values["model"]["headers"] = sorted(config.model.headers)  # names only: values may be secrets
-    if config.agent.remote:
-        values["agent"]["use"] = without_secrets(config.agent.use)
     return {
         "rollforge": __version__,
         "python": sys.version.split()[0],
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "git_commit": _git_commit(),
         "env": env_name,
-        "config": values,
+        "config": without_secrets(values),
     }
 
 
 def _agent(agent: AgentConfig) -> Json:
     if agent.use == "tool_loop":
         return agent.options  # as runs had it before there were others
-    return {"use": without_secrets(agent.use) if agent.remote else agent.use, **agent.options}
+    return {"use": shown(agent.use) if agent.remote else agent.use, **agent.options}
 
 
 def _sha256(path: Path) -> str:
@@ -68,12 +65,3 @@ def _git_commit() -> str | None:
         command = ["git", "rev-parse", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
     return None
-
-
-def without_secrets(url: str) -> str:
-    """Without user, password and query, where keys have been seen."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "not a URL"
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))

@@ -24,7 +24,6 @@ from typing import Any
 from pydantic import Field
 
 from rollforge import __version__
-from rollforge.collect.about import without_secrets
 from rollforge.collect.closing import in_use
 from rollforge.collect.config import Budget
 from rollforge.collect.plan import MAX_REPEATS, Done, Planned
@@ -44,6 +43,7 @@ from rollforge.records.items import Json, Params
 from rollforge.records.lossless import loads
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import BadLine, read_rollouts
+from rollforge.records.shown import shown, without_secrets
 from rollforge.records.task import Task
 from rollforge.stats.compare import REVERIFIED, Comparing, Comparison
 from rollforge.stats.source import FAILURES, ROLLOUTS, RUN, find_run
@@ -149,7 +149,7 @@ class Reverification:
         if self.path.resolve() in (Path(config.run).resolve(), *(file.resolve().parent for file in self._source.files)):
             raise UserError(f"{self.path} is where the rollouts are; give another --out")
         self._env = load_env(config.env) if env is None else as_env(env, config.env)
-        self._shown = without_secrets(config.env) if "://" in config.env else config.env
+        self._shown = shown(config.env)
         if config.options:
             take = getattr(self._env, "tasks", None)
             if take is None:
@@ -316,7 +316,7 @@ class Reverification:
 
     def _about(self) -> Json:
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        config = {**self._config.model_dump(mode="json"), "env": self._shown}
+        config = without_secrets({**self._config.model_dump(mode="json"), "env": self._shown})
         return {"rollforge": __version__, "created": now, "config": config}
 
     @asynccontextmanager

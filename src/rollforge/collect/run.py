@@ -19,7 +19,7 @@ from typing import Any
 from rollforge.agents.base import Agent
 from rollforge.agents.load import load_agent
 from rollforge.agents.remote import RemoteRun
-from rollforge.collect.about import about, identity, without_secrets
+from rollforge.collect.about import about, identity
 from rollforge.collect.closing import close, in_use
 from rollforge.collect.config import CollectConfig, ModelConfig
 from rollforge.collect.plan import count, plan
@@ -38,6 +38,7 @@ from rollforge.models.base import Model, ModelOptions
 from rollforge.models.load import load_model
 from rollforge.models.service import token_env
 from rollforge.records.rows import BadLine
+from rollforge.records.shown import shown
 from rollforge.records.task import Task
 
 SHOWN_BAD_LINES = 20
@@ -85,9 +86,9 @@ class Collection:
         self._env: Env | None = None
         if config.env is not None:
             self._env = load_env(config.env.use) if env is None else as_env(env, config.env.use)
-        agent_name = without_secrets(config.agent.use) if config.agent.remote else config.agent.use
+        agent_name = shown(config.agent.use) if config.agent.remote else config.agent.use
         self.env_name: str = getattr(self._env, "name", None) or (config.env.use if config.env else agent_name)
-        model_name = config.model.use if config.model else agent_name
+        model_name = shown(config.model.use) if config.model else agent_name
         self.title = self.env_name if self.env_name == model_name else f"{self.env_name} with {model_name}"
         limits = Limits(config.deadlines.tool, config.deadlines.verify)
         if self._env is not None and hasattr(self._env, "limits"):
@@ -304,7 +305,7 @@ def _runner(config: CollectConfig, env: Env, env_name: str, model: Model, agent:
         env=env,
         env_name=env_name,
         model=model,
-        model_name=config.model.use if config.model else "",
+        model_name=shown(config.model.use) if config.model else "",
         agent=agent,
         sampling=config.sampling,
         seed=seed,

@@ -22,6 +22,7 @@ from rollforge.errors import UserError
 from rollforge.records.items import Json
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.rows import dump, row_of
+from rollforge.records.shown import without_secrets
 from rollforge.stats.source import FAILURES, ROLLOUTS, RUN
 
 METRICS, LOCK = "metrics.json", ".lock"
@@ -112,7 +113,7 @@ class RunDir:
     def _settle(self, identity: Json, about: Json) -> Json:
         file = self.path / RUN
         # As JSON has it: tuples and enums read back as lists and strings.
-        now = json.loads(_text(identity))
+        now = without_secrets(json.loads(_text(identity)), marked=True)
         if not file.exists():
             stored = {**about, "identity": now}
             write_json(file, stored)
@@ -124,7 +125,7 @@ class RunDir:
         except (OSError, ValueError, KeyError, TypeError) as error:
             what = f"{file} is not as a collection left it ({error!r})"
             raise UserError(f"{what}: restore it, or choose another --out") from error
-        listed = "\n".join(f"  {line}" for line in differences(before, now))
+        listed = "\n".join(f"  {line}" for line in differences(without_secrets(before, marked=True), now))
         if listed:
             raise UserError(
                 f"{self.path} was collected with another configuration:\n{listed}\n"

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from rollforge.collect.about import without_secrets
 from rollforge.collect.config import AgentConfig, CollectConfig, Deadlines, EnvConfig, ModelConfig, used
 from rollforge.collect.plan import MAX_REPEATS
 from rollforge.config import Section, validate
 from rollforge.records.items import Json
+from rollforge.records.shown import without_secrets
 
 
 def all_used(value: Any) -> list[Any]:
@@ -71,9 +71,8 @@ class EvalConfig(Section):
         """To be stored: without secrets."""
         row = self.model_dump(mode="json")
         for model in row["models"]:
-            model["base_url"] = [without_secrets(url) for url in model["base_url"]]
             model["headers"] = sorted(model["headers"])  # names only: values may be secrets
-        return row
+        return without_secrets(row)  # type: ignore[no-any-return]
 
 
 _SHARED = CollectConfig.model_fields.keys() - {"model", "env", "out", "min_coverage"}

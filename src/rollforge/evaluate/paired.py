@@ -17,6 +17,7 @@ from rollforge.collect.run_dir import differences
 from rollforge.errors import UserError
 from rollforge.evaluate.attempts import Attempts, find_runs, read_attempts, told
 from rollforge.records.items import Json
+from rollforge.records.shown import without_secrets
 from rollforge.stats.compare import PassAt, pass_at
 from rollforge.stats.estimate import LEVEL, Groups, Mean, Numbers, clustered_mean, finite
 from rollforge.stats.thresholds import EQUAL
@@ -278,7 +279,7 @@ def _identities(side: Attempts) -> dict[str, Json]:
         identity = about.get("identity")
         if isinstance(identity, dict) and "seed" in about and "env" in about:
             own = {key: value for key, value in identity.items() if key != "model"}
-            found[name or str(about["env"])] = {**own, "seed": about["seed"]}
+            found[name or str(about["env"])] = {**without_secrets(own, marked=True), "seed": about["seed"]}
     return found
 
 

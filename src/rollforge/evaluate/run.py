@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rollforge.collect.about import without_secrets
 from rollforge.collect.run import Collection, reading_tasks
 from rollforge.collect.run_dir import new_path, slug, write_json
 from rollforge.envs.load import load_env
@@ -24,6 +23,7 @@ from rollforge.evaluate.config import EvalConfig
 from rollforge.evaluate.paired import Paired, compare_attempts
 from rollforge.evaluate.score import Mode, Score, TaskScore, failure_modes, score, solved_calls, task_scores
 from rollforge.records.items import Json
+from rollforge.records.shown import shown
 from rollforge.records.task import Task
 from rollforge.registry import resolve
 from rollforge.stats.estimate import finite
@@ -109,7 +109,7 @@ async def evaluate(config: EvalConfig, around: Around = nullcontext) -> Evaluate
         raise UserError(f"{config.baseline} has no rollout with a reward to compare with")
     out = config.out or new_path("eval")
     _refuse_run(out)
-    names = _numbered([without_secrets(model.use) if "://" in model.use else model.use for model in config.models])
+    names = _numbered([shown(model.use) for model in config.models])
     folders = _numbered([slug(name) for name in names], "-{}")
     envs = _numbered([slug(env.use) for env in config.env], "-{}")
     plans = [

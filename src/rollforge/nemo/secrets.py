@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rollforge.records.items import Json
-from rollforge.serve.config import HIDDEN, without_secrets
+from rollforge.records.shown import HIDDEN, without_secrets
 
 SHORTEST = 6
 """Characters from which a secret is looked for inside other values: `EMPTY` and `dummy` stand there on their own account."""

@@ -30,12 +30,12 @@ from rollforge.errors import InfraFault, SetupError, UserError
 from rollforge.models.base import Model
 from rollforge.records.items import Response, input_items, item_type, text_of
 from rollforge.records.lossless import dumps
+from rollforge.records.shown import program
 from rollforge.records.task import Task
 from rollforge.serve.capture import MAX_CALLS
 from rollforge.serve.gateway import Gateway, Live, gateway_app
 from rollforge.serve.run import Service, listen, start
 from rollforge.serve.settings import Settings
-from rollforge.serve.shown import program
 
 
 class CommandOptions(Section):

@@ -24,8 +24,8 @@ from rollforge.collect.config import CollectConfig, Deadlines, EnvConfig, ModelC
 from rollforge.config import Section, merge, read_yaml, validate
 from rollforge.errors import UserError, unknown
 from rollforge.records.items import Json
+from rollforge.records.shown import shown, without_secrets
 from rollforge.serve.settings import Settings
-from rollforge.serve.shown import shown
 
 Kind = Literal["environment", "model", "agent", "head"]
 
@@ -172,23 +172,6 @@ def single(values: Mapping[str, Any], port: int) -> Loaded:
     )
 
 
-def without_secrets(value: Any, key: str = "") -> Any:
-    """A configuration for others to see: no header values, nothing under a key that names a secret, texts as `shown`."""
-    if value is not None and _SECRET.search(key):
-        return HIDDEN
-    if isinstance(value, Mapping):
-        if key == "headers":
-            return dict.fromkeys(map(str, value), HIDDEN)
-        return {str(name): without_secrets(item, str(name)) for name, item in value.items()}
-    if isinstance(value, list):
-        return [without_secrets(item, key) for item in value]
-    return value if isinstance(value, (int, float, bool)) or value is None else shown(str(value))
-
-
-HIDDEN = "***"
-_SECRET = re.compile(
-    r"(^|[_-])(api[_-]?key|key|token|secret|password|passwd|authorization|credentials?|cookie)$", re.IGNORECASE
-)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,59}")
 _VARIABLE = re.compile(r"\$\$|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(:-(?P<default>[^}]*))?\}")
 

@@ -24,10 +24,10 @@ from rollforge.models.hops import hop
 from rollforge.models.http import Client
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
+from rollforge.records.shown import shown
 from rollforge.serve.app import App, answer, make_app, spec, token_of
 from rollforge.serve.config import HEAD
 from rollforge.serve.settings import Settings
-from rollforge.serve.shown import shown
 
 SERVER_TYPES = {
     "agent": "responses_api_agents",
