@@ -61,6 +61,8 @@ class Quantity:
     """The value is what stands before the sign: 50, not 1/2."""
     decimal: str = ""
     """The literal, if the whole quantity is one with a decimal point."""
+    formula: Value | None = None
+    """The value if the letters read as a unit are variables after all: 5m for `5 m`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -331,11 +333,12 @@ def _quantity(tokens: Sequence[Token], name: str) -> Form:
             solved = len(sides[1]) == 1 and sides[1][0].kind == "word" and _lone(last.value)
             return Group("=", (Quantity(difference),), sides[1][0].text if solved else "")
         raise Unreadable("an equation")
-    return Quantity(last.value, name, last.unit, last.percent, last.decimal)
+    return Quantity(last.value, name, last.unit, last.percent, last.decimal, last.formula)
 
 
 def _side(tokens: Sequence[Token]) -> Quantity:
     unit = ""
+    whole_side = tokens
     if tokens and tokens[0].text in CURRENCIES:
         unit, tokens = CURRENCIES[tokens[0].text], tokens[1:]
     percent = bool(tokens) and tokens[-1].text.lower() in ("%", "percent")
@@ -355,7 +358,15 @@ def _side(tokens: Sequence[Token]) -> Quantity:
     literal = "".join(t.text for t in tokens)
     plain = all(t.kind == "number" or t.text in "+-" for t in tokens) and len(tokens) <= 2
     finite = plain and "." in literal and "\\" not in literal
-    return Quantity(value, "", unit, percent, literal if finite else "")
+    formula = _formula(whole_side) if len(tokens) < len(whole_side) and whole_side[len(tokens)].kind == "word" else None
+    return Quantity(value, "", unit, percent, literal if finite else "", formula)
+
+
+def _formula(tokens: Sequence[Token]) -> Value | None:
+    try:
+        return _evaluate(tokens)
+    except Unreadable:
+        return None
 
 
 _GREEK = {

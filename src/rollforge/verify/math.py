@@ -227,11 +227,19 @@ def _same_set(given: Sequence[Form], expected: Sequence[Form]) -> bool:
 def _same_quantity(given: Quantity, expected: Quantity) -> bool:
     if given.name and expected.name and given.name != expected.name:
         return False
+    if _same_formula(given, expected):
+        return True
     if given.unit and expected.unit and given.unit != expected.unit:
         return False
     if given.percent != expected.percent:
         return _same_percent(*((given, expected) if given.percent else (expected, given)))
     return given.value == expected.value or _rounded(given, expected.value) or _rounded(expected, given.value)
+
+
+def _same_formula(given: Quantity, expected: Quantity) -> bool:
+    """`5 m` is `5m`, whether that is a length or a product."""
+    left, right = (q.formula or (None if q.unit or q.percent else q.value) for q in (given, expected))
+    return left is not None and right is not None and left == right and (given.formula or expected.formula) is not None
 
 
 def _same_percent(percent: Quantity, other: Quantity) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from rollforge.verify.answer import boxed, has_box
@@ -124,10 +125,36 @@ def tokenize(text: str, separators: bool) -> list[Token]:
 def split_unit(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
     """Without the unit at the end; and the unit in its short form, "" for none or one that is not common."""
     for start in range(1, len(tokens)):
-        unit = _unit(tokens[start:])
-        if unit is not None:
-            return tokens[:start], unit
+        if _takes_unit(tokens[:start], tokens[start]):
+            unit = _unit(tokens[start:])
+            if unit is not None:
+                return tokens[:start], unit
     return tokens, ""
+
+
+def _takes_unit(tokens: Sequence[Token], first: Token) -> bool:
+    """Whether a unit may follow: words after any operand, letters (which may be variables) after a number, and a single one
+    of them not after a sum: `2\\pi r h`, `x^2 + C` and `3 + 5 h` are formulas."""
+    if tokens[-1].text in _SIGNS_BEFORE:
+        return False
+    if first.kind != "word" or len(first.text) > 3:
+        return True
+    if any(token.kind != "number" and token.text.lower() not in _NUMERIC for token in tokens):
+        return False
+    return len(first.text) > 1 or not _is_sum(tokens)
+
+
+def _is_sum(tokens: Sequence[Token]) -> bool:
+    depth = 0
+    for before, token in pairwise(tokens):
+        depth += (before.text in OPEN) - (before.text in CLOSE)
+        if depth == 0 and token.text in "+-" and before.text not in _SIGNS_BEFORE:
+            return True
+    return False
+
+
+_SIGNS_BEFORE = frozenset("+-*/^_=([{,;<>|")
+"""An operand is still to come after these."""
 
 
 def _unit(tokens: Sequence[Token]) -> str | None:
@@ -136,13 +163,17 @@ def _unit(tokens: Sequence[Token]) -> str | None:
     rest = list(tokens)
     if len(rest) > 8:
         return None
+    single = True
+    """Whether a single letter may come: first, behind a stroke, behind °."""
     while rest:
         token = rest.pop(0)
         if unit and token.text in ("/", "per") and rest:
             unit += "/"
+            single = True
             token = rest.pop(0)
-        if not _is_unit_word(token, bool(unit)):
+        if not _is_unit_word(token, bool(unit), single):
             return None
+        single = token.text == "\\degree"
         unit += UNITS.get(token.text) or UNITS.get(token.text.lower()) or "?"
         for written in (["^", "2"], ["^", "3"], ["^", "{", "2", "}"], ["^", "{", "3", "}"]):
             if [one.text for one in rest[: len(written)]] == written:
@@ -151,17 +182,20 @@ def _unit(tokens: Sequence[Token]) -> str | None:
     return "" if "?" in unit else {"mile/h": "mph"}.get(unit, unit)
 
 
-def _is_unit_word(token: Token, inside: bool) -> bool:
+def _is_unit_word(token: Token, inside: bool, single: bool) -> bool:
     word = token.text
     if word == "\\degree":
         return True
     if token.kind not in ("word", "text") or word.lower() in WORDS or not NO_UNITS.isdisjoint(word.lower().split()):
         return False
-    if token.kind == "text" or len(word) >= 4:
+    if token.kind == "text":
         return bool(word)
-    # Short runs of letters may be products of variables: 3ab, 2x, 5m.
-    known = word in UNITS or word.lower() in UNITS
-    return (known and (len(word) > 1 or token.spaced or inside)) or (len(word) == 3 and token.spaced)
+    if len(word) == 1:
+        return word in UNITS and single and (token.spaced or inside)
+    if word in UNITS or word.lower() in UNITS:
+        return True
+    # Other short runs of letters are products of variables: 3ab, 2 xyz.
+    return word.lower() in _COUNTED if len(word) == 3 else len(word) >= 4
 
 
 UNITS = {
@@ -197,8 +231,17 @@ UNITS = {
     )
     for alias in names.split()
 }
+_COUNTED = frozenset(
+    """
+    men mol day egg box bag car cat dog cow hen pig boy kid way set pen pie job bus hat cup jar can toy bee ant fox owl fan
+    key lot pot row ton yen gal won oil tea nut jug cap tie map mug ram ewe
+    """.split()  # noqa: SIM905
+)
+"""Of the words of three letters, those that things are counted in."""
 CURRENCIES = {"\\dollar": "dollars", "\\euro": "euros", "\\pound": "pounds"}
 SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_NUMERIC = frozenset({*"+-*/^(){}[]!", "\\frac", "\\sqrt", "\\pi", "pi", "sqrt", *SCALES})
+"""Besides digits, what a number is written with."""
 NO_UNITS = frozenset(
     """
     not no nor or and is isn't to but if except without than then minus plus times over of more less
