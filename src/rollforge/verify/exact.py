@@ -24,6 +24,10 @@ Sum = Mapping[Monomial, Fraction]
 
 MAX_BITS = 16_384
 """Of a coefficient's numerator or denominator. A published answer holds (2 + √3)^2016: 4,000 bits."""
+MAX_EXPONENT_BITS = 1024
+"""Of the numerator or denominator of a symbol's exponent."""
+MAX_WRITTEN = 14_000
+"""Of those of a coefficient in a symbol's name: Python writes no longer numbers."""
 MAX_SIZE = 1 << 17
 """Terms of a sum times the bits of its largest coefficient."""
 MAX_PAIRS = 1024
@@ -315,6 +319,8 @@ def _monomial(exponents: Mapping[Base, Fraction], coefficient: Fraction) -> Valu
                     raise Unreadable("too large")
                 coefficient *= Fraction(base) ** whole
             exponent -= whole
+        if max(exponent.numerator.bit_length(), exponent.denominator.bit_length()) > MAX_EXPONENT_BITS:
+            raise Unreadable("too large")
         if exponent:
             kept.append((base, exponent))
     return Value({tuple(sorted(kept, key=_order)): coefficient}, _ONE)
@@ -437,7 +443,7 @@ def _decimal(total: Sum) -> Decimal | None:
         term = Decimal(coefficient.numerator) / Decimal(coefficient.denominator)
         for base, exponent in monomial:
             known = Decimal(base) if isinstance(base, int) else _CONSTANTS.get(base) or _known_logarithm(base)
-            if known is None or base == -1:
+            if known is None or base == -1 or abs(exponent) > MAX_BITS:  # a decimal overflows
                 return None
             term *= known ** (Decimal(exponent.numerator) / Decimal(exponent.denominator))
         result += term
@@ -450,6 +456,9 @@ def _known_logarithm(name: str) -> Decimal | None:
 
 
 def _text(total: Sum) -> str:
+    if any(max(c.numerator.bit_length(), c.denominator.bit_length()) > MAX_WRITTEN for c in total.values()):
+        raise Unreadable("too large to be written")
+
     def term(monomial: Monomial, coefficient: Fraction) -> str:
         return "*".join([str(coefficient), *(f"{base}^{exponent}" for base, exponent in monomial)])
 

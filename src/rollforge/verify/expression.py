@@ -154,7 +154,7 @@ def _inequality(tokens: Sequence[Token]) -> Group:
     names = [i for i, side in enumerate(sides) if side and _name_length(side) == len(side) and _lone(values[i])]
     constant = not any(value.symbols - _CONSTANT for i, value in enumerate(values) if i not in names)
     if len(names) == 1 and constant and signs != ["≠"] and (len(sides) == 2 or (len(sides) == 3 and names == [1])):
-        return _interval(names[0], values, signs)
+        return _interval(names[0], _written(sides[names[0]]), values, signs)
     if len(signs) != 1:
         raise Unreadable("a chain of inequalities")
     return Group(signs[0], (Quantity(values[0] - values[1]),))
@@ -199,7 +199,7 @@ def _lone(value: Value) -> bool:
     return bool(value.symbols) and not value.symbols & _CONSTANT
 
 
-def _interval(variable: int, values: Sequence[Value], signs: Sequence[str]) -> Group:
+def _interval(variable: int, name: str, values: Sequence[Value], signs: Sequence[str]) -> Group:
     infinity = symbol("∞")
     low, high = (-infinity, infinity) if len(values) == 2 else (values[0], values[2])
     kind = ["(", ")"]
@@ -207,7 +207,6 @@ def _interval(variable: int, values: Sequence[Value], signs: Sequence[str]) -> G
         low, kind[0] = values[variable - 1], "[" if signs[variable - 1] == "≤" else "("
     if variable < len(signs):
         high, kind[1] = values[variable + 1], "]" if signs[variable] == "≤" else ")"
-    [name] = values[variable].symbols
     return Group("".join(kind), (Quantity(low), Quantity(high)), name)
 
 
@@ -307,6 +306,10 @@ def _name_length(tokens: Sequence[Token]) -> int:
     return length
 
 
+def _written(name: Sequence[Token]) -> str:
+    return "".join(t.text for t in name if t.text not in ("{", "}"))
+
+
 def _named(tokens: Sequence[Token]) -> tuple[str, Sequence[Token]]:
     if tokens and tokens[0].text == "(":
         close = next((i for i, t in enumerate(tokens) if t.text == ")"), 0)
@@ -317,7 +320,7 @@ def _named(tokens: Sequence[Token]) -> tuple[str, Sequence[Token]]:
     length = _name_length(tokens)
     if not length or len(tokens) <= length or tokens[length].text not in ("=", "\\in"):
         return "", tokens
-    name = "".join(t.text for t in tokens[:length] if t.text not in ("{", "}"))
+    name = _written(tokens[:length])
     # A description ("Area =") says nothing that has to agree; a variable does.
     return (name if len(tokens[0].text) == 1 or tokens[0].kind == "command" else ""), tokens[length + 1 :]
 
