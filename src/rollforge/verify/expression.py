@@ -10,7 +10,7 @@ arithmetic on `exact.Value`, which is bounded.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -63,6 +63,8 @@ class Quantity:
     """The literal, if the whole quantity is one with a decimal point."""
     formula: Value | None = None
     """The value if the letters read as a unit are variables after all: 5m for `5 m`."""
+    label: str = ""
+    """What was written before the equals sign: the name, or words such as `Area`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +75,8 @@ class Group:
     items: tuple[Form, ...]
     name: str = ""
     """Of the variable, for an interval that was written as an inequality and an equation that ends with it (`5 = x`)."""
+    label: str = ""
+    """What was written before the equals sign, or before "is in"; the name, for what has one."""
 
 
 Form: TypeAlias = Quantity | Group
@@ -106,7 +110,22 @@ def _form(tokens: Sequence[Token], depth: int) -> Form:
         tokens = other if not exact or _name_length(exact) == len(exact) else exact
     if any(t.text in _COMPARED for t in tokens):
         return _inequality(tokens)
-    name, tokens = _named(tokens)
+    labels, tokens = _labels(tokens)
+    form = _unlabelled(tokens, labels, depth)
+    if len(labels) == 1:
+        return replace(form, label=labels[0])
+    if isinstance(form, Group) and form.kind == "()" and len(labels) == len(form.items):
+        return replace(form, items=tuple(map(_labelled, form.items, labels)))
+    return form
+
+
+def _labelled(form: Form, label: str) -> Form:
+    return replace(form, label=label)
+
+
+def _unlabelled(tokens: Sequence[Token], labels: Sequence[str], depth: int) -> Form:
+    # A description ("Area =") is no variable.
+    name = labels[0] if len(labels) == 1 and is_variable(labels[0]) else ""
     if [t.text for t in tokens[:4]] == ["\\mathbb", "{", "R", "}"]:
         if len(tokens) == 4:
             return Group("()", (Quantity(-symbol("∞")), Quantity(symbol("∞"))))
@@ -171,7 +190,7 @@ def _both(listed: Group) -> Group:
         low, high = (approximate(bound.value) if isinstance(bound, Quantity) else None for bound in bounds)
         # The other bounds are infinite: they have no approximation.
         if low is not None and high is not None and low < high and _is_ray(up) and _is_ray(down):
-            return Group(up.kind[0] + down.kind[1], bounds, up.name)
+            return Group(up.kind[0] + down.kind[1], bounds, up.name, up.label)
     return listed
 
 
@@ -207,7 +226,7 @@ def _interval(variable: int, name: str, values: Sequence[Value], signs: Sequence
         low, kind[0] = values[variable - 1], "[" if signs[variable - 1] == "≤" else "("
     if variable < len(signs):
         high, kind[1] = values[variable + 1], "]" if signs[variable] == "≤" else ")"
-    return Group("".join(kind), (Quantity(low), Quantity(high)), name)
+    return Group("".join(kind), (Quantity(low), Quantity(high)), name, name)
 
 
 def _matrix(tokens: Sequence[Token], depth: int) -> Form:
@@ -310,19 +329,21 @@ def _written(name: Sequence[Token]) -> str:
     return "".join(t.text for t in name if t.text not in ("{", "}"))
 
 
-def _named(tokens: Sequence[Token]) -> tuple[str, Sequence[Token]]:
+def is_variable(label: str) -> bool:
+    return label.startswith("\\") or (label[:1].isalpha() and not label[1:2].isalpha())
+
+
+def _labels(tokens: Sequence[Token]) -> tuple[list[str], Sequence[Token]]:
+    """What the value has before it, `x =` or `(x, y) =`, and the value."""
     if tokens and tokens[0].text == "(":
         close = next((i for i, t in enumerate(tokens) if t.text == ")"), 0)
-        # (x, y) = (1, 2)
         variables = all(t.text == "," or (t.kind == "word" and len(t.text) == 1) for t in tokens[1:close])
         if close > 2 and variables and len(tokens) > close + 1 and tokens[close + 1].text in ("=", "\\in"):
-            return "", tokens[close + 2 :]
+            return [t.text for t in tokens[1:close] if t.text != ","], tokens[close + 2 :]
     length = _name_length(tokens)
     if not length or len(tokens) <= length or tokens[length].text not in ("=", "\\in"):
-        return "", tokens
-    name = _written(tokens[:length])
-    # A description ("Area =") says nothing that has to agree; a variable does.
-    return (name if len(tokens[0].text) == 1 or tokens[0].kind == "command" else ""), tokens[length + 1 :]
+        return [], tokens
+    return [_written(tokens[:length])], tokens[length + 1 :]
 
 
 def _quantity(tokens: Sequence[Token], name: str) -> Form:

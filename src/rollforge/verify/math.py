@@ -14,7 +14,7 @@ from typing import Any, Literal
 from rollforge.errors import VerifierFault
 from rollforge.verify.answer import after_thinking, answer_line, boxed, has_box, last_number
 from rollforge.verify.exact import Unreadable, Value, approximate, number, symbol
-from rollforge.verify.expression import Form, Group, Quantity, read
+from rollforge.verify.expression import Form, Group, Quantity, is_variable, read
 from rollforge.verify.intervals import spans
 from rollforge.verify.notation import UPRIGHT, tidy
 from rollforge.verify.second_opinion import second_opinion
@@ -123,6 +123,8 @@ def _plain(text: str) -> str:
 
 
 def _same(given: Form, expected: Form) -> bool:
+    if not _agree(given.label, expected.label):
+        return False
     if isinstance(given, Quantity) and isinstance(expected, Quantity):
         return _same_quantity(given, expected)
     if isinstance(given, Group) and isinstance(expected, Group) and "matrix" in (given.kind, expected.kind):
@@ -135,8 +137,6 @@ def _same(given: Form, expected: Form) -> bool:
         given = Group("{}", (given,))
     if isinstance(expected, Quantity):
         expected = Group("{}", (expected,))
-    if given.name and expected.name and given.name != expected.name:
-        return False
     kinds = {given.kind, expected.kind}
     if kinds == {"{}"} and len(given.items) > 1 and len(expected.items) > 1:
         # Saying an element of a set twice says nothing else.
@@ -151,12 +151,31 @@ def _same(given: Form, expected: Form) -> bool:
         return False
     if len(given.items) == 1 and kinds <= {"{}", "[]", ""}:
         return _same(given.items[0], expected.items[0])
+    if len(_labels(given)) > 1 or len(_labels(expected)) > 1:
+        # It is said which is which: by a label, or by the order.
+        if _labels(given) == _labels(expected):
+            return _same_set(given.items, expected.items)
+        return "{}" not in kinds and all(map(_same, given.items, expected.items))
     if kinds <= {"{}", ""} or kinds == {"∪"}:
         return _same_set(given.items, expected.items)
     # A list without brackets may stand for a tuple or a list, in its order.
     if len(kinds) > 1 and not ("" in kinds and kinds & {"()", "[]"}):
         return False
     return all(map(_same, given.items, expected.items))
+
+
+def _labels(group: Group) -> set[str]:
+    return {item.label for item in group.items if item.label}
+
+
+def _agree(label: str, other: str) -> bool:
+    """Variables are the same one; of two descriptions one says what the other does; a variable is not described."""
+    if not label or not other or label == other:
+        return True
+    if is_variable(label) or is_variable(other):
+        return not (is_variable(label) and is_variable(other))
+    words, others = ({*each.casefold().split()} - {"the"} for each in (label, other))
+    return words <= others or others <= words
 
 
 _RELATIONS = ("=", "≠", "<", "≤")
@@ -225,8 +244,6 @@ def _same_set(given: Sequence[Form], expected: Sequence[Form]) -> bool:
 
 
 def _same_quantity(given: Quantity, expected: Quantity) -> bool:
-    if given.name and expected.name and given.name != expected.name:
-        return False
     if _same_formula(given, expected):
         return True
     if given.unit and expected.unit and given.unit != expected.unit:
