@@ -40,10 +40,10 @@ from rollforge.verify.notation import (
     SCALES,
     WORDS,
     Token,
-    split_unit,
     tidy,
     tokenize,
 )
+from rollforge.verify.units import split_unit
 
 MAX_CHARACTERS = 400
 MAX_DEPTH = 25
@@ -56,7 +56,7 @@ class Quantity:
     name: str = ""
     """Of the variable it is assigned to, if that was written."""
     unit: str = ""
-    """In its usual short form; "" if none was written or it is not a common one."""
+    """As `units` writes it; "" if there is none."""
     percent: bool = False
     """The value is what stands before the sign: 50, not 1/2."""
     decimal: str = ""

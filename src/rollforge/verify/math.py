@@ -18,6 +18,7 @@ from rollforge.verify.expression import Form, Group, Quantity, is_variable, read
 from rollforge.verify.intervals import spans
 from rollforge.verify.notation import UPRIGHT, tidy
 from rollforge.verify.second_opinion import second_opinion
+from rollforge.verify.units import same_unit
 
 Found = Literal["box", "hashes", "answer", "number"]
 Compared = Literal["exact", "text", "math_verify"]
@@ -119,7 +120,13 @@ def _same_text(given: str, expected: str) -> bool:
 
 def _plain(text: str) -> str:
     words = _BASE.sub(r"\1\2_\3\4", _LETTERS.sub(r" \1 ", tidy(text)))
-    return re.sub(r"\s*([^\w\s])\s*", r"\1", " ".join(words.split())).casefold().strip(".")
+    words = re.sub(r"[^\W\d_]+", lambda word: word[0].casefold() if _one_case(word[0]) else word[0], words)
+    return re.sub(r"\s*([^\w\s])\s*", r"\1", " ".join(words.split())).strip(".")
+
+
+def _one_case(word: str) -> bool:
+    """Not so in mW and kHz."""
+    return word.islower() or word.isupper() or word.istitle()
 
 
 def _same(given: Form, expected: Form) -> bool:
@@ -246,7 +253,7 @@ def _same_set(given: Sequence[Form], expected: Sequence[Form]) -> bool:
 def _same_quantity(given: Quantity, expected: Quantity) -> bool:
     if _same_formula(given, expected):
         return True
-    if given.unit and expected.unit and given.unit != expected.unit:
+    if not same_unit(given.unit, expected.unit):
         return False
     if given.percent != expected.percent:
         return _same_percent(*((given, expected) if given.percent else (expected, given)))
@@ -261,6 +268,8 @@ def _same_formula(given: Quantity, expected: Quantity) -> bool:
 
 def _same_percent(percent: Quantity, other: Quantity) -> bool:
     """50% is 1/2; and 50 where the question asked for percent. A bare number up to 1 is always the fraction."""
+    if other.unit:
+        return False
     if percent.value / number(100) == other.value:
         return True
     value = other.value.rational

@@ -1,11 +1,9 @@
-"""How answers are written: one spelling for the many of LaTeX and Unicode, the tokens of that, and the unit at its end."""
+"""How answers are written: one spelling for the many of LaTeX and Unicode, and the tokens of that."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 from rollforge.verify.answer import boxed, has_box
@@ -47,9 +45,12 @@ _SIGNS = str.maketrans(
     | {"½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3", "€": "\\euro ", "£": "\\pound "}
 )
 UPRIGHT = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|emph|operatorname)\s*"
+_VARIABLES = ("\\mathbf", "\\mathit", "\\operatorname")
+"""Letters in these are no text."""
 _LATEX = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (rf"^\s*{UPRIGHT}\{{([^{{}}0-9]*[0-9][^{{}}]*)\}}\s*$", r"\1"),
         # A determinant is no matrix, but a number.
         (r"\\begin\s*\{vmatrix\}", r"\\det \\matrix "),
         (r"\\end\s*\{vmatrix\}", r"\\endmatrix "),
@@ -116,140 +117,19 @@ def tokenize(text: str, separators: bool) -> list[Token]:
             spaced = True
             continue
         token = Token(kind, match[2].strip() if kind == "text" else match[0], spaced)
+        if kind == "text" and token.text.isalpha() and match[0].startswith(_VARIABLES):
+            token = token._replace(kind="word")
         tokens.append(token)
         spaced = False
         depth += (token.text in OPEN and token.text != "{") - (token.text in CLOSE and token.text != "}")
     return tokens
 
 
-def split_unit(tokens: Sequence[Token]) -> tuple[Sequence[Token], str]:
-    """Without the unit at the end; and the unit in its short form, "" for none or one that is not common."""
-    for start in range(1, len(tokens)):
-        if _takes_unit(tokens[:start], tokens[start]):
-            unit = _unit(tokens[start:])
-            if unit is not None:
-                return tokens[:start], unit
-    return tokens, ""
-
-
-def _takes_unit(tokens: Sequence[Token], first: Token) -> bool:
-    """Whether a unit may follow: words after any operand, letters (which may be variables) after a number, and a single one
-    of them not after a sum: `2\\pi r h`, `x^2 + C` and `3 + 5 h` are formulas."""
-    if tokens[-1].text in _SIGNS_BEFORE:
-        return False
-    if first.kind != "word" or len(first.text) > 3:
-        return True
-    if any(token.kind != "number" and token.text.lower() not in _NUMERIC for token in tokens):
-        return False
-    return len(first.text) > 1 or not _is_sum(tokens)
-
-
-def _is_sum(tokens: Sequence[Token]) -> bool:
-    depth = 0
-    for before, token in pairwise(tokens):
-        depth += (before.text in OPEN) - (before.text in CLOSE)
-        if depth == 0 and token.text in "+-" and before.text not in _SIGNS_BEFORE:
-            return True
-    return False
-
-
-_SIGNS_BEFORE = frozenset("+-*/^_=([{,;<>|")
-"""An operand is still to come after these."""
-
-
-def _unit(tokens: Sequence[Token]) -> str | None:
-    """The tokens as a unit: one to four words with powers and strokes; None if they are none."""
-    unit = ""
-    rest = list(tokens)
-    if len(rest) > 8:
-        return None
-    single = True
-    """Whether a single letter may come: first, behind a stroke, behind °."""
-    while rest:
-        token = rest.pop(0)
-        if unit and token.text in ("/", "per") and rest:
-            unit += "/"
-            single = True
-            token = rest.pop(0)
-        if not _is_unit_word(token, bool(unit), single):
-            return None
-        single = token.text == "\\degree"
-        unit += UNITS.get(token.text) or UNITS.get(token.text.lower()) or "?"
-        for written in (["^", "2"], ["^", "3"], ["^", "{", "2", "}"], ["^", "{", "3", "}"]):
-            if [one.text for one in rest[: len(written)]] == written:
-                unit += "".join(one for one in written if one not in "{}")
-                del rest[: len(written)]
-    return "" if "?" in unit else {"mile/h": "mph"}.get(unit, unit)
-
-
-def _is_unit_word(token: Token, inside: bool, single: bool) -> bool:
-    word = token.text
-    if word == "\\degree":
-        return True
-    if token.kind not in ("word", "text") or word.lower() in WORDS or not NO_UNITS.isdisjoint(word.lower().split()):
-        return False
-    if token.kind == "text":
-        return bool(word)
-    if len(word) == 1:
-        return word in UNITS and single and (token.spaced or inside)
-    if word in UNITS or word.lower() in UNITS:
-        return True
-    # Other short runs of letters are products of variables: 3ab, 2 xyz.
-    return word.lower() in _COUNTED if len(word) == 3 else len(word) >= 4
-
-
-UNITS = {
-    alias: names.split()[0]
-    for names in (
-        "m meter meters metre metres",
-        "cm centimeter centimeters centimetre centimetres",
-        "mm millimeter millimeters millimetre millimetres",
-        "km kilometer kilometers kilometre kilometres",
-        "g gram grams",
-        "kg kilogram kilograms",
-        "L l liter liters litre litres",
-        "mL ml milliliter milliliters",
-        "s sec second seconds",
-        "min minute minutes",
-        "h hr hrs hour hours",
-        "day days",
-        "week weeks",
-        "month months",
-        "year years",
-        "deg degree degrees \\degree",
-        "rad radian radians",
-        "dollars dollar usd",
-        "cents cent",
-        "euros euro",
-        "in inch inches",
-        "ft foot feet",
-        "mile miles",
-        "/ per",
-        "mph",
-        "unit units",
-        "? C F K celsius fahrenheit kelvin",
-    )
-    for alias in names.split()
+CURRENCIES = {"\\dollar": "dollars", "\\euro": "euros", "\\pound": "£"}
+SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12} | {
+    "lakh": 10**5,
+    "crore": 10**7,
 }
-_COUNTED = frozenset(
-    """
-    men mol day egg box bag car cat dog cow hen pig boy kid way set pen pie job bus hat cup jar can toy bee ant fox owl fan
-    key lot pot row ton yen gal won oil tea nut jug cap tie map mug ram ewe
-    """.split()  # noqa: SIM905
-)
-"""Of the words of three letters, those that things are counted in."""
-CURRENCIES = {"\\dollar": "dollars", "\\euro": "euros", "\\pound": "pounds"}
-SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_NUMERIC = frozenset({*"+-*/^(){}[]!", "\\frac", "\\sqrt", "\\pi", "pi", "sqrt", *SCALES})
-"""Besides digits, what a number is written with."""
-NO_UNITS = frozenset(
-    """
-    not no nor or and is isn't to but if except without than then minus plus times over of more less
-    hundred thousand million billion trillion dozen squared cubed factorial
-    half halves third thirds quarter quarters fourths fifths sixths sevenths eighths ninths tenths hundredths thousandths
-    """.split()  # noqa: SIM905
-)
-"""Words that say more than a unit does."""
 FUNCTIONS = frozenset({"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "ln", "log", "exp"})
 ANGLES = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
 """Those of an angle."""
