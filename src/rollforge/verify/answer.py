@@ -10,11 +10,22 @@ from collections import deque
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
-# "Answer: 5", "**Answer**: 5", "the final answer is 5", "Answer = 5"; a plural announces a list.
-_ANSWER = re.compile(r"\banswers?\b[*_ \t]{0,8}(?:is|are|:|=|：)[*_ \t:：]{0,8}", re.IGNORECASE)
+# "Answer: 5", "**Answer**: 5", "the final answer is 5", "Answer = 5"; a plural announces a list. A heading needs no colon.
+_ANSWER = re.compile(
+    r"\banswers?\b[*_ \t]{0,8}(?:is|are|:|=|：)[:：]?[*_]{0,3}[ \t:：]{0,8}"
+    r"|^[#*_ \t]{1,12}(?:(?:the|my|final)[ \t]+){0,2}answers?[*_ \t]{0,8}$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BLOCK = re.compile(
+    r"(?:\$\$|\\\[)((?:(?!\$\$|\\\]).)*+)(?:\$\$|\\\])[ \t.,]*(?=\n|$)|```\w*\n((?:(?!```).)*+)```[ \t]*(?=\n|$)", re.DOTALL
+)
+"""A formula or a fence that has its lines for itself."""
 _NUMBER = re.compile(
     r"(?<![\w.])[-−+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?%?|(?<![\w.])[-−+]?\.\d+%?", re.ASCII
 )
+
+
+_HASHES = re.compile(r"#{4,}+\s*+([^\n]*)")
 
 
 def has_box(text: str) -> bool:
@@ -38,11 +49,21 @@ def boxed(text: str) -> str | None:
 
 
 def answer_line(text: str) -> str | None:
-    """What follows the last "Answer:" or "the answer is" on its line, or on the next if it ends there."""
+    """What follows the last "Answer:" or "the answer is" on its line, or on the next if it ends there; a displayed formula
+    without its delimiters."""
     last = _last(_ANSWER, text)
     if last is None:
         return None
-    return text[last.end() :].lstrip().partition("\n")[0].strip() or None
+    rest = text[last.end() :].lstrip()
+    block = _BLOCK.match(rest)
+    line = " ".join((block[1] or block[2] or "").split()) if block else rest.partition("\n")[0].strip()
+    return line or None
+
+
+def hashed_lines(text: str, most: int = 20) -> list[tuple[str, bool]]:
+    """What follows each of the last `####`, on its line or on the next, the last one first; and whether it ends the text."""
+    found = deque(_HASHES.finditer(text), maxlen=most)
+    return [(match[1].strip(), not text[match.end() :].strip()) for match in reversed(found)]
 
 
 def last_number(text: str) -> str | None:

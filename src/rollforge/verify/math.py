@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from rollforge.errors import VerifierFault
-from rollforge.verify.answer import after_thinking, answer_line, boxed, has_box, last_number
+from rollforge.verify.answer import after_thinking, answer_line, boxed, has_box, hashed_lines, last_number
 from rollforge.verify.exact import Unreadable, Value, approximate, number, symbol
 from rollforge.verify.expression import Form, Group, Quantity, is_variable, read
 from rollforge.verify.intervals import spans
@@ -52,8 +52,9 @@ def extract(reply: str) -> tuple[str | None, Found | None]:
     text = after_thinking(reply)
     if has_box(text):
         return boxed(text), "box"
-    if "####" in text:
-        return text.rpartition("####")[2].strip().partition("\n")[0], "hashes"
+    hashed = next((line for line, last in hashed_lines(text) if _is_result(line, last)), None)
+    if hashed is not None:
+        return hashed, "hashes"
     line = answer_line(text)
     if line is not None:
         return _of_line(line), "answer"
@@ -82,6 +83,20 @@ def equivalent(given: str, expected: str) -> tuple[bool, Compared]:
     return (False, "text") if opinion is None else (opinion, "math_verify")
 
 
+def _is_result(line: str, last: bool) -> bool:
+    """Whether what follows `####` is a number or a formula, or ends the reply: not if it is a heading."""
+    if not line or _ANSWER_WORD.search(line) or _STEP.match(line):
+        return False
+    try:
+        read(line)
+    except Unreadable:
+        return last or not _PROSE.search(line)
+    return True
+
+
+_ANSWER_WORD = re.compile(r"\banswers?\b", re.IGNORECASE)
+_STEP = re.compile(r"\d+[.):]\s+[A-Za-z]")
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _NEGATION = re.compile(r"\b(?:not|never|neither|nor|no|isn't|cannot|can't|unknown|wrong)\b", re.IGNORECASE)
 _END = re.compile(r"[.!?](?=\s|$)|[;\n]|,?\s+(?:because|since|as|so|which|where)\b", re.IGNORECASE)
 _BOLD = re.compile(r"^\*\*(.+?)\*\*")
