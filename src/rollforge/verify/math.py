@@ -14,11 +14,11 @@ from typing import Any, Literal
 from rollforge.errors import VerifierFault
 from rollforge.verify.answer import after_thinking, answer_line, boxed, has_box, hashed_lines, last_number
 from rollforge.verify.exact import Unreadable, Value, approximate, number, symbol
-from rollforge.verify.expression import Form, Group, Quantity, is_variable, read
+from rollforge.verify.expression import MAX_CHARACTERS, Form, Group, Quantity, is_variable, read
 from rollforge.verify.intervals import spans
 from rollforge.verify.notation import UPRIGHT, tidy
 from rollforge.verify.second_opinion import second_opinion
-from rollforge.verify.units import same_unit
+from rollforge.verify.units import same_unit, says_more
 
 Found = Literal["box", "hashes", "answer", "number"]
 Compared = Literal["exact", "text", "math_verify"]
@@ -97,29 +97,92 @@ def _is_result(line: str, last: bool) -> bool:
 _ANSWER_WORD = re.compile(r"\banswers?\b", re.IGNORECASE)
 _STEP = re.compile(r"\d+[.):]\s+[A-Za-z]")
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
-_NEGATION = re.compile(r"\b(?:not|never|neither|nor|no|isn't|cannot|can't|unknown|wrong)\b", re.IGNORECASE)
-_END = re.compile(r"[.!?](?=\s|$)|[;\n]|,?\s+(?:because|since|as|so|which|where)\b", re.IGNORECASE)
+_END = re.compile(r"[.!?](?=\s|$)|[;\n]|(?<!\s),?\s++(?:because|since|as|so|which|where)\b", re.IGNORECASE)
 _BOLD = re.compile(r"^\*\*(.+?)\*\*")
 _FORMULA = re.compile(r"^\$([^$]+)\$(?=\s*(?:[.;!?](?:\s|$)|$))")
+_NEGATIVE = re.compile(r"\b(?:negative|minus)\s+(?=[\d.])", re.IGNORECASE)
 
 
 def _of_line(line: str) -> str:
     """The answer of an "Answer:" line: a formula that ends a sentence, or what is bold at its start, or its first clause; or
-    the only number of that."""
+    the only number of that, if the words around it leave it as it is."""
     formula = _FORMULA.match(line)
     if formula:
         return formula[1]
     bold = _BOLD.match(line)
-    clause = bold[1] if bold else _END.split(line, maxsplit=1)[0].strip()
+    if bold and _leaves(_END.split(line[bold.end() :], maxsplit=1)[0]):
+        clause = bold[1]
+    else:
+        clause = _END.split(line.replace("**", "") if bold else line, maxsplit=1)[0].strip()
+    clause = _NEGATIVE.sub("-", clause)
     try:
         read(clause)
     except Unreadable:
-        numbers = [] if _NEGATION.search(clause) else _NUMBERS.findall(clause)
-        return str(numbers[0]) if len(numbers) == 1 else clause
+        return _only_number(clause) or clause
     return clause
 
 
+def _only_number(clause: str) -> str | None:
+    """The only number or formula of a sentence, but for names such as `$x$`; None if there is not just one, or other words
+    say something about it."""
+    found = list(_SAID.finditer(clause)) if len(clause) <= MAX_CHARACTERS else []
+    found = [one for one in found if not _NAME.fullmatch(one[0])] or found
+    if len(found) != 1:
+        return None
+    before, after = clause[: found[0].start()], clause[found[0].end() :]
+    if not _introduces(before):
+        return None
+    if found[0][1]:
+        return str(found[0][1]) if _leaves(after) else None
+    try:
+        read(found[0][0] + after)
+    except Unreadable:
+        return str(found[0][0]) if _leaves(after) else None
+    return found[0][0] + after
+
+
+def _leaves(after: str) -> bool:
+    """Whether what follows an answer is only words, and none of them changes it."""
+    return not _SYMBOLS.search(after) and not says_more(after)
+
+
+def _introduces(before: str) -> bool:
+    """Whether words such as "it is", "for a total of" or "Ann has" leave the number after them as it is."""
+    rest = _VERB.split(before)[-1]
+    if _NEGATION.search(before) or _LIMIT.search(rest) or says_more(rest):
+        return False
+    if rest.rstrip().endswith(" of") and not _TOTAL.search(rest):
+        return False
+    return _OPEN.search(rest) is not None
+
+
 _NUMBERS = re.compile(r"(?<![\w.\\])-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?", re.ASCII)
+_SAID = re.compile(rf"\$([^$]+)\$|{_NUMBERS.pattern}", re.ASCII)
+_NAME = re.compile(r"\$\s*\\?[A-Za-z]+(?:_\w)?\s*\$")
+_SYMBOLS = re.compile(r"^[A-Za-z]|\d|[^\w\s.,:;!?()*\"'—–-]|(?<![A-Za-z])-|-(?![A-Za-z])|(?<![\w'])[B-HJ-Zb-hj-z](?![\w'])")
+"""Signs, single letters, and what is attached to a number: more than words."""
+_VERB = re.compile(
+    r"\b(?:(?:equal|comes?|amounts?|adds? up|sums? up|simplif\w+|evaluat\w+|reduc\w+|rounds?|rounded) to|is|are|was|were|be"
+    r"|equals?|has|have|had|gets?|got|makes?|made|takes?|took|needs?|costs?|earn(?:s|ed)|gives?)\b|[:=≈]",
+    re.IGNORECASE,
+)
+_NEGATION = re.compile(
+    r"\b(?:not|never|neither|nor|no|isn't|cannot|can't|unknown|wrong|doubt|unlikely|false|incorrect|unless|if|anything|nothing"
+    r"|but|except|instead|rather)\b",
+    re.IGNORECASE,
+)
+_LIMIT = re.compile(
+    r"\b(?:below|above|after|before|near|between|beyond|within|without|from|by|per|greater|larger|higher|bigger|smaller|lower"
+    r"|digits?|logarithm|derivative|integral|factors?|multiples?|divisors?)\b",
+    re.IGNORECASE,
+)
+_TOTAL = re.compile(
+    r"\b(?:total|sum|average|mean|median|product|value|result|maximum|minimum|number|distance|area|volume|length|perimeter"
+    r"|probability|speed|cost|price|profit|difference|amount|score|ratio)\s+of\s*$",
+    re.IGNORECASE,
+)
+_OPEN = re.compile(r"(?:^|[A-Za-z]{2}|\ba)[\s\"'*_(,$:]*$")
+"""Not behind an operator or a variable."""
 _LETTERS = re.compile(UPRIGHT + r"\{([^{}]*)\}")
 _BASE = re.compile(r"(?<![\w.])(?:\(([0-9A-F]+)\)|([0-9A-F]+))_(?:\{([0-9]+)\}|([0-9]+))")
 """A number in another base."""

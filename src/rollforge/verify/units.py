@@ -158,14 +158,14 @@ _POWERS, _BEFORE = {"squared": "2", "cubed": "3"}, {"square": "2", "sq": "2", "c
 _POWERED = re.compile(r"(?<=[A-Za-z])\s+(?:squared|cubed)\b|\bsquare(?=\s+[A-Za-z])", re.IGNORECASE)
 _VOWEL = frozenset("aeiouy")
 _CHANGES = re.compile(
-    r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fif|nin|twelf|eigh|half|third|quarter"
+    r"(?:zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fif|nin|twelf|eigh|half|third|quarter"
     r"|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)t(?:y|ie)|hundred|thousand"
     r"|(?:m|b|tr|quadr)illion|dozen|score|gross|lakh|crore|myriad)(?:s|ths?|eths?)?|halves|halve[ds]?|halved"
-    r"|not|no|nor|never|none|neither|or|and|is|isn|to|but|if|except|without|than|then|else|other|another|instead|either|maybe"
+    r"|not|no|nor|never|none|neither|or|and|isn|to|but|if|except|without|than|then|else|other|another|instead|either|maybe"
     r"|perhaps|possibly|probably|unknown|wrong|cannot|false|incorrect|least|most|less|fewer|over|under|until|versus"
     r"|minus|plus|negative|opposite|inverse|reciprocal|times|twice|thrice|double[ds]?|triple[ds]?|divided|multiplied|squared?"
     r"|cubed?|cubes|roots?|powers?|factorial|base|mod|modulo|remainder|percent|exponent|radical|anything|everything|nothing"
-    r"|hardly|unlike|doubt"
+    r"|hardly|unlike|doubt|point"
 )
 """Numbers, and words that say more than a unit does."""
 _BASES = {
