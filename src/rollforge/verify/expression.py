@@ -15,6 +15,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from math import comb, factorial
+from string import ascii_lowercase
 from typing import TypeAlias
 
 from rollforge.verify.exact import (
@@ -170,7 +171,11 @@ def _inequality(tokens: Sequence[Token]) -> Group:
         signs, sides, values = [_TURNED[sign] for sign in reversed(signs)], sides[::-1], values[::-1]
     if signs != ["≠"] and not set(signs) <= {"<", "≤"}:
         raise Unreadable("inequalities of several directions")
-    names = [i for i, side in enumerate(sides) if side and _name_length(side) == len(side) and _lone(values[i])]
+    names = [
+        i
+        for i, side in enumerate(sides)
+        if side and _name_length(side) == len(side) and _lone(values[i]) and (len(side) > 1 or len(values[i].symbols) == 1)
+    ]
     constant = not any(value.symbols - _CONSTANT for i, value in enumerate(values) if i not in names)
     if len(names) == 1 and constant and signs != ["≠"] and (len(sides) == 2 or (len(sides) == 3 and names == [1])):
         return _interval(names[0], _written(sides[names[0]]), values, signs)
@@ -399,6 +404,11 @@ _GREEK = {
 }
 
 
+def _no_word(letters: str) -> bool:
+    """Such as `xyz` and `abc`."""
+    return letters.islower() and letters not in ("no", "hi") and (letters in ascii_lowercase or not {*letters} & {*"aeiou"})
+
+
 _NO_ATOM = ("\\}", "\\{", "\\rfloor", "\\rceil", "\\degree")
 _CALLED: dict[str, Callable[[Value], Value]] = {
     "abs": absolute,
@@ -538,9 +548,10 @@ class _Cursor:
             return _CALLED[word.lower()](self._atom())
         if len(word) == 1:
             return power(number(-1), number(Fraction(1, 2))) if word == "i" else symbol(self._subscripted(word))
-        # Two or three letters beside something else are a product of variables; alone they are a word.
+        # Two or three letters beside something else are a product of variables; alone, or among words, they may be a word.
         prose = token.spaced and self._at > 1 and self._tokens[self._at - 2].kind in ("word", "number")
-        if len(word) > 3 or len(self._tokens) == 1 or prose:
+        alone = len(self._tokens) == 1 and not (len(word) == 2 and word.islower() and word not in ("no", "on"))
+        if len(word) > 3 or ((alone or prose) and not _no_word(word)):
             raise Unreadable(f"the word {word!r}")
         value = number(1)
         for letter in word[:-1]:
