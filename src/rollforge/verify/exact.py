@@ -10,7 +10,7 @@ Every operation is bounded (`Unreadable` beyond), so that no expression of a pol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -125,14 +125,49 @@ def power(base: Value, exponent: Value) -> Value:
 
 
 def _symbolic_power(base: Value, exponent: Value) -> Value:
-    """By the terms of the exponent, so that 2^(x+1) is 2 times 2^x and e^(2x) the square of e^x."""
+    """By the primes of the base and the terms of the exponent: 4^x and e^(2x) are squares of 2^x and e^x, 2^(x+1) is 2 times
+    2^x, and e^(x + ln 3) is 3e^x."""
+    primes = None if "∞" in exponent.symbols else _primes(base)
+    if primes is not None and (len(primes) != 1 or 1 not in primes.values()):
+        return _all(_symbolic_power(number(prime), exponent * number(count)) for prime, count in primes.items())
     terms = exponent.top
+    if base == symbol("e") and exponent.bottom == _ONE and any(_logarithm_of(monomial) for monomial in terms):
+        rest = Value({monomial: c for monomial, c in terms.items() if not _logarithm_of(monomial)}, _ONE)
+        known = _all(power(number(p), number(c)) for monomial, c in terms.items() if (p := _logarithm_of(monomial)))
+        return known * power(base, rest)
     if exponent.bottom != _ONE or len(terms) > 8 or any(c.denominator != 1 or abs(c) > 64 for c in terms.values()):
         return symbol(f"({base})^({exponent})")
     product = number(1)
     for monomial, coefficient in terms.items():
         factor = symbol(f"({base})^({Value({monomial: Fraction(1)}, _ONE)})") if monomial else base
         product = product * power(factor, number(coefficient))
+    return product
+
+
+def _primes(base: Value) -> dict[int, int] | None:
+    """Of a positive rational number, those below with negative counts; None of others."""
+    known = base.rational
+    if known is None or known <= 0:
+        return None
+    try:
+        below = {prime: -count for prime, count in _factors(known.denominator).items()}
+        return _factors(known.numerator) | below
+    except Unreadable:
+        return None
+
+
+def _logarithm_of(monomial: Monomial) -> int:
+    """The prime whose logarithm it is; 0 if it is something else."""
+    if len(monomial) != 1 or monomial[0][1] != 1 or not isinstance(name := monomial[0][0], str):
+        return 0
+    prime = name.removeprefix("ln(").removesuffix(")")
+    return int(prime) if prime != name and prime.isdigit() else 0
+
+
+def _all(factors: Iterable[Value]) -> Value:
+    product = number(1)
+    for factor in factors:
+        product = product * factor
     return product
 
 
@@ -242,12 +277,14 @@ def _near(value: Value) -> tuple[Decimal, Decimal] | None:
 
 
 def logarithm(value: Value) -> Value:
-    """The natural one, of a positive rational number by its primes, so that ln 36 is 2 ln 6."""
-    known = value.rational
-    if known is None or known <= 0:
-        return number(1) if value == symbol("e") else symbol(f"ln({value})")
+    """The natural one, of a positive number that is a product of roots and powers of e by its primes: ln 36 is 2 ln 6."""
+    [(monomial, coefficient)] = value.top.items() if len(value.top) == 1 and value.bottom == _ONE else [((), Fraction(0))]
+    if coefficient <= 0 or any(base != "e" and (isinstance(base, str) or base < 0) for base, _ in monomial):
+        return symbol(f"ln({value})")
     total = number(0)
-    for part, sign in ((known.numerator, 1), (known.denominator, -1)):
+    for base, exponent in monomial:
+        total = total + number(exponent) * (number(1) if base == "e" else symbol(f"ln({base})"))
+    for part, sign in ((coefficient.numerator, 1), (coefficient.denominator, -1)):
         for prime, count in _factors(part).items():
             total = total + number(sign * count) * symbol(f"ln({prime})")
     return total
@@ -451,8 +488,8 @@ def _decimal(total: Sum) -> Decimal | None:
 
 
 def _known_logarithm(name: str) -> Decimal | None:
-    prime = name.removeprefix("ln(").removesuffix(")")
-    return Decimal(prime).ln() if prime != name and prime.isdigit() else None
+    prime = _logarithm_of(((name, Fraction(1)),))
+    return Decimal(prime).ln() if prime else None
 
 
 def _text(total: Sum) -> str:
