@@ -25,6 +25,8 @@ FRAMES = (
     "**Final answer:** $%s$",
     "Therefore the answer is $%s$.",
     "2 * 3 = 6\n#### %s",
+    "#### Result\nAnswer:\n$$\n%s\n$$\nas 2 + 3 = 5.",
+    "Answer: The result is $%s$.",
 )
 
 

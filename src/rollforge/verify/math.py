@@ -87,17 +87,17 @@ def _is_result(line: str, last: bool) -> bool:
     """Whether what follows `####` is a number or a formula, or ends the reply: not if it is a heading."""
     if not line or _ANSWER_WORD.search(line) or _STEP.match(line):
         return False
-    try:
-        read(line)
-    except Unreadable:
-        return last or not _PROSE.search(line)
-    return True
+    return last or _reads(line) or not _PROSE.search(line)
 
 
 _ANSWER_WORD = re.compile(r"\banswers?\b", re.IGNORECASE)
 _STEP = re.compile(r"\d+[.):]\s+[A-Za-z]")
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
-_END = re.compile(r"[.!?](?=\s|$)|[;\n]|(?<!\s),?\s++(?:because|since|as|so|which|where)\b", re.IGNORECASE)
+_END = re.compile(
+    r"\$(?:[^$.?;]|[.?;](?!\s))++\$|[.!?](?=\s|$)|[;\n]|(?<!\s),?\s++(?:because|since|as|so|which|where)\b", re.IGNORECASE
+)
+_EXCLAIMED = re.compile(r"\d!$")
+"""More often than a factorial."""
 _BOLD = re.compile(r"^\*\*(.+?)\*\*")
 _FORMULA = re.compile(r"^\$([^$]+)\$(?=\s*(?:[.;!?](?:\s|$)|$))")
 _NEGATIVE = re.compile(r"\b(?:negative|minus)\s+(?=[\d.])", re.IGNORECASE)
@@ -109,17 +109,29 @@ def _of_line(line: str) -> str:
     formula = _FORMULA.match(line)
     if formula:
         return formula[1]
+    if not _PROSE.search(line) and not _EXCLAIMED.search(line) and _reads(line):
+        return line
     bold = _BOLD.match(line)
-    if bold and _leaves(_END.split(line[bold.end() :], maxsplit=1)[0]):
+    if bold and _leaves(_clause(line[bold.end() :])):
         clause = bold[1]
     else:
-        clause = _END.split(line.replace("**", "") if bold else line, maxsplit=1)[0].strip()
+        clause = _clause(line.replace("**", "") if bold else line).strip()
     clause = _NEGATIVE.sub("-", clause)
+    return clause if _reads(clause) else _only_number(clause) or clause
+
+
+def _clause(text: str) -> str:
+    """Up to the first end of one that is not in a formula: `$n! - 1$` has none."""
+    end = next((one for one in _END.finditer(text) if one[0][0] != "$"), None)
+    return text[: end.start()] if end else text
+
+
+def _reads(text: str) -> bool:
     try:
-        read(clause)
+        read(text)
     except Unreadable:
-        return _only_number(clause) or clause
-    return clause
+        return False
+    return True
 
 
 def _only_number(clause: str) -> str | None:
@@ -134,11 +146,9 @@ def _only_number(clause: str) -> str | None:
         return None
     if found[0][1]:
         return str(found[0][1]) if _leaves(after) else None
-    try:
-        read(found[0][0] + after)
-    except Unreadable:
-        return str(found[0][0]) if _leaves(after) else None
-    return found[0][0] + after
+    if _reads(found[0][0] + after):
+        return found[0][0] + after
+    return str(found[0][0]) if _leaves(after) else None
 
 
 def _leaves(after: str) -> bool:
