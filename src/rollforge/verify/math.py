@@ -142,7 +142,8 @@ def _only_number(clause: str) -> str | None:
     if len(found) != 1:
         return None
     before, after = clause[: found[0].start()], clause[found[0].end() :]
-    if not _introduces(before):
+    after, *remarks = _REMARK.split(after, maxsplit=1)
+    if not _introduces(before) or not all(_leaves(f" {remark}") for remark in remarks):
         return None
     if found[0][1]:
         return str(found[0][1]) if _leaves(after) else None
@@ -153,13 +154,13 @@ def _only_number(clause: str) -> str | None:
 
 def _leaves(after: str) -> bool:
     """Whether what follows an answer is only words, and none of them changes it."""
-    return not _SYMBOLS.search(after) and not says_more(after)
+    return not (_SYMBOLS.search(after) or _VARIABLE.search(after) or says_more(after))
 
 
 def _introduces(before: str) -> bool:
     """Whether words such as "it is", "for a total of" or "Ann has" leave the number after them as it is."""
     rest = _VERB.split(before)[-1]
-    if _NEGATION.search(before) or _LIMIT.search(rest) or says_more(rest):
+    if _NEGATION.search(before) or _LIMIT.search(rest) or _VARIABLE.search(rest) or says_more(rest):
         return False
     if rest.rstrip().endswith(" of") and not _TOTAL.search(rest):
         return False
@@ -169,8 +170,12 @@ def _introduces(before: str) -> bool:
 _NUMBERS = re.compile(r"(?<![\w.\\])-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?", re.ASCII)
 _SAID = re.compile(rf"\$([^$]+)\$|{_NUMBERS.pattern}", re.ASCII)
 _NAME = re.compile(r"\$\s*\\?[A-Za-z]+(?:_\w)?\s*\$")
-_SYMBOLS = re.compile(r"^[A-Za-z]|\d|[^\w\s.,:;!?()*\"'—–-]|(?<![A-Za-z])-|-(?![A-Za-z])|(?<![\w'])[B-HJ-Zb-hj-z](?![\w'])")
-"""Signs, single letters, and what is attached to a number: more than words."""
+_SYMBOLS = re.compile(
+    r"^[A-Za-z]|\d|[-+/^=<>|\\$%{}\[\]#&@°²³¹¼½¾×÷π·√∞\u2070-\u209f\u2150-\u218f\u2200-\u22ff](?<![A-Za-z]-(?=[A-Za-z]))"
+)
+"""Of mathematics, and what is attached to a number: more than words."""
+_VARIABLE = re.compile(r"(?<![\w'])(?:[B-HJ-Z](?![\w')])|[b-hj-z](?![\w']))")
+_REMARK = re.compile(r"\s+[-–—]+(?=\s)|[,(:]")
 _VERB = re.compile(
     r"\b(?:(?:equal|comes?|amounts?|adds? up|sums? up|simplif\w+|evaluat\w+|reduc\w+|rounds?|rounded) to|is|are|was|were|be"
     r"|equals?|has|have|had|gets?|got|makes?|made|takes?|took|needs?|costs?|earn(?:s|ed)|gives?)\b|[:=≈]",
@@ -182,8 +187,8 @@ _NEGATION = re.compile(
     re.IGNORECASE,
 )
 _LIMIT = re.compile(
-    r"\b(?:below|above|after|before|near|between|beyond|within|without|from|by|per|greater|larger|higher|bigger|smaller|lower"
-    r"|digits?|logarithm|derivative|integral|factors?|multiples?|divisors?)\b",
+    r"\b(?:below|above|before|near|between|beyond|without|per|than|times|up to|one in|closer? to|next to|greater|larger"
+    r"|higher|bigger|smaller|lower|digits?|logarithm|derivative|integral|factors?|multiples?|divisors?)\b",
     re.IGNORECASE,
 )
 _TOTAL = re.compile(
@@ -191,7 +196,7 @@ _TOTAL = re.compile(
     r"|probability|speed|cost|price|profit|difference|amount|score|ratio)\s+of\s*$",
     re.IGNORECASE,
 )
-_OPEN = re.compile(r"(?:^|[A-Za-z]{2}|\ba)[\s\"'*_(,$:]*$")
+_OPEN = re.compile(r"(?:^|^\(?[A-Z]\)|[A-Za-z]{2}|\ba)[\s\"'*_(,$:]*$")
 """Not behind an operator or a variable."""
 _LETTERS = re.compile(UPRIGHT + r"\{([^{}]*)\}")
 _BASE = re.compile(r"(?<![\w.])(?:\(([0-9A-F]+)\)|([0-9A-F]+))_(?:\{([0-9]+)\}|([0-9]+))")

@@ -161,11 +161,11 @@ _CHANGES = re.compile(
     r"(?:zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fif|nin|twelf|eigh|half|third|quarter"
     r"|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)t(?:y|ie)|hundred|thousand"
     r"|(?:m|b|tr|quadr)illion|dozen|score|gross|lakh|crore|myriad)(?:s|ths?|eths?)?|halves|halve[ds]?|halved"
-    r"|not|no|nor|never|none|neither|or|and|isn|to|but|if|except|without|than|then|else|other|another|instead|either|maybe"
+    r"|not|no|nor|never|none|neither|or|isn|but|if|except|without|then|else|other|another|instead|either|maybe"
     r"|perhaps|possibly|probably|unknown|wrong|cannot|false|incorrect|least|most|less|fewer|over|under|until|versus"
-    r"|minus|plus|negative|opposite|inverse|reciprocal|times|twice|thrice|double[ds]?|triple[ds]?|divided|multiplied|squared?"
-    r"|cubed?|cubes|roots?|powers?|factorial|base|mod|modulo|remainder|percent|exponent|radical|anything|everything|nothing"
-    r"|hardly|unlike|doubt|point"
+    r"|minus|plus|negative|opposite|inverse|reciprocal|twice|thrice|double[ds]?|triple[ds]?|divided|multiplied|squared?"
+    r"|cubed?|cubes|roots?|powers?|factorial|base|mod|modulo|remainder|percent|exponent|radical|anything|nothing"
+    r"|hardly|unlike|doubt|point|binary|octal|hex(?:adecimal)?|choose|modulus|freezing"
 )
 """Numbers, and words that say more than a unit does."""
 _BASES = {
