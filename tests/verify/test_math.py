@@ -158,6 +158,7 @@ EQUAL = {
         ("\\text{The area}=5", "\\text{Area} = 5"),
         ("\\text{Area}=5", "A = 5"),
         ("x=2, x=1", "1, 2"),
+        ("BA=5", "AB=5"),
     ],
     "inequalities": [
         ("x>3", "(3,\\infty)"),
@@ -585,6 +586,7 @@ REPLIES = [
     ("Answer: Ann has 5 apples (the red ones) left.", "5", 1, "answer"),
     ("Answer: The value of $x$ is $5$.", "5", 1, "answer"),
     ("The answer is 5!", "5", 1, "answer"),
+    ("Answer: The value of \\(x\\) is \\(\\frac12\\).", "1/2", 1, "answer"),
     ("Answer: There are 5 different ways to do it", "5", 1, "answer"),
     ("Answer: Tom is 5 years older than Ann.", "5", 1, "answer"),
     ("Answer: She had 5 hens, and one of them was red", "5", 1, "answer"),
@@ -632,6 +634,7 @@ REPLIES = [
     ("Answer: **5** or **6**", "5", 0, "answer"),
     ("Answer: it is $\\sqrt{5}$", "5", 0, "answer"),
     ("Answer: it is x+5", "5", 0, "answer"),
+    ("Answer: it is \\(\\sqrt{5}\\) or so", "5", 0, "answer"),
     ("Answer: it is 5^x", "5", 0, "answer"),
     ("#### 4\n#### 5", "4", 0, "hashes"),
     ("Answer:\n$$\n\\frac{1}{2}", "2", 0, "answer"),
