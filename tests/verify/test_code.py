@@ -123,7 +123,8 @@ CALLS = {"inputs": ["[3, 1, 2]\n2", "[]\n0"], "outputs": ["[6, 2.0, 4]", "[]"], 
         ("def scaled(values, k):\n    return [value * k for value in values]", 1),
         ("def scaled(values, k):\n    print('noise')\n    return tuple(value * k for value in values)", 1),
         ("class Solution:\n    def scaled(self, values: List[int], k) -> Any:\n        return [v * k for v in values]", 1),
-        ("def scaled(values, k):\n    return [value * k + 1e-9 for value in values]", 1),
+        ("def scaled(values, k):\n    return [value * k + 1e-9 * (value == 1) for value in values]", 1),
+        ("def scaled(values, k):\n    return [value * k + 1e-9 for value in values]", 0),  # 6 and 4 are whole
         ("def scaled(values, k):\n    return [value * k + 1e-3 for value in values]", 0),
         ("def scaled(values, k):\n    return str([value * k for value in values])", 0),
         ("def scaled(values, k):\n    return None", 0),
@@ -133,6 +134,8 @@ CALLS = {"inputs": ["[3, 1, 2]\n2", "[]\n0"], "outputs": ["[6, 2.0, 4]", "[]"], 
         ("class All:\n    __eq__ = lambda self, other: True\ndef scaled(values, k):\n    return All()", 0),
         ("import json\njson.dump = lambda value, file: file.write('[\"list\",[]]')\ndef scaled(*_): return 0", 0),
         ("import os\nos.write(100, b'[\"list\", []]')\nos._exit(0)", 0),
+        ("import os\nos.write(100, b'[\"list\"]')\nos._exit(0)", 0),
+        ('import os\nos.write(100, b\'["list", [[], ["float"], ["int", 7]]]\')\nos._exit(0)', 0),
         ("def scaled(values, k):\n    x = []\n    x.append(x)\n    return x", 0),
     ],
 )
@@ -157,11 +160,56 @@ async def test_functions_are_judged_by_what_they_return(source: str, reward: flo
         ("null", "None", True),
         ("null", "float('nan')", False),
         ('"é"', "'\\u00e9'", True),
+        ("3162277", "3162277.66", False),
+        ("1000000", "1000000.5", False),
+        ("1000000", "1000000 + 1e-7", False),
+        ("1000000.0", "1000000.5", True),
+        ("1000000.0", "1000000", True),
+        ("1180591620717411303424", "2.0 ** 70", True),  # is that number
+        ("1180591620717411303425", "2.0 ** 70", False),
+        ("[0]", "[1e-9]", False),
+        ('{"1": 2}', "{1: 2, '1': 2}", False),
     ],
 )
 async def test_results_are_compared_as_data(expected: str, returned: str, same: bool) -> None:
     tests = {"inputs": [""], "outputs": [expected], "fn_name": "f"}
     assert (await judged(f"def f():\n    return {returned}", tests))["reward"] == same
+
+
+@pytest.mark.parametrize(
+    ("source", "inputs", "outputs"),
+    [
+        ("def f(n): return n ** 0.5", ["10000000000001", "99999999999999"], ["3162277", "9999999"]),
+        (
+            "def f(n): return math.sqrt(2*math.pi*n)*(n/math.e)**n*(1+1/(12*n)+1/(288*n*n))",
+            ["20", "25"],
+            ["2432902008176640000", "15511210043330985984000000"],
+        ),
+    ],
+)
+async def test_near_a_whole_number_is_beside_it(source: str, inputs: list[str], outputs: list[str]) -> None:
+    assert (await judged(source, {"inputs": inputs, "outputs": outputs, "fn_name": "f"}, partial=True))["reward"] == 0
+
+
+@pytest.mark.parametrize(
+    ("expected", "returned", "same"),
+    [
+        ("1000000", "1000000.5", False),
+        ("5", "5.0", True),
+        ("2.5", "2.5 + 1e-9", True),
+        ("{1: 'a'}", "{'1': 'a'}", False),
+        ("{'1': 'a'}", "{1: 'a'}", False),
+        ("{1: 'a'}", "{1.0: 'a'}", True),
+        ("{(1, 2): 'a'}", "{(1.0, 2): 'a'}", True),
+        ("{1, 2}", "{1.0, 2}", True),
+        ("{1, 2}", "{1.5, 2}", False),
+        ("{1, 2}", "{'1', 2}", False),
+        ("{frozenset((8, 1))}", "{frozenset((1, 8))}", True),
+        ("{2 ** 80}", "{float(2 ** 80)}", True),
+    ],
+)
+async def test_what_an_assertion_says_is_the_same(expected: str, returned: str, same: bool) -> None:
+    assert (await judged(f"def f(x): return {returned}", [f"assert f(1) == {expected}"]))["reward"] == same
 
 
 async def test_assertions() -> None:

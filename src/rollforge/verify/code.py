@@ -18,6 +18,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from math import isclose
 from textwrap import dedent
 from typing import Any, Literal
@@ -294,7 +295,7 @@ def _trial(ended: Ended, mode: str) -> dict[str, Any]:
 
 async def _difference(given: str, expected: Any, mode: str, tolerance: float) -> str:
     """What is wrong with an output, "" if nothing."""
-    compare = same_output if mode == "stdin" else _same_found
+    compare = same_output if mode == "stdin" else partial(_same_found, json_keys=mode == "call")
     if len(given) < 100_000:
         right = compare(given, expected, tolerance)
     else:
@@ -342,28 +343,36 @@ def _same_word(given: str, expected: str, tolerance: float) -> bool:
         return False
 
 
-def _same_found(text: str, expected: Any, tolerance: float) -> bool:
+def _same_found(text: str, expected: Any, tolerance: float, json_keys: bool = False) -> bool:
     try:
-        return same_value(json.loads(text), expected, tolerance)
-    except (ValueError, RecursionError):
+        return same_value(json.loads(text), expected, tolerance, json_keys=json_keys)
+    except (ValueError, TypeError, LookupError, RecursionError):  # a program may have written it in the place of `plain`
         return False
 
 
-def same_value(given: Any, expected: Any, tolerance: float = TOLERANCE) -> bool:
-    """Whether two results (as `trials.plain` writes them) are the same: a tuple is a list, as in JSON; floats within the
-    tolerance; what is compared with a set must be one."""
+def same_value(given: Any, expected: Any, tolerance: float = TOLERANCE, *, json_keys: bool = False) -> bool:
+    """Whether two results (as `trials.plain` writes them) are the same: a tuple is a list, as in JSON; numbers are compared
+    exactly where a whole one (5, not 5.0) is expected, others within the tolerance; what is compared with a set must be one.
+    With `json_keys`, the whole numbers that are keys of what is given are text, as JSON has them."""
     if isinstance(given, list) and isinstance(expected, list):
         kind, wanted = (_ALIKE.get(one[0], one[0]) for one in (given, expected))
         if kind != wanted:
             return _is_number(given) and _is_number(expected) and _same_number(given, expected, tolerance)
         if kind == "list":
             pairs = zip(given[1], expected[1], strict=False)
-            return len(given[1]) == len(expected[1]) and all(same_value(*pair, tolerance) for pair in pairs)
+            return len(given[1]) == len(expected[1]) and all(
+                same_value(*pair, tolerance, json_keys=json_keys) for pair in pairs
+            )
         if kind == "set":
-            return {json.dumps(item) for item in given[1]} == {json.dumps(item) for item in expected[1]}
+            return {_hashed(item) for item in given[1]} == {_hashed(item) for item in expected[1]}
         if kind == "dict":
-            mine, theirs = ({json.dumps(_key(key)): item for key, item in one[1]} for one in (given, expected))
-            return mine.keys() == theirs.keys() and all(same_value(mine[key], theirs[key], tolerance) for key in theirs)
+            mine = {_hashed(str(key) if json_keys and type(key) is int else key): item for key, item in given[1]}
+            theirs = {_hashed(key): item for key, item in expected[1]}
+            return (
+                mine.keys() == theirs.keys()
+                and len(given[1]) == len(expected[1])
+                and all(same_value(mine[key], theirs[key], tolerance, json_keys=json_keys) for key in theirs)
+            )
     if _is_number(given) and _is_number(expected):
         return _same_number(given, expected, tolerance)
     return type(given) is type(expected) and given == expected
@@ -372,8 +381,15 @@ def same_value(given: Any, expected: Any, tolerance: float = TOLERANCE) -> bool:
 _ALIKE = {"tuple": "list"}
 
 
-def _key(key: Any) -> Any:
-    return str(key) if type(key) is int else key  # JSON has no other keys than text
+def _hashed(item: Any) -> str:
+    """The same for items that are one in a set: 1, 1.0 and True."""
+    if _is_number(item):
+        number = _value(item)
+        return hex(int(number)) if isinstance(number, int) or number.is_integer() else repr(number)
+    if isinstance(item, list) and item[0] in ("tuple", "set"):
+        inner = [_hashed(one) for one in item[1]]
+        return json.dumps([item[0], sorted(inner) if item[0] == "set" else inner])
+    return json.dumps(item)
 
 
 def _is_number(value: Any) -> bool:
@@ -382,10 +398,8 @@ def _is_number(value: Any) -> bool:
 
 def _same_number(given: Any, expected: Any, tolerance: float) -> bool:
     one, other = _value(given), _value(expected)
-    if isinstance(one, int) and isinstance(other, int):
+    if isinstance(other, int):
         return one == other
-    if isinstance(other, int) and other == one:
-        return True
     try:
         return isclose(one, other, rel_tol=tolerance, abs_tol=tolerance) or (one != one and other != other)
     except OverflowError:
