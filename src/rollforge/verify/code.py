@@ -11,7 +11,6 @@ and it can read nothing that it should find.
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import json
 import re
@@ -27,6 +26,7 @@ from rollforge.errors import InfraFault, VerifierFault
 from rollforge.sandbox.deadline import remaining
 from rollforge.sandbox.jail import Allowance, Ended, Jail, Program, inner, shared
 from rollforge.verify.answer import after_thinking
+from rollforge.verify.code_asserts import read_assertions
 from rollforge.verify.code_check import Check, read_check, run_check
 
 Extract = Literal["last_block", "first_block", "all_blocks", "reply"]
@@ -45,12 +45,14 @@ class Suite:
     """What a program is run on, and what is expected of it."""
 
     inputs: tuple[Any, ...]
-    """Texts for standard input; lists of arguments; expressions, of `mode` values; or a `Check`."""
+    """Texts for standard input; lists of arguments; expressions, or `Check`s of one (`values`); or a `Check`."""
     outputs: tuple[Any, ...]
     mode: Literal["stdin", "call", "values", "check"] = "stdin"
     function: str = ""
     setup: str = ""
     """Source that goes after the program."""
+    reference: str = ""
+    """Source that goes before the outputs of `values`, which are expressions too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,9 +158,9 @@ def read_tests(given: Mapping[str, Any] | Sequence[str]) -> Suite:
     asserts = given["asserts"] if isinstance(given, Mapping) else given
     if not asserts or isinstance(asserts, str) or not all(isinstance(one, str) for one in asserts):
         raise VerifierFault(f"the tests are no list of assertions, but {asserts!r:.80}")
-    pairs = [_assertion(one) for one in asserts]
     setup = str(given.get("setup") or "") if isinstance(given, Mapping) else ""
-    return Suite(tuple(one for one, _ in pairs), tuple(other for _, other in pairs), "values", setup=setup)
+    read = read_assertions(asserts, setup)
+    return Suite(read.given, read.wanted, "values", setup=read.shown, reference=setup)
 
 
 def _text(value: Any) -> str:
@@ -180,31 +182,12 @@ def _json(given: Any) -> Any:
         raise VerifierFault(f"a test of a function is not JSON ({error}): {given!r:.80}") from None
 
 
-def _assertion(text: str) -> tuple[str, Any]:
-    """The program's side of an assertion, and what it must be: an expression, to be computed without the program."""
-    try:
-        [statement] = ast.parse(text.strip()).body
-    except (SyntaxError, ValueError, RecursionError):
-        raise VerifierFault(f"the test {text!r:.100} is no assertion") from None
-    if not isinstance(statement, ast.Assert):
-        raise VerifierFault(f"the test {text!r:.100} is no assertion")
-    test, wanted = statement.test, "True"
-    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-        test, wanted = test.operand, "False"
-    elif isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], (ast.Eq, ast.Is)):
-        return ast.unparse(test.left), ast.unparse(test.comparators[0])
-    if any(isinstance(node, (ast.Compare, ast.BoolOp)) for node in ast.walk(test)) or not isinstance(test, ast.Call):
-        what = "write it as assert CALL == VALUE, assert CALL, or assert not CALL"
-        raise VerifierFault(f"the test {text!r:.100} would show the program what is expected; {what}")
-    return f"bool({ast.unparse(test)})", wanted
-
-
 async def _expected(tests: Suite, limits: CodeLimits, jail: Jail | None) -> Sequence[Any]:
     """What assertions expect is computed in a run without the program."""
     if tests.mode != "values":
         return tests.outputs
     alone = Suite(tests.outputs, tests.outputs, "values")
-    found = [trial async for _, trial in _trials(tests.setup, alone, limits, jail or shared(), stop=True)]
+    found = [trial async for _, trial in _trials(tests.reference, alone, limits, jail or shared(), stop=True)]
     if len(found) < len(tests.outputs) or any(trial["status"] != "ok" for trial in found):
         raise VerifierFault(f"what a test expects cannot be computed: {found[-1].get('error') or found[-1]['status']}")
     return [json.loads(trial["output"]) for trial in found]
@@ -221,6 +204,8 @@ async def _trials(
         batch: list[Any] = []
         taken = 0
         for one in tests.inputs[done : done + size]:
+            if batch and (isinstance(one, Check) or isinstance(batch[0], Check)):
+                break  # it has a cell to itself
             taken += len(one) if isinstance(one, str) else 64
             if batch and taken > BATCH_BYTES:
                 break

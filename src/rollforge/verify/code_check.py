@@ -1,4 +1,5 @@
-"""Programs against a test that is a function, as HumanEval has them: `check(candidate)` asserts what the candidate returns.
+"""Programs against a test that is a function, as HumanEval has them: `check(candidate)` asserts what the candidate returns;
+or against an expression that calls the program's functions.
 
 The check and the program run in one cell, in two processes: arguments and results pass between them as plain data, so that a
 program can neither read what is expected of it nor replace what judges it (`sandbox/inside/check.py`).
@@ -27,6 +28,13 @@ class Check:
     function: str
     setup: str = ""
     """Definitions that the check and the program may use."""
+    expression: str = ""
+    """In the place of a check: its value is the trial's output. `__program__(SOURCE, VARIABLES)` in it is what the program
+    makes of a call (`verify/code_asserts.py`)."""
+    after: str = ""
+    """What the program sees of the setup, with an expression: it goes after the program."""
+    names: tuple[str, ...] = ()
+    """Functions of the program that the setup calls, with an expression."""
 
 
 def read_check(given: Mapping[str, Any]) -> Check:
@@ -47,16 +55,19 @@ def read_check(given: Mapping[str, Any]) -> Check:
 async def run_check(
     source: str, check: Check, jail: Jail, *, seconds: float, memory_mb: int
 ) -> tuple[dict[str, Any], float]:
-    """Whether the program passes, as a trial (`status`, `error`), and the seconds that took."""
+    """Whether the program passes, as a trial (`status`, `error`; `output` of an expression), and the seconds that took."""
     job = {
-        "code": source,
+        "code": f"{source}\n{check.after}" if check.after else source,
+        "before": "" if check.expression else check.setup,
         "setup": check.setup,
         "test": check.text,
+        "expression": check.expression,
+        "names": check.names,
         "name": check.function,
         "trials": inner("trials"),
         "most": MOST,
     }
-    allowance = Allowance(wall=seconds, cpu=seconds + 1, memory_mb=memory_mb, processes=24)
+    allowance = Allowance(wall=seconds, cpu=seconds + 1, memory_mb=memory_mb, output_kb=MOST >> 9, processes=24)
     ended = await jail.run(Program(inner("check"), stdin=json.dumps(job)), allowance)
     if ended.timed_out or ended.out_of_memory:
         late: dict[str, Any] = {"status": "time"}

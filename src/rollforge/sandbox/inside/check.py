@@ -1,4 +1,4 @@
-"""A test that is a function, `check(candidate)`, run on a program that never meets it.
+"""A test that is a function, `check(candidate)`, or an expression, run on a program that never meets it.
 
 Sent into a cell as the program to run; the job comes by standard input, the report goes to standard output. Standard library
 only.
@@ -14,6 +14,7 @@ import ctypes
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 PLAYER = """import json, sys
@@ -41,16 +42,16 @@ def main() -> None:
 
 
 def _judged(job: dict[str, Any]) -> dict[str, Any]:
-    space: dict[str, Any] = {"__name__": "check"}
+    trials: dict[str, Any] = {"__name__": "trials"}
+    exec(job["trials"], trials)
     try:
-        for part in (job["setup"], job["test"]):
-            exec(compile(part, "check.py", "exec", dont_inherit=True), space)
-        check = space["check"]
+        check = _expression(job, trials) if job["expression"] else _check(job)
     except BaseException as error:  # noqa: BLE001 - the test's, whatever it is
         return {"status": "fault", "error": _said(error)}
     try:
-        candidate = Candidate(job)
-        check(candidate)
+        candidate = Candidate(job, trials)
+        found = check(candidate)
+        output = json.dumps(trials["plain"](found)) if job["expression"] else ""
     except Stop as stop:
         return {"status": stop.args[0], "error": stop.args[1]}
     except BaseException as error:  # noqa: BLE001 - it ends as the check does
@@ -61,19 +62,46 @@ def _judged(job: dict[str, Any]) -> dict[str, Any]:
         return {"status": candidate.stopped.args[0], "error": candidate.stopped.args[1]}
     if not candidate.calls:
         return {"status": "fault", "error": "it never calls the candidate"}
-    return {"status": "ok"}
+    return {"status": "ok", "output": output}
+
+
+def _check(job: dict[str, Any]) -> Callable[[Candidate], Any]:
+    space: dict[str, Any] = {"__name__": "check"}
+    for part in (job["setup"], job["test"]):
+        exec(compile(part, "check.py", "exec", dont_inherit=True), space)
+    check: Callable[[Candidate], Any] = space["check"]
+    return check
+
+
+def _expression(job: dict[str, Any], trials: dict[str, Any]) -> Callable[[Candidate], Any]:
+    codes = [
+        compile(job[part], "check.py", mode, dont_inherit=True) for part, mode in (("setup", "exec"), ("expression", "eval"))
+    ]
+    space: dict[str, Any] = {"__name__": "check"}
+    for code in codes:
+        space |= trials["_given"](code)
+    asked: list[Candidate] = []
+    for name in job["names"]:  # what the setup calls of the program
+        space[name] = lambda *arguments, _name=name, **named: asked[0].call(_name, arguments, named)
+    exec(codes[0], space)
+
+    def check(candidate: Candidate) -> Any:
+        asked.append(candidate)
+        space["__program__"] = candidate.compute
+        return eval(codes[1], space)
+
+    return check
 
 
 class Candidate:
     """The program's function, in another process. Raises what it raises, where that is a built-in exception."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
+    def __init__(self, job: dict[str, Any], trials: dict[str, Any]) -> None:
         self.__name__ = job["name"]
         self.calls = 0
         self.stopped: Stop | None = None
         self._most = job["most"]
-        self._trials: dict[str, Any] = {"__name__": "trials"}
-        exec(job["trials"], self._trials)
+        self._trials = trials
         (theirs, to_it), (from_it, back) = os.pipe(), os.pipe()
         actions = [(os.POSIX_SPAWN_DUP2, theirs, 0), (os.POSIX_SPAWN_DUP2, back, 1)]
         executable = getattr(sys, "_base_executable", None) or sys.executable
@@ -81,17 +109,26 @@ class Candidate:
         for number in (theirs, back):
             os.close(number)
         self._to_it, self._from_it = open(to_it, "wb"), open(from_it, "rb")
-        known = ("trials", "path", "code", "setup", "name", "most")
+        known = ("trials", "path", "before", "code", "name", "most")
         self._result(self._ask({key: job[key] for key in known}))
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._send(list(arguments), named)
+
+    def compute(self, source: str, variables: dict[str, Any]) -> Any:
+        """What the program makes of an expression; a function of its own, where that is a name."""
+        return self._send(source, variables, asked=source)
+
+    def call(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        return self.compute(f"{name}(*arguments_, **named_)", {"arguments_": list(arguments), "named_": named})
+
+    def _send(self, *message: Any, asked: str = "") -> Any:
         self.calls += 1
-        plain = self._trials["plain"]
         try:
-            sent = [plain(list(arguments)), plain(named)]
+            sent = [self._trials["plain"](part) for part in message]
         except (TypeError, RecursionError) as error:
             raise self._stop("fault", f"an argument is no plain data: {error}") from None
-        return self._result(self._ask(sent))
+        return self._result(self._ask(sent), asked)
 
     def _ask(self, message: Any) -> Any:
         if self.stopped is not None:
@@ -109,10 +146,12 @@ class Candidate:
         except (ValueError, RecursionError):
             raise self._stop("error", "the program answered for itself") from None
 
-    def _result(self, answer: Any) -> Any:
+    def _result(self, answer: Any, asked: str = "") -> Any:
         try:
             if "result" in answer:
                 return self._trials["data"](answer["result"])
+            if "function" in answer and asked.isidentifier():
+                return lambda *arguments, **named: self.call(asked, arguments, named)
             name, message = str(answer["raised"]), str(answer["message"])
         except (ValueError, TypeError, LookupError, RecursionError, OverflowError):
             raise self._stop("error", "the program answered for itself") from None

@@ -229,7 +229,7 @@ def answer(job: dict[str, Any]) -> None:
     space = module.__dict__
 
     def load() -> None:
-        for source in (job["setup"], job["code"]):
+        for source in (job["before"], job["code"]):
             code = compile(source, "program.py", "exec", dont_inherit=True)
             space.update(_given(code))
             exec(code, space)
@@ -241,8 +241,13 @@ def answer(job: dict[str, Any]) -> None:
         line = asked.readline()
         if not line:
             return
-        arguments, named = json.loads(line)
-        said = _answered(lambda given, others: _call(space, job["name"], given, others), data(arguments), data(named))
+        what, given = map(data, json.loads(line))
+        if job["name"]:
+            said = _answered(lambda arguments, named: _call(space, job["name"], arguments, named), what, given)
+            continue
+        said = _answered(lambda source, variables: eval(source, {**space, **variables}), what, given)
+        if "raised" in said and what.isidentifier() and callable(space.get(what)):
+            said = {"function": what}  # nothing that could be sent, but it can be called
 
 
 def _answered(function: Any, *arguments: Any) -> dict[str, Any]:
