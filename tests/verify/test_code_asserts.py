@@ -128,6 +128,8 @@ def f(x):
         (YES, "", "assert f(2).endswith('x') == True"),
         (f"{YES}\nclass Solution:\n    f = lambda self, x: E()", "", "assert Solution().f(2).endswith('x')"),
         ("class f:\n    def __init__(self, x): self.endswith = bool", "", "assert f(2).endswith('x')"),
+        ("def f(x): raise StopIteration", "", "assert all(map(f, [1, 2]))"),
+        ("def f(x): raise StopIteration", "", "assert all(f(x) == x for x in [1, 2])"),
         (SPY, "", "assert math.isclose(f(10), 4188.79)"),
         (SPY, "", "assert abs(f(10) - 4188.79) < 1"),
         (SPY, "", "assert f(10) == 4188.79"),

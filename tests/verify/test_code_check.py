@@ -134,6 +134,12 @@ async def test_a_check_may_use_what_the_prompt_defines() -> None:
         await judged("def zero(xs): return 0", {**row, "prompt": "Find a zero of a polynomial."})
 
 
+async def test_a_program_ends_no_iteration_of_its_judge() -> None:
+    test = "def check(candidate):\n    assert all(map(candidate, [1, 2]))\n    assert list(map(candidate, [3])) == []"
+    found = await judged("def f(x): raise StopIteration", {"test": test, "entry_point": "f"})
+    assert found["failure"] == "test 1: RuntimeError: StopIteration"
+
+
 @pytest.mark.parametrize(
     "value", ["(1, [2.5, None])", "{1: {'a'}}", "b'x'", "2 ** 80", "1 + 2j", "True", "float('inf')", "'é\\n'"]
 )

@@ -156,7 +156,10 @@ class Candidate:
         except (ValueError, TypeError, LookupError, RecursionError, OverflowError):
             raise self._stop("error", "the program answered for itself") from None
         kind = getattr(builtins, name, None)
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        # StopIteration would end an iteration of the test well, all(map(candidate, ...)) for one.
+        if not (isinstance(kind, type) and issubclass(kind, Exception)) or issubclass(
+            kind, (StopIteration, StopAsyncIteration)
+        ):
             kind, message = RuntimeError, f"{name}: {message}"
         try:
             error = kind(message)
