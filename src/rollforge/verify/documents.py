@@ -12,7 +12,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, time
 from functools import cache
 from typing import Any, Literal, NoReturn, get_args
@@ -25,6 +25,8 @@ Kind = Literal["json", "yaml", "toml", "xml", "csv"]
 DEPTH = 100
 LENGTH = 500_000
 """Characters; a longer reply is no document."""
+BITS = 14_000
+"""Of a whole number; Python writes none that are longer."""
 
 
 class Unreadable(Exception):
@@ -72,12 +74,14 @@ def _check(value: Any) -> None:
         if isinstance(one, dict):
             wrong = next((key for key in one if not isinstance(key, str)), None)
             if wrong is not None or None in one:
-                raise Unreadable(f"the key {wrong!r:.60} is no text")
+                raise Unreadable(f"a key is {type(wrong).__name__}, no text")
             pending += [(item, depth + 1) for item in one.values()]
         elif isinstance(one, list):
             pending += [(item, depth + 1) for item in one]
         elif isinstance(one, float) and not math.isfinite(one):
             raise Unreadable(f"{one} is no number")
+        elif isinstance(one, int) and one.bit_length() > BITS:
+            raise Unreadable("a number is too long")
         elif not isinstance(one, (str, int, float, type(None))):
             raise Unreadable(f"{type(one).__name__} is no JSON data")
 
@@ -134,25 +138,33 @@ def _yaml_loader() -> Any:
             raise Unreadable("a key is no text")
         return _unique(pairs)
 
-    def integer(loader: Any, node: Any) -> int:
-        text = str(loader.construct_scalar(node))
-        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+    def scalar(kind: str, read: Callable[[str], Any], pattern: re.Pattern[str]) -> Callable[[Any, Any], Any]:
+        def made(loader: Any, node: Any) -> Any:
+            text = str(loader.construct_scalar(node))
+            if not pattern.match(text):  # by an explicit tag, !!bool maybe
+                raise Unreadable(f"{text!r:.60} is no {kind}")
+            return read(text)
 
-    for name, pattern, first in (
-        ("null", r"~|null|Null|NULL|", "~nN"),
-        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-        ("int", r"0|[-+]?[1-9][0-9]*|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-        (
-            "float",
-            r"[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-            "-+.0123456789",
-        ),
-    ):
-        Loader.add_implicit_resolver(
-            f"tag:yaml.org,2002:{name}", re.compile(rf"(?:{pattern})\Z"), [*first, *([""] * (name == "null"))]
-        )
-    Loader.add_constructor("tag:yaml.org,2002:int", integer)
-    Loader.add_constructor("tag:yaml.org,2002:map", mapping)
+        return made
+
+    whole = r"0|[-+]?[1-9][0-9]*|0o[0-7]+|0x[0-9a-fA-F]+"
+    fraction = r"[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)"
+    fraction += r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    kinds: tuple[tuple[str, str, str, Callable[[str], Any], str], ...] = (
+        ("null", r"~|null|Null|NULL|", "~nN", lambda text: None, ""),
+        ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF", lambda text: text[0] in "tT", ""),
+        ("int", whole, "-+0123456789", lambda text: int(text, 0 if text[:2] in ("0o", "0x") else 10), ""),
+        ("float", fraction, "-+.0123456789", lambda text: float(re.sub(r"\.(?=[a-zA-Z])", "", text)), r"|[-+]?[0-9]+"),
+    )
+    # Of the tags, those of the core schema: what others make (sets, dates, bytes) is no JSON data.
+    Loader.yaml_constructors = {
+        f"tag:yaml.org,2002:{name}": yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{name}"]
+        for name in ("str", "seq")
+    } | {None: yaml.SafeLoader.yaml_constructors[None], "tag:yaml.org,2002:map": mapping}
+    for name, pattern, first, read, more in kinds:
+        tag = f"tag:yaml.org,2002:{name}"
+        Loader.add_implicit_resolver(tag, re.compile(rf"(?:{pattern})\Z"), [*first, *([""] * (name == "null"))])
+        Loader.add_constructor(tag, scalar(name, read, re.compile(rf"(?:{pattern}{more})\Z")))
     return Loader
 
 
