@@ -12,7 +12,7 @@ import pytest
 
 from rollforge.errors import VerifierFault
 from rollforge.sandbox.jail import Jail
-from rollforge.verify.sql import Database, QueryLimits, is_ordered, order_keys, query_of, same_rows, sql
+from rollforge.verify.sql import Database, QueryLimits, is_ordered, keyed, order_keys, query_of, same_rows, sql
 from tests.jails import isolated
 
 __all__ = ["isolated"]
@@ -39,7 +39,8 @@ async def judged(query: str, expected: str = "SELECT a, b FROM t", **more: Any) 
         ("SELECT a, b FROM t ORDER BY a", "SELECT a, b FROM t ORDER BY a, b DESC", 1),  # a tie
         ("SELECT a, b FROM t ORDER BY 1 ASC", "SELECT a, b FROM t ORDER BY a, b DESC", 1),
         ("SELECT a, b FROM t ORDER BY a, b", "SELECT a, b FROM t ORDER BY a, b DESC", 0),
-        ("SELECT b FROM t ORDER BY a, c", "SELECT b FROM t ORDER BY a, b DESC", 0),  # by what is not shown: as it is
+        ("SELECT b FROM t ORDER BY a, c", "SELECT b FROM t ORDER BY a, b DESC", 0),  # by what is not shown
+        ("SELECT b FROM t ORDER BY a", "SELECT b FROM t ORDER BY a, b DESC", 1),
         ("SELECT a FROM (SELECT a FROM t ORDER BY a)", "SELECT a FROM t ORDER BY a DESC", 1),
         ("SELECT SUM(c) FROM t", "SELECT SUM(c) + 1e-9 FROM t", 1),
         ("SELECT SUM(c) FROM t", "SELECT ROUND(SUM(c)) FROM t", 0),
@@ -180,7 +181,9 @@ def test_where_the_query_stands(reply: str, query: str | None) -> None:
     ("query", "columns", "keys"),
     [
         ("SELECT a FROM t ORDER BY a", ["a"], (0,)),
-        ("SELECT a, b FROM t ORDER BY t.b DESC NULLS LAST, 1 LIMIT 3;", ["a", "b"], (1, 0)),
+        ("SELECT a, b FROM t ORDER BY b DESC NULLS LAST, 1 LIMIT 3;", ["a", "b"], (1, 0)),
+        ("SELECT u.b FROM t, u ORDER BY t.b", ["b"], ()),
+        ("SELECT t.b, u.b FROM t, u ORDER BY b", ["b", "b"], ()),
         ("SELECT a FROM t ORDER BY length(b)", ["a"], ()),
         ("SELECT a FROM t ORDER BY b", ["a"], ()),
         ("SELECT ')' FROM t -- (\nORDER BY \"A\"", ["a"], (0,)),
@@ -189,6 +192,107 @@ def test_where_the_query_stands(reply: str, query: str | None) -> None:
 def test_what_a_result_is_ordered_by(query: str, columns: list[str], keys: tuple[int, ...]) -> None:
     assert is_ordered(query)
     assert order_keys(query, columns) == keys
+
+
+JOINED = "SELECT c.name, o.name FROM c JOIN o ON o.cid=c.id WHERE c.id=1"
+PEOPLE = "SELECT name FROM e"
+SHOP = Database(
+    "CREATE TABLE c (id, name); CREATE TABLE o (cid, name, amt); CREATE TABLE e (name, pay);"
+    "INSERT INTO c VALUES (1, 'Ann'), (2, 'Bo'); INSERT INTO o VALUES (1, 'lamp', 30), (1, 'desk', 12), (1, 'cup', 7);"
+    "INSERT INTO e VALUES ('Zoe', 5), ('Ann', 5), ('Bo', 7), ('Cy', 5)"
+)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected", "reward"),
+    [
+        (JOINED, f"{JOINED} ORDER BY o.name", 0),
+        (f"{JOINED} ORDER BY o.amt DESC", f"{JOINED} ORDER BY o.name", 0),
+        (f"{JOINED} ORDER BY o.name, o.amt", f"{JOINED} ORDER BY o.name", 1),
+        (f"{JOINED} ORDER BY o.amt", f"{JOINED} ORDER BY c.name", 1),  # all are ties
+        (f"{JOINED} ORDER BY o.amt DESC", f"{JOINED} ORDER BY c.name, 2 -- by both", 0),
+        (f"{PEOPLE} ORDER BY pay DESC, name", f"{PEOPLE} ORDER BY pay DESC", 1),
+        (f"{PEOPLE} ORDER BY pay, name", f"{PEOPLE} ORDER BY pay DESC", 0),
+        (f"{PEOPLE} ORDER BY name", f"{PEOPLE} ORDER BY pay DESC", 0),
+        (f"{PEOPLE} ORDER BY pay DESC, name", f"{PEOPLE} ORDER BY -pay, length(name) > 9", 1),
+        (f"{PEOPLE} ORDER BY pay DESC, name", f"{PEOPLE} ORDER BY pay DESC LIMIT 4", 1),
+        (f"{PEOPLE} ORDER BY pay DESC, name", "SELECT e.name FROM e ORDER BY (SELECT MAX(pay) FROM e) - e.pay", 1),
+        ("SELECT name, pay AS p FROM e ORDER BY p DESC, name", "SELECT name, pay AS p FROM e ORDER BY pay DESC", 1),
+        ("SELECT name, pay AS p FROM e ORDER BY pay DESC, name", "SELECT name, pay p FROM e ORDER BY p DESC", 1),
+        ("SELECT name, pay FROM e ORDER BY pay DESC, name", "SELECT name, pay FROM e ORDER BY 2 DESC", 1),
+        ("SELECT name, pay FROM e ORDER BY pay DESC, name", "SELECT * FROM e ORDER BY 2 DESC", 1),
+        ("SELECT name, pay FROM e ORDER BY pay DESC, name", "SELECT * FROM e ORDER BY pay DESC", 1),
+        ("SELECT name, -pay FROM e ORDER BY pay DESC, name", "SELECT name, -pay AS pay FROM e ORDER BY pay", 1),
+        ("SELECT name, -pay FROM e ORDER BY pay, name", "SELECT name, -pay AS pay FROM e ORDER BY pay", 0),
+        # Names that change their columns.
+        ("SELECT name, 1 FROM e ORDER BY pay, name", "SELECT name, 1 AS pay FROM e ORDER BY e.pay DESC", 0),
+        ("SELECT pay, name FROM e ORDER BY 1, 2", "SELECT pay AS name, name AS pay FROM e ORDER BY name", 1),
+        ("SELECT pay, name FROM e ORDER BY 1, 2 DESC", "SELECT pay AS name, name AS pay FROM e ORDER BY pay", 0),
+        # Groups, DISTINCT, compounds, a WITH, and words in quotes.
+        (
+            "SELECT pay FROM e GROUP BY pay ORDER BY COUNT(*) DESC",
+            "SELECT pay FROM e GROUP BY pay ORDER BY SUM(pay) DESC",
+            1,
+        ),
+        ("SELECT pay FROM e GROUP BY pay ORDER BY pay DESC", "SELECT pay FROM e GROUP BY pay ORDER BY COUNT(*) DESC", 0),
+        (
+            "SELECT length(name), COUNT(*) FROM e GROUP BY 1 ORDER BY 1 DESC",
+            "SELECT length(name), COUNT(*) AS n FROM e GROUP BY 1 ORDER BY n % 2",
+            0,
+        ),
+        ("SELECT DISTINCT pay FROM e ORDER BY -pay", "SELECT DISTINCT pay FROM e ORDER BY pay DESC", 1),
+        ("SELECT DISTINCT pay FROM e ORDER BY pay", "SELECT DISTINCT pay FROM e ORDER BY pay DESC", 0),
+        ("SELECT DISTINCT name, pay FROM e ORDER BY 2, 1", "SELECT DISTINCT name, pay AS p FROM e ORDER BY p", 1),
+        ("SELECT DISTINCT name FROM e ORDER BY name", "SELECT DISTINCT name FROM e ORDER BY name > 'B'", 1),
+        (
+            "SELECT name, pay FROM e ORDER BY pay, name",
+            "SELECT name, pay FROM e WHERE pay > 5 UNION ALL SELECT name, pay FROM e WHERE pay = 5 ORDER BY pay",
+            1,
+        ),
+        (
+            "SELECT name, pay FROM e ORDER BY name",
+            "SELECT name, pay FROM e WHERE pay > 5 UNION ALL SELECT name, pay FROM e WHERE pay = 5 ORDER BY pay",
+            0,
+        ),
+        (
+            f"{PEOPLE} ORDER BY pay, name",
+            "WITH f AS (SELECT * FROM e ORDER BY name DESC) SELECT name FROM f WHERE 'a, FROM b -- c' > '' ORDER BY pay",
+            1,
+        ),
+        (f"{PEOPLE} ORDER BY pay", f"{PEOPLE} WHERE name NOT LIKE '%--%' ORDER BY pay DESC", 0),
+        (f"{PEOPLE} ORDER BY lower(name)", f"{PEOPLE} ORDER BY name COLLATE NOCASE", 1),
+        (
+            "SELECT name, RANK() OVER (ORDER BY pay) AS r FROM e ORDER BY r, name",
+            "SELECT name, RANK() OVER (ORDER BY pay) AS r FROM e ORDER BY r",
+            1,
+        ),
+    ],
+)
+async def test_only_ties_may_stand_in_any_order(query: str, expected: str, reward: float) -> None:
+    assert (await judged(query, expected, databases=[SHOP]))["reward"] == reward
+
+
+@pytest.mark.parametrize(
+    ("query", "more"),
+    [
+        ("SELECT a FROM t ORDER BY b, f(c, 1)", ("SELECT a , (b), (f(c, 1)) FROM t ORDER BY b, f(c, 1)", 2)),
+        ("SELECT DISTINCT a b FROM t ORDER BY B", ("SELECT DISTINCT a b , (a) FROM t ORDER BY B", 1)),
+        ("SELECT a IS DISTINCT FROM b FROM t ORDER BY a", ("SELECT a IS DISTINCT FROM b , (a) FROM t ORDER BY a", 1)),
+        ("SELECT ', FROM' FROM t ORDER BY 1", ("SELECT ', FROM' , (', FROM') FROM t ORDER BY 1", 1)),
+        ("SELECT *, a FROM t ORDER BY 2", None),
+        ("SELECT a FROM t UNION SELECT a FROM u ORDER BY a", None),
+        ("VALUES (1) ORDER BY 1", None),
+        ("SELECT a FROM t", None),
+    ],
+)  # fmt: skip
+def test_what_a_query_is_ordered_by_as_columns(query: str, more: tuple[str, int] | None) -> None:
+    found = keyed(query)
+    assert (found and (" ".join(found[0].split()), found[1])) == more
+
+
+def test_fewer_columns_are_another_result() -> None:
+    assert not same_rows([(1,), (2,)], [(1, 2), (2, 3)], order=True, ties=[(1,), (2,)])
+    assert same_rows([(2,), (1,)], [(1,), (2,)], order=True, ties=[(0,), (0,)])
 
 
 @pytest.mark.parametrize("query", ["SELECT 1", "SELECT a FROM (SELECT a FROM t ORDER BY a)", "SELECT 'ORDER BY a' FROM t"])

@@ -94,8 +94,11 @@ async def sql(
             failure = failure or "the query reads no table" + where
         else:
             mine, theirs = ([_row(row) for row in one["rows"]] for one in (given, wanted))
-            keys = order_keys(gold, wanted["columns"]) if order else ()
-            if not same_rows(mine, theirs, order=order, keys=keys, as_set=compare == "set", tolerance=tolerance):
+            same = same_rows(mine, theirs, order=order, as_set=compare == "set", tolerance=tolerance)
+            if not same and order and same_rows(mine, theirs, tolerance=tolerance):
+                theirs, ties = await _ordered(gold, wanted["columns"], theirs, sources[place - 1], limits, jail or shared())
+                same = same_rows(mine, theirs, order=True, ties=ties, tolerance=tolerance)
+            if not same:
                 failure = failure or f"another result{where}: {_shown(mine)} for {_shown(theirs)}"
     if not returned:
         raise VerifierFault(f"the expected query returns no rows: any empty result would do; {gold!r:.200}")
@@ -119,41 +122,99 @@ def is_ordered(query: str) -> bool:
 
 
 def order_keys(query: str, columns: Sequence[str]) -> tuple[int, ...]:
-    """The places of the columns by which a query's result is ordered; none if one of them is not in the result.
+    """The places of the columns by which a query's result is ordered; none if it cannot be told that they are in the result.
 
     Rows that agree in them may come in any order.
     """
     names = [column.casefold() for column in columns]
     keys = []
-    for term in _TAIL.split(_order_by(query) or "", maxsplit=1)[0].split(","):
-        name = _DIRECTION.sub("", term).strip().rpartition(".")[2].strip('`"[] ').casefold()
+    for term in _terms(query):
+        name = _bare(term)
         if name.isdigit() and 0 < int(name) <= len(names):
             keys.append(int(name) - 1)
-        elif name in names:
+        elif names.count(name) == 1:
             keys.append(names.index(name))
         else:
             return ()
     return tuple(keys)
 
 
+def keyed(query: str) -> tuple[str, int] | None:
+    """The query with what it is ordered by as further columns, and how many; None for one without ORDER BY, or a compound.
+
+    It may be none that SQLite runs, and return other rows (DISTINCT).
+    """
+    text, plain = _masked(query)
+    found = [token for token in _CLAUSE.finditer(plain) if _depth(plain, token.start()) == 0]
+    words = [token[0].casefold().split()[0] for token in found]
+    if words.count("select") != 1 or "order" not in words:
+        return None
+    first = found[words.index("select")].end()
+    last = next((token.start() for token, word in zip(found, words, strict=True) if word in ("from", "order")), None)
+    if last is None or last < first:
+        return None
+    items = _pieces(text[first:last], plain[first:last])
+    aliases = {_bare(named[2]): named[1] for item in items if (named := _ALIAS.fullmatch(item))}
+    keys = []
+    for term in _terms(query):
+        name = _bare(term)
+        place = name.strip("() ")
+        if place.isdigit():
+            if not 0 < int(place) <= len(items) or any(item.endswith("*") for item in items[: int(place)]):
+                return None
+            item = items[int(place) - 1]
+            term = named[1] if (named := _ALIAS.fullmatch(item)) else item
+        folded = _FOLDED.fullmatch(aliases.get(name, term))
+        keys.append(f"lower({folded[1]})" if folded else f"({aliases.get(name, term)})")
+    return f"{text[:last]} , {', '.join(keys)} {text[last:]}", len(keys)
+
+
 def _order_by(query: str) -> str | None:
-    depth = 0
-    text = _COMMENT.sub(" ", query)
-    plain = _QUOTED.sub(lambda quoted: "x" * len(quoted[0]), text)
-    found = None
-    for token in _TOKEN.finditer(plain):
-        depth += {"(": 1, ")": -1}.get(token[0], 0)
-        if depth == 0 and len(token[0]) > 1:
-            found = text[token.end() :]
-    return found
+    text, plain = _masked(query)
+    found = [token for token in _ORDER.finditer(plain) if _depth(plain, token.start()) == 0]
+    return text[found[-1].end() :] if found else None
+
+
+def _terms(query: str) -> list[str]:
+    """What a query is ordered by, without the directions."""
+    text, plain = _masked(_order_by(query) or "")
+    end = next((token.start() for token in _TAIL.finditer(plain) if _depth(plain, token.start()) == 0), len(plain))
+    return [_DIRECTION.sub("", term).strip() for term in _pieces(text[:end], plain[:end])]
+
+
+def _masked(query: str) -> tuple[str, str]:
+    """A query without its comments, and the same without what stands in quotes; both as long as it."""
+    comments = _APART.sub(lambda found: " " * len(found[0]) if found[0][:2] in ("--", "/*") else found[0], query)
+    return comments, _APART.sub(lambda found: "x" * len(found[0]), comments)
+
+
+def _depth(plain: str, place: int) -> int:
+    return plain.count("(", 0, place) - plain.count(")", 0, place)
+
+
+def _pieces(text: str, plain: str) -> list[str]:
+    """Between commas that are in no brackets."""
+    commas = [place for place, sign in enumerate(plain) if sign == "," and _depth(plain, place) == 0]
+    return [
+        text[start:end].strip() for start, end in zip([0, *(place + 1 for place in commas)], [*commas, None], strict=True)
+    ]
+
+
+def _bare(name: str) -> str:
+    name = name.strip()
+    return (name[1:-1] if name[:1] + name[-1:] in ('""', "``", "[]") else name).casefold()
 
 
 _QUERY = re.compile(r"\s*(?:SELECT|WITH|VALUES)\b", re.IGNORECASE)
-_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`", re.DOTALL)
-_TOKEN = re.compile(r"[()]|\border\s+by\b", re.IGNORECASE)
+_APART = re.compile(r"--[^\n]*|/\*.*?\*/|'[^']*'|\"[^\"]*\"|`[^`]*`|\[[^\]]*\]", re.DOTALL)
+_ORDER = re.compile(r"\border\s+by\b", re.IGNORECASE)
+_CLAUSE = re.compile(r"\bselect\b(?:\s+(?:distinct|all)\b)?|(?<!distinct )\bfrom\b|\border\s+by\b", re.IGNORECASE)
 _TAIL = re.compile(r"\blimit\b|\boffset\b|;", re.IGNORECASE)
-_DIRECTION = re.compile(r"\s+(?:asc|desc)\b|\s+nulls\s+(?:first|last)\b", re.IGNORECASE)
+_DIRECTION = re.compile(r"(?:\s+(?:asc|desc))?(?:\s+nulls\s+(?:first|last))?\s*\Z", re.IGNORECASE)
+_FOLDED = re.compile(r"(.*\S)\s+collate\s+nocase", re.IGNORECASE | re.DOTALL)
+_ALIAS = re.compile(
+    r"(.*?[\w)\]\"'`])(?:\s+as\s+|\s+|(?<=\)))([A-Za-z_]\w*|\"[^\"]*\"|`[^`]*`|\[[^\]]*\])", re.IGNORECASE | re.DOTALL
+)
 
 
 def translated(text: str, dialect: str) -> str:
@@ -175,6 +236,22 @@ def translated(text: str, dialect: str) -> str:
 
 
 _ROWID = re.compile(r"(?:\w*SERIAL|\w*INT\w*)(?: NOT NULL| AUTOINCREMENT| UNIQUE){0,3} PRIMARY KEY(?: AUTOINCREMENT)?")
+
+
+async def _ordered(
+    query: str, columns: Sequence[str], rows: list[Row], source: Mapping[str, str], limits: QueryLimits, jail: Jail
+) -> tuple[list[Row], list[Row]]:
+    """The rows of the expected query, and of each what it is ordered by; of none where that cannot be told."""
+    if further := keyed(query):
+        text, count = further
+        [[found]] = await _run([source], [text], limits, jail)
+        if "error" not in found and len(found["columns"]) == len(columns) + count:
+            wider = [_row(row) for row in found["rows"]]
+            again, keys = ([row[part] for row in wider] for part in (slice(-count), slice(-count, None)))
+            if Counter(again) == Counter(rows):
+                return again, keys
+    places = order_keys(query, columns)
+    return rows, [tuple(row[place] for place in places) for row in rows] if places else []
 
 
 async def _run(
@@ -208,11 +285,11 @@ def same_rows(
     expected: Sequence[Row],
     *,
     order: bool = False,
-    keys: Sequence[int] = (),
+    ties: Sequence[Row] = (),
     as_set: bool = False,
     tolerance: float = TOLERANCE,
 ) -> bool:
-    """Whether two results are the same, in order if `order`: then rows that agree in the columns `keys` are ties."""
+    """Whether two results are the same, in order if `order`: then expected rows that have the same in `ties` are ties."""
     if as_set:
         return _same_rows(list(dict.fromkeys(given)), list(dict.fromkeys(expected)), tolerance)
     if len(given) != len(expected):
@@ -221,7 +298,7 @@ def same_rows(
         return _same_rows(given, expected, tolerance)
     start = 0
     for end in range(1, len(expected) + 1):
-        tie = bool(keys) and end < len(expected) and all(expected[end][key] == expected[start][key] for key in keys)
+        tie = bool(ties) and end < len(expected) and ties[end] == ties[start]
         if not tie:
             if not _same_rows(given[start:end], expected[start:end], tolerance):
                 return False
