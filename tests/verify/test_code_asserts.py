@@ -67,6 +67,13 @@ def half(): return Fraction(1, 2)
             ["assert outer(inner(2))", "assert outer(inner(2)) == [2]"],
         ),
         ("total = 15", "", ["assert total == 15", "assert abs(total - 15) < 1"]),
+        (
+            "def f(x): return x",
+            "W = {}\nW['a'] = 5\nV = [W]\nL = []\nL.append(3)",
+            ["assert f(5) == W['a']", "assert f(L) == [3]"],
+        ),
+        ("def f(x): return x", "W = 2\nL = {}\nL['a'] = W", ["assert f(L) == {'a': W}"]),
+        ("def f(x): return x", "W = []\nfor i in range(3): W.append(i)\nW += [7]", ["assert f([0, 1, 2, 7]) == W"]),
         # Names that Python or the contests' judges give, too.
         ("def sum(a, b): return 6", "", ["assert sum(10, 15) == 6", "assert sum(10, 15) > 5"]),
         ("def gcd(a, b): return 5", "", ["assert abs(gcd(10, 15) - 5) < 1", "assert isclose(gcd(10, 15), 5)"]),
@@ -78,6 +85,12 @@ def half(): return Fraction(1, 2)
         ("class Solution:\n    def f(self, x): return 'abc'", "", ["assert Solution().f(1).endswith('c')"]),
         (f"{NODE}def f(x): return Node(x)", "", ["assert f(3).val == 3", "assert f(3) is not None", "assert f(3).val > 2"]),
         ("def f(x): return Node(x)", f"{NODE}def listed(n): return [n.val]", ["assert listed(f(3)) == [3]"]),
+        (f"{NODE}def f(x): return Node(x)", "def listed(n): return [n.val]", ["assert listed(f(3)) == [3]"]),
+        (
+            "def f(x): return 40",
+            "def off(a): return round(math.fabs(a - 40))",
+            ["assert off(f(3)) == 0", "assert off(f(3)) < 1"],
+        ),
         (f"{NODE}def depth(node): return 1", "", ["assert depth(Node(1)) == 1", "assert depth(Node(1)) > 0"]),
         (OBJECTS, "", ["assert set(pairs([1, 2])) == {(1, 2), (2, 1)}", "assert sorted(map(list, pairs([1]))) == [[1, 1]]"]),
         (OBJECTS, "", ["assert list(views()) == [(1, 2)]", "assert float(half()) == 0.5", "assert str(half()) != ''"]),
@@ -94,6 +107,7 @@ YES = """class E:
     def __bool__(self): return True
 def f(x): return E()
 """
+NO_ABS = "import builtins\nbuiltins.abs = lambda x: 0\ndef f(x): return 0"
 SPY = """
 import gc, sys
 def f(x):
@@ -113,9 +127,11 @@ def f(x):
         ("import math\nmath.isclose = lambda *a, **k: True\ndef volume(r): return 0", "", VOLUME),
         ("isclose = lambda *a, **k: True\ndef volume(r): return 0", "", VOLUME.replace("math.", "")),
         ("isclose = lambda *a, **k: True\ndef gcd(a, b): return 4", "", "assert isclose(gcd(10, 15), 5)"),
-        ("import builtins\nbuiltins.abs = lambda x: 0\ndef f(x): return 0", CLOSE, "assert close(f(10), 40)"),
-        ("import builtins\nbuiltins.abs = lambda x: 0\ndef f(x): return 0", "", "assert abs(f(10) - 40) < 1"),
+        (NO_ABS, CLOSE, "assert close(f(10), 40)"),
+        (NO_ABS, "", "assert abs(f(10) - 40) < 1"),
         ("import builtins\nbuiltins.bool = lambda x: True\ndef f(x): return 0", "", "assert f(10) > 1"),
+        (NO_ABS, "off = lambda a: abs(a - 4)", "assert off(f(1)) == 0"),
+        ("def f(x): return W['a']", "W = {}\nW['a'] = 5", "assert f(5) == W['a']"),
         (YES, "", "assert f(2).__eq__(4)"),
         (YES, "", "assert f(2).__eq__(4) == True"),
         (YES, "", "assert (f(2) == 4) == True"),
@@ -158,6 +174,7 @@ async def test_programs_that_only_say_so_fail(source: str, setup: str, test: str
         ("assert abs(f(1) - wanted) < 1", "", "wanted is not defined"),
         ("assert np.allclose(f(1), [1, 2])", "", "np is not defined"),
         ("assert same(f(3), Node(3))", f"{NODE}def same(n, m): return n.val == m.val", "objects of Node"),
+        ("assert same(f(3), 3)", "def same(node, value): return node.val == value", "objects of same"),
         ("assert f(2) - Fraction(1, 2) > 2", "from fractions import Fraction", "objects of Fraction"),
         ("assert f(3).equals([1])", "", "say yes to every .equals"),
         ("assert f(3).equals([1]) == True", "", "say yes to every .equals"),

@@ -121,8 +121,9 @@ class _Reader(ast.NodeTransformer):
     def _judged(self, node: ast.expr) -> Check:
         if not self.names and not (self.theirs and _names([node]) & self.ours):
             raise self._fault("it calls nothing that is only the program's")
-        if objects := sorted(self.objects & _reached(self.setup, _names([node]))):
-            raise self._fault(f"objects of {objects[0]} cannot be handed from the one to the other")
+        reached = _reached(self.setup, _names([node]))
+        if objects := sorted(self.objects & reached | {name for name in reached & self.ours if self._looks_into(name)}):
+            raise self._fault(f"the objects of {objects[0]} cannot be handed from the one to the other")
         expression = ast.unparse(ast.fix_missing_locations(self.visit(node)))
         functions = sorted(name for name in self.theirs if not _is_class(name))
         return Check("", "", "", expression, "", tuple(functions))
@@ -194,9 +195,20 @@ class _Reader(ast.NodeTransformer):
         name = node.func.id
         if name == "map" and len(node.args) == 2 and isinstance(node.args[0], ast.Name):
             return node.args[0].id in _SHAPES and self._tells_nothing(node.args[1])
-        fine = len(node.args) == 1 and (not self.guessable if name in self.ours else name in _SHAPES)
+        ours = name in self.ours and not self.guessable and self._looks_into(name)
+        fine = len(node.args) == 1 and (ours or name in _SHAPES)
         digits = name == "round" and len(node.args) == 2 and isinstance(node.args[1], ast.Constant)
         return (fine or digits) and self._tells_nothing(node.args[0])
+
+    def _looks_into(self, name: str) -> bool:
+        """Whether a function of the setup reads what no text, list or number has: it is given objects."""
+        bodies = [one for one in self.setup if isinstance(one, ast.FunctionDef) and one.name in _reached(self.setup, {name})]
+        read = (one for body in bodies for one in ast.walk(body) if isinstance(one, ast.Attribute))
+        roots = ((_chain(one)[0], one.attr) for one in read)
+        return any(
+            attribute not in _METHODS and not (isinstance(root, ast.Name) and root.id in self.ours | _KNOWN)
+            for root, attribute in roots
+        )
 
     def _fault(self, why: str) -> VerifierFault:
         return VerifierFault(
@@ -244,7 +256,7 @@ def _bound(nodes: Iterable[ast.AST]) -> set[str]:
     for node in (inner for one in nodes for inner in ast.walk(one)):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             found.add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        elif isinstance(node, _DEFINITIONS):
             found.add(node.name)
         elif isinstance(node, ast.arg):
             found.add(node.arg)
@@ -259,26 +271,39 @@ def _bound(nodes: Iterable[ast.AST]) -> set[str]:
 
 def _defined(statement: ast.stmt) -> set[str]:
     """Names that a statement of the setup gives."""
-    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return {statement.name}
-    return _bound([statement])
+    return {statement.name} if isinstance(statement, _DEFINITIONS) else _bound([statement])
 
 
 def _shown(setup: Sequence[ast.stmt], asked: set[str], used: set[str]) -> list[ast.stmt]:
     """The setup without what the tests use, directly or not, and no call of the program's part does."""
     asked, used = _reached(setup, asked), _reached(setup, used)
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
     hidden = used - asked
-    return [one for one in setup if not isinstance(one, kinds) or not _defined(one) or not _defined(one) <= hidden]
+    for one in setup:  # what is made of these
+        if not isinstance(one, _DEFINITIONS) and hidden & _names([one]) and not asked & _changed(one):
+            hidden |= _changed(one)
+    return [one for one in setup if not _changed(one) or not _changed(one) <= hidden]
 
 
 def _reached(setup: Sequence[ast.stmt], names: set[str]) -> set[str]:
     found = set(names)
-    while more := {name for one in setup if found & _defined(one) for name in _names([one])} - found:
+    while more := {name for one in setup if found & _changed(one) for name in _names([one])} - found:
         found |= more
     return found
 
 
+def _changed(statement: ast.stmt) -> set[str]:
+    """Names that a statement of the setup gives, or whose values it may change; none for an import."""
+    if isinstance(statement, (ast.Import, ast.ImportFrom)):
+        return set()
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", statement)]
+    plain = isinstance(statement, (ast.Assign, ast.AnnAssign)) and not any(
+        isinstance(one, (ast.Subscript, ast.Attribute)) for target in targets for one in ast.walk(target)
+    )
+    others = set() if plain or isinstance(statement, _DEFINITIONS) else _names([statement]) - _KNOWN
+    return _defined(statement) | others
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _BUILTINS = frozenset(dir(builtins))
 _KNOWN = _BUILTINS | {name for names in GIVEN.values() for name in names.split()} | set(MODULES.split())
 _NAMES_OF_SHAPES = (
