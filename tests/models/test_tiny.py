@@ -21,6 +21,8 @@ from rollforge.models.base import ModelOptions, Request
 from rollforge.models.chat_format import ChatFormat, read_tool_calls
 from rollforge.models.tiny import SHIPPED, Tiny, load
 from rollforge.models.tiny.checkpoint import read_checkpoint
+from rollforge.models.tiny.sampling import draw
+from rollforge.models.tokens import Sampling
 from rollforge.records.items import (
     Item,
     Response,
@@ -627,3 +629,10 @@ async def test_weights_that_overflow_are_a_fault_not_an_answer(tmp_path: Path) -
     with pytest.raises(InfraFault, match="not finite"):
         await model(request())
     await model.aclose()
+
+
+def test_the_coldest_temperature_takes_the_likeliest_token() -> None:
+    logits = np.array([[1.0, 3.0, 2.0]], np.float32)
+    for temperature in (5e-324, 1e-300, 1e-9, 0.0):
+        ids, _ = draw(logits, [Sampling(temperature=temperature)], np.array([0.999]))
+        assert ids == [1]

@@ -9,6 +9,9 @@ import numpy as np
 from rollforge.models.tiny.llama import Array
 from rollforge.models.tokens import Sampling
 
+COLDEST = 1e-6
+"""Of temperatures above 0: none below makes another choice, and some would divide to infinity."""
+
 
 def draw(logits: Array, settings: Sequence[Sampling], uniforms: Array) -> tuple[list[int], list[float]]:
     """One token for each row of `logits` [n, vocab], by inverting the distribution at its uniform number in [0, 1).
@@ -19,7 +22,7 @@ def draw(logits: Array, settings: Sequence[Sampling], uniforms: Array) -> tuple[
     shifted = logits - logits.max(-1, keepdims=True)
     log_probs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     temperatures = np.array([s.temperature for s in settings])
-    weights = np.exp(shifted / np.where(temperatures > 0, temperatures, 1.0)[:, None])
+    weights = np.exp(shifted / np.where(temperatures > 0, np.maximum(temperatures, COLDEST), 1.0)[:, None])
     for row, setting in enumerate(settings):
         if setting.filtered and setting.temperature > 0:
             weights[row] = _filtered(weights[row], setting)
