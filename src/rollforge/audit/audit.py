@@ -29,7 +29,7 @@ from rollforge.audit.alarm import alarm
 from rollforge.audit.attacks import Attack, attacks, floor_attacks, wrong_answers
 from rollforge.audit.contract import EQUAL, check_env
 from rollforge.audit.finding import RULES, Finding, Severity, Shown, brief, found, ranked, shown
-from rollforge.audit.known import Call, Known, guesses, holds, is_gold, known_of, recorded, replay, with_rewards
+from rollforge.audit.known import FULL, HALF, Call, Known, guesses, holds, is_gold, known_of, recorded, replay, with_rewards
 from rollforge.audit.play import Ground, Played, Player
 from rollforge.envs.base import Env, Limits
 from rollforge.errors import RolloutError, UserError, VerifierFault, stage
@@ -39,9 +39,6 @@ from rollforge.records.rows import read_tasks
 from rollforge.records.task import Task
 
 READ = 2000
-FULL = 0.999
-"""Of the way from nothing to the reference's reward: as good as right."""
-HALF = 0.5
 LOSS = 0.05
 SLOW = 5.0
 EXAMPLES = 3

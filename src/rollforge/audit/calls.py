@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from rollforge.audit.finding import RULES, Finding, Shown, found, shown
-from rollforge.audit.known import Call, Known, replay
+from rollforge.audit.known import FULL, HALF, Call, Known, replay
 from rollforge.audit.play import Ground, Played
 from rollforge.envs.base import Tool
 from rollforge.records.lossless import dumps
@@ -27,8 +27,6 @@ LONGEST = 3.0
 SECONDS = 10.0
 """After these nothing is repeated any more."""
 EQUAL = 1e-6
-FULL = 0.999
-HALF = 0.5
 
 Calls = list[Call]
 

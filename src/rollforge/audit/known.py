@@ -13,6 +13,9 @@ from rollforge.models.base import Solution
 from rollforge.records.task import Task
 from rollforge.verify.answer import answer_line, boxed
 
+FULL = 0.999
+"""Of the way from nothing to the reference's reward (`Known.share`): as good as right."""
+HALF = 0.5
 Call = tuple[str, Mapping[str, Any]] | str
 """A tool call; in an environment that is played by steps, what is said before the last step."""
 
