@@ -36,9 +36,10 @@ DATASETS = {"sft": "gym_sft_dataset.py", "grpo-parquet": "gym_rl_dataset.py"}
 
 def files(made: Made) -> Mapping[str, str]:
     found: dict[str, str] = {}
+    version = release(made.settings.version, VERSIONS)
     if made.kind in ("grpo", "grpo-parquet"):
         found[REWARD] = assemble(_REWARD_ABOUT, "matcher", "episode", HERE / "reward.py.txt")
-        if release(made.settings.version, VERSIONS) == "0.6":
+        if version == "0.6":
             found[REWARD] += _AT_ONCE
         if made.with_tools:
             found[TOOLS] = assemble(_TOOLS_ABOUT, "episode", HERE / "gym_tools.py.txt")
@@ -46,7 +47,6 @@ def files(made: Made) -> Mapping[str, str]:
     if name := DATASETS.get(made.kind):
         found[name] = (HERE / f"{name}.txt").read_text(encoding="utf-8")
     settings = made.settings
-    version = release(settings.version, VERSIONS)
     run = command(made)
     job = None
     if settings.nodes > 1 and made.kind not in ("rm", "dpo"):
