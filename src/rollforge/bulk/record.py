@@ -301,7 +301,9 @@ class Record:
         """16 bytes, the same for attempts at the same task of the same environment: over several files, too, in which task
         indices begin anew."""
         env, task, *asked = self.task_key
-        return digest(b"\0".join((env.encode(), task.encode(), *asked)))
+        key = b"\0".join((env.encode(), task.encode(), *asked))
+        found = _groups.get(key)
+        return _groups.keep(key, digest(key)) if found is None else found
 
     def _offered(self) -> bytes:
         """16 bytes that say which tools are offered; b"" for none."""
@@ -584,6 +586,7 @@ class _Recent(dict[bytes, T]):
         return made
 
 
+_groups = _Recent[bytes](1 << 20)
 _asked = _Recent[_Asked](8 << 20)
 _tools = _Recent[list[Json]](2 << 20)
 _tool_marks = _Recent[bytes](2 << 20)

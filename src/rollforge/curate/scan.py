@@ -60,7 +60,6 @@ def scan(block: Block, *, inputs: Sequence[Input], facts: Mapping[str, Fact]) ->
     found = Scanned(block.source)
     source, given = block.source, inputs[block.source]
     names = {"": given.env}  # one string for all rows of an environment: pickled once
-    groups: dict[tuple[str, str, bytes, bytes, bytes], bytes] = {}
     computed = facts.items()
     eager = False
     for at, line in lines(block):
@@ -75,10 +74,7 @@ def scan(block: Block, *, inputs: Sequence[Input], facts: Mapping[str, Fact]) ->
         try:
             prompt = record.prompt
             # Of the row's own environment: shards of one file are no two environments.
-            task = record.task_key
-            group = groups.get(task)
-            if group is None:
-                group = groups[task] = record.group
+            group = record.group
         except (UserError, ValueError) as error:
             found.bad.append((at, Unusable(str(error), record.line[:60])))
             continue

@@ -285,7 +285,6 @@ def first(plan: Plan, block: Block) -> Found:
     indexed = bool(prompts or pairs)
     seen: set[tuple[bytes, bool]] = set()
     prompt, split = b"", source.split or "train"
-    about: tuple[str, str, bytes, bytes, bytes] | None = None
     group = b""
     for at, record in records(block, source.env, eager=bool(demonstrations or judged or every)):
         if isinstance(record, Unusable):
@@ -298,9 +297,8 @@ def first(plan: Plan, block: Block) -> Found:
         try:
             if source.split is None and record.prompt != prompt:
                 prompt, split = record.prompt, split_of(record, options)
-            if indexed and about != (this := record.task_key):
-                # Attempts at one task stand together, nearly always.
-                about, group = this, record.group
+            if indexed:
+                group = record.group
             found.rows[record.outcome] += 1
         except UserError as error:
             _reason(found.unusable, told(error), block.source, at)

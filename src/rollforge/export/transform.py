@@ -381,13 +381,9 @@ def _attempts(files: Sequence[str | Path], total: Transformed, workers: int) -> 
 def _index(block: Block) -> tuple[Block, _Part, list[Run]]:
     part = _Part()
     runs: list[Run] = []
-    about: Any = None
-    task = b""
     for at, record in _usable(block, part):
         try:
-            if about != (this := record.task_key):
-                about, task = this, record.group
-            said = _said(record)
+            task, said = record.group, _said(record)
             asked = _asked(record, part.notes)
         except (Refused, UserError) as error:
             part.leave_out(told(error))
