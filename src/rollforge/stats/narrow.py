@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -60,7 +61,20 @@ class Columns:
         return table
 
 
-class Pairs:
+class _Fitted(ABC):
+    """A table that is laid out for the width there is."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        yield self._table(options.max_width)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self._table(options.max_width))
+
+    @abstractmethod
+    def _table(self, width: int) -> RenderableType: ...
+
+
+class Pairs(_Fitted):
     """Names, and what belongs to each beside it."""
 
     def __init__(
@@ -72,12 +86,6 @@ class Pairs:
         self.rows = rows
         self.justify = justify
         self.styles = styles
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        yield self._table(options.max_width)
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement.get(console, options, self._table(options.max_width))
 
     def _table(self, width: int) -> Table:
         names = max((_width(name) for name, _ in self.rows), default=0)
@@ -94,19 +102,13 @@ class Pairs:
         return table
 
 
-class Bars:
+class Bars(_Fitted):
     """Labels, bars of at most `BAR` columns, and what each stands for."""
 
     def __init__(self, rows: Sequence[tuple[str, float, str]], justify: Literal["left", "right"] = "right") -> None:
         self.rows = rows
         """The label, the bar's part of the longest one, and the words beside it."""
         self.justify = justify
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        yield self._table(options.max_width)
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement.get(console, options, self._table(options.max_width))
 
     def _table(self, width: int) -> Table | Pairs:
         labels = max((_width(label) for label, _, _ in self.rows), default=0)
