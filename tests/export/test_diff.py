@@ -263,3 +263,35 @@ def test_parquet_and_jsonl_of_the_same_rows(tmp_path):
     rows = [row("p"), row("q")]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     assert diff(tmp_path / "a.parquet", write(tmp_path / "b.jsonl", rows)).same
+
+
+def test_the_fields_that_differ_are_named(tmp_path):
+    """Of rows of one prompt, paired by response where they can be; other rows have nothing to be compared with."""
+    verified = {"metrics": {"right": 1.0, "short": 0.0}, "reward": 1.0}
+    a = [row("p", output="x", **verified), row("p", output="y", **verified), row("q"), row("only here")]
+    b = [
+        row("p", output="y", **verified),
+        row("p", output="x", metrics={"right": 1, "short": 1, "new": 0}, reward=0.5),
+        row("q", output="z"),
+        row("only there"),
+    ]
+    found = pair(tmp_path, a, b)
+    assert found.looked == 2
+    assert found.differing == {"metrics.short": 1, "metrics.new": 1, "reward": 1, "output": 1}
+    assert found.row()["pairs"] == {"looked": 2, "differing": dict(found.differing)}
+
+
+def test_fields_that_differ_of_files_of_several_forms(tmp_path):
+    """The first line after a byte order mark, lines of two files, and rows of Parquet."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [row(f"p{number}", reward=number) for number in range(6)]
+    one = write(tmp_path / "a" / "one.jsonl", rows[:3])
+    one.write_bytes(b"\xef\xbb\xbf" + one.read_bytes())
+    write(tmp_path / "a" / "two.jsonl", rows[3:])
+    changed = [{**one, "reward": 9} if number % 2 else one for number, one in enumerate(rows)]
+    (tmp_path / "b").mkdir()
+    parquet.write_table(pyarrow.Table.from_pylist(changed), tmp_path / "b" / "rows.parquet")
+    found = diff(tmp_path / "a", tmp_path / "b")
+    assert (found.both, found.looked, found.differing) == (3, 3, {"reward": 3})

@@ -115,9 +115,14 @@ def read(line: bytes, env: str = "", *, eager: bool = False) -> Record | Unusabl
 
 def read_at(file: IO[bytes], at: int, env: str = "", *, eager: bool = False) -> Record | Unusable:
     """The row that starts at a byte of a file."""
+    return read(line_at(file, at), env, eager=eager)
+
+
+def line_at(file: IO[bytes], at: int) -> bytes:
+    """The line that starts at a byte of a file."""
     file.seek(at)
     line = file.readline().strip()
-    return read(line if at else line.removeprefix(BOM_UTF8).strip(), env, eager=eager)
+    return line if at else line.removeprefix(BOM_UTF8).strip()
 
 
 def line_number(file: str | Path, at: int) -> int:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from rollforge.export.diff import Difference, Shape
 
+_FIELDS = 20
+"""So many of the fields that differ are shown."""
+
 
 def diff(
     a: str = typer.Argument(
@@ -79,6 +82,11 @@ def _parts(found: Difference) -> Iterator[RenderableType]:
     changed = (("answer", found.other_answer), ("response", found.other_response), ("reward", found.other_reward))
     rows = [(f"another {name}", f"{count:,}") for name, count in changed if count]
     yield from table("Prompts in both, with", ("", "prompts"), rows)
+    differing = [(visible(name), f"{count:,}") for name, count in found.differing.most_common(_FIELDS)]
+    title = f"Fields that differ in {found.looked:,} pairs of rows of one prompt"
+    yield from table(title, ("field", "pairs"), differing)
+    if len(found.differing) > _FIELDS:
+        yield Text(f"  and {len(found.differing) - _FIELDS:,} more: --json", style="dim")
     places = [(kind, visible(place)) for kind, found_at in found.examples.items() for place in found_at]
     yield from table("Where", ("", "file:line"), places, words=2)
     yield from table(

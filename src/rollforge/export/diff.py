@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ import orjson
 
 from rollforge.bulk.alien import refuse_alien
 from rollforge.bulk.asked import up_to_user
-from rollforge.bulk.blocks import Block, blocks, line_number, lines, spread
+from rollforge.bulk.blocks import Block, blocks, line_at, line_number, lines, spread
 from rollforge.bulk.parquet import arrow, parquet_rows
 from rollforge.bulk.record import digest
 from rollforge.bulk.spill import Kept, sort
@@ -33,11 +33,14 @@ from rollforge.export.check_rows import answer_of, common, prompt_of
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
 from rollforge.stats.source import split_of_file
+from rollforge.stats.visible import capped
 
 SHOWN = 5
 """So many examples of each difference are given."""
+LOOKED = 1000
+"""In so many pairs of rows of one prompt is looked for the fields in which they differ."""
 _MOST = 1000
-"""Different answers, responses or rewards of one prompt that are told apart."""
+"""Different answers, responses, rewards or rows of one prompt that are told apart; fields that are."""
 _BESIDE = ("lineage", "dropped", "failures", "overflow")
 """JSONL files that stand beside the data."""
 
@@ -129,6 +132,10 @@ class Difference:
     other_reward: int = 0
     examples: dict[str, list[str]] = field(default_factory=dict)
     """Kind of difference -> `file:line`, or `file:line | file:line`."""
+    looked: int = 0
+    """Pairs of rows of one prompt that are not the same, compared field by field; at most `LOOKED`."""
+    differing: Counter[str] = field(default_factory=Counter)
+    """Field (`metrics.accuracy`) -> these pairs that differ in it."""
 
     @property
     def same(self) -> bool:
@@ -176,6 +183,7 @@ class Difference:
                 "other_response": self.other_response,
                 "other_reward": self.other_reward,
             },
+            "pairs": {"looked": self.looked, "differing": dict(self.differing.most_common())},
             "fields": {name: list(counts) for name, counts in self.fields().items()},
             "shift": {
                 "reward": shift(self.a.all.rewards, self.b.all.rewards),
@@ -211,7 +219,7 @@ def diff(a: str | Path, b: str | Path, *, workers: int = 1, folder: str | Path |
                         f"{side.name}: none of its {side.unusable:,} lines is a JSON object: is this JSON Lines?"
                     )
             _by_content(found, kept, spill)
-            _by_prompt(found, kept, spill)
+            _look(found, _by_prompt(found, kept, spill))
         finally:
             kept.close()
     return found
@@ -273,11 +281,7 @@ class _Part:
     envs: dict[str, Shape] = field(default_factory=dict)
 
     def look(self, row: Json, side: int, file: int, at: int, size: int) -> None:
-        params = row.get("responses_create_params")
-        if isinstance(params, dict):
-            asked = [*_asked(params.get("instructions"), "system"), *_asked(params.get("input"), "user")]
-            others = {name: value for name, value in params.items() if name != "instructions" and value is not None}
-            row = {**row, "responses_create_params": {**others, "input": asked}}
+        row = _normal(row)
         content = _content(row)
         reward = _reward(row)
         answer, response, prompt = answer_of(row), _response(content), _prompt(row)
@@ -375,6 +379,16 @@ def _message(value: Any) -> Any:
         **{name: inner for name, inner in value.items() if inner is not None and (name, inner) != ("type", "message")},
         "content": content,
     }
+
+
+def _normal(row: Json) -> Json:
+    """With its prompt as messages."""
+    params = row.get("responses_create_params")
+    if not isinstance(params, dict):
+        return row
+    asked = [*_asked(params.get("instructions"), "system"), *_asked(params.get("input"), "user")]
+    others = {name: value for name, value in params.items() if name != "instructions" and value is not None}
+    return {**row, "responses_create_params": {**others, "input": asked}}
 
 
 def _prompt(row: Json) -> bytes:
@@ -478,7 +492,9 @@ def _by_content(found: Difference, entries: Kept[Entry], spill: str) -> None:
                 _example(found, kind, first[side])
 
 
-def _by_prompt(found: Difference, entries: Kept[Entry], spill: str) -> None:
+def _by_prompt(found: Difference, entries: Kept[Entry], spill: str) -> list[tuple[Entry, Entry]]:
+    """Counts prompts; returns pairs of rows of one prompt that differ."""
+    pairs: list[tuple[Entry, Entry]] = []
     for prompt, group in groupby(sort(entries, _prompt_key, spill), _prompt_of):
         if not prompt:
             continue
@@ -486,9 +502,12 @@ def _by_prompt(found: Difference, entries: Kept[Entry], spill: str) -> None:
         answers: tuple[set[bytes], set[bytes]] = (set(), set())
         responses: tuple[set[bytes], set[bytes]] = (set(), set())
         rewards: tuple[set[float | None], set[float | None]] = (set(), set())
+        rows: tuple[dict[bytes, Entry], dict[bytes, Entry]] = ({}, {})
         for entry in group:
             side = entry.side
             first[side] = first[side] or entry
+            if len(pairs) < LOOKED and len(rows[side]) < _MOST:
+                rows[side].setdefault(entry.content, entry)
             if len(responses[side]) < _MOST:
                 answers[side].add(entry.answer)
                 responses[side].add(entry.response)
@@ -510,6 +529,58 @@ def _by_prompt(found: Difference, entries: Kept[Entry], spill: str) -> None:
         ):
             if differs:
                 _example(found, kind, *first)
+        pairs += islice(_pairs(*rows), LOOKED - len(pairs))
+    return pairs
+
+
+def _pairs(a: dict[bytes, Entry], b: dict[bytes, Entry]) -> Iterator[tuple[Entry, Entry]]:
+    """The rows of a prompt that only A has, each with one that only B has: of the same response if there is one."""
+    only_a, only_b = ([one[key] for key in one if key not in other] for one, other in ((a, b), (b, a)))
+    left = {(entry.file, entry.at): entry for entry in only_b}
+    by_response = {entry.response: entry for entry in reversed(only_b)}
+    unlike = []
+    for entry in only_a:
+        other = by_response.pop(entry.response, None)
+        if other is None:
+            unlike.append(entry)
+        else:
+            del left[other.file, other.at]
+            yield entry, other
+    yield from zip(unlike, left.values(), strict=False)
+
+
+def _look(found: Difference, pairs: list[tuple[Entry, Entry]]) -> None:
+    """Count the fields in which the rows of a pair differ."""
+    a, b = (_leaves_of(side, [pair[number] for pair in pairs]) for number, side in enumerate((found.a, found.b)))
+    found.looked = len(pairs)
+    for one, other in zip(a, b, strict=True):
+        for name in one.keys() | other.keys():
+            if one.get(name) != other.get(name):
+                found.differing[capped(name, found.differing, _MOST)] += 1
+
+
+def _leaves_of(side: Side, entries: list[Entry]) -> list[dict[str, bytes]]:
+    """Field -> digest of its value, of each entry's row."""
+    found: dict[tuple[int, int], dict[str, bytes]] = {}
+    for number in {entry.file for entry in entries}:
+        file, wanted = side.files[number], {entry.at for entry in entries if entry.file == number}
+        if file.suffix == ".parquet":
+            rows = ((at, row) for at, row in enumerate(parquet_rows(file), 1) if at in wanted)
+            found.update(((number, at), dict(_leaves(_content(_normal(row)), ""))) for at, row in rows)
+            continue
+        with open(file, "rb") as handle:
+            for at in sorted(wanted):
+                row = loads(line_at(handle, at))
+                found[number, at] = dict(_leaves(_content(_normal(row)), ""))
+    return [found[entry.file, entry.at] for entry in entries]
+
+
+def _leaves(value: Any, where: str) -> Iterator[tuple[str, bytes]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{where}.{name}" if where else name)
+    else:
+        yield where, digest(_canonical(value))
 
 
 def _first(entry: Entry) -> bytes:
