@@ -277,6 +277,11 @@ LARGEST = sys.float_info.max
 _TOO_LARGE = "is a whole number of more digits than any float holds"
 
 
+def lacks_reward(reason: str) -> bool:
+    """Whether it is a reason of `reward_of` for which a row is not used; its prompt can be read then."""
+    return reason == "no reward" or reason.startswith("reward is ")
+
+
 def _response_problem(response: Any, outcome: Outcome) -> str | None:
     needed = outcome is Outcome.SCORED  # a policy may fault before its first answer is whole
     if response is None:

@@ -24,14 +24,12 @@ from rollforge.records.items import Item as RawItem
 from rollforge.records.items import cut_short, input_items, prompt_text, token_drift
 from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Failure, Outcome, Rollout
-from rollforge.records.rows import LARGEST, BadLine, task_key
+from rollforge.records.rows import LARGEST, BadLine, lacks_reward, task_key
 from rollforge.stats.columns import MOST_COLUMNS, MOST_ENVS, MOST_TOOLS, Columns, Label, Part, Store, ToolUse
 from rollforge.stats.visible import capped
 
 UNNAMED = "(unnamed)"
 _AT_ONCE = 2000
-_UNREWARDED = ("no reward", "reward is ")
-"""How `records.rows.reward_of` begins, which is asked of rows that have a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ def read_rows(sources: Sequence[Iterable[Rollout | BadLine]], keep_bad: int) -> 
             for row in some:
                 if isinstance(row, BadLine):
                     fragment.bad_count += 1
-                    fragment.unrewarded += row.reason.startswith(_UNREWARDED)
+                    fragment.unrewarded += lacks_reward(row.reason)
                     if len(found.bad) + len(fragment.bad) < keep_bad:
                         fragment.bad.append(row)
                 else:
@@ -183,7 +181,7 @@ def _read_block(of: Sequence[int], envs: Sequence[str], keep_bad: int, block: Bl
         if bad is None:
             continue
         fragment.bad_count += 1
-        fragment.unrewarded += bad.reason.startswith(_UNREWARDED)
+        fragment.unrewarded += lacks_reward(bad.reason)
         if len(fragment.bad) < keep_bad:
             text = bad.text.decode("utf-8", "replace") + ("..." if len(bad.text) == 60 else "")
             fragment.bad.append(BadLine(block.file, fragment.lines, bad.reason, text))
