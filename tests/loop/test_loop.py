@@ -17,7 +17,7 @@ import pytest
 from rollforge.errors import UserError
 from rollforge.loop.lineage import find, lineage, related
 from rollforge.loop.state import read_state
-from tests.loop.parts import TASKS, StandIn, answers, loop, recipe
+from tests.loop.parts import ENV, TASKS, StandIn, answers, loop, recipe
 
 
 def rows(file: Path) -> list[dict[str, Any]]:
@@ -122,6 +122,20 @@ def test_how_it_runs_may_change_and_keys_are_not_stored(tmp_path: Path) -> None:
     assert steps.trained == []
     stored = "".join((tmp_path / "out" / name).read_text() for name in ("loop.json", "lineage.json"))
     assert "hush" not in stored
+
+
+def test_keys_among_the_options_of_an_environment_are_not_stored_and_work(tmp_path: Path) -> None:
+    env = tmp_path / "guarded.py"
+    opened = "def tasks(access_token):\n    assert access_token == 'hush'\n    return "
+    env.write_text(ENV.replace("@rf.env(tasks=", opened).replace(", inline", "\n\n@rf.env(tasks=tasks, inline"))
+    collect = {"env": {"use": f"{env}:sums", "access_token": "hush"}, "repeats": 2, "limit": 10}
+    for iterations in (1, 2):
+        looped = loop(tmp_path, iterations=iterations, collect=collect, eval=None)
+        assert looped.stopped is None
+    assert not [file for file in (tmp_path / "out").rglob("*.json*") if b"hush" in file.read_bytes()]
+    other = {**collect, "env": {"use": f"{env}:sums", "access_token": "other"}}
+    with pytest.raises(UserError, match=r"another recipe:\n  collect.env.access_token: \S+ there, \S+ now"):
+        loop(tmp_path, collect=other, eval=None)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from rollforge.collect.config import ModelConfig, listed, used
 from rollforge.config import Section, merge, read_yaml, validate
 from rollforge.records.items import Json
+from rollforge.records.shown import with_secrets, without_secrets
 from rollforge.train.config import OPERATIONAL as TRAINING
 
 
@@ -120,15 +121,16 @@ def read_config(path: str | Path) -> LoopConfig:
 
 
 def identity(config: LoopConfig) -> Json:
-    """What makes it the same loop."""
+    """What makes it the same loop, for others to see."""
     values = config.model_dump(mode="json")
     for inside, key in _operational(values):
         del inside[key]
-    return values
+    found: Json = without_secrets(values, marked=True)
+    return found
 
 
 def with_operational(stored: Json, given: LoopConfig) -> LoopConfig:
-    """The loop that was stored, run as it is said now."""
+    """The loop that was stored, run as it is said now. Raises `UserError` if what was hidden there is not given."""
     values = given.model_dump(mode="json")
     running: Json = {}
     for section in OPERATIONAL:
@@ -138,7 +140,7 @@ def with_operational(stored: Json, given: LoopConfig) -> LoopConfig:
             running |= found
         elif stored.get(section):
             running[section] = found
-    return validate(LoopConfig, merge(stored, running), "the stored recipe")
+    return validate(LoopConfig, merge(with_secrets(stored, values), running), "the stored recipe")
 
 
 def _operational(values: Json) -> list[tuple[Json, str]]:

@@ -13,6 +13,7 @@ from rollforge.collect.run_dir import differences, taken, write_json
 from rollforge.errors import UserError
 from rollforge.loop.config import LoopConfig, identity, with_operational
 from rollforge.records.items import Json
+from rollforge.records.shown import without_secrets
 
 LOOP = "loop.json"
 
@@ -52,7 +53,7 @@ class State:
         """Raises `UserError` if the recipe is another one than the stored; `apply_next` takes it from the first iteration on
         that has not begun."""
         now, last = json.loads(json.dumps(identity(given))), self._stored["recipes"][-1]
-        listed = "\n".join(f"  {line}" for line in differences(last["recipe"], now))
+        listed = "\n".join(f"  {line}" for line in differences(without_secrets(last["recipe"], marked=True), now))
         if listed and not apply_next:
             raise UserError(
                 f"{self.path} was begun with another recipe:\n{listed}\n"

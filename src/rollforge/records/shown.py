@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from rollforge.errors import UserError
 from rollforge.records.lossless import dumps
 
 HIDDEN = "***"
@@ -36,6 +37,22 @@ def without_secrets(value: Any, key: str = "", *, marked: bool = False) -> Any:
     hidden = "" if secret else shown(str(value))
     mark = HIDDEN + hashlib.sha256(dumps(value, sort_keys=True)).hexdigest()[:8]
     return hidden if hidden == value else f"{hidden} {mark}".lstrip()
+
+
+def with_secrets(stored: Any, given: Any, path: str = "") -> Any:
+    """What `without_secrets` hid, put back from a configuration that has it. Raises `UserError` for what it has not."""
+    if isinstance(stored, Mapping):
+        inside = given if isinstance(given, Mapping) else {}
+        return {key: with_secrets(one, inside.get(key), f"{path}.{key}" if path else key) for key, one in stored.items()}
+    if isinstance(stored, list):
+        beside = given if isinstance(given, list) and len(given) == len(stored) else [None] * len(stored)
+        pairs = enumerate(zip(stored, beside, strict=True))
+        return [with_secrets(one, other, f"{path}[{at}]") for at, (one, other) in pairs]
+    if not isinstance(stored, str) or not (stored == HIDDEN or _MARKED.search(stored)):
+        return stored
+    if given is None:
+        raise UserError(f"{path} is hidden where it was stored, and is not given now")
+    return given
 
 
 def shown(text: str) -> str:

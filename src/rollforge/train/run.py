@@ -27,6 +27,7 @@ from rollforge.collect.run_dir import differences, new_path, taken, write_json
 from rollforge.config import validate
 from rollforge.errors import SetupError, UserError
 from rollforge.records.items import Json
+from rollforge.records.shown import without_secrets
 from rollforge.records.task import Task
 from rollforge.train.config import OPERATIONAL, TrainConfig
 from rollforge.train.data import Data, learned_tasks, prepare, tasks_of
@@ -97,13 +98,14 @@ class Training:
     @contextmanager
     def _settled(self) -> Iterator[Json]:
         """The directory, locked, and what train.json says: that of the same configuration or none."""
-        identity = json.loads(self._config.model_dump_json(exclude={"out", *OPERATIONAL}))
+        made_with = json.loads(self._config.model_dump_json(exclude={"out", *OPERATIONAL}))
+        identity = without_secrets(made_with, marked=True)
         with taken(self.path, ABOUT, "training", by="training"):
             file = self.path / ABOUT
             if file.exists():
                 about = _begun(file)
                 before = {key: value for key, value in about["config"].items() if key not in OPERATIONAL}
-                listed = "\n".join(f"  {line}" for line in differences(before, identity))
+                listed = "\n".join(f"  {line}" for line in differences(without_secrets(before, marked=True), identity))
                 if listed:
                     what = f"{self.path} was begun with another configuration:\n{listed}\n"
                     raise UserError(f"{what}Give the same one to go on, or another --out.")
