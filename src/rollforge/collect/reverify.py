@@ -9,14 +9,13 @@ a fault before there was one) are taken over as they are.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 from pydantic import Field
 
 from rollforge import __version__
+from rollforge.collect.attend import attended
 from rollforge.collect.closing import in_use
 from rollforge.collect.config import Budget
 from rollforge.collect.plan import MAX_REPEATS, Done, Planned
@@ -31,7 +31,6 @@ from rollforge.collect.replay import Opening, Replay, Stored, no_model, said, un
 from rollforge.collect.rollout import OBSERVED, Runner
 from rollforge.collect.run_dir import RunDir
 from rollforge.collect.scheduler import Stop, schedule
-from rollforge.collect.signals import on_signals
 from rollforge.collect.tally import Tally
 from rollforge.collect.watchdog import Watchdog
 from rollforge.config import Section, validate
@@ -215,24 +214,26 @@ class Reverification:
     async def _judge(self, run_dir: RunDir) -> None:
         done = self._done(run_dir)
         self.tally.began = time.monotonic()
-        job = asyncio.create_task(
-            schedule(
-                self._plan(run_dir, done),
-                self._run_one,
-                lambda rollout: self._record(run_dir, rollout),
+        work = schedule(
+            self._plan(run_dir, done),
+            self._run_one,
+            lambda rollout: self._record(run_dir, rollout),
+            tally=self.tally,
+            stop=self.stop,
+            window=self._config.concurrency,
+            budget=Budget(),
+            backoff=self._config.backoff,
+        )
+        async with Watchdog(self.warn, self.tally):
+            await attended(
+                work,
+                run_dir.journals,
                 tally=self.tally,
                 stop=self.stop,
-                window=self._config.concurrency,
-                budget=Budget(),
-                backoff=self._config.backoff,
+                warn=self.warn,
+                units="verifications",
+                unstored="what was judged cannot be stored",
             )
-        )
-        async with self._around(run_dir, job) as ended_at_once:
-            try:
-                await job
-            except asyncio.CancelledError:
-                if not ended_at_once():
-                    raise  # from outside
         if self.stop.error is not None:
             raise self.stop.error
 
@@ -318,42 +319,6 @@ class Reverification:
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         config = without_secrets({**self._config.model_dump(mode="json"), "env": self._shown})
         return {"rollforge": __version__, "created": now, "config": config}
-
-    @asynccontextmanager
-    async def _around(self, run_dir: RunDir, job: asyncio.Task[bool]) -> AsyncIterator[Callable[[], bool]]:
-        """What runs beside the schedule: signals, the sync of the journals, the watchdog. Gives a function that says whether
-        the schedule was ended at once."""
-        signals, cut = 0, False
-
-        def interrupt(name: str) -> None:
-            nonlocal signals, cut
-            signals += 1
-            if signals > 1:
-                cut = True
-                job.cancel()
-            elif not job.done():
-                self.stop(name)
-                self.warn(f"{name}: finishing {self.tally.in_flight} verifications in flight; again to stop at once")
-
-        def synced(sync: asyncio.Task[None]) -> None:
-            nonlocal cut
-            error = None if sync.cancelled() else sync.exception()
-            if isinstance(error, Exception):
-                self.stop("what was judged cannot be stored", error)
-                cut = True
-                job.cancel()
-
-        async with Watchdog(self.warn, self.tally):
-            syncs = [asyncio.create_task(journal.sync_forever()) for journal in run_dir.journals]
-            for sync in syncs:
-                sync.add_done_callback(synced)
-            with on_signals(asyncio.get_running_loop(), interrupt):
-                try:
-                    yield lambda: cut
-                finally:
-                    for sync in syncs:
-                        sync.cancel()
-                    await asyncio.gather(*syncs, return_exceptions=True)
 
 
 class Places:

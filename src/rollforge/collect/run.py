@@ -9,8 +9,8 @@ import asyncio
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,13 +20,13 @@ from rollforge.agents.base import Agent
 from rollforge.agents.load import load_agent
 from rollforge.agents.remote import RemoteRun
 from rollforge.collect.about import about, identity
+from rollforge.collect.attend import attended
 from rollforge.collect.closing import close, in_use
 from rollforge.collect.config import CollectConfig, ModelConfig
 from rollforge.collect.plan import count, plan
 from rollforge.collect.rollout import Runner
 from rollforge.collect.run_dir import RunDir, new_path
 from rollforge.collect.scheduler import RunOne, Stop, schedule
-from rollforge.collect.signals import on_signals
 from rollforge.collect.tally import Tally
 from rollforge.collect.watchdog import Watchdog
 from rollforge.config import validate
@@ -174,25 +174,19 @@ class Collection:
             afresh=config.retry_failed,
         )
         run_one = self._run_one(run_dir.about["seed"])
-        job = asyncio.create_task(
-            schedule(
-                planned,
-                run_one,
-                run_dir.append,
-                tally=self.tally,
-                stop=self.stop,
-                window=config.concurrency,
-                budget=config.budget,
-                backoff=config.backoff,
-            )
+        work = schedule(
+            planned,
+            run_one,
+            run_dir.append,
+            tally=self.tally,
+            stop=self.stop,
+            window=config.concurrency,
+            budget=config.budget,
+            backoff=config.backoff,
         )
-        async with self._around(run_dir, job) as ended_at_once:
-            try:
-                ended = await job
-            except asyncio.CancelledError:
-                if not ended_at_once():
-                    raise  # from outside
-                ended = False
+        async with Watchdog(self.warn, self.tally):
+            with self._clock():
+                ended = await attended(work, run_dir.journals, tally=self.tally, stop=self.stop, warn=self.warn)
         if self.stop.error is not None:
             raise self.stop.error
         return ended
@@ -236,50 +230,19 @@ class Collection:
         except UserError as error:
             self.warn(str(error))
 
-    @asynccontextmanager
-    async def _around(self, run_dir: RunDir, job: asyncio.Task[bool]) -> AsyncIterator[Callable[[], bool]]:
-        """What runs beside the schedule: signals, the clock of the budget, the sync of the journals, the watchdog.
-
-        Gives a function that says whether one of them has ended the schedule at once.
-        """
-        loop = asyncio.get_running_loop()
+    @contextmanager
+    def _clock(self) -> Iterator[None]:
+        """Of the budget."""
         minutes = self._config.budget.minutes
-        signals, cut = 0, False
-
-        def interrupt(name: str) -> None:
-            nonlocal signals
-            signals += 1
-            if signals > 1:
-                end_at_once()
-            elif not job.done():
-                self.stop(name)
-                self.warn(f"{name}: finishing {self.tally.in_flight} rollouts in flight; again to stop at once")
-
-        def end_at_once() -> None:
-            nonlocal cut
-            cut = True
-            job.cancel()
-
-        def synced(sync: asyncio.Task[None]) -> None:
-            error = None if sync.cancelled() else sync.exception()
-            if isinstance(error, Exception):
-                self.stop("what was collected cannot be stored", error)
-                end_at_once()
-
-        async with Watchdog(self.warn, self.tally):
-            syncs = [asyncio.create_task(journal.sync_forever()) for journal in run_dir.journals]
-            for sync in syncs:
-                sync.add_done_callback(synced)
-            clock = minutes and loop.call_later(minutes * 60, self.stop, f"the budget of {minutes:g} minutes is used up")
-            with on_signals(loop, interrupt):
-                try:
-                    yield lambda: cut
-                finally:
-                    if clock:
-                        clock.cancel()
-                    for sync in syncs:
-                        sync.cancel()
-                    await asyncio.gather(*syncs, return_exceptions=True)
+        if minutes is None:
+            yield
+            return
+        reason = f"the budget of {minutes:g} minutes is used up"
+        clock = asyncio.get_running_loop().call_later(minutes * 60, self.stop, reason)
+        try:
+            yield
+        finally:
+            clock.cancel()
 
 
 @contextmanager

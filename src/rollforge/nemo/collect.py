@@ -11,7 +11,6 @@ is done: a run that was killed goes on from there.
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import filecmp
 import itertools
@@ -24,11 +23,11 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
+from rollforge.collect.attend import attended
 from rollforge.collect.config import Budget
 from rollforge.collect.journal import Journal
 from rollforge.collect.plan import Done, Planned
 from rollforge.collect.scheduler import RunOne, Stop, schedule
-from rollforge.collect.signals import on_signals
 from rollforge.collect.tally import Tally
 from rollforge.errors import RolloutError, SetupError, UserError, unknown
 from rollforge.nemo.profile import metrics_by_agent
@@ -152,36 +151,9 @@ class Collection:
                 window=self.job.window,
                 budget=Budget(),
             )
-            await self._interruptible(work, [rollouts, failures])
+            await attended(work, [rollouts, failures], tally=self.tally, stop=self.stop, warn=self.warn)
         if self.stop.error is not None:
             raise self.stop.error
-
-    async def _interruptible(self, work: Any, journals: list[Journal]) -> None:
-        """Ctrl-C once: what is in flight is finished; twice: at once."""
-        loop = asyncio.get_running_loop()
-        job = asyncio.create_task(work)
-        signals = 0
-
-        def interrupt(name: str) -> None:
-            nonlocal signals
-            signals += 1
-            if signals > 1:
-                job.cancel()
-                return
-            self.stop(name)
-            self.warn(f"{name}: finishing {self.tally.in_flight} rollouts in flight; again to stop at once")
-
-        syncs = [asyncio.create_task(journal.sync_forever()) for journal in journals]
-        with on_signals(loop, interrupt):
-            try:
-                await job
-            except asyncio.CancelledError:
-                if signals < 2:
-                    raise  # from outside
-            finally:
-                for sync in syncs:
-                    sync.cancel()
-                await asyncio.gather(*syncs, return_exceptions=True)
 
     def _check_input(self) -> None:
         for path in self.files:
