@@ -3,107 +3,71 @@
 
 from __future__ import annotations
 
+_ALWAYS_FLAT = """
+    adam_betas adam_offload apply_chat_template attn_implementation aux_loss_coef ckpt_path dataloader_num_workers
+    deepcompile disable_ds_ckpt disable_fast_tokenizer ds_tensor_parallel_size eval_dataset eval_split eval_steps
+    full_determinism grad_accum_dtype gradient_checkpointing gradient_checkpointing_use_reentrant input_template l2
+    load_checkpoint load_in_4bit local_rank logging_steps lora_alpha lora_dropout lora_rank lr_scheduler lr_warmup_ratio
+    max_ckpt_mem max_ckpt_num max_epochs max_len max_norm max_samples micro_train_batch_size overlap_comm packing_samples
+    param_dtype pretrain ring_attn_size ring_head_stride save_hf_ckpt save_path save_steps seed target_modules
+    train_batch_size use_ds_universal_ckpt use_ms use_tensorboard use_wandb wandb_group wandb_org wandb_project
+    wandb_run_name zero_stage zpg"""
 _FLAT = {
     "train_sft": """
-        adam_betas adam_offload apply_chat_template attn_implementation aux_loss_coef ckpt_path dataloader_num_workers
-        dataset dataset_probs dataset_split deepcompile disable_ds_ckpt disable_fast_tokenizer ds_tensor_parallel_size
-        eval_dataset eval_split eval_steps full_determinism grad_accum_dtype gradient_checkpointing
-        gradient_checkpointing_use_reentrant input_key input_template l2 learning_rate load_checkpoint load_in_4bit
-        local_rank logging_steps lora_alpha lora_dropout lora_rank lr_scheduler lr_warmup_ratio max_ckpt_mem max_ckpt_num
-        max_epochs max_len max_norm max_samples micro_train_batch_size multiturn output_key overlap_comm packing_samples
-        param_dtype pretrain pretrain_mode ring_attn_size ring_head_stride save_hf_ckpt save_path save_steps seed
-        target_modules tokenizer_chat_template train_batch_size train_split use_ds_universal_ckpt use_liger_kernel use_ms
-        use_tensorboard use_wandb wandb_group wandb_org wandb_project wandb_run_name zero_stage zpg""",
+        dataset dataset_probs dataset_split input_key learning_rate multiturn output_key pretrain_mode
+        tokenizer_chat_template train_split use_liger_kernel""",
     "train_dpo": """
-        adam_betas adam_offload apply_chat_template attn_implementation aux_loss_coef beta chosen_key ckpt_path
-        dataloader_num_workers dataset dataset_probs dataset_split deepcompile disable_ds_ckpt disable_fast_tokenizer
-        ds_tensor_parallel_size eval_dataset eval_split eval_steps full_determinism grad_accum_dtype gradient_checkpointing
-        gradient_checkpointing_use_reentrant input_template ipo l2 label_smoothing learning_rate load_checkpoint
-        load_in_4bit local_rank logging_steps lora_alpha lora_dropout lora_rank lr_scheduler lr_warmup_ratio max_ckpt_mem
-        max_ckpt_num max_epochs max_len max_norm max_samples micro_train_batch_size min_lr_ratio nll_loss_coef overlap_comm
-        packing_samples param_dtype pretrain prompt_key ref_offload ref_pretrain rejected_key ring_attn_size
-        ring_head_stride save_hf_ckpt save_path save_steps seed target_modules tokenizer_chat_template train_batch_size
-        use_ds_universal_ckpt use_liger_kernel use_ms use_tensorboard use_wandb wandb_group wandb_org wandb_project
-        wandb_run_name zero_stage zpg""",
+        beta chosen_key dataset dataset_probs dataset_split ipo label_smoothing learning_rate min_lr_ratio nll_loss_coef
+        prompt_key ref_offload ref_pretrain rejected_key tokenizer_chat_template use_liger_kernel""",
     "train_rm": """
-        adam_betas adam_offload apply_chat_template attn_implementation aux_loss_coef chosen_key ckpt_path
-        compute_fp32_loss dataloader_num_workers dataset dataset_probs dataset_split deepcompile disable_ds_ckpt
-        disable_fast_tokenizer ds_tensor_parallel_size eval_dataset eval_split eval_steps full_determinism grad_accum_dtype
-        gradient_checkpointing gradient_checkpointing_use_reentrant input_template l2 learning_rate load_checkpoint
-        load_in_4bit local_rank logging_steps lora_alpha lora_dropout lora_rank loss lr_scheduler lr_warmup_ratio
-        margin_loss max_ckpt_mem max_ckpt_num max_epochs max_len max_norm max_samples micro_train_batch_size overlap_comm
-        packing_samples param_dtype pretrain prompt_key rejected_key ring_attn_size ring_head_stride save_hf_ckpt save_path
-        save_steps seed target_modules tokenizer_chat_template train_batch_size use_ds_universal_ckpt use_ms
-        use_tensorboard use_wandb value_head_prefix wandb_group wandb_org wandb_project wandb_run_name zero_stage zpg""",
+        chosen_key compute_fp32_loss dataset dataset_probs dataset_split learning_rate loss margin_loss prompt_key
+        rejected_key tokenizer_chat_template value_head_prefix""",
     "train_ppo_ray": """
-        actor_init_on_gpu actor_learning_rate actor_num_gpus_per_node actor_num_nodes adam_betas adam_offload
-        advantage_estimator agent_func_path apply_chat_template async_queue_size async_train attn_implementation
-        aux_loss_coef best_metric_key ckpt_path colocate_actor_ref colocate_all_models colocate_critic_reward
-        critic_learning_rate critic_num_gpus_per_node critic_num_nodes critic_pretrain dataloader_num_workers deepcompile
-        deepspeed_enable_sleep disable_ds_ckpt disable_fast_tokenizer ds_tensor_parallel_size dual_clip dynamic_filtering
-        dynamic_filtering_reward_range ema_beta enable_ema enable_prefix_caching enable_vllm_is_correction enforce_eager
-        entropy_loss_coef eps_clip eps_clip_low_high eval_dataset eval_n_samples_per_prompt eval_split eval_steps
-        eval_temperature freeze_visual_encoder freezing_actor_steps full_determinism gamma grad_accum_dtype
-        gradient_checkpointing gradient_checkpointing_use_reentrant image_key init_kl_coef input_key input_template
-        kl_estimator kl_horizon kl_target l2 label_key lambd load_checkpoint load_in_4bit local_rank logging_steps
-        lora_alpha lora_dropout lora_rank lr_scheduler lr_warmup_ratio max_ckpt_mem max_ckpt_num max_epochs
-        max_images_per_prompt max_len max_new_tokens max_norm max_samples micro_rollout_batch_size micro_train_batch_size
-        n_samples_per_prompt no_advantage_std_norm normalize_reward num_episodes overlap_comm overlong_buffer_len
-        overlong_penalty_factor packing_samples param_dtype partial_rollout perf policy_loss_type pretrain prompt_data
-        prompt_data_probs prompt_split ptx_coef ref_num_gpus_per_node ref_num_nodes ref_reward_offload remote_rm_url
-        reward_clip_range reward_num_gpus_per_node reward_num_nodes reward_pretrain ring_attn_size ring_head_stride
-        rollout_batch_size rollout_max_tokens_per_gpu save_hf_ckpt save_path save_steps save_value_network seed
-        stop_properly_penalty_coef target_modules temperature top_p train_batch_size train_max_tokens_per_gpu
-        use_ds_universal_ckpt use_dynamic_batch use_kl_loss use_liger_kernel use_ms use_tensorboard use_wandb value_clip
-        value_head_prefix vllm_enable_sleep vllm_generate_batch_size vllm_gpu_memory_utilization vllm_is_correction_type
-        vllm_is_truncated_threshold vllm_num_engines vllm_sync_backend vllm_sync_with_ray vllm_tensor_parallel_size
-        wandb_group wandb_org wandb_project wandb_run_name zero_stage zpg""",
+        actor_init_on_gpu actor_learning_rate actor_num_gpus_per_node actor_num_nodes advantage_estimator agent_func_path
+        async_queue_size async_train best_metric_key colocate_actor_ref colocate_all_models colocate_critic_reward
+        critic_learning_rate critic_num_gpus_per_node critic_num_nodes critic_pretrain deepspeed_enable_sleep dual_clip
+        dynamic_filtering dynamic_filtering_reward_range ema_beta enable_ema enable_prefix_caching enable_vllm_is_correction
+        enforce_eager entropy_loss_coef eps_clip eps_clip_low_high eval_n_samples_per_prompt eval_temperature
+        freeze_visual_encoder freezing_actor_steps gamma image_key init_kl_coef input_key kl_estimator kl_horizon kl_target
+        label_key lambd max_images_per_prompt max_new_tokens micro_rollout_batch_size n_samples_per_prompt
+        no_advantage_std_norm normalize_reward num_episodes overlong_buffer_len overlong_penalty_factor partial_rollout perf
+        policy_loss_type prompt_data prompt_data_probs prompt_split ptx_coef ref_num_gpus_per_node ref_num_nodes
+        ref_reward_offload remote_rm_url reward_clip_range reward_num_gpus_per_node reward_num_nodes reward_pretrain
+        rollout_batch_size rollout_max_tokens_per_gpu save_value_network stop_properly_penalty_coef temperature top_p
+        train_max_tokens_per_gpu use_dynamic_batch use_kl_loss use_liger_kernel value_clip value_head_prefix
+        vllm_enable_sleep vllm_generate_batch_size vllm_gpu_memory_utilization vllm_is_correction_type
+        vllm_is_truncated_threshold vllm_num_engines vllm_sync_backend vllm_sync_with_ray vllm_tensor_parallel_size""",
 }
 
+_ALWAYS_DOTTED = """
+    ckpt.disable_ds ckpt.load_enable ckpt.max_mem ckpt.max_num ckpt.output_dir ckpt.path ckpt.save_hf ckpt.save_steps
+    data.apply_chat_template data.dataloader_num_workers data.disable_fast_tokenizer data.input_template data.max_len
+    data.max_samples ds.adam_offload ds.attn_implementation ds.deepcompile ds.experts_implementation ds.grad_accum_dtype
+    ds.load_in_4bit ds.lora.alpha ds.lora.dropout ds.lora.rank ds.lora.target_modules ds.overlap_comm ds.packing_samples
+    ds.param_dtype ds.ring_attn_head_stride ds.ring_attn_size ds.tensor_parallel_size ds.use_universal_ckpt ds.zero_stage
+    ds.zpg eval.dataset eval.split eval.steps local_rank logger.logging_steps logger.tensorboard_dir logger.wandb.group
+    logger.wandb.key logger.wandb.org logger.wandb.project logger.wandb.run_name train.batch_size
+    train.full_determinism_enable train.max_epochs train.micro_batch_size train.seed use_ms"""
 _DOTTED = {
     "train_sft": """
-        adam.betas adam.eps adam.lr adam.weight_decay ckpt.disable_ds ckpt.load_enable ckpt.max_mem ckpt.max_num
-        ckpt.output_dir ckpt.path ckpt.save_hf ckpt.save_steps data.apply_chat_template data.dataloader_num_workers
-        data.dataset data.dataset_probs data.dataset_split data.disable_fast_tokenizer data.input_key data.input_template
-        data.max_len data.max_samples data.multiturn data.output_key data.tokenizer_chat_template ds.adam_offload
-        ds.attn_implementation ds.deepcompile ds.experts_implementation ds.grad_accum_dtype ds.load_in_4bit ds.lora.alpha
-        ds.lora.dropout ds.lora.rank ds.lora.target_modules ds.overlap_comm ds.packing_samples ds.param_dtype
-        ds.ring_attn_head_stride ds.ring_attn_size ds.tensor_parallel_size ds.use_liger_kernel ds.use_universal_ckpt
-        ds.zero_stage ds.zpg eval.dataset eval.split eval.steps local_rank logger.logging_steps logger.tensorboard_dir
-        logger.wandb.group logger.wandb.key logger.wandb.org logger.wandb.project logger.wandb.run_name lr_scheduler
-        lr_warmup_ratio max_norm min_lr_ratio model.aux_loss_coef model.gradient_checkpointing_enable
-        model.gradient_checkpointing_reentrant model.model_name_or_path model.pretrain_mode_enable muon.lr muon.momentum
-        muon.nesterov muon.no_nesterov muon.ns_steps optim train.batch_size train.full_determinism_enable train.max_epochs
-        train.micro_batch_size train.seed use_ms""",
+        adam.betas adam.eps adam.lr adam.weight_decay data.dataset data.dataset_probs data.dataset_split data.input_key
+        data.multiturn data.output_key data.tokenizer_chat_template ds.use_liger_kernel lr_scheduler lr_warmup_ratio
+        max_norm min_lr_ratio model.aux_loss_coef model.gradient_checkpointing_enable model.gradient_checkpointing_reentrant
+        model.model_name_or_path model.pretrain_mode_enable muon.lr muon.momentum muon.nesterov muon.no_nesterov
+        muon.ns_steps optim""",
     "train_dpo": """
-        adam.betas adam.eps adam.lr adam.weight_decay ckpt.disable_ds ckpt.load_enable ckpt.max_mem ckpt.max_num
-        ckpt.output_dir ckpt.path ckpt.save_hf ckpt.save_steps data.apply_chat_template data.chosen_key
-        data.dataloader_num_workers data.dataset data.dataset_probs data.dataset_split data.disable_fast_tokenizer
-        data.input_template data.max_len data.max_samples data.prompt_key data.rejected_key data.tokenizer_chat_template
-        ds.adam_offload ds.attn_implementation ds.deepcompile ds.experts_implementation ds.grad_accum_dtype ds.load_in_4bit
-        ds.lora.alpha ds.lora.dropout ds.lora.rank ds.lora.target_modules ds.overlap_comm ds.packing_samples ds.param_dtype
-        ds.ring_attn_head_stride ds.ring_attn_size ds.tensor_parallel_size ds.use_liger_kernel ds.use_universal_ckpt
-        ds.zero_stage ds.zpg eval.dataset eval.split eval.steps local_rank logger.logging_steps logger.tensorboard_dir
-        logger.wandb.group logger.wandb.key logger.wandb.org logger.wandb.project logger.wandb.run_name lr_scheduler
-        lr_warmup_ratio max_norm min_lr_ratio model.aux_loss_coef model.beta model.gradient_checkpointing_enable
+        adam.betas adam.eps adam.lr adam.weight_decay data.chosen_key data.dataset data.dataset_probs data.dataset_split
+        data.prompt_key data.rejected_key data.tokenizer_chat_template ds.use_liger_kernel lr_scheduler lr_warmup_ratio
+        max_norm min_lr_ratio model.aux_loss_coef model.beta model.gradient_checkpointing_enable
         model.gradient_checkpointing_reentrant model.ipo_enable model.label_smoothing model.model_name_or_path
         model.nll_loss_coef muon.lr muon.momentum muon.nesterov muon.no_nesterov muon.ns_steps optim ref.model_name_or_path
-        ref.offload train.batch_size train.full_determinism_enable train.max_epochs train.micro_batch_size train.seed
-        use_ms""",
+        ref.offload""",
     "train_rm": """
-        adam.betas adam.eps adam.lr adam.weight_decay ckpt.disable_ds ckpt.load_enable ckpt.max_mem ckpt.max_num
-        ckpt.output_dir ckpt.path ckpt.save_hf ckpt.save_steps data.apply_chat_template data.chosen_key
-        data.dataloader_num_workers data.dataset data.dataset_probs data.dataset_split data.disable_fast_tokenizer
-        data.input_template data.max_len data.max_samples data.prompt_key data.rejected_key data.tokenizer_chat_template
-        ds.adam_offload ds.attn_implementation ds.deepcompile ds.experts_implementation ds.grad_accum_dtype ds.load_in_4bit
-        ds.lora.alpha ds.lora.dropout ds.lora.rank ds.lora.target_modules ds.overlap_comm ds.packing_samples ds.param_dtype
-        ds.ring_attn_head_stride ds.ring_attn_size ds.tensor_parallel_size ds.use_universal_ckpt ds.value_head_prefix
-        ds.zero_stage ds.zpg eval.dataset eval.split eval.steps local_rank logger.logging_steps logger.tensorboard_dir
-        logger.wandb.group logger.wandb.key logger.wandb.org logger.wandb.project logger.wandb.run_name lr_scheduler
-        lr_warmup_ratio max_norm min_lr_ratio model.aux_loss_coef model.compute_fp32_loss_enable
-        model.gradient_checkpointing_enable model.gradient_checkpointing_reentrant model.loss_type model.margin_loss_enable
-        model.model_name_or_path muon.lr muon.momentum muon.nesterov muon.no_nesterov muon.ns_steps optim train.batch_size
-        train.full_determinism_enable train.max_epochs train.micro_batch_size train.seed use_ms""",
+        adam.betas adam.eps adam.lr adam.weight_decay data.chosen_key data.dataset data.dataset_probs data.dataset_split
+        data.prompt_key data.rejected_key data.tokenizer_chat_template ds.value_head_prefix lr_scheduler lr_warmup_ratio
+        max_norm min_lr_ratio model.aux_loss_coef model.compute_fp32_loss_enable model.gradient_checkpointing_enable
+        model.gradient_checkpointing_reentrant model.loss_type model.margin_loss_enable model.model_name_or_path muon.lr
+        muon.momentum muon.nesterov muon.no_nesterov muon.ns_steps optim""",
     "train_ppo_ray": """
         actor.adam.betas actor.adam.eps actor.adam.lr actor.adam.weight_decay actor.aux_loss_coef actor.dual_clip
         actor.entropy_coef actor.eps_clip actor.eps_clip_low_high actor.freeze_visual_encoder
@@ -114,29 +78,21 @@ _DOTTED = {
         algo.advantage.is_correction_level algo.advantage.is_correction_mode algo.advantage.is_correction_threshold
         algo.advantage.lambd algo.advantage.no_std_norm algo.dynamic_filtering_enable algo.dynamic_filtering_range
         algo.kl.estimator algo.kl.horizon algo.kl.init_coef algo.kl.target algo.kl.unbiased_gradient algo.kl.use_loss
-        ckpt.best_metric_key ckpt.disable_ds ckpt.load_enable ckpt.max_mem ckpt.max_num ckpt.output_dir ckpt.path
-        ckpt.save_hf ckpt.save_steps critic.adam.betas critic.adam.eps critic.adam.lr critic.adam.weight_decay
-        critic.freezing_steps critic.lr_scheduler critic.lr_warmup_ratio critic.max_norm critic.min_lr_ratio
-        critic.model_name_or_path critic.muon.lr critic.muon.momentum critic.muon.nesterov critic.muon.no_nesterov
-        critic.muon.ns_steps critic.num_gpus_per_node critic.num_nodes critic.optim critic.save_value_network
-        critic.value_clip data.apply_chat_template data.dataloader_num_workers data.disable_fast_tokenizer data.image_key
-        data.input_key data.input_template data.label_key data.max_images_per_prompt data.max_len data.max_samples
-        data.prompt_dataset data.prompt_probs data.prompt_split ds.adam_offload ds.attn_implementation ds.deepcompile
-        ds.enable_sleep ds.experts_implementation ds.grad_accum_dtype ds.load_in_4bit ds.lora.alpha ds.lora.dropout
-        ds.lora.rank ds.lora.target_modules ds.overlap_comm ds.packing_samples ds.param_dtype ds.ring_attn_head_stride
-        ds.ring_attn_size ds.tensor_parallel_size ds.use_liger_kernel ds.use_universal_ckpt ds.value_head_prefix
-        ds.zero_stage ds.zpg eval.dataset eval.n_samples_per_prompt eval.split eval.steps eval.temperature local_rank
-        logger.logging_steps logger.tensorboard_dir logger.wandb.group logger.wandb.key logger.wandb.org
-        logger.wandb.project logger.wandb.run_name ref.num_gpus_per_node ref.num_nodes ref.offload reward.clip_range
-        reward.model_name_or_path reward.normalize_enable reward.num_gpus_per_node reward.num_nodes reward.offload
-        reward.overlong_buffer_len reward.overlong_penalty_factor reward.remote_url reward.stop_properly_penalty_coef
-        rollout.batch_size rollout.max_new_tokens rollout.max_tokens_per_gpu rollout.micro_batch_size
-        rollout.n_samples_per_prompt rollout.temperature rollout.top_p rollout.vllm_generate_batch_size
-        train.agent_func_path train.async_enable train.async_queue_size train.batch_size train.colocate_actor_ref
-        train.colocate_all train.colocate_critic_reward train.dynamic_batch_enable train.ema_beta train.enable_ema
-        train.full_determinism_enable train.max_epochs train.max_tokens_per_gpu train.micro_batch_size train.num_episodes
-        train.partial_rollout_enable train.seed use_ms vllm.enable_prefix_caching vllm.enable_sleep vllm.enforce_eager
-        vllm.gpu_memory_utilization vllm.num_engines vllm.sync_backend vllm.sync_with_ray vllm.tensor_parallel_size""",
+        ckpt.best_metric_key critic.adam.betas critic.adam.eps critic.adam.lr critic.adam.weight_decay critic.freezing_steps
+        critic.lr_scheduler critic.lr_warmup_ratio critic.max_norm critic.min_lr_ratio critic.model_name_or_path
+        critic.muon.lr critic.muon.momentum critic.muon.nesterov critic.muon.no_nesterov critic.muon.ns_steps
+        critic.num_gpus_per_node critic.num_nodes critic.optim critic.save_value_network critic.value_clip data.image_key
+        data.input_key data.label_key data.max_images_per_prompt data.prompt_dataset data.prompt_probs data.prompt_split
+        ds.enable_sleep ds.use_liger_kernel ds.value_head_prefix eval.n_samples_per_prompt eval.temperature
+        ref.num_gpus_per_node ref.num_nodes ref.offload reward.clip_range reward.model_name_or_path reward.normalize_enable
+        reward.num_gpus_per_node reward.num_nodes reward.offload reward.overlong_buffer_len reward.overlong_penalty_factor
+        reward.remote_url reward.stop_properly_penalty_coef rollout.batch_size rollout.max_new_tokens
+        rollout.max_tokens_per_gpu rollout.micro_batch_size rollout.n_samples_per_prompt rollout.temperature rollout.top_p
+        rollout.vllm_generate_batch_size train.agent_func_path train.async_enable train.async_queue_size
+        train.colocate_actor_ref train.colocate_all train.colocate_critic_reward train.dynamic_batch_enable train.ema_beta
+        train.enable_ema train.max_tokens_per_gpu train.num_episodes train.partial_rollout_enable vllm.enable_prefix_caching
+        vllm.enable_sleep vllm.enforce_eager vllm.gpu_memory_utilization vllm.num_engines vllm.sync_backend
+        vllm.sync_with_ray vllm.tensor_parallel_size""",
 }
 
 _SWITCHES = """
@@ -157,8 +113,8 @@ _SWITCHES = """
     use_ds_universal_ckpt use_dynamic_batch use_kl_loss use_liger_kernel use_ms vllm.enable_prefix_caching vllm.enable_sleep
     vllm.enforce_eager vllm.sync_with_ray vllm_enable_sleep vllm_sync_with_ray"""
 
-FLAT = {command: frozenset(flags.split()) for command, flags in _FLAT.items()}
-DOTTED = {command: frozenset(flags.split()) for command, flags in _DOTTED.items()}
+FLAT = {command: frozenset(f"{_ALWAYS_FLAT} {flags}".split()) for command, flags in _FLAT.items()}
+DOTTED = {command: frozenset(f"{_ALWAYS_DOTTED} {flags}".split()) for command, flags in _DOTTED.items()}
 """Command (`train_sft`) -> flags without dashes."""
 SWITCHES = frozenset(_SWITCHES.split())
 """Flags of either that take no value."""
