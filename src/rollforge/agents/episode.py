@@ -1,4 +1,4 @@
-"""What every loop needs: the items of one model call, its tokens, and the response of a whole episode."""
+"""What every loop needs: an episode under way, the items of one model call, and its tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,42 @@ from collections.abc import Sequence
 from typing import Any
 
 from rollforge.errors import InfraFault
-from rollforge.records.items import Item, Response, Usage, check_items, text_of
+from rollforge.models.base import Model, Request
+from rollforge.records.items import Item, Response, Usage, add_usage, check_items, input_items, text_of
+from rollforge.records.task import Task
+
+
+class Episode:
+    """A task that a model is at work on."""
+
+    def __init__(self, task: Task, model: Model) -> None:
+        self._params = task.params
+        self._model = model
+        self._prompt = input_items(task.params)
+        self.output: list[Item] = []
+        """What it said and was told, in order."""
+        self.tokens = 0
+        """Generated so far."""
+        self.last: Response = {}
+        """The last answer."""
+        self._usage: Usage | None = None
+
+    async def ask(self) -> list[Item]:
+        """The model's next items, which are part of the output."""
+        answer = await self._model(Request({**self._params, "input": self._prompt + self.output}))
+        new = answer_items(answer, len(self.output))
+        self.last = answer
+        self.output += new
+        self._usage = add_usage(self._usage, answer.get("usage"))
+        self.tokens += _generated(answer, new)
+        return new
+
+    def response(self, reason: str | None = None) -> Response:
+        """Of the whole episode; `reason` says why it was cut."""
+        response: Response = {**self.last, "output": self.output, "usage": self._usage}
+        if reason is not None:
+            response["status"], response["incomplete_details"] = "incomplete", {"reason": reason}
+        return response
 
 
 def answer_items(response: Any, before: int) -> list[Item]:
@@ -29,7 +64,12 @@ def answer_items(response: Any, before: int) -> list[Item]:
     ]
 
 
-def generated(response: Response, items: Sequence[Item]) -> int:
+def shortened(text: str, most: int) -> str:
+    """A tool's output as the policy is shown it."""
+    return text if len(text) <= most else f"{text[:most]}\n[cut: {len(text)} characters, {most} shown]"
+
+
+def _generated(response: Response, items: Sequence[Item]) -> int:
     """Tokens of one answer: as its usage says, else counted, else estimated (four characters each)."""
     usage = response.get("usage")
     count = usage.get("output_tokens") if isinstance(usage, dict) else None
@@ -40,15 +80,3 @@ def generated(response: Response, items: Sequence[Item]) -> int:
         text_of(item.get("content")) + text_of(item.get("summary")) + str(item.get("arguments") or "") for item in items
     )
     return counted or sum(map(len, texts)) // 4
-
-
-def episode(last: Response, output: list[Item], usage: Usage | None, reason: str | None) -> Response:
-    response: Response = {**last, "output": output, "usage": usage}
-    if reason is not None:
-        response["status"], response["incomplete_details"] = "incomplete", {"reason": reason}
-    return response
-
-
-def shortened(text: str, most: int) -> str:
-    """A tool's output as the policy is shown it."""
-    return text if len(text) <= most else f"{text[:most]}\n[cut: {len(text)} characters, {most} shown]"

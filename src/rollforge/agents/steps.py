@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from rollforge.agents.episode import answer_items, episode, generated, shortened
+from rollforge.agents.episode import Episode, shortened
 from rollforge.envs.base import Step
 from rollforge.errors import RolloutError
-from rollforge.models.base import Model, Request
-from rollforge.records.items import Item, Response, Usage, add_usage, function_call_output, input_items, user
+from rollforge.models.base import Model
+from rollforge.records.items import Response, function_call_output, user
 from rollforge.records.task import Task
 
 
@@ -28,30 +28,21 @@ async def step_loop(
 
     Raises what the model and the session raise, with the response so far as `partial`.
     """
-    prompt = input_items(task.params)
-    output: list[Item] = []
-    usage: Usage | None = None
-    last: Response = {}
-    tokens = 0
+    episode = Episode(task, model)
     try:
         for _ in range(max_turns):
-            answer = await model(Request({**task.params, "input": prompt + output}))
-            new = answer_items(answer, len(output))
-            last = answer
-            output += new
-            usage = add_usage(usage, last.get("usage"))
-            tokens += generated(last, new)
-            seen = await step({**answer, "output": new})
-            output += [function_call_output(call_id, shortened(text, max_chars)) for call_id, text in seen.outputs]
+            new = await episode.ask()
+            seen = await step({**episode.last, "output": new})
+            episode.output += [function_call_output(call_id, shortened(text, max_chars)) for call_id, text in seen.outputs]
             if seen.observation:
-                output.append(user(shortened(seen.observation, max_chars)))
+                episode.output.append(user(shortened(seen.observation, max_chars)))
             if seen.terminated or seen.truncated:
                 # A last answer that was cut off is no sign of an episode cut short, but the environment's word is.
-                return episode(last, output, usage, "truncated" if seen.truncated and not seen.terminated else None)
-            if tokens >= max_total_tokens:
-                return episode(last, output, usage, "max_total_tokens")
+                return episode.response("truncated" if seen.truncated and not seen.terminated else None)
+            if episode.tokens >= max_total_tokens:
+                return episode.response("max_total_tokens")
     except RolloutError as error:
-        if output:
-            error.partial = episode(last, output, usage, "fault")
+        if episode.output:
+            error.partial = episode.response("fault")
         raise
-    return episode(last, output, usage, "max_turns")
+    return episode.response("max_turns")

@@ -15,21 +15,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from rollforge.agents.episode import answer_items, episode, generated, shortened
+from rollforge.agents.episode import Episode, shortened
 from rollforge.agents.steps import step_loop
 from rollforge.envs.base import Session, ToolCall, ToolOutput
 from rollforge.envs.tools import error_text
 from rollforge.errors import RolloutError
-from rollforge.models.base import Model, Request
-from rollforge.records.items import (
-    Item,
-    Response,
-    Usage,
-    add_usage,
-    function_call_output,
-    input_items,
-    item_type,
-)
+from rollforge.models.base import Model
+from rollforge.records.items import Item, Response, function_call_output, item_type
 from rollforge.records.lossless import loads
 from rollforge.records.task import Task
 
@@ -55,37 +47,29 @@ class ToolLoop:
         step = getattr(session, "step", None)
         if step is not None:
             return await step_loop(task, model, step, self.max_turns, self.max_total_tokens, self.max_tool_chars)
-        prompt = input_items(task.params)
         declared = {tool_name(tool) for tool in task.params.get("tools") or [] if tool.get("type") == "function"}
-        output: list[Item] = []
-        usage: Usage | None = None
-        last: Response = {}
-        silent = tokens = 0
+        episode = Episode(task, model)
+        silent = 0
         try:
             for _ in range(self.max_turns):
-                answer = await model(Request({**task.params, "input": prompt + output}))
-                new = answer_items(answer, len(output))
-                last = answer
-                output += new
-                usage = add_usage(usage, last.get("usage"))
-                tokens += generated(last, new)
-                if last.get("status") == "incomplete" or last.get("incomplete_details"):
-                    return episode(last, output, usage, None)
+                new = await episode.ask()
+                if episode.last.get("status") == "incomplete" or episode.last.get("incomplete_details"):
+                    return episode.response()
                 calls = [item for item in new if item.get("type") == "function_call"]
                 for call in calls:
-                    output.append(await self.run_call(call, declared, session))
+                    episode.output.append(await self.run_call(call, declared, session))
                 if not calls and any(item_type(item) == "message" for item in new):
-                    return episode(last, output, usage, None)
+                    return episode.response()
                 silent = 0 if calls else silent + 1
                 if silent >= self.max_silent:
-                    return episode(last, output, usage, "no_reply")
-                if tokens >= self.max_total_tokens:
-                    return episode(last, output, usage, "max_total_tokens")
+                    return episode.response("no_reply")
+                if episode.tokens >= self.max_total_tokens:
+                    return episode.response("max_total_tokens")
         except RolloutError as error:
-            if output:
-                error.partial = episode(last, output, usage, "fault")
+            if episode.output:
+                error.partial = episode.response("fault")
             raise
-        return episode(last, output, usage, "max_turns")
+        return episode.response("max_turns")
 
     async def run_call(self, item: Item, declared: Collection[Any], session: Session, /) -> Item:
         """The output item of one function call: the tool's text, or what is wrong with the call."""
