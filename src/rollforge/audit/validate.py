@@ -68,12 +68,11 @@ def drift(old: Columns, new: Columns) -> list[Mark]:
         return [*marks, Mark("drift", "unsure", f"the runs share {len(shared)} tasks: too few to compare means")]
     for name in ("reward", "length", "tool calls", "cut short"):
         before, after = _means(old, name), _means(new, name)
-        differences = np.array(
-            [after[new.names[one]] - before[old.names[one]] for one in shared if _both(one, old, new, before, after)]
-        )
+        differences = np.array([after[new.names[one]] - before[old.names[one]] for one in shared])
+        differences = differences[~np.isnan(differences)]
         if not len(differences):
             continue
-        value, low, high = _resampled(differences)
+        value, low, high = _ratio(differences, np.ones_like(differences))
         moved = low > 0 or high < 0
         says = f"{name}: {value:+.4g} from the one run to the other [{low:.4g}, {high:.4g}], over {len(differences)} tasks"
         marks.append(Mark(f"drift of {name}", "warning" if moved else "ok", says, value, low, high))
@@ -328,10 +327,6 @@ def _regraded(old: Columns, new: Columns) -> Iterator[Mark]:
         yield Mark("regraded", "unsure", "no reply stands in both runs")
 
 
-def _both(name: str, old: Columns, new: Columns, before: Numbers, after: Numbers) -> bool:
-    return not (np.isnan(before[old.names[name]]) or np.isnan(after[new.names[name]]))
-
-
 def _means(rows: Columns, name: str) -> Numbers:
     values = rows.rewards if name == "reward" else rows.column(name)
     counts = np.bincount(rows.groups, minlength=len(rows.names))
@@ -372,10 +367,6 @@ def _ratio(above: Numbers, below: Numbers) -> tuple[float, float, float]:
     return _interval(
         lambda pick: np.asarray(above[pick].sum(axis=-1) / below[pick].sum(axis=-1), dtype=np.float64), len(above)
     )
-
-
-def _resampled(values: Numbers) -> tuple[float, float, float]:
-    return _ratio(values, np.ones_like(values))
 
 
 def _interval(value: Callable[[Ids], Numbers], size: int) -> tuple[float, float, float]:

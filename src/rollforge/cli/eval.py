@@ -161,7 +161,7 @@ def _parts(done: Evaluated) -> Iterator[RenderableType]:
 
 
 def _scores(models: list[Played]) -> Iterator[RenderableType]:
-    from rollforge.stats.text import number, percent
+    from rollforge.stats.text import interval, number, percent
     from rollforge.stats.visible import one_line
 
     ks = sorted({each.k for model in models for each in model.overall.pass_at})
@@ -171,9 +171,9 @@ def _scores(models: list[Played]) -> Iterator[RenderableType]:
         several = [("all", model.overall)] * (len(model.environments) != 1)
         for env, score in [*model.environments.items(), *several]:
             name = one_line(model.name, 40), one_line(env, 30)
-            cells = number(score.judged), number(score.tasks), percent(score.coverage), _interval(score.reward)
+            cells = number(score.judged), number(score.tasks), percent(score.coverage), interval(score.reward)
             rows.append((*name, *cells))
-            found = {each.k: _interval(each.share) for each in score.pass_at}
+            found = {each.k: interval(each.share) for each in score.pass_at}
             passes.append((*name, *(found.get(k, "-") for k in shown)))
     columns = ("model", "environment", "rollouts", "tasks", "coverage", "mean reward")
     yield from table("Rewards, with 95 % intervals over tasks", columns, rows, words=2)
@@ -206,9 +206,9 @@ def _comparison(comparison: Compared) -> Iterator[RenderableType]:
 
 
 def _contrast(each: Contrast) -> tuple[str, ...]:
-    from rollforge.stats.text import number
+    from rollforge.stats.text import interval, number
 
-    means = number(each.before.value), number(each.after.value), _interval(each.difference)
+    means = number(each.before.value), number(each.after.value), interval(each.difference)
     return (number(each.rollouts), *means, f"{each.p_value:.2g}", f"{each.wins} {each.ties} {each.losses}")
 
 
@@ -225,7 +225,7 @@ def _conclusion(paired: Paired) -> str:
 
 
 def _category(models: list[Played], field: str) -> Iterator[RenderableType]:
-    from rollforge.stats.text import number
+    from rollforge.stats.text import interval, number
     from rollforge.stats.visible import one_line
 
     values = sorted({value for model in models for value in model.categories.get(field, {})})[:MOST_VALUES]
@@ -233,7 +233,7 @@ def _category(models: list[Played], field: str) -> Iterator[RenderableType]:
     for value in values:
         scores = [model.categories.get(field, {}).get(value) for model in models]
         tasks = max(score.tasks if score else 0 for score in scores)
-        cells = (_interval(score.reward) if score else "-" for score in scores)
+        cells = (interval(score.reward) if score else "-" for score in scores)
         rows.append((one_line(value, 40), number(tasks), *cells))
     columns = (one_line(field, 30), "tasks", *(one_line(model.name, 30) for model in models))
     yield from table(f"Mean reward by {one_line(field, 30)}", columns, rows)
@@ -259,9 +259,3 @@ def _failures(models: list[Played]) -> Iterator[RenderableType]:
                 yield Text(f"  {mode.name}: {example.prompt}", overflow="fold")
                 yield Text(f"    {example.what}", style="dim", overflow="fold")
                 yield Text(f"    {visible(example.command)}", style="cyan", overflow="fold")
-
-
-def _interval(mean: Any) -> str:
-    from rollforge.stats.text import interval
-
-    return interval(mean)

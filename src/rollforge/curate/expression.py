@@ -235,10 +235,6 @@ def _numeric(node: Node, parts: list[Run], act: Callable[[list[Any]], Any]) -> R
     return run
 
 
-def _call(node: Node, parts: list[Run]) -> Run:
-    return _FUNCTIONS[node.name](node, parts)
-
-
 def _of(node: Node, parts: list[Run], kinds: tuple[type, ...], what: str, act: Callable[[Any, Any], Any]) -> Run:
     """`act` of the first value (and the second), if the first is of these kinds; else null."""
     first = parts[0]
@@ -308,5 +304,5 @@ _MAKERS: dict[str, Callable[[Node, list[Run]], Run]] = {
     "compare": _compare,
     "arith": _arith,
     "neg": _neg,
-    "call": _call,
+    "call": lambda node, parts: _FUNCTIONS[node.name](node, parts),
 }

@@ -113,7 +113,8 @@ def _make(name: str, value: Any, where: str) -> tuple[list[Step], Json]:
     short: Callable[[Any], Section | Json] | None = getattr(section, "short", None)
     if value is not None and not isinstance(value, Mapping):
         if short is None:
-            raise UserError(f"{place}: {value!r} is {type(value).__name__}, not arguments; known: {_keys(section)}")
+            known = ", ".join(section.model_fields)
+            raise UserError(f"{place}: {value!r} is {type(value).__name__}, not arguments; known: {known}")
         value = _placed(short, value, place)
     args = value if isinstance(value, section) else validate(section, value or {}, place)
     steps: list[Step] = _placed(module.steps, args, place)
@@ -129,7 +130,3 @@ def _placed(call: Callable[[Any], Any], value: Any, place: str) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UserError(f"{place}: {first['msg'].removeprefix('Value error, ')} (got {repr(value)[:80]})") from None
-
-
-def _keys(section: type[Section]) -> str:
-    return ", ".join(section.model_fields)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -471,7 +472,7 @@ def _object(value: Any) -> Json:
 def _by_content(found: Difference, entries: Kept[Entry], spill: str) -> None:
     splits = [[side.split(file) for file in range(len(side.files))] for side in (found.a, found.b)]
     split = all(map(any, splits))
-    for _, group in groupby(sort(entries, _content_key, spill), _first):
+    for _, group in groupby(sort(entries, attrgetter("content", "side", "file", "at"), spill), attrgetter("content")):
         counts = [0, 0]
         first: list[Entry | None] = [None, None]
         on: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
@@ -495,7 +496,7 @@ def _by_content(found: Difference, entries: Kept[Entry], spill: str) -> None:
 def _by_prompt(found: Difference, entries: Kept[Entry], spill: str) -> list[tuple[Entry, Entry]]:
     """Counts prompts; returns pairs of rows of one prompt that differ."""
     pairs: list[tuple[Entry, Entry]] = []
-    for prompt, group in groupby(sort(entries, _prompt_key, spill), _prompt_of):
+    for prompt, group in groupby(sort(entries, attrgetter("prompt", "side", "file", "at"), spill), attrgetter("prompt")):
         if not prompt:
             continue
         first: list[Entry | None] = [None, None]
@@ -581,22 +582,6 @@ def _leaves(value: Any, where: str) -> Iterator[tuple[str, bytes]]:
             yield from _leaves(inner, f"{where}.{name}" if where else name)
     else:
         yield where, digest(_canonical(value))
-
-
-def _first(entry: Entry) -> bytes:
-    return entry.content
-
-
-def _prompt_of(entry: Entry) -> bytes:
-    return entry.prompt
-
-
-def _content_key(entry: Entry) -> Any:
-    return (entry.content, entry.side, entry.file, entry.at)
-
-
-def _prompt_key(entry: Entry) -> Any:
-    return (entry.prompt, entry.side, entry.file, entry.at)
 
 
 def _example(found: Difference, kind: str, *entries: Entry | None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from socket import socket
@@ -98,11 +98,7 @@ async def started(config: GymConfig, settings: Settings) -> AsyncIterator[Gym]:
         finally:
             async with asyncio.TaskGroup() as group:
                 for stop in stops:
-                    group.create_task(_ended(stop))
-
-
-async def _ended(stop: Callable[[], Awaitable[None]]) -> None:
-    await stop()
+                    group.create_task(stop())
 
 
 @dataclass

@@ -11,7 +11,6 @@ from rollforge.errors import UserError, unknown
 from rollforge.nemo.builtin import ENVIRONMENTS
 from rollforge.nemo.config import AGENTS, RESOURCES, Server, find
 from rollforge.nemo.profile import write_jsonl
-from rollforge.records.items import Json
 from rollforge.records.rows import BadLine
 from rollforge.records.task import Task
 
@@ -44,7 +43,8 @@ def tasks_of(agent: str | None, servers: Iterable[Server], output: Path, limit: 
     path = output.with_name(f"{output.stem}_tasks.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     tasks = (task for task in own if not isinstance(task, BadLine))
-    write_jsonl(path, map(_row, islice(tasks, limit or OWN_TASKS)))
+    rows = ({"responses_create_params": task.params, **task.fields} for task in tasks)
+    write_jsonl(path, islice(rows, limit or OWN_TASKS))
     return path, f"tasks of the environment itself, written to {path}"
 
 
@@ -53,7 +53,3 @@ def _own(server: Server) -> Iterable[Task | BadLine] | None:
     env = load_env(str(use)) if use else None
     tasks: Iterable[Task | BadLine] | None = env.tasks() if env is not None and hasattr(env, "tasks") else None
     return tasks
-
-
-def _row(task: Task) -> Json:
-    return {"responses_create_params": task.params, **task.fields}

@@ -12,8 +12,9 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -126,7 +127,7 @@ async def run(services: Sequence[Service], settings: Settings, started: Callable
     return stopped[0] if stopped else None
 
 
-async def start(service: Service, settings: Settings) -> Callable[[], Awaitable[None]]:
+async def start(service: Service, settings: Settings) -> Callable[[], Coroutine[Any, Any, None]]:
     """Serve inside a process that does something else as well and keeps its signals; the function returned ends it."""
     server = _Server(_config(service, settings))
     job = asyncio.create_task(server.serve([service.socket]))

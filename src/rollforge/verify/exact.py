@@ -360,11 +360,7 @@ def _monomial(exponents: Mapping[Base, Fraction], coefficient: Fraction) -> Valu
             raise Unreadable("too large")
         if exponent:
             kept.append((base, exponent))
-    return Value({tuple(sorted(kept, key=_order)): coefficient}, _ONE)
-
-
-def _order(pair: tuple[Base, Fraction]) -> str:
-    return str(pair[0])
+    return Value({tuple(sorted(kept, key=lambda pair: str(pair[0]))): coefficient}, _ONE)
 
 
 def _sum(a: Sum, b: Sum) -> Sum:

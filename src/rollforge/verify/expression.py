@@ -116,12 +116,9 @@ def _form(tokens: Sequence[Token], depth: int) -> Form:
     if len(labels) == 1:
         return replace(form, label=labels[0])
     if isinstance(form, Group) and form.kind == "()" and len(labels) == len(form.items):
-        return replace(form, items=tuple(map(_labelled, form.items, labels)))
+        items = zip(form.items, labels, strict=True)
+        return replace(form, items=tuple(replace(item, label=label) for item, label in items))
     return form
-
-
-def _labelled(form: Form, label: str) -> Form:
-    return replace(form, label=label)
 
 
 def _unlabelled(tokens: Sequence[Token], labels: Sequence[str], depth: int) -> Form:
