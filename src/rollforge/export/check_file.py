@@ -17,9 +17,9 @@ from rollforge.bulk.blocks import TooLong, blocks, spread
 from rollforge.bulk.parquet import parquet_rows
 from rollforge.bulk.record import ANSWERS
 from rollforge.errors import UserError, short
-from rollforge.export.check_rows import FILLED, LONGEST, MASK, NULL_ARGUMENT, Level, Part, Work, decoded
+from rollforge.export.check_rows import FILLED, LONGEST, MASK, NULL_ARGUMENT, Part, Work, decoded
 from rollforge.export.mixed import FIRST, Schema
-from rollforge.export.target import Kind, Problem, Target
+from rollforge.export.target import Kind, Level, Problem, Target
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
 from rollforge.stats.source import split_of_file

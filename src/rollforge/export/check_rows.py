@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import takewhile
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -24,6 +24,7 @@ from rollforge.bulk.asked import up_to_user
 from rollforge.bulk.blocks import Block
 from rollforge.bulk.record import expected
 from rollforge.export.mixed import Schema, cut
+from rollforge.export.target import Level
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, has_long_number, loads
 
@@ -31,8 +32,6 @@ SHOWN = 5
 """So many lines of each kind of problem are named; the others are counted."""
 LONGEST = 64 << 20
 """Bytes of a line: nobody's training row is longer, and a file without line ends must not fill the memory."""
-
-Level = Literal["error", "warning"]
 
 
 class Rewards(NamedTuple):

@@ -80,6 +80,21 @@ def spare(made: Made) -> float:
     return 1.1 if made.measured else 1.25
 
 
+def attempts_at(settings: Settings) -> int:
+    """At each prompt, for GRPO."""
+    attempts = settings.generations or 8
+    if attempts < 2:
+        raise UserError(f"GRPO compares attempts at the same prompt: generations is {attempts}, use at least 2")
+    return attempts
+
+
+def parallel(settings: Settings) -> int:
+    """Over how many GPUs of a node a copy of the model is spread that generates."""
+    size = billions(settings.model)
+    wanted = 1 if size <= 8 else 2 if size <= 16 else 4 if size <= 40 else 8
+    return max(one for one in (1, 2, 4, 8) if one <= wanted and settings.gpus % one == 0)
+
+
 def batch(most: int, rows: int, divides: int, times: int = 1) -> int:
     """The largest batch of at most `most` and `rows` prompts with `batch * times` divisible by `divides`.
 

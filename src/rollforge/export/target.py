@@ -22,6 +22,9 @@ Family = Literal["prompt", "demonstration", "pair", "judged"]
 """Which of `export.examples` a kind is made of."""
 
 
+Level = Literal["error", "warning"]
+
+
 class Refused(Exception):
     """This example does not fit the format. The message is the reason, one of few, for counting."""
 
@@ -110,6 +113,11 @@ class Made:
         """Whether there are rows with tools, and they are known."""
         return bool(self.tools) and any(data.tools for data in self.data)
 
+    @property
+    def played(self) -> bool:
+        """Whether training on its prompts asks their environment: for tools, or for verdicts where answers are lacking."""
+        return self.with_tools or any(data.answered < data.rows for data in self.data)
+
     def of(self, split: str) -> list[Data]:
         return [data for data in self.data if data.split == split]
 
@@ -120,7 +128,7 @@ class Problem:
 
     file: str
     line: int
-    level: Literal["error", "warning"]
+    level: Level
     message: str
     """What is wrong, the offending value, and what mends it."""
     more: int = 0
@@ -144,7 +152,7 @@ class Alike:
 
     of: Callable[[Json], str | None]
     """(row) -> a word for it; None: this row says nothing. Picklable."""
-    level: Literal["error", "warning"]
+    level: Level
     message: str
     """What comes of it where rows differ, and what mends it."""
 

@@ -6,15 +6,16 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from rollforge.config import merge, read_yaml
 from rollforge.errors import UserError
+from rollforge.export.target import Level
 
 Values = dict[str, Any]
-Found = tuple[str, Literal["error", "warning"], str]
+Found = tuple[str, Level, str]
 """(dotted key, level, message)"""
 
 _VARIABLE = re.compile(r"\$\{oc\.env:(\w+)\}")

@@ -15,10 +15,12 @@ from rollforge.export.openrlhf.flags import DOTTED
 from rollforge.export.openrlhf.flags import FLAT as FLAT_FLAGS
 from rollforge.export.pieces import assemble
 from rollforge.export.sizing import (
+    attempts_at,
     batch,
     billions,
     checkpointing,
     lengths,
+    parallel,
     ray_job,
     release,
     torch_job,
@@ -166,7 +168,7 @@ def files(made: Made) -> Mapping[str, str]:
         paths=[*(one.path for one in made.data), *(made.folder / name for name in found)],
         needs=["sbatch"] if job else ["deepspeed"] if made.kind != "grpo" else [],
         modules=["openrlhf"],
-        variables=["GYM_URL"] if _live(made) else [],
+        variables=["GYM_URL"] if made.kind == "grpo" and made.played else [],
         slurm=job,
         wandb=_values(made).get("logger.wandb.key") is True,
     )
@@ -257,9 +259,7 @@ def grpo(made: Made) -> dict[str, Any]:
     """Flags of `openrlhf.cli.train_ppo_ray` for GRPO, everything on the same GPUs."""
     settings, train = made.settings, train_data(made)
     gpus = settings.gpus * settings.nodes
-    attempts = settings.generations or 8
-    if attempts < 2:
-        raise UserError(f"GRPO compares attempts at the same prompt: generations is {attempts}, use at least 2")
+    attempts = attempts_at(settings)
     if made.with_tools and number(settings.version) < (0, 9, 1):
         raise UserError(
             "OpenRLHF 0.9.0 has no MultiTurnAgentExecutor, which plays tasks with tools: use a newer one "
@@ -270,7 +270,7 @@ def grpo(made: Made) -> dict[str, Any]:
     samples = prompts * attempts
     if samples % (micro * gpus):
         raise UserError(f"{prompts} prompts times {attempts} attempts are not divisible by {micro} samples on {gpus} GPUs")
-    parallel = max(one for one in (1, 2, 4, 8) if one <= _parallel(settings.model) and settings.gpus % one == 0)
+    each = parallel(settings)
     validation = _files(made.of("validation"))
     return {
         "actor.model_name_or_path": settings.model,
@@ -298,8 +298,8 @@ def grpo(made: Made) -> dict[str, Any]:
         "actor.num_gpus_per_node": settings.gpus,
         "ref.num_nodes": settings.nodes,
         "ref.num_gpus_per_node": settings.gpus,
-        "vllm.num_engines": gpus // parallel,
-        "vllm.tensor_parallel_size": parallel,
+        "vllm.num_engines": gpus // each,
+        "vllm.tensor_parallel_size": each,
         "vllm.gpu_memory_utilization": 0.5,
         "vllm.enable_sleep": True,
         "vllm.sync_backend": "nccl",
@@ -360,15 +360,6 @@ def _steps(samples: int, least: int) -> int:
     """Samples per optimizer step: the largest part of at most 256 that divides all samples and spreads over the GPUs."""
     found = [size for size in range(least, min(samples, 256) + 1, least) if samples % size == 0]
     return max(found, default=samples)
-
-
-def _parallel(model: str) -> int:
-    size = billions(model)
-    return 1 if size <= 8 else 2 if size <= 16 else 4 if size <= 40 else 8
-
-
-def _live(made: Made) -> bool:
-    return made.kind == "grpo" and (made.with_tools or any(one.answered < one.rows for one in made.data))
 
 
 def _files(data: list[Data]) -> str | None:

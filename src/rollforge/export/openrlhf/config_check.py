@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rollforge.export.check_rows import under_names
 from rollforge.export.defines import not_defined
@@ -18,10 +18,8 @@ from rollforge.export.openrlhf.config import VERSIONS, flat
 from rollforge.export.openrlhf.flags import DOTTED, FLAT, GONE, SWITCHES
 from rollforge.export.openrlhf.rows import check_dpo, check_grpo, check_sft, check_sft_simple
 from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, read_script
-from rollforge.export.target import Problem, Seen
+from rollforge.export.target import Level, Problem, Seen
 from rollforge.records.items import Json
-
-Level = Literal["error", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +73,7 @@ _READ: dict[str, tuple[Callable[..., Iterator[str]], dict[str, str]]] = {
 
 def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[str]], dict[str, str]] | None:
     """`Target.reads`, by the script's first command."""
-    try:
-        text = "" if path.suffix in (".yaml", ".yml") else path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None  # which `check_config` says
-    started = next(iter(commands(text)[0]), None)
+    started = _first(path)
     if started is None:
         return None
     options = started.options()
@@ -108,15 +102,11 @@ def _asked(options: Options, flag: str) -> bool | None:
 
 def against(kind: str, path: Path, files: Mapping[Path, Seen]) -> Iterable[Problem]:
     """`Target.against`, by the script's first command."""
-    try:
-        text = "" if path.suffix in (".yaml", ".yml") else path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return []  # which `check_config` says
-    return [
-        Problem(str(path), one.line, "warning", found)
-        for one in commands(text)[0][:1]
-        for found in (*_batch(one, sum(file.rows for file in files.values())), *_longer(kind, one, files))
-    ]
+    one = _first(path)
+    if one is None:
+        return []
+    found = (*_batch(one, sum(file.rows for file in files.values())), *_longer(kind, one, files))
+    return [Problem(str(path), one.line, "warning", said) for said in found]
 
 
 def _batch(one: Started, rows: int) -> Iterator[str]:
@@ -154,6 +144,14 @@ def _longer(kind: str, one: Started, files: Mapping[Path, Seen]) -> Iterator[str
 _PARTS = ("prompt_max_len", "generate_max_len")
 _CUT = "drops rows whose prompt is longer and cuts the others, without a word; raise it, or leave such rows out"
 _NO_ROOM = "has no room for an answer then; raise it, or leave such prompts out"
+
+
+def _first(path: Path) -> Started | None:
+    try:
+        text = "" if path.suffix in (".yaml", ".yml") else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None  # which `check_config` says
+    return next(iter(commands(text)[0]), None)
 
 
 def commands(text: str) -> tuple[list[Started], int]:

@@ -12,12 +12,12 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rollforge.config import read_yaml
 from rollforge.errors import UserError
 from rollforge.export.lengths import longest_of
-from rollforge.export.target import Problem, Seen
+from rollforge.export.target import Level, Problem, Seen
 from rollforge.export.trl.names import LAUNCH, LAUNCH_PREFIXES, NAMES
 from rollforge.export.trl.settings import TRAINERS
 
@@ -60,7 +60,7 @@ def check_config(kind: str, path: Path) -> Iterator[Problem]:
         yield Problem(str(path), _line(path, message), level, message)
 
 
-_Found = tuple[Literal["error", "warning"], str]
+_Found = tuple[Level, str]
 
 
 def _problems(kind: str, config: dict[str, Any], folder: Path) -> Iterator[_Found]:

@@ -8,24 +8,26 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rollforge.errors import UserError
 from rollforge.export.launch import script
 from rollforge.export.pieces import assemble
 from rollforge.export.sizing import (
+    attempts_at,
     batch,
     billions,
     ceil,
     checkpointing,
     lengths,
+    parallel,
     ray_job,
     release,
     torch_job,
     train_data,
     whole_length,
 )
-from rollforge.export.target import Data, Made, Settings
+from rollforge.export.target import Data, Level, Made, Settings
 from rollforge.records.lossless import dumps
 
 VERSIONS = ("0.9", "0.8", "0.7", "0.6")
@@ -62,7 +64,7 @@ def files(made: Made) -> Mapping[str, str]:
         paths=[*(one.path for one in made.data), *(made.folder / name for name in found)],
         needs=["sbatch"] if job else [],
         modules=["verl"],
-        variables=["GYM_URL"] if _live(made) else [],
+        variables=["GYM_URL"] if made.kind.startswith("grpo") and made.played else [],
         slurm=job,
         wandb=made.kind not in ("rm", "dpo") and "wandb" in str(_values(made)["trainer.logger"]),
     )
@@ -110,9 +112,7 @@ def grpo(made: Made) -> dict[str, Any]:
     if version == "0.6" and tools:
         raise UserError("verl 0.6 gives tools no episode to belong to: use verl 0.7 or newer for tasks with tools")
     gpus = settings.gpus * settings.nodes
-    attempts = settings.generations or 8
-    if attempts < 2:
-        raise UserError(f"GRPO compares attempts at the same prompt: generations is {attempts}, use at least 2")
+    attempts = attempts_at(settings)
     prompt, answer = lengths(made)
     prompt += ceil(len(dumps(made.tools)) / 4, 128) if tools else 0
     prompts = batch(settings.batch_size or 256, sum(one.rows for one in train), gpus, attempts)
@@ -144,7 +144,7 @@ def grpo(made: Made) -> dict[str, Any]:
         f"{rollout}.name": "vllm",
         f"{rollout}.mode": "async",
         f"{rollout}.n": attempts,
-        f"{rollout}.tensor_model_parallel_size": _parallel(size, settings.gpus),
+        f"{rollout}.tensor_model_parallel_size": parallel(settings),
         f"{rollout}.gpu_memory_utilization": 0.5,
         f"{reward}.path": str(made.folder / REWARD),
         f"{reward}.name": "compute_score_at_once" if version == "0.6" else "compute_score",
@@ -253,12 +253,6 @@ def tool_config(made: Made) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _live(made: Made) -> bool:
-    """Whether an environment is asked while training."""
-    unanswered = any(one.answered < one.rows for one in made.data)
-    return made.kind in ("grpo", "grpo-parquet") and (made.with_tools or unanswered)
-
-
 def _files(data: list[Data]) -> Any:
     paths = [str(one.path) for one in data if one.rows]
     return paths[0] if len(paths) == 1 else paths or None
@@ -295,11 +289,6 @@ def _trainer(made: Made, epochs: int) -> dict[str, Any]:
     }
 
 
-def _parallel(size: float, gpus: int) -> int:
-    wanted = 1 if size <= 8 else 2 if size <= 16 else 4 if size <= 40 else 8
-    return max(one for one in (1, 2, 4, 8) if one <= wanted and one <= gpus and gpus % one == 0)
-
-
 def _format(model: str) -> str:
     """The parser for tool calls (experimental/agent_loop/tool_parser.py)."""
     name = model.lower()
@@ -308,7 +297,7 @@ def _format(model: str) -> str:
     return "qwen3_coder" if "coder" in name and "qwen3" in name else "hermes"
 
 
-def problems_of_tools(tools: list[Any]) -> Iterator[tuple[Literal["error", "warning"], str]]:
+def problems_of_tools(tools: list[Any]) -> Iterator[tuple[Level, str]]:
     """Of a `tool_config.yaml`: what verl does silently or stops at."""
     seen: dict[str, int] = {}
     for number, tool in enumerate(tools):
@@ -341,7 +330,7 @@ def _text_schema(given: Any) -> Any:
     return decoded(given.get("schema")) if isinstance(given, dict) else None
 
 
-def _narrow(name: str, function: Any) -> Iterator[tuple[Literal["error", "warning"], str]]:
+def _narrow(name: str, function: Any) -> Iterator[tuple[Level, str]]:
     """verl/tools/schemas.py: a parameter's schema has type, description and enum; type and the description are demanded."""
     if not isinstance(function.get("description"), str):
         yield "error", f"the tool {name!r} has no description: verl refuses it (OpenAIFunctionSchema)"

@@ -11,7 +11,7 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rollforge.config import read_yaml
 from rollforge.errors import UserError
@@ -19,12 +19,10 @@ from rollforge.export.check_rows import under_names
 from rollforge.export.defines import not_defined
 from rollforge.export.lengths import longest_of
 from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, read_script
-from rollforge.export.target import Problem, Seen
+from rollforge.export.target import Level, Problem, Seen
 from rollforge.export.verl.config import hydra, problems_of_tools
 from rollforge.export.verl.rows import check_grpo, check_rewarded, check_rm, check_sft
 from rollforge.records.items import Json
-
-Level = Literal["error", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
