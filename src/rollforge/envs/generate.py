@@ -18,10 +18,35 @@ MISSES = 2000
 Make = Callable[[random.Random, int], tuple[str, Json]]
 """Makes one task of a level (0, 1, 2): what identifies the problem, however it is phrased, and the row."""
 
+Kinds = Mapping[str, Make]
+
+
+def generated(
+    name: str, *, n: int = 120, kind: str | None = None
+) -> Callable[[Callable[[], Kinds]], Callable[..., Iterator[Json]]]:
+    """Decorates what returns the kinds of an environment's tasks: it becomes the function that makes them, with the options
+    of `generate`. `n`, `kind`: what those are if nothing is said."""
+    usual_n, usual_kind = n, kind
+
+    def decorate(kinds: Callable[[], Kinds]) -> Callable[..., Iterator[Json]]:
+        def tasks(
+            n: int | None = usual_n,
+            seed: int = 0,
+            split: str = "train",
+            level: str | Sequence[str] | None = None,
+            kind: str | Sequence[str] | None = usual_kind,
+        ) -> Iterator[Json]:
+            return generate(name, kinds(), n=n, seed=seed, split=split, level=level, kind=kind)
+
+        tasks.__doc__ = kinds.__doc__
+        return tasks
+
+    return decorate
+
 
 def generate(
     name: str,
-    kinds: Mapping[str, Make],
+    kinds: Kinds,
     *,
     n: int | None,
     seed: int,
@@ -41,7 +66,7 @@ def generate(
 
 
 def _rows(
-    rng: random.Random, kinds: Mapping[str, Make], names: list[str], levels: list[str], split: str, *, endless: bool
+    rng: random.Random, kinds: Kinds, names: list[str], levels: list[str], split: str, *, endless: bool
 ) -> Iterator[Json]:
     seen: set[str] = set()
     misses = 0

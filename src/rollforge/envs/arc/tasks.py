@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
 from rollforge.envs.arc.rules import RULES, Grid, Rule
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json
 
 PROMPT = (
@@ -17,17 +17,11 @@ PROMPT = (
 TRIES = 100
 
 
-def tasks(
-    n: int | None = 120,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("arc")
+def tasks() -> Kinds:
     """Rows `{prompt, train, test_input, expected_output, kind, level}`. Kinds: the rules (`rules.RULES`). Level: the size of
     the grids; at `hard` the output is turned or mirrored too."""
-    kinds = {name: partial(_task, name, make) for name, make in RULES.items()}
-    return generate("arc", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {name: partial(_task, name, make) for name, make in RULES.items()}
 
 
 def boxed_text(grid: Grid) -> str:

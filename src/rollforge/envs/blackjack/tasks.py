@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from random import Random
 
 from rollforge.envs.blackjack.cards import Cards, stand, value
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json
 
 PROMPT = (
@@ -16,26 +17,11 @@ PROMPT = (
 )
 
 
-def tasks(
-    n: int | None = 60,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = "winnable",
-) -> Iterator[Json]:
+@generated("blackjack", n=60, kind="winnable")
+def tasks() -> Kinds:
     """Rows `{prompt, seed, kind, level}`. Kinds: `winnable` (some way of playing wins), `dealt` (as the cards fall: many
     hands cannot be won). Level: how many hits the shortest best play takes: none, one, two or more."""
-    return generate(
-        "blackjack", {"winnable": _winnable, "dealt": _dealt}, n=n, seed=seed, split=split, level=level, kind=kind
-    )
-
-
-def _winnable(rng: Random, level: int) -> tuple[str, Json]:
-    return _hand(rng, level, ("win",))
-
-
-def _dealt(rng: Random, level: int) -> tuple[str, Json]:
-    return _hand(rng, level, ("win", "draw", "loss"))
+    return {"winnable": partial(_hand, results=("win",)), "dealt": partial(_hand, results=("win", "draw", "loss"))}
 
 
 def _hand(rng: Random, level: int, results: Sequence[str]) -> tuple[str, Json]:

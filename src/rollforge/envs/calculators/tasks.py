@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
 from rollforge.envs.calculators.operators import OPERATORS
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json
 
 LARGEST = 1e7
 SMALLEST = 1e-4
 
 
-def tasks(
-    n: int | None = 60,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("calculators", n=60)
+def tasks() -> Kinds:
     """Rows `{prompt, ground_truth, steps, depth, breadth, kind, level}`. Kinds: one expression, several. Level: how deep
     they are, and how many."""
-    kinds = {"one": lambda rng, level: _row(rng, level, 1), "several": lambda rng, level: _row(rng, level, 2 + (level > 0))}
-    return generate("calculators", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {"one": lambda rng, level: _row(rng, level, 1), "several": lambda rng, level: _row(rng, level, 2 + (level > 0))}
 
 
 def _row(rng: Random, level: int, breadth: int) -> tuple[str, Json]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
 from rollforge.envs.calendar.schedule import Wanted, arrange, problem, wanted
-from rollforge.envs.generate import Make, generate
+from rollforge.envs.generate import Kinds, Make, generated
 from rollforge.records.items import Item, Json
 
 RULES = """
@@ -38,18 +38,12 @@ HOURS = ((10, 16), (9, 17), (8, 14), (9, 15))
 STEP = 15
 
 
-def tasks(
-    n: int | None = 120,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("calendar")
+def tasks() -> Kinds:
     """Rows `{responses_create_params, exp_cal_state, names, kind, level}`. Kinds: what is asked last: add (an event with a
     time), constrain (a time for one that is there), lengthen, cancel. Level: two or three, four or five, six or seven
     events."""
-    kinds = {kind: _maker(kind) for kind in ("add", "constrain", "lengthen", "cancel")}
-    return generate("calendar", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {kind: _maker(kind) for kind in ("add", "constrain", "lengthen", "cancel")}
 
 
 def listed(expected: Sequence[Wanted], starts: Mapping[str, int], names: Mapping[str, str]) -> list[Json]:

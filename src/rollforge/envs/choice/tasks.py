@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from itertools import pairwise
 from math import isqrt
 from random import Random
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json
 
 LETTERS = "ABCDEFGHIJ"
 
 
-def tasks(
-    n: int | None = 120,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("choice")
+def tasks() -> Kinds:
     """Rows `{prompt, options, expected_answer, grading_mode, kind, level}`, as NeMo Gym's `mcqa` has them. Level: how many
     steps, and whether four, five or six options."""
-    kinds = {
+    return {
         "sequence": _sequence,
         "odd_one_out": _odd_one_out,
         "units": _units,
@@ -33,7 +28,6 @@ def tasks(
         "direction": _direction,
         "cipher": _cipher,
     }
-    return generate("choice", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
 
 
 def _row(rng: Random, question: str, right: object, wrong: Sequence[object], level: int) -> tuple[str, Json]:

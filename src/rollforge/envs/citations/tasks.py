@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from functools import partial
 from random import Random
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json, system, user
 from rollforge.verify.formats import GRAMMARS, cited
 
@@ -20,36 +20,15 @@ EXAMPLE = "citation_xmpl"
 _LETTERS = "abcdefghjkmnpqrstuvwyz23456789"
 
 
-def tasks(
-    n: int | None = 80,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("citations", n=80)
+def tasks() -> Kinds:
     """Rows `{prompt, verifier, expected_answers, other_answers, claims, kind, level}`. Kinds: one (a question), two (two
     questions, two sources), none (no citations wanted). Level: how many pages; at `hard` snippets of pages are cited."""
-    return generate(
-        "citations",
-        {"one": _one, "two": _two, "none": _none},
-        n=n,
-        seed=seed,
-        split=split,
-        level=level,
-        kind=kind,
-    )
-
-
-def _one(rng: Random, level: int) -> tuple[str, Json]:
-    return _row(rng, level, 1, "cite")
-
-
-def _two(rng: Random, level: int) -> tuple[str, Json]:
-    return _row(rng, level, 2, "cite")
-
-
-def _none(rng: Random, level: int) -> tuple[str, Json]:
-    return _row(rng, level, 1, "no_cite")
+    return {
+        "one": partial(_row, golds=1, mode="cite"),
+        "two": partial(_row, golds=2, mode="cite"),
+        "none": partial(_row, golds=1, mode="no_cite"),
+    }
 
 
 def _row(rng: Random, level: int, golds: int, mode: str) -> tuple[str, Json]:

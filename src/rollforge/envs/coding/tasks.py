@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 from rollforge.envs.coding.problems import PROBLEMS, Problem
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json
 
 TESTS = 14
@@ -16,16 +16,11 @@ SHOWN = 2
 """Examples in the statement; they are not among the tests."""
 
 
-def tasks(
-    n: int | None = 60,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("coding", n=60)
+def tasks() -> Kinds:
     """Rows `{prompt, verifier_metadata, program, kind, level}`. Kinds: numbers, text, lists. Each problem is asked for as a
     whole program or as a function."""
-    return generate("coding", {kind: _maker(kind) for kind in PROBLEMS}, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {kind: _maker(kind) for kind in PROBLEMS}
 
 
 def _maker(kind: str) -> Callable[[Random, int], tuple[str, Json]]:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from random import Random
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json
 
 
-def tasks(
-    n: int | None = 60,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("counter", n=60)
+def tasks() -> Kinds:
     """Rows `{prompt, initial_count, expected_count, kind, level}`. Kinds: add (one to four numbers), reach (a value),
     multiply (what the counter holds). Level: how many numbers, how large, whether some are taken away."""
-    kinds = {"add": _add, "reach": _reach, "multiply": _multiply}
-    return generate("counter", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {"add": _add, "reach": _reach, "multiply": _multiply}
 
 
 def _add(rng: Random, level: int) -> tuple[str, Json]:

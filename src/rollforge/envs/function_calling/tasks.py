@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from random import Random
 from typing import Any
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json
 
 Drawn = tuple[str, Json]
@@ -24,17 +24,11 @@ ROOMS = ("kitchen", "bedroom", "office", "hall")
 BANDS = ("the Quiet Rivers", "Northern Lamps", "Tin Harbour", "the Paper Kites")
 
 
-def tasks(
-    n: int | None = 80,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("function_calling", n=80)
+def tasks() -> Kinds:
     """Rows `{prompt, tools, expected_answers, kind, level}`. Kinds: single (one call), repeated (one tool several times),
     several (different tools). Level: how many calls, and how many tools there are to choose from."""
-    kinds = {"single": _single, "repeated": _repeated, "several": _several}
-    return generate("function_calling", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {"single": _single, "repeated": _repeated, "several": _several}
 
 
 def one_call(rng: Random, level: int) -> tuple[str, list[Json], Json]:

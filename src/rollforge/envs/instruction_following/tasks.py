@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import Any
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.envs.instruction_following.reference import compose
 from rollforge.records.items import Json
 from rollforge.verify.instructions import read
 
 
-def tasks(
-    n: int | None = 120,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("instruction_following")
+def tasks() -> Kinds:
     """Rows `{prompt, instruction_id_list, kwargs, grading_mode, kind, level}`, as NeMo Gym's `instruction_following` has.
     Kind: what the first of them is about. Level: one or two instructions, three, or more."""
-    kinds = {name: partial(_task, name) for name in FAMILIES}
-    return generate("instruction_following", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {name: partial(_task, name) for name in FAMILIES}
 
 
 def _task(kind: str, rng: Random, level: int) -> tuple[str, Json]:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from math import gcd, isqrt
 from random import Random
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json
 
 
-def tasks(
-    n: int | None = 120,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("math_answer")
+def tasks() -> Kinds:
     """Rows `{prompt, expected_answer, kind, level}`."""
-    kinds = {
+    return {
         "operations": _operations,
         "fractions": _fractions,
         "percent": _percent,
@@ -31,7 +26,6 @@ def tasks(
         "circle": _circle,
         "words": _words,
     }
-    return generate("math_answer", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
 
 
 def _row(rng: Random, problem: str, answer: object) -> tuple[str, Json]:

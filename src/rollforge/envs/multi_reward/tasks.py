@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from random import Random
 
 from rollforge.envs.function_calling.tasks import one_call
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json, system, user
 
 RULE = "You act through tools. Answer each request with exactly one tool call and no text."
 WEIGHTS = {"correctness": 0.5, "schema_valid": 0.25, "format": 0.25}
 
 
-def tasks(
-    n: int | None = 60,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("multi_reward", n=60)
+def tasks() -> Kinds:
     """Rows `{prompt, tools, expected_call, weights, kind, level}`. Level: how many tools there are to choose from."""
-    return generate("multi_reward", {"call": _call}, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {"call": _call}
 
 
 def _call(rng: Random, level: int) -> tuple[str, Json]:

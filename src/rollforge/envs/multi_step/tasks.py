@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from random import Random
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json, system, user
 
 TERMS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -41,17 +40,12 @@ TERMS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def tasks(
-    n: int | None = 60,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("multi_step", n=60)
+def tasks() -> Kinds:
     """Rows as NeMo Gym's `example_multi_step` has them, with `values` besides: `{prompt, expected_synonyms,
     expected_synonym_values, minefield_label, minefield_label_value, values, kind, level}`. Level: how many terms are in the
     list, and how many synonyms each has."""
-    return generate("multi_step", {"synonyms": _synonyms}, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {"synonyms": _synonyms}
 
 
 def _synonyms(rng: Random, level: int) -> tuple[str, Json]:

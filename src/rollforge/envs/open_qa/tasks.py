@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from random import Random
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.envs.open_qa.facts import CAPITALS, COUNTRIES, ELEMENTS, SPELLINGS, TERMS, WORKS
 from rollforge.records.items import Json
 
 FORM = "Think it through if you need to, then put the answer, and nothing else, inside \\boxed{}."
 
 
-def tasks(
-    n: int | None = 120,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("open_qa")
+def tasks() -> Kinds:
     """Rows `{prompt, question, expected_answer, accepted, kind, level}`. Kinds: element, country, term, author. Level: how
     well known the fact is, and whether it takes one or two of them."""
-    kinds = {"element": _element, "country": _country, "term": _term, "author": _author}
-    return generate("open_qa", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {"element": _element, "country": _country, "term": _term, "author": _author}
 
 
 def _row(question: str, expected: str, accepted: Sequence[str] = ()) -> tuple[str, Json]:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json
 
 
-def tasks(
-    n: int | None = 60,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("python_math", n=60)
+def tasks() -> Kinds:
     """Rows `{prompt, expected_result, code, kind, level}`. Kinds: primes, digits, recurrence, counting, games, fractions."""
-    kinds = {
+    return {
         "primes": _primes,
         "digits": _digits,
         "recurrence": _recurrence,
@@ -26,7 +20,6 @@ def tasks(
         "games": _games,
         "fractions": _fractions,
     }
-    return generate("python_math", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
 
 
 def _row(problem: str, code: str) -> tuple[str, Json]:

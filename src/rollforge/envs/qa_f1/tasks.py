@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from random import Random
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json
 
 FIRST = """
@@ -31,17 +30,11 @@ WORK = (
 )
 
 
-def tasks(
-    n: int | None = 80,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("qa_f1", n=80)
+def tasks() -> Kinds:
     """Rows `{prompt, question, expected_answer, kind, level}`. Kinds: lookup (one passage), bridge (two passages),
     comparison (who is older), same (yes or no). Level: how many passages."""
-    kinds = {"lookup": _lookup, "bridge": _bridge, "comparison": _comparison, "same": _same}
-    return generate("qa_f1", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {"lookup": _lookup, "bridge": _bridge, "comparison": _comparison, "same": _same}
 
 
 def _world(rng: Random, level: int) -> tuple[list[str], dict[str, Json], dict[str, str]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from functools import partial
 from random import Random
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.envs.sokoban.board import LEGEND
 from rollforge.envs.sokoban.levels import level as made_level
 from rollforge.records.items import Json
@@ -20,25 +20,11 @@ SIZES = ((5, 6), (6, 8), (6, 8))
 MOVES = ((3, 6), (6, 11), (9, 15))
 
 
-def tasks(
-    n: int | None = 60,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("sokoban", n=60)
+def tasks() -> Kinds:
     """Rows `{prompt, board, scoring, kind, level}`. Kinds: `one_box`, `two_boxes`. Level: the size of the room, and the
     moves that the shortest solution takes (3 to 6, 6 to 11, 9 to 15)."""
-    kinds = {"one_box": _one, "two_boxes": _two}
-    return generate("sokoban", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
-
-
-def _one(rng: Random, level: int) -> tuple[str, Json]:
-    return _row(rng, level, 1)
-
-
-def _two(rng: Random, level: int) -> tuple[str, Json]:
-    return _row(rng, level, 2)
+    return {"one_box": partial(_row, boxes=1), "two_boxes": partial(_row, boxes=2)}
 
 
 def _row(rng: Random, level: int, boxes: int) -> tuple[str, Json]:

@@ -7,12 +7,12 @@ returns different results: an answer that was read off the prompt is of no use.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json
 
 
@@ -73,17 +73,11 @@ Question = tuple[str, str]
 """What is asked, and the query that answers it."""
 
 
-def tasks(
-    n: int | None = 60,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("sql", n=60)
+def tasks() -> Kinds:
     """Rows `{prompt, sql, databases, kind, level}`. Kinds are what the database is about: shop, library, gym, farm. Level:
     one table; joins and groups; comparisons of groups, windows."""
-    kinds = {name: _maker(world) for name, world in WORLDS.items()}
-    return generate("sql", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {name: _maker(world) for name, world in WORLDS.items()}
 
 
 def _maker(world: World) -> Callable[[Random, int], tuple[str, Json]]:

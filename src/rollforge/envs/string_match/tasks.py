@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json
 
 WORDS = """
@@ -24,16 +23,11 @@ MODES = {
 }
 
 
-def tasks(
-    n: int | None = 80,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("string_match", n=80)
+def tasks() -> Kinds:
     """Rows `{prompt, expected_answer, extraction_mode, case_sensitive, answer_type, kind, level}`. Level: how long the words
     and lists are."""
-    kinds = {
+    return {
         "reverse": _reverse,
         "nth_word": _nth_word,
         "initials": _initials,
@@ -42,7 +36,6 @@ def tasks(
         "sort": _sort,
         "common": _common,
     }
-    return generate("string_match", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
 
 
 def _row(rng: Random, question: str, expected: Any, answer_type: str = "text", case: bool = False) -> tuple[str, Json]:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
 
 FORMS = ("json", "yaml", "toml", "xml", "csv", "tool_call")
 
 
-def tasks(
-    n: int | None = 120,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("structured_outputs")
+def tasks() -> Kinds:
     """Rows `{prompt, tools?, schema_str, schema_type, response_mode, tool_name, tool_payload_key, ...}` with an
     `expected_output`. Kind: the form. Level: how many facts, how deep, what is left open, tools."""
-    kinds = {name: partial(_task, name) for name in FORMS}
-    return generate("structured_outputs", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {name: partial(_task, name) for name in FORMS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from functools import partial
 from random import Random
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.envs.user_conversation.desk import ACTIONS, RETURN_DAYS
 from rollforge.envs.user_conversation.user import opening
 from rollforge.records.items import Json
 
 
-def tasks(
-    n: int | None = 80,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("user_conversation", n=80)
+def tasks() -> Kinds:
     """Rows `{prompt, orders, customer, requests, kind, level}`. Kinds, by the first wish: cancel, address, return, exchange.
     Level: easy, the customer says what it is about; medium, one has to ask, one thing at a time; hard, two wishes, of which
     one may be against the rules, and changes of mind."""
-    kinds = {do: partial(_conversation, do) for do in ACTIONS}
-    return generate("user_conversation", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {do: partial(_conversation, do) for do in ACTIONS}
 
 
 def _conversation(do: str, rng: Random, level: int) -> tuple[str, Json]:

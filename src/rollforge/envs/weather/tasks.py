@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.records.items import Json
 
 CITIES = """
@@ -16,17 +16,11 @@ Manila Montreal Nairobi Oslo Perth Prague Quito Riga Rome Santiago Seoul Sofia T
 CONDITIONS = ("sunny", "cloudy", "rainy", "windy", "foggy", "stormy")
 
 
-def tasks(
-    n: int | None = 60,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("weather", n=60)
+def tasks() -> Kinds:
     """Rows `{prompt, weather, cities, question, expected_answer, kind, level}`. Kinds: report (one city), warmest (of two to
     four), count (in how many of two to five a condition holds). Level: how many cities, and how close they are."""
-    kinds = {"report": _report, "warmest": _warmest, "count": _count}
-    return generate("weather", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {"report": _report, "warmest": _warmest, "count": _count}
 
 
 def answer(question: str, weather: Mapping[str, Mapping[str, Any]]) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from random import Random
 
-from rollforge.envs.generate import generate
+from rollforge.envs.generate import Kinds, generated
 from rollforge.envs.workplace import ask_business, ask_office
 from rollforge.envs.workplace.ask import Ask, Office
 from rollforge.envs.workplace.company import company
@@ -26,17 +26,11 @@ KINDS: Mapping[str, Mapping[str, Callable[[Office, int], Ask | None]]] = {
 }
 
 
-def tasks(
-    n: int | None = 120,
-    seed: int = 0,
-    split: str = "train",
-    level: str | Sequence[str] | None = None,
-    kind: str | Sequence[str] | None = None,
-) -> Iterator[Json]:
+@generated("workplace")
+def tasks() -> Kinds:
     """Rows `{prompt, company, ground_truth, category, kind, level}`. Level: one thing to find and change; dates to work out
     or several things; conditions, many things, several tools."""
-    kinds = {kind: _maker(category, make) for category, makes in KINDS.items() for kind, make in makes.items()}
-    return generate("workplace", kinds, n=n, seed=seed, split=split, level=level, kind=kind)
+    return {kind: _maker(category, make) for category, makes in KINDS.items() for kind, make in makes.items()}
 
 
 def _maker(category: str, make: Callable[[Office, int], Ask | None]) -> Callable[[Random, int], tuple[str, Json]]:
