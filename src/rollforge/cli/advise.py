@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rollforge.cli.output import show
+from rollforge.cli.output import print_json, show
 
 if TYPE_CHECKING:
     from rollforge.curate.advise import Advice
@@ -46,12 +46,9 @@ def advise(
     answered, tools = _looked_at(sources)
     advice = judge(found, [source.name for source in sources], model, answered, split=split, tools=tools)
     if json:
-        # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
-        from json import dumps
-
         from rollforge.stats.estimate import finite
 
-        print(dumps({"runs": runs, "bad_count": found.bad_count, **finite(advice.row())}, indent=2, allow_nan=False))
+        print_json({"runs": runs, "bad_count": found.bad_count, **finite(advice.row())}, allow_nan=False)
     else:
         if any(found.used):
             _print(advice)

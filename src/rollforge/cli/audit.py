@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX
-from rollforge.cli.output import console, prints_aside
+from rollforge.cli.output import console, print_json, prints_aside
 
 if TYPE_CHECKING:
     from rollforge.audit.audit import Audit
@@ -49,9 +49,7 @@ def audit(
     if html is not None:
         write_page(html, found)
     if json or sarif:
-        from json import dumps  # not orjson: ASCII only, so that nothing in the texts reaches the terminal as it is
-
-        print(dumps(as_sarif(found, env) if sarif else as_json(found), indent=2, default=str))
+        print_json(as_sarif(found, env) if sarif else as_json(found), default=str)
     else:
         _print(found, notes, accept)
     weights = SEVERITIES[: SEVERITIES.index(fail_on) + 1] if fail_on != "never" else ()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rollforge.cli.output import print_json
+
 if TYPE_CHECKING:
     from rollforge.export.advice import Advice
     from rollforge.export.check import Checked
@@ -58,11 +60,8 @@ def check(
         raise UserError(f"{', '.join(given)}: only with --for on-policy")
     results = _check(files, target, config, loader, workers)
     if json:
-        # Not orjson: ASCII only, so that nothing in a file's text reaches the terminal as it is.
-        from json import dumps
-
         rows = [checked.row() | ({"guessed": why} if why else {}) for checked, why in results]
-        print(dumps(rows[0] if len(rows) == 1 else rows, indent=2))
+        print_json(rows[0] if len(rows) == 1 else rows)
     else:
         for checked, why in results:
             _print(checked, why)
@@ -146,8 +145,6 @@ def _print(checked: Checked, why: str) -> None:
 
 
 def _explain(error: str | None, log: Path | None, json: bool) -> bool:
-    from json import dumps
-
     from rollforge.export.advice import Found, advise, advise_log, read_log
     from rollforge.stats.visible import one_line
 
@@ -156,12 +153,7 @@ def _explain(error: str | None, log: Path | None, json: bool) -> bool:
     else:
         found = advise_log(read_log(log or ""))
     if json:
-        print(
-            dumps(
-                [{"line": one.line, "count": one.count, "text": one.text[:500], **_row(one.advice)} for one in found],
-                indent=2,
-            )
-        )
+        print_json([{"line": one.line, "count": one.count, "text": one.text[:500], **_row(one.advice)} for one in found])
         return bool(found)
     for one in found:
         times = f" ({one.count:,} times)" if one.count > 1 else ""

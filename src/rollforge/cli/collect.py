@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, header_of, seldom_collect_garbage, settings
-from rollforge.cli.output import any_encoding, prints_aside
+from rollforge.cli.output import any_encoding, exit_if_signalled, print_json, print_unused, prints_aside
 from rollforge.errors import RollforgeError, UserError, unknown
 
 if TYPE_CHECKING:
@@ -109,11 +109,12 @@ def collect(
     with prints_aside():
         summary = _run(asked)
     if json:
-        _print_json(summary)
+        counts = {**summary.tally.row(), "cost": summary.cost, "bad_lines": summary.tally.bad_lines}
+        ended = {"stopped": summary.stopped, "success": summary.success}
+        print_json({"run": str(summary.path), **counts, **ended}, indent=None)
     else:
         _print_report(summary, asked.env.use if asked.env else "ENV")
-    if summary.stopped and summary.stopped.startswith("SIG"):
-        sys.exit(130 if summary.stopped == "SIGINT" else 143)
+    exit_if_signalled(summary.stopped)
     sys.exit(0 if summary.success else 1)
 
 
@@ -134,30 +135,13 @@ def _run(config: CollectConfig) -> Summary:
         raise
 
 
-def _print_json(summary: Summary) -> None:
-    from json import dumps  # not orjson: ASCII only, so that nothing in a server's text reaches the terminal as it is
-
-    result = {
-        "run": str(summary.path),
-        **summary.tally.row(),
-        "cost": summary.cost,
-        "bad_lines": summary.tally.bad_lines,
-        "stopped": summary.stopped,
-        "success": summary.success,
-    }
-    print(dumps(result))
-
-
 def _print_report(summary: Summary, env: str) -> None:
     from rollforge.stats.text import plural
     from rollforge.stats.visible import one_line
 
     any_encoding()
     tally, path = summary.tally, summary.path
-    for line in summary.bad_lines:
-        print(f"not used: {one_line(str(line), 300)}", file=sys.stderr)
-    if tally.bad_lines > len(summary.bad_lines):
-        print(f"not used: {tally.bad_lines - len(summary.bad_lines)} more lines", file=sys.stderr)
+    print_unused(summary.bad_lines, tally.bad_lines)
     mean = "none" if tally.mean is None else f"{tally.mean:.4f}"
     print(f"mean reward {mean} over {tally.judged} of {tally.total} rollouts (coverage {tally.coverage:.1%})")
     print("outcomes: " + ", ".join(f"{count} {outcome}" for outcome, count in tally.row()["outcomes"].items() if count))

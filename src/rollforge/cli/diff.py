@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rollforge.cli.output import show
+from rollforge.cli.output import print_json, show
 from rollforge.cli.tables import table
 
 if TYPE_CHECKING:
@@ -39,10 +39,7 @@ def diff(
 
     found = diff(a, b, workers=workers or cores(), folder=temp)
     if json:
-        # Not orjson: ASCII only, so that nothing in a file's text reaches the terminal as it is.
-        from json import dumps
-
-        print(dumps(found.row(), indent=2, default=str))
+        print_json(found.row(), default=str)
     else:
         _print(found)
     if not found.same:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rollforge.cli.output import any_encoding, prints_aside
+from rollforge.cli.output import any_encoding, print_json, prints_aside
 from rollforge.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ def list_envs(json: bool = typer.Option(False, "--json", help="As JSON.")) -> No
             about = f"cannot be loaded: {error}"
         rows.append({"name": name, "tools": len(tools), "about": about, "where": where, "built_in": name in BUILT_IN["env"]})
     if json:
-        from json import dumps  # ASCII only, for any encoding
-
-        print(dumps(rows))
+        print_json(rows, indent=None)
         return
     any_encoding()
     width = max(len(row["name"]) for row in rows)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, given, seldom_collect_garbage
-from rollforge.cli.output import prints_aside, show
+from rollforge.cli.output import exit_if_signalled, print_json, prints_aside, show
 from rollforge.cli.tables import table
 from rollforge.errors import RollforgeError, UserError, unknown
 
@@ -78,16 +78,12 @@ def evaluate(
     model: dict[str, Any] = {"base_url": base_url or None, "api_key_env": api_key_env}
     done = _run(_settings(config, given(options), given(model), set_))
     if json:
-        # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
-        from json import dumps
-
-        print(dumps(done.row(), indent=2, allow_nan=False))
+        print_json(done.row(), allow_nan=False)
     else:
         _print(done)
     for problem in [*done.regressions, *done.uncovered]:
         print(f"error: {'regression of ' if problem in done.regressions else ''}{problem}", file=sys.stderr)
-    if done.stopped and done.stopped.startswith("SIG"):
-        sys.exit(130 if done.stopped == "SIGINT" else 143)
+    exit_if_signalled(done.stopped)
     sys.exit(0 if done.success else 1)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from rollforge.cli.output import reading
+from rollforge.cli.output import print_json, reading
 
 if TYPE_CHECKING:
     from rollforge.export.result import Done, Exported
@@ -122,10 +122,7 @@ def export(
     with reading() as progress:
         found = export_rollouts(runs, to or _listed(wanted), out or Path(str(place)), progress=progress, **values)
     if json:
-        # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
-        from json import dumps
-
-        print(dumps(found.row(), indent=2, allow_nan=False))
+        print_json(found.row(), allow_nan=False)
     else:
         print(_report(found))
     for note in found.notes:

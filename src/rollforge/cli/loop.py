@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from rollforge.cli.output import console, prints_aside
+from rollforge.cli.output import console, print_json, prints_aside
 from rollforge.errors import UserError
 
 
@@ -31,8 +31,6 @@ def loop(
     json: bool = typer.Option(False, "--json", help="Print the result as JSON; progress goes to stderr."),
 ) -> None:
     """Collect, curate, train, evaluate, and again with the new policy. Killed or interrupted, the same command goes on."""
-    from json import dumps
-
     from rollforge.loop.state import read_state
 
     if of is not None and not lineage:
@@ -46,7 +44,7 @@ def loop(
         from rollforge.loop.run import table
 
         if json:
-            print(dumps({"out": str(folder), "iterations": table(state.steps)}))
+            print_json({"out": str(folder), "iterations": table(state.steps)}, indent=None)
         else:
             _print_table(table(state.steps))
         return
@@ -60,8 +58,6 @@ def _folder(recipe: Path, out: Path | None) -> Path:
 
 
 def _run(recipe: Path, iterations: int | None, out: Path, dry_run: bool, apply_next: bool, as_json: bool) -> int:
-    from json import dumps
-
     from rollforge.cli.progress import progress, say
     from rollforge.loop.config import read_config
     from rollforge.loop.plan import check, plan
@@ -79,7 +75,7 @@ def _run(recipe: Path, iterations: int | None, out: Path, dry_run: bool, apply_n
         done = read_state(out).steps if (out / LOOP).exists() else {}
         lines = [{"step": name, "what": what, "done": name in done} for name, what in plan(config)]
         if as_json:
-            print(dumps({"out": str(out), "plan": lines}))
+            print_json({"out": str(out), "plan": lines}, indent=None)
         else:
             for line in lines:
                 print(f"{'done' if line['done'] else '':5}{line['step']:24}{line['what']}")
@@ -92,7 +88,7 @@ def _run(recipe: Path, iterations: int | None, out: Path, dry_run: bool, apply_n
         say("interrupted; the same command goes on")
         raise
     if as_json:
-        print(dumps(looped.row()))
+        print_json(looped.row(), indent=None)
     else:
         _print_table(looped.rows)
         print(f"model: --model {looped.model}   lineage: rollforge loop {out} --lineage")
@@ -132,15 +128,13 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def _lineage(out: Path, steps: Any, of: str | None, as_json: bool) -> None:
-    from json import dumps
-
     from rollforge.loop.lineage import find, lineage, related
     from rollforge.stats.visible import one_line
 
     known = lineage(steps)
     if of is None:
         if as_json:
-            print(dumps({"out": str(out), **known}))
+            print_json({"out": str(out), **known}, indent=None)
             return
         for name, model in known["models"].items():
             parts = [f"{m['used']} of {m['of']} rollouts of {m['run']}" for m in model["made_of"]]
@@ -159,7 +153,8 @@ def _lineage(out: Path, steps: Any, of: str | None, as_json: bool) -> None:
         keys = ("depth", "kind", "id")
         about = known["models"].get(name) or known["runs"][name]
         ways = {"ancestors": up[1:], "descendants": down[1:]}
-        print(dumps({"id": name, **about, **{w: [dict(zip(keys, e, strict=True)) for e in es] for w, es in ways.items()}}))
+        related_to = {w: [dict(zip(keys, e, strict=True)) for e in es] for w, es in ways.items()}
+        print_json({"id": name, **about, **related_to}, indent=None)
         return
     for title, found in (("was made of", up), ("made", down)):
         print(f"{name} {title}" + ("" if found[1:] else " nothing"))

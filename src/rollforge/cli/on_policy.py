@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from rollforge.cli.output import print_json
+
 if TYPE_CHECKING:
     from rollforge.records.rollout import Rollout
     from rollforge.records.rows import BadLine
@@ -27,10 +29,7 @@ def check_on_policy(runs: Sequence[Path], model: str | None, tolerance: float, m
     found = inspect(_rollouts(sources), forward=None if model is None else forward(model), tolerance=tolerance)
     ok = found.rollouts > 0 and found.share <= max_drift
     if json:
-        # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
-        from json import dumps
-
-        print(dumps({"runs": [source.name for source in sources], "ok": ok, **found.row()}, indent=2, allow_nan=False))
+        print_json({"runs": [source.name for source in sources], "ok": ok, **found.row()}, allow_nan=False)
     else:
         for line in _lines(found, sources):
             print(line)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import TextIOWrapper
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -31,6 +31,29 @@ def any_encoding() -> None:
     """From now on, what the output's encoding lacks is shown as `?`, and no error."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+
+
+def print_json(value: Any, *, indent: int | None = 2, **options: Any) -> None:
+    """A result for programs. ASCII only (so not orjson): nothing in a text of a model or a file steers the terminal."""
+    from json import dumps
+
+    print(dumps(value, indent=indent, **options))
+
+
+def print_unused(lines: Sequence[object], count: int) -> None:
+    """The lines of the input that were not used, as far as they are known, of so many."""
+    from rollforge.stats.visible import one_line
+
+    for line in lines:
+        print(f"not used: {one_line(str(line), 300)}", file=sys.stderr)
+    if count > len(lines):
+        print(f"not used: {count - len(lines)} more lines", file=sys.stderr)
+
+
+def exit_if_signalled(stopped: str | None) -> None:
+    """`stopped`: why the work was not completed, if it was not."""
+    if stopped and stopped.startswith("SIG"):
+        sys.exit(130 if stopped == "SIGINT" else 143)
 
 
 def console() -> Console:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, given, seldom_collect_garbage
-from rollforge.cli.output import any_encoding, prints_aside, show
+from rollforge.cli.output import any_encoding, exit_if_signalled, print_json, print_unused, prints_aside, show
 from rollforge.cli.tables import table
 
 if TYPE_CHECKING:
@@ -78,14 +78,10 @@ def reverify(
     found = compare(done.path, success, examples)
     unseen = fail_on_change and not done.now and not done.pinned
     if json:
-        # Not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is.
-        from json import dumps
-
-        print(dumps({**_row(done), **found.row()}, indent=2, allow_nan=False))
+        print_json({**_row(done), **found.row()}, allow_nan=False)
     else:
         _print(done, found, diff)
-    if done.stopped and done.stopped.startswith("SIG"):
-        sys.exit(130 if done.stopped == "SIGINT" else 143)
+    exit_if_signalled(done.stopped)
     if unseen:
         print(f"nothing was verified now, and {env} may have changed since: give another --out", file=sys.stderr)
     changed = fail_on_change and found.up + found.down + found.newly_judged
@@ -124,10 +120,7 @@ def _print(done: Reverified, found: Comparison, diff: bool) -> None:
     from rollforge.stats.visible import one_line
 
     any_encoding()
-    for line in done.bad_lines:
-        print(f"not used: {one_line(str(line), 300)}", file=sys.stderr)
-    if done.bad_count > len(done.bad_lines):
-        print(f"not used: {done.bad_count - len(done.bad_lines)} more lines", file=sys.stderr)
+    print_unused(done.bad_lines, done.bad_count)
     kept = f", {done.kept:,} taken over as they were" if done.kept else ""
     print(f"{plural(done.verified, 'rollout')} verified again, {done.failed:,} could not be{kept}")
     for reason, count in done.kept_reasons[:5]:

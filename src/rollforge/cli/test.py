@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX
-from rollforge.cli.output import console, prints_aside
+from rollforge.cli.output import console, print_json, prints_aside
 
 if TYPE_CHECKING:
     from rollforge.audit.contract import Check
@@ -45,9 +45,8 @@ def contract(
     failed = sum(check.status == "fail" for check in checks)
     if json:
         from dataclasses import asdict
-        from json import dumps  # not orjson: ASCII only, so that nothing in the texts reaches the terminal as it is
 
-        print(dumps({"env": env, "passed": not failed, "checks": [asdict(check) for check in checks]}, indent=2))
+        print_json({"env": env, "passed": not failed, "checks": [asdict(check) for check in checks]})
     else:
         _print(env, checks)
     sys.exit(1 if failed else 0)

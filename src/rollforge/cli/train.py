@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX, settings
-from rollforge.cli.output import prints_aside
+from rollforge.cli.output import print_json, prints_aside
 
 
 def train(
@@ -87,9 +87,7 @@ def train(
     with prints_aside():
         done = work(asked)
     if json:
-        from json import dumps
-
-        print(dumps(done.report, indent=2))
+        print_json(done.report)
         return
     from rollforge.train.report import shown
 

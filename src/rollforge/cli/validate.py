@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rollforge.cli.output import console
+from rollforge.cli.output import console, print_json
 
 if TYPE_CHECKING:
     from rollforge.audit.validate import Mark
@@ -45,10 +45,9 @@ def validate(
     bad = [mark for mark in marks if mark.level == "error" or (strict and mark.level == "warning")]
     if json:
         from dataclasses import asdict
-        from json import dumps  # not orjson: ASCII only, so that nothing in a model's text reaches the terminal as it is
 
         counts = {"rollouts": rows.outcomes.total(), "judged": rows.size, "tasks": len(rows.names), "unusable": rows.bad}
-        print(dumps({"run": run, **counts, "passed": not bad, "checks": [asdict(mark) for mark in marks]}, indent=2))
+        print_json({"run": run, **counts, "passed": not bad, "checks": [asdict(mark) for mark in marks]})
     else:
         _print(run, marks)
         print(f"{visible(run)}: {rows.size:,} rewards of {len(rows.names):,} tasks; {len(bad)} to mend")
