@@ -20,11 +20,12 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from rollforge.bulk.blocks import Unusable, read_at
 from rollforge.config import Section
-from rollforge.curate.facts import ABOUT, LATER, fact, inside
+from rollforge.curate.facts import ABOUT, LATER, fact
 from rollforge.curate.facts import Field as InRow
 from rollforge.curate.grammar import parse
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import UserError, unknown
+from rollforge.records.items import inside
 from rollforge.records.lossless import dumps
 from rollforge.stats.thresholds import EASY, EQUAL, LARGEST_ENV, MEDIUM, SUCCESS
 

@@ -7,7 +7,7 @@ Most are a function of the row alone (`fact(name)`), computed where the row is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ from rollforge.bulk.conversation import Item, all_text, has_refusal, is_error, m
 from rollforge.bulk.record import Record
 from rollforge.curate.step import Fact
 from rollforge.errors import UserError
-from rollforge.records.items import BYTES_PER_TOKEN, Json, text_of
+from rollforge.records.items import BYTES_PER_TOKEN, Json, inside, text_of
 from rollforge.records.messages import split_think
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -61,16 +61,6 @@ class Field:
         if self.root == "task":
             return value
         return number(inside(record.field("metrics"), self.path) if value is None else value)
-
-
-def inside(value: Any, path: Sequence[str | int]) -> Any:
-    """What is found down a path of keys and list indices; None where it ends."""
-    for key in path:
-        if isinstance(key, str):
-            value = value.get(key) if isinstance(value, dict) else None
-        else:
-            value = value[key] if isinstance(value, list) and -len(value) <= key < len(value) else None
-    return value
 
 
 def number(value: Any) -> float | None:

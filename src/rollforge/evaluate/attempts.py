@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rollforge.errors import UserError
 from rollforge.evaluate.modes import calls_mark, failure_mode
-from rollforge.records.items import Json, input_items
+from rollforge.records.items import Json, input_items, inside
 from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Rollout
 from rollforge.stats.estimate import Groups, Numbers
@@ -125,12 +125,8 @@ def read_attempts(
 
 def field_of(fields: Json, name: str) -> Any:
     """`a.b` is the key of that name, or the b of a."""
-    value: Any = fields.get(name)
-    if value is None and "." in name:
-        value = fields
-        for key in name.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
-    return value
+    value = fields.get(name)
+    return inside(fields, name.split(".")) if value is None else value
 
 
 def told(source: Source) -> Json:

@@ -16,7 +16,7 @@ from rollforge.errors import UserError
 from rollforge.export.examples import Demonstration, Judged, Origin, Pair, Prompt
 from rollforge.export.target import Refused
 from rollforge.export.text import last_text
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.messages import ROLES, Dialect, NoMessage, split_think
 
@@ -205,13 +205,8 @@ def _answer_text(value: Any, structured: bool) -> str | None:
 
 def _at(record: Record, path: str) -> Any:
     value = record.field(path)  # a field may have a dot in its name
-    if value is not None:
-        return value
     first, *rest = path.split(".")
-    value = record.field(first) if rest else None
-    for key in rest:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
+    return inside(record.field(first), rest) if value is None else value
 
 
 # Messages and tools

@@ -23,7 +23,7 @@ from rollforge.errors import UserError, unknown
 from rollforge.nemo.arguments import Arguments
 from rollforge.nemo.builtin import built_in
 from rollforge.nemo.directives import directed
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside
 
 MODELS, RESOURCES, AGENTS = "responses_api_models", "resources_servers", "responses_api_agents"
 TYPES = (MODELS, RESOURCES, AGENTS)
@@ -181,9 +181,7 @@ def _plain(value: Any) -> Any:
 
 def _delete(values: Json, key: str) -> None:
     *path, last = key.split(".")
-    where: Any = values
-    for part in path:
-        where = where.get(part) if isinstance(where, dict) else None
+    where = inside(values, path)
     if not isinstance(where, dict) or last not in where:
         raise unknown("key to delete", key, where or values)
     del where[last]

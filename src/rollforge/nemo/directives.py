@@ -12,7 +12,7 @@ from typing import Any
 
 from rollforge.config import merge
 from rollforge.errors import UserError, unknown
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside
 
 MISSING = "???"
 _WORD = re.compile(r"\$\{(inherit_from|copy):([^}]+)\}")
@@ -25,9 +25,7 @@ def directed(values: Json) -> Json:
     found: Json = _Walk(values, moved).value(values, "", ())
     for path in sorted(moved, key=lambda path: -path.count(".")):
         *parents, last = path.split(".")
-        where: Any = found
-        for part in parents:
-            where = where.get(part) if isinstance(where, dict) else None
+        where = inside(found, parents)
         if isinstance(where, dict):
             where.pop(last, None)
     return found

@@ -215,6 +215,16 @@ def add_usage(total: Usage | None, more: Usage | None) -> Usage | None:
     return summed  # type: ignore[return-value]
 
 
+def inside(value: Any, path: Sequence[str | int]) -> Any:
+    """What is found down a path of keys and list indices; None where it ends."""
+    for key in path:
+        if isinstance(key, str):
+            value = value.get(key) if isinstance(value, dict) else None
+        else:
+            value = value[key] if isinstance(value, list) and -len(value) <= key < len(value) else None
+    return value
+
+
 def token_drift(output: Sequence[Item]) -> int | None:
     """The first model call (0-based, counted over items with token ids) whose prompt does not start with everything
     seen before it; None if all are contiguous. Trainers that concatenate calls need this (NeMo RL asserts it)."""

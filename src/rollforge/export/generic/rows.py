@@ -15,7 +15,7 @@ from rollforge.export.examples import Demonstration, Judged, Pair, Prompt
 from rollforge.export.mapping import constant
 from rollforge.export.target import Refused, Settings
 from rollforge.export.text import last_text
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside
 from rollforge.records.lossless import dumps
 
 
@@ -212,17 +212,10 @@ def _value(example: Judged | Prompt, source: str) -> Any:
     if source.startswith("="):
         return constant(source)
     if source.startswith("task."):
-        return _field(example.fields, source.removeprefix("task."))
+        path = source.removeprefix("task.")
+        # A field may have a dot in its name.
+        return example.fields[path] if path in example.fields else inside(example.fields, path.split("."))
     return _FROM[source](example)
-
-
-def _field(fields: Json, path: str) -> Any:
-    if path in fields:  # a field may have a dot in its name
-        return fields[path]
-    value: Any = fields
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
 
 
 def _prompt(example: Judged | Prompt) -> list[Json]:

@@ -13,6 +13,7 @@ import yaml
 from rollforge.config import merge, read_yaml
 from rollforge.errors import UserError
 from rollforge.export.target import Level
+from rollforge.records.items import inside
 
 Values = dict[str, Any]
 Found = tuple[str, Level, str]
@@ -34,9 +35,7 @@ def read(path: Path, found: list[Found]) -> tuple[Values, Values | None, Values]
 def number(values: Values, key: str) -> int | None:
     """The whole number at a dotted key; a value that is `${a.b}` is followed, other interpolations are not."""
     for _ in range(5):
-        value: Any = values
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+        value = inside(values, key.split("."))
         reference = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
         if not reference:
             return value if type(value) is int else None

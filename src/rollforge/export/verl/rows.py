@@ -14,7 +14,7 @@ from typing import Any
 from rollforge.export.examples import Demonstration, Pair, Prompt
 from rollforge.export.target import Refused, Settings
 from rollforge.export.text import for_templates, question
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside
 from rollforge.records.lossless import dumps, loads
 
 RL_COLUMNS = dict.fromkeys(("data_source", "prompt", "ability", "reward_model", "extra_info", "agent_name"), "string")
@@ -204,10 +204,7 @@ def decoded(value: Any) -> Any:
 
 
 def _task(info: Any) -> Any:
-    found: Any = info
-    for key in ("tools_kwargs", "_row", "create_kwargs", "row"):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found
+    return inside(info, ("tools_kwargs", "_row", "create_kwargs", "row"))
 
 
 def _properties(tool: Json) -> Json:
