@@ -467,7 +467,8 @@ async def test_log_probabilities_agree_with_transformers(
 def test_the_template_says_the_same_in_transformers(chat: ChatFormat) -> None:
     transformers = pytest.importorskip("transformers")
     tokenizer = transformers.AutoTokenizer.from_pretrained(SHIPPED)
-    from rollforge.records.chat import TEMPLATE, chat_request
+    from rollforge.records.chat import chat_request
+    from rollforge.records.messages import TEMPLATE
 
     for items in (CONVERSATION, CONVERSATION[1:2], CONVERSATION[:9]):
         for tools in (TOOLS, []):

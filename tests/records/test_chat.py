@@ -10,17 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollforge.errors import InfraFault, UserError
-from rollforge.records.chat import (
-    TEMPLATE,
-    WIRE,
-    Dialect,
-    chat_completion,
-    chat_request,
-    items_from_messages,
-    messages,
-    params_from_chat,
-    response_from_completion,
-)
+from rollforge.records.chat import chat_completion, chat_request, params_from_chat, response_from_completion
 from rollforge.records.items import (
     assistant,
     check_items,
@@ -32,6 +22,7 @@ from rollforge.records.items import (
     tool_calls,
     user,
 )
+from rollforge.records.messages import TEMPLATE, WIRE, Dialect, items_from_messages, messages
 
 FIELD = Dialect(reasoning="reasoning_content")
 

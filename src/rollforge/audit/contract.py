@@ -23,6 +23,7 @@ from random import Random
 from typing import Any, Literal
 
 from rollforge.audit.afresh import cause
+from rollforge.audit.finding import where
 from rollforge.audit.left import Left, looking
 from rollforge.audit.outside import outside
 from rollforge.audit.play import Ground, Played, Player, say
@@ -109,7 +110,7 @@ async def _checks(
     first = await ground.play("nonsense", chosen[0], NONSENSE["nonsense"](chosen[0]))
     if first.problem and not first.opened:
         # A service that is not there, say: the others would wait for it as long.
-        failed = Check("opening", "fail", f"{_where(chosen[0])}: {first.problem}", "no session opens: nothing can be played")
+        failed = Check("opening", "fail", f"{where(chosen[0])}: {first.problem}", "no session opens: nothing can be played")
         return [*checks, failed, *(Check(other, "skip", "no session opens") for other in _PLAYED)]
     if foreign is None and isinstance(env, RemoteEnv) and env.ours is False:
         foreign = Foreign()
@@ -118,7 +119,7 @@ async def _checks(
         tried = await _said_to(ground, chosen[:1], [kind for kind in NONSENSE if kind not in UNUSUAL])
         if any(played.problem for played in tried):
             seen = Probes(await _said_to(ground, chosen, ["an empty reply"]), [], [], "", [])
-            shut = [f"{_where(played.task)}: {played.problem}" for played in seen.nonsense if not played.opened]
+            shut = [f"{where(played.task)}: {played.problem}" for played in seen.nonsense if not played.opened]
             opening = Check("opening", "fail" if shut else "pass", _some(shut) or f"{len(chosen)} sessions")
             why = next(played.problem for played in tried if played.problem)
             unasked = Check("verdicts", "skip", f"all that needs them needs {foreign.asks}: {why}")
@@ -264,8 +265,8 @@ def _solution(env: Any, task: Task) -> tuple[Solution | None, str]:
         with stage("model", VerifierFault):
             solution: Solution | None = solve(task)
     except RolloutError as error:
-        return None, f"solve() failed at {_where(task)}: {error}"
-    return solution, "" if solution is not None else f"no reference solution for {_where(task)}"
+        return None, f"solve() failed at {where(task)}: {error}"
+    return solution, "" if solution is not None else f"no reference solution for {where(task)}"
 
 
 def _tools(env: Any, probes: Probes, foreign: Foreign | None) -> Check:
@@ -286,7 +287,7 @@ def _tools(env: Any, probes: Probes, foreign: Foreign | None) -> Check:
         declared = [row.get("name") for row in played.task.params.get("tools") or [] if row.get("type") == "function"]
         missing = [str(name) for name in declared if name not in own]
         if missing:
-            problems.append(f"{_where(played.task)} declares {', '.join(missing)}, which its session does not have")
+            problems.append(f"{where(played.task)} declares {', '.join(missing)}, which its session does not have")
     if problems:
         remedy = "a public method with type hints and a docstring declares itself properly"
         return Check("tools", "fail", _some(problems), remedy)
@@ -302,9 +303,9 @@ def _replies(probes: Probes, foreign: Foreign | None) -> Check:
     failed = [played for played in probes.nonsense if played.problem]
     unusual = failed if foreign and all(played.kind in UNUSUAL and played.opened for played in failed) else []
     if failed and not unusual:
-        where = _some([f"{played.kind}, {_where(played.task)}: {played.problem}" for played in failed])
+        places = _some([f"{played.kind}, {where(played.task)}: {played.problem}" for played in failed])
         remedy = "a verifier has a verdict on whatever a policy says: nonsense is worth 0, an exception loses the rollout"
-        return Check("replies", "fail", f"{len(failed)} of {len(probes.nonsense)} got no verdict: {where}", remedy)
+        return Check("replies", "fail", f"{len(failed)} of {len(probes.nonsense)} got no verdict: {places}", remedy)
     rewards = [played.reward for played in probes.nonsense if played.reward is not None]
     span = f"{min(rewards):g} to {max(rewards):g}"
     without = f"; no verdict on {unusual[0].kind}: {unusual[0].problem}" if unusual else ""
@@ -315,20 +316,20 @@ def _reference(probes: Probes, success: float, unseen: Check | None, foreign: Fo
     if foreign is not None:
         return Check("reference", "skip", "a server of NeMo Gym brings none")
     reference = probes.reference
-    failed = [f"{_where(played.task)}: {played.problem}" for played in reference if played.problem]
+    failed = [f"{where(played.task)}: {played.problem}" for played in reference if played.problem]
     if failed or probes.reference_problem.startswith("solve()"):
         remedy = "the reference solution has to be judged; look at it: rollforge env show"
         return Check("reference", "fail", _some([*failed, *filter(None, [probes.reference_problem])]), remedy)
     if not reference:
         return Check("reference", "skip", f"{probes.reference_problem}; a method solve, or @env(solve=...), gives it one")
-    low = [f"{_where(played.task)}: {played.reward:g}" for played in reference if (played.reward or 0) < success - EQUAL]
+    low = [f"{where(played.task)}: {played.reward:g}" for played in reference if (played.reward or 0) < success - EQUAL]
     if low:
         marks = f"mend the verifier or solve; if full marks are another number than {success:g}, say so: --success"
         remedy = unseen.remedy if unseen else marks
         return Check("reference", "fail", f"below full marks: {_some(low)}", remedy)
     best = {played.task.id: played.reward or 0.0 for played in reference}
     above = [
-        f"{played.kind}, {_where(played.task)}: {played.reward:g}"
+        f"{played.kind}, {where(played.task)}: {played.reward:g}"
         for played in probes.nonsense
         if played.reward is not None and played.reward > best.get(played.task.id, math.inf) + EQUAL
     ]
@@ -350,7 +351,7 @@ async def _determinism(env: Any, ground: Ground, probes: Probes, foreign: Foreig
         if one.said == other.said:
             continue
         differ.append(one)
-        told.append(f"{one.kind}, {_where(one.task)}: {_differing(one, other)}")
+        told.append(f"{one.kind}, {where(one.task)}: {_differing(one, other)}")
         by_chance = by_chance and one.stepwise
     if differ and by_chance:
         return Check("determinism", "skip", f"{_CHANCE}: {_some(told)}")
@@ -365,7 +366,7 @@ async def _determinism(env: Any, ground: Ground, probes: Probes, foreign: Foreig
         task = probes.reference[0].task
         one, other = [await ground.play("calls", task, _calls(task, probes.nonsense)) for _ in range(2)]
         if one.outputs != other.outputs and not one.problem + other.problem:
-            says = f"{_where(task)}, the same calls of tools that need not be in its solution: {_differing(one, other)}"
+            says = f"{where(task)}, the same calls of tools that need not be in its solution: {_differing(one, other)}"
             return Check("determinism", "warn", says, f"if that is no clock, take all chance from the task: {_SEED}")
     return Check("determinism", "pass", f"{len(probes.repeated)} answers judged twice: the same observation and verdict")
 
@@ -406,7 +407,7 @@ async def _unseen(env: Any, ground: Ground, tasks: Sequence[Task], probes: Probe
 
         alone = await ground.meet("alone", task, Player(_acts(env, task, probes), look))
         changed = [name for name, value in looks[-1].items() if value != looks[0].get(name)] if looks else []
-        reads = f"{_where(task)}: the verifier reads {', '.join(changed)}, which the tools change" if changed else ""
+        reads = f"{where(task)}: the verifier reads {', '.join(changed)}, which the tools change" if changed else ""
         if alone.outcome is not Outcome.TIMEOUT:
             env.apart = False
             try:
@@ -416,7 +417,7 @@ async def _unseen(env: Any, ground: Ground, tasks: Sequence[Task], probes: Probe
             if not here.problem and (here.reward, here.fields) != (alone.reward, alone.fields):
                 one, other = _said(alone), _said(here)
                 what = f"{one}, but {other}" if one != other else _differing(alone, here)
-                found.append(f"{reads or _where(task)}: {what} where the tools were at work")
+                found.append(f"{reads or where(task)}: {what} where the tools were at work")
                 continue
         told += [reads] if reads else []
     remedy = f"{_OWN_STATE}: the verifier runs in another process, which does not see what tools change there"
@@ -460,13 +461,13 @@ async def _isolation(
                 alone[task.id] = await ground.play("alone", task, _acts(env, task, probes))
                 again = await ground.play("alone", task, _acts(env, task, probes))
                 after = await ground.play("nonsense", task, NONSENSE["nonsense"](task))
-                leaks = _unlike(f"nonsense, {_where(task)}, after others have played", after, before.get(task.id), "before")
+                leaks = _unlike(f"nonsense, {where(task)}, after others have played", after, before.get(task.id), "before")
                 leaks += await _late(env, ground, task, tasks, probes)
                 same = again.said == alone[task.id].said
                 if (leaks or not same) and foreign and again.stepwise:
-                    return Check("isolation", "skip", f"{_CHANCE}: {_where(task)}")
+                    return Check("isolation", "skip", f"{_CHANCE}: {where(task)}")
                 if not same:
-                    says = f"{_where(task)}, the same calls twice: {_differing(alone[task.id], again)}"
+                    says = f"{where(task)}, the same calls twice: {_differing(alone[task.id], again)}"
                     return Check("isolation", "fail", says, f"{_OWN_STATE}; draw chance from the task: {_SEED}")
                 mixed += leaks
         players: list[tuple[Task, Solution | Response]] = [(task, _acts(env, task, probes)) for task in pair]
@@ -474,10 +475,10 @@ async def _isolation(
             players.append((pair[0], NONSENSE["nonsense"](pair[0])))
         found = await ground.together("together", players)
         for played in found[:2]:
-            what = f"{_where(played.task)} beside {_where(pair[0] if played.task is pair[1] else pair[1])}"
+            what = f"{where(played.task)} beside {where(pair[0] if played.task is pair[1] else pair[1])}"
             mixed += _unlike(what, played, alone[played.task.id], "alone")
         for played in found[2:]:
-            what = f"nonsense, {_where(played.task)}, beside others of it"
+            what = f"nonsense, {where(played.task)}, beside others of it"
             mixed += _unlike(what, played, before.get(played.task.id), "before")
     if mixed:
         return Check("isolation", "fail", _some(mixed), _OWN_STATE)
@@ -504,7 +505,7 @@ async def _late(env: Any, ground: Ground, task: Task, tasks: Sequence[Task], pro
         late = await ground.play(first.kind, task, made())
         if late.outcome is Outcome.TIMEOUT:
             continue
-        what = f"{first.kind}, {_where(task)}, after others have played"
+        what = f"{first.kind}, {where(task)}, after others have played"
         unlike = _unlike(what, replace(late, outputs=[]), replace(first, outputs=[]), "before")
         if unlike and await cause(env, task, made) != "chance":
             leaks += unlike
@@ -523,7 +524,7 @@ def _wrong(env: Any, task: Task, tasks: Sequence[Task], nonsense: Sequence[Playe
         return {}
     wrong = {} if first.stepwise else {"random calls": _calls(task, nonsense)}
     other = None if task is tasks[-1] else _solution(env, tasks[-1])[0]
-    return wrong if other is None else {**wrong, f"the solution of {_where(tasks[-1])}": other}
+    return wrong if other is None else {**wrong, f"the solution of {where(tasks[-1])}": other}
 
 
 def _acts(env: Any, task: Task, probes: Probes) -> Solution:
@@ -544,7 +545,7 @@ def _calls(task: Task, nonsense: Sequence[Played]) -> Solution:
 
 
 async def _clean_up(env: Any, ground: Ground, tasks: Sequence[Task], probes: Probes, folder: str) -> Check:
-    closing = [f"{_where(played.task)}: {played.closing}" for played in probes.all() if played.closing]
+    closing = [f"{where(played.task)}: {played.closing}" for played in probes.all() if played.closing]
     if closing:
         return Check("clean-up", "fail", f"closing failed: {_some(closing)}", "mend close()")
     if os.getcwd() != folder:
@@ -597,10 +598,6 @@ async def _speed(ground: Ground, tasks: Sequence[Task], limits: Limits) -> Check
     if p50 > min(SLOW_SECONDS, limits.verify):
         return Check("speed", "fail", says, f"beyond {SLOW_SECONDS:g} s it is the verifier that a collection waits for")
     return Check("speed", "pass", says)
-
-
-def _where(task: Task) -> str:
-    return f"task {task.index}" if task.index is not None else f"task {task.id}"
 
 
 def _said(played: Played) -> str:

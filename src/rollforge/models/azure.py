@@ -13,7 +13,7 @@ from rollforge.models.base import Model, ModelOptions
 from rollforge.models.chat import ChatModel
 from rollforge.models.dial import targets
 from rollforge.models.transport import endpoint
-from rollforge.records.chat import Dialect
+from rollforge.records.messages import Dialect
 
 API_VERSION = "2024-10-21"
 """The newest one that is not a preview; OPENAI_API_VERSION says another."""

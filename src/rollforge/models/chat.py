@@ -15,9 +15,9 @@ from rollforge.models.chunks import Chunks
 from rollforge.models.dial import Target, targets
 from rollforge.models.stream import Events
 from rollforge.models.transport import BadRequest, Endpoint, Transport, endpoint
-from rollforge.records.chat import WIRE, Dialect, chat_request, first_choice, response_from_completion
+from rollforge.records.chat import chat_request, first_choice, response_from_completion
 from rollforge.records.items import Json, Response
-from rollforge.records.messages import Reasoning, unique
+from rollforge.records.messages import WIRE, Dialect, Reasoning, unique
 
 
 def load(name: str | None, options: ModelOptions) -> Model:

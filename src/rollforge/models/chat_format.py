@@ -20,10 +20,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from rollforge.errors import SetupError, UserError
-from rollforge.records.chat import TEMPLATE, chat_request
+from rollforge.records.chat import chat_request
 from rollforge.records.items import Item, Json, Params, assistant, function_call, input_items
 from rollforge.records.lossless import dumps, loads
-from rollforge.records.messages import assistant_kind, split_think
+from rollforge.records.messages import TEMPLATE, assistant_kind, split_think
 
 REMEMBERED = 10_000
 """Prompts of which is remembered what text they were made of (two hashes each)."""

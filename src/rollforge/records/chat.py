@@ -17,12 +17,17 @@ import orjson
 
 from rollforge.errors import InfraFault, UserError
 from rollforge.records.items import Item, Json, Params, Response, Usage, item_type, token_count
-from rollforge.records.messages import TEMPLATE as TEMPLATE
-from rollforge.records.messages import WIRE as WIRE
-from rollforge.records.messages import Dialect as Dialect
-from rollforge.records.messages import Turn, assistant_kind, others, turn_items, unique
-from rollforge.records.messages import items_from_messages as items_from_messages
-from rollforge.records.messages import messages as messages
+from rollforge.records.messages import (
+    WIRE,
+    Dialect,
+    Turn,
+    assistant_kind,
+    items_from_messages,
+    messages,
+    others,
+    turn_items,
+    unique,
+)
 
 # Requests
 

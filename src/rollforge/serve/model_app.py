@@ -23,9 +23,10 @@ from rollforge.models.base import Request as Call
 from rollforge.models.stream import stream
 from rollforge.models.transport import BadRequest
 from rollforge.records.anthropic import message_from
-from rollforge.records.chat import Dialect, chat_completion, chat_request
+from rollforge.records.chat import chat_completion, chat_request
 from rollforge.records.items import Json, Params
 from rollforge.records.items import Response as Answer
+from rollforge.records.messages import Dialect
 from rollforge.records.problem import Problem, bad_request
 from rollforge.records.whole import whole
 from rollforge.serve.app import App, answer, body, make_app, spec

@@ -8,9 +8,10 @@ from typing import Any
 
 from rollforge.errors import UserError
 from rollforge.export.trl.rows import tools_text
-from rollforge.records.chat import TEMPLATE, chat_request, params_from_chat
+from rollforge.records.chat import chat_request, params_from_chat
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads
+from rollforge.records.messages import TEMPLATE
 from rollforge.records.task import Task, task_from_row
 
 TRLS = frozenset(
