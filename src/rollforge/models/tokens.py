@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -44,6 +44,29 @@ class Completion:
     text: str
     """Without the ending token or stop text; special tokens inside are kept."""
     finish: Literal["stop", "length"]
+
+
+def completed(
+    ids: list[int],
+    log_probs: list[float],
+    sampling: Sampling,
+    *,
+    limit: int,
+    eos: frozenset[int],
+    decode: Callable[[list[int]], str],
+) -> Completion | None:
+    """What was generated, once it has ended; None while it goes on."""
+    if ids[-1] in eos:
+        return Completion(ids, log_probs, decode(ids[:-1]), "stop")
+    if sampling.stop:
+        # Bytes may be tokens of their own, four to a character: a text that has just ended lies within so many.
+        tail = decode(ids[-4 * max(map(len, sampling.stop)) - 8 :])
+        if any(stop in tail for stop in sampling.stop):
+            text = decode(ids)
+            places = [place for place in map(text.find, sampling.stop) if place >= 0]
+            if places:
+                return Completion(ids, log_probs, text[: min(places)], "stop")
+    return Completion(ids, log_probs, decode(ids), "length") if len(ids) >= limit else None
 
 
 class Generate(Protocol):

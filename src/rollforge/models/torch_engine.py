@@ -20,7 +20,7 @@ from typing import Any
 
 from rollforge.errors import InfraFault, SetupError, UserError, short
 from rollforge.models.inbox import CLOSED, Inbox, settle
-from rollforge.models.tokens import Completion, Sampling
+from rollforge.models.tokens import Completion, Sampling, completed
 from rollforge.models.torch_batch import Batch, CausalLM, Row, decode, draw, keep, merge, prefill
 
 ROWS = 128
@@ -143,7 +143,9 @@ class TorchEngine:
         for line, (row, id, log_prob) in enumerate(zip(rows, ids, log_probs, strict=True)):
             row.ids.append(id)
             row.log_probs.append(log_prob)
-            outcome: Completion | Exception | None = self._completion(row)
+            outcome: Completion | Exception | None = completed(
+                row.ids, row.log_probs, row.sampling, limit=row.limit, eos=self._eos, decode=self._text
+            )
             if math.isnan(log_prob):
                 outcome = InfraFault(f"{self._name} computed logits that are not finite: are the weights sound?")
             if outcome is None and not row.future.cancelled():
@@ -153,23 +155,6 @@ class TorchEngine:
             if outcome is not None:
                 self._done.append((row, outcome))
         keep(batch, staying)
-
-    def _completion(self, row: Row) -> Completion | None:
-        """The finished completion; None while it goes on."""
-        ids = row.ids
-        if ids[-1] in self._eos:
-            return Completion(ids, row.log_probs, self._text(ids[:-1]), "stop")
-        if row.sampling.stop:
-            # Bytes may be tokens of their own, four to a character: a text that has just ended lies within so many.
-            tail = self._text(ids[-4 * max(map(len, row.sampling.stop)) - 8 :])
-            if any(stop in tail for stop in row.sampling.stop):
-                text = self._text(ids)
-                places = [place for place in map(text.find, row.sampling.stop) if place >= 0]
-                if places:
-                    return Completion(ids, row.log_probs, text[: min(places)], "stop")
-        if len(ids) < row.limit:
-            return None
-        return Completion(ids, row.log_probs, self._text(ids), "length")
 
     def _text(self, ids: list[int]) -> str:
         # Some checkpoints mark the tool call tags as special: they must not get lost here.

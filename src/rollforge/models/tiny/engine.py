@@ -25,7 +25,7 @@ from rollforge.models.inbox import CLOSED, Inbox, settle
 from rollforge.models.tiny.blas import use_one_thread
 from rollforge.models.tiny.llama import CHUNK, Array, Cache, Ids, Llama
 from rollforge.models.tiny.sampling import draw
-from rollforge.models.tokens import Completion, Sampling
+from rollforge.models.tokens import Completion, Sampling, completed
 
 PREFILL = 4096
 """Prompt tokens, padding included, of all sequences that join together."""
@@ -168,7 +168,14 @@ class Engine:
             sequence.ids.append(id)
             sequence.log_probs.append(log_prob)
             if fine:
-                completion = self._completion(sequence)
+                completion = completed(
+                    sequence.ids,
+                    sequence.log_probs,
+                    sequence.sampling,
+                    limit=sequence.limit,
+                    eos=self._eos,
+                    decode=self._text,
+                )
                 if completion is None:
                     continue
                 settle(sequence.future, completion)
@@ -176,20 +183,6 @@ class Engine:
                 settle(sequence.future, InfraFault("tiny computed logits that are not finite: are the weights sound?"))
             done.append(sequence)
         self._leave(cache, done)
-
-    def _completion(self, sequence: _Sequence) -> Completion | None:
-        """The finished completion; None while it goes on."""
-        ids = sequence.ids
-        if ids[-1] in self._eos:
-            return Completion(ids, sequence.log_probs, self._text(ids[:-1]), "stop")
-        if sequence.sampling.stop:
-            text = self._text(ids)
-            places = [place for place in map(text.find, sequence.sampling.stop) if place >= 0]
-            if places:
-                return Completion(ids, sequence.log_probs, text[: min(places)], "stop")
-        if len(ids) < sequence.limit:
-            return None
-        return Completion(ids, sequence.log_probs, self._text(ids), "length")
 
     def _text(self, ids: list[int]) -> str:
         # Some checkpoints mark the tool call tags as special: they must not get lost here.
