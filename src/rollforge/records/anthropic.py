@@ -28,7 +28,7 @@ from rollforge.records.items import (
     text_of,
     token_count,
 )
-from rollforge.records.messages import others, unique
+from rollforge.records.messages import others, translate, unique
 
 MAX_TOKENS = 8192
 """Messages needs a limit; this one is sent where a request names none."""
@@ -44,14 +44,7 @@ def params_from_messages(body: Mapping[str, Any]) -> Params:
     if refused:
         raise UserError(f"{refused[0]} needs Anthropic's own servers; leave it out")
     params: Json = {"input": [item for n, message in enumerate(body["messages"]) for item in items_of(message, n)]}
-    for key, value in body.items():
-        if value is None or key == "messages" or key in _DROPPED:
-            continue
-        put = _FROM_MESSAGES.get(key)
-        if put is None:
-            params[key] = value
-        else:
-            put(params, value)
+    translate(body, params, _FROM_MESSAGES, _DROPPED | {"messages"})
     if not params.get("tools"):
         params.pop("tool_choice", None)
     return params  # type: ignore[return-value]
@@ -77,14 +70,7 @@ def messages_request(params: Mapping[str, Any]) -> Json:
     system = "\n\n".join(text for text in systems if text)
     if system:
         body["system"] = system
-    for key, value in params.items():
-        if value is None or key in _NOT_SENT:
-            continue
-        put = _TO_MESSAGES.get(key)
-        if put is None:
-            body[key] = value
-        else:
-            put(body, value)
+    translate(params, body, _TO_MESSAGES, _NOT_SENT)
     if not body.get("tools"):
         body.pop("tool_choice", None)
     elif params.get("parallel_tool_calls") is False:

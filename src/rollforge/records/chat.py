@@ -25,6 +25,7 @@ from rollforge.records.messages import (
     items_from_messages,
     messages,
     others,
+    translate,
     turn_items,
     unique,
 )
@@ -37,14 +38,7 @@ def chat_request(params: Mapping[str, Any], dialect: Dialect = WIRE) -> Json:
     know (seed, stop, top_k, ...) keep their names. NeMo Gym's `metadata.extra_body` and `metadata.chat_template_kwargs`
     (JSON in a string) are unpacked into the body, last."""
     body: Json = {"messages": messages(params, (), dialect)}
-    for key, value in params.items():
-        if value is None or key in _INPUT:
-            continue
-        put = _TO_CHAT.get(key)
-        if put is None:
-            body[key] = value
-        else:
-            put(body, value, dialect)
+    translate(params, body, _TO_CHAT, _INPUT, dialect)
     if "tools" not in body:
         # Servers refuse these without tools; the data sets have them everywhere.
         body.pop("tool_choice", None)
@@ -61,14 +55,7 @@ def params_from_chat(body: Mapping[str, Any]) -> Params:
     if not isinstance(chat, list):
         raise UserError("the request has no messages (a list of chat messages)")
     params: Json = {"input": items_from_messages(chat)}
-    for key, value in body.items():
-        if value is None or key == "messages":
-            continue
-        put = _FROM_CHAT.get(key)
-        if put is None:
-            params[key] = value
-        else:
-            put(params, value)
+    translate(body, params, _FROM_CHAT, ("messages",))
     return params  # type: ignore[return-value]
 
 

@@ -9,7 +9,7 @@ item that Chat Completions cannot express raises `NoMessage`. Shapes: the OpenAI
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -228,6 +228,20 @@ _TEXTS = frozenset(("output_text", "input_text", "text"))
 def others(given: Mapping[str, Any], known: Container[str]) -> Json:
     """What `given` has beside the known keys, without nulls."""
     return {key: value for key, value in given.items() if key not in known and value is not None}
+
+
+def translate(
+    given: Mapping[str, Any], into: Json, how: Mapping[str, Callable[..., object]], but: Container[str], *more: Any
+) -> None:
+    """Parameters of one API as those of another: `how(into, value, *more)` for those it has another way, the others as they
+    are; no nulls, and none of `but`."""
+    for key, value in given.items():
+        if value is None or key in but:
+            continue
+        if key in how:
+            how[key](into, value, *more)
+        else:
+            into[key] = value
 
 
 def _kind(part: Any) -> str:
