@@ -19,7 +19,7 @@ from typing import Any, Literal
 import aiohttp
 
 from rollforge.envs.base import Limits, Session, Step, Tool, ToolCall, ToolOutput, Verdict, verdict
-from rollforge.envs.steps import NOTHING
+from rollforge.envs.steps import NO_TOOLS, NOTHING, refused_calls
 from rollforge.envs.tasks import Tasks, TaskSource
 from rollforge.envs.tools import error_text, result_text
 from rollforge.errors import InfraFault, RolloutError, SetupError, UserError, VerifierFault, short
@@ -166,15 +166,13 @@ class PlayedSession(_Episode):
         self._action = action
 
     async def call(self, call: ToolCall, /) -> ToolOutput:
-        return ToolOutput(error_text("there are no tools here: reply with your action"), error=True)
+        return NO_TOOLS
 
     async def step(self, response: Response, /) -> Step:
         if self._over:
             return Step(terminated=True)
-        calls = [item for item in response.get("output") or [] if item.get("type") == "function_call"]
-        if calls:
-            refusal = error_text("there are no tools here: reply with your action")
-            return Step(outputs=tuple((str(call.get("call_id") or ""), refusal) for call in calls))
+        if refused := refused_calls(response):
+            return refused
         try:
             action = self._action(final_text(response))
         except ValueError as error:

@@ -48,6 +48,12 @@ def as_step(value: Any) -> Step:
     )
 
 
+def refused_calls(response: Response) -> Step | None:
+    """What is told of tool calls where what the policy says is its action; None if it made none."""
+    calls = [item for item in response.get("output") or [] if item.get("type") == "function_call"]
+    return Step(outputs=tuple((str(call.get("call_id") or ""), NO_TOOLS.text) for call in calls)) if calls else None
+
+
 class SteppingSession(PythonSession):
     """It has no tools: what the policy says is its action."""
 
@@ -63,18 +69,14 @@ class SteppingSession(PythonSession):
         """
         if self._over:
             return Step(terminated=self._last.terminated, truncated=self._last.truncated, info=self._last.info)
-        calls = [item for item in response.get("output") or [] if item.get("type") == "function_call"]
         with stage("tools", VerifierFault):
-            if calls:
-                self._last = Step(outputs=tuple((str(call.get("call_id") or ""), _NO_TOOLS) for call in calls))
-            else:
-                self._last = await self._taken(final_text(response))
+            self._last = refused_calls(response) or await self._taken(final_text(response))
         self._steps += 1
         self._reward += self._last.reward
         return self._last
 
     async def call(self, call: ToolCall, /) -> ToolOutput:
-        return ToolOutput(_NO_TOOLS, error=True)
+        return NO_TOOLS
 
     async def verify(self, response: Response, /) -> Verdict:
         if not self._steps:
@@ -110,4 +112,4 @@ def _text(seen: Any) -> str | None:
     return None if seen is None else result_text(seen) or None
 
 
-_NO_TOOLS = error_text("there are no tools here: reply with your action")
+NO_TOOLS = ToolOutput(error_text("there are no tools here: reply with your action"), error=True)

@@ -37,7 +37,7 @@ def boxed(text: str) -> str | None:
 
     The last one, because boxes before it are steps; an unclosed last box is a reply that was cut, not a reason to go back.
     """
-    last = _last(_BOX, text)
+    last = last_match(_BOX, text)
     if last is None:
         return None
     depth = 1
@@ -51,7 +51,7 @@ def boxed(text: str) -> str | None:
 def answer_line(text: str) -> str | None:
     """What follows the last "Answer:" or "the answer is" on its line, or on the next if it ends there; a displayed formula
     without its delimiters."""
-    last = _last(_ANSWER, text)
+    last = last_match(_ANSWER, text)
     if last is None:
         return None
     rest = text[last.end() :].lstrip()
@@ -68,7 +68,7 @@ def hashed_lines(text: str, most: int = 20) -> list[tuple[str, bool]]:
 
 def last_number(text: str) -> str | None:
     """The last number written in digits, with its sign, separators, denominator and percent sign."""
-    last = _last(_NUMBER, text)
+    last = last_match(_NUMBER, text)
     return last[0] if last else None
 
 
@@ -80,5 +80,5 @@ def after_thinking(text: str) -> str:
     return "" if "<think>" in text else text
 
 
-def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+def last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return next(iter(deque(pattern.finditer(text), maxlen=1)), None)

@@ -18,13 +18,13 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from rollforge.errors import VerifierFault
 from rollforge.records.lossless import loads
-from rollforge.verify.answer import after_thinking, boxed
+from rollforge.verify.answer import after_thinking, boxed, last_match
 from rollforge.verify.quantity import amount
 
 Mode = Literal["final_answer", "boxed", "last_line", "full_response", "regex"]
@@ -93,7 +93,7 @@ def extract(reply: str, mode: str = "final_answer", regex: str | None = None) ->
     if mode == "boxed":
         return _of_box(text)
     if mode == "final_answer":
-        last = _last(_FINAL, text)
+        last = last_match(_FINAL, text)
         if last is None:
             return _of_box(text)
         return text[last.end() :].lstrip().partition("\n")[0].strip().strip(_MARKS).strip() or None
@@ -118,7 +118,7 @@ def _by_regex(text: str, regex: str | None) -> str | None:
         pattern = re.compile(regex)
     except (re.error, OverflowError) as error:
         raise VerifierFault(f"output_regex {regex!r:.200} is no regular expression: {error}") from None
-    last = _last(pattern, text)
+    last = last_match(pattern, text)
     if last is None:
         return None
     return (next((group for group in last.groups() if group), None) or last[0]).strip() or None
@@ -128,10 +128,6 @@ def _same_row(given: str, expected: str) -> bool:
     """Whether both are the same enumeration, whatever separates its items."""
     parts = items(expected)
     return len(parts) > 1 and amount(plain(expected, case=True)) is None and same_items(items(given), parts)
-
-
-def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
 
 
 def same_text(given: str, expected: str) -> bool:
