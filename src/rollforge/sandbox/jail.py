@@ -27,6 +27,7 @@ from rollforge.errors import InfraFault, SetupError
 from rollforge.sandbox.cells import INSIDE, Place, Process, Room
 from rollforge.sandbox.deadline import queued
 from rollforge.sandbox.docker import IMAGE, PYTHON, SANDBOX, Container, Engine, chosen
+from rollforge.sandbox.slots import Slots, cores
 
 Level = Literal["namespaces", "container", "landlock", "none"]
 
@@ -111,9 +112,6 @@ class Jail:
         grace: float = GRACE,
         engine: Engine | None = None,
     ) -> None:
-        self._size = (
-            size or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else size or os.cpu_count() or 1
-        )
         self._asked = level
         self._folders = folders
         self._grace = grace
@@ -125,9 +123,9 @@ class Jail:
         self._idle: list[_Cell] = []
         self._all: set[_Cell] = set()
         self._ending: set[_Cell] = set()
-        self._numbers = set(range(self._size))
-        self._slots: asyncio.Semaphore | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        size = size or cores()
+        self._numbers = set(range(size))
+        self._slots = Slots(size)
         weakref.finalize(self, _end, self._all, self._ending, os.getpid())
 
     async def run(self, program: Program, allowance: Allowance | None = None) -> Ended:
@@ -137,7 +135,7 @@ class Jail:
         be no cell.
         """
         allowance = allowance or Allowance()
-        slot = self._slot()
+        slot = self._slots.here()
         async with queued():
             await slot.acquire()
         try:
@@ -169,12 +167,6 @@ class Jail:
         for cell in self._ending:
             cell.gone(wait=True)
         self._ending.clear()
-
-    def _slot(self) -> asyncio.Semaphore:
-        loop = asyncio.get_running_loop()
-        if self._slots is None or self._loop is not loop:
-            self._slots, self._loop = asyncio.Semaphore(self._size), loop
-        return self._slots
 
     async def _take(self, allowance: Allowance) -> _Cell:
         needed = Room(2 * allowance.memory_mb, allowance.disk_mb, allowance.processes)

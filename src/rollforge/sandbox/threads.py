@@ -20,6 +20,7 @@ from typing import Any
 
 from rollforge.errors import InfraFault
 from rollforge.sandbox.deadline import within
+from rollforge.sandbox.slots import Slots
 
 _Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[..., Any], dict[str, Any]]
 
@@ -30,8 +31,7 @@ class Threads:
     def __init__(self, limit: int = 256) -> None:
         self._limit = limit
         self._idle: list[_Thread] = []
-        self._slots: asyncio.Semaphore | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.slots = Slots(limit)
 
     def lane(self) -> Lane:
         return Lane(self)
@@ -40,13 +40,6 @@ class Threads:
         """End the idle threads."""
         while self._idle:
             self._idle.pop().jobs.put(None)
-
-    def slots(self) -> asyncio.Semaphore:
-        """Of the running loop: an environment may be used by one after another."""
-        loop = asyncio.get_running_loop()
-        if self._slots is None or self._loop is not loop:
-            self._slots, self._loop = asyncio.Semaphore(self._limit), loop
-        return self._slots
 
     def take(self) -> _Thread:
         while self._idle:
@@ -78,7 +71,7 @@ class Lane:
 
         Raises `DeadlineExceeded`, naming `what`, when the time is over.
         """
-        async with self._turn, self._threads.slots():
+        async with self._turn, self._threads.slots.here():
             thread = self._thread = self._thread or self._threads.take()
             loop = asyncio.get_running_loop()
             future: asyncio.Future[Any] = loop.create_future()

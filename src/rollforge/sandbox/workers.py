@@ -26,6 +26,7 @@ from rollforge import errors
 from rollforge.errors import DeadlineExceeded, InfraFault, VerifierFault
 from rollforge.sandbox.child import BEGUN, HEADER, serve
 from rollforge.sandbox.processes import kill_tree
+from rollforge.sandbox.slots import Slots, cores
 
 
 class CannotCarry(Exception):
@@ -43,13 +44,11 @@ class Workers:
         memory_mb: int = 2048,
     ) -> None:
         self._serve = function, unpack, memory_mb
-        self._size = size or _cores()
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
         self._closed = 0
         """How often."""
-        self._slots: asyncio.Semaphore | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._slots = Slots(size or cores())
         weakref.finalize(self, _kill, self._idle, self._busy)
 
     async def run(self, packed: bytes, seconds: float, what: str = "the call") -> Any:
@@ -58,7 +57,7 @@ class Workers:
         Raises `DeadlineExceeded` (the worker is killed), what the function raised if it is one of ours, `CannotCarry`,
         `InfraFault` if there can be no process, and `VerifierFault` for anything else and for a worker that died.
         """
-        async with self._slot():
+        async with self._slots.here():
             reply = await self._ask(packed, seconds, what)
         kind, value = pickle.loads(reply[1:])
         if kind == "result":
@@ -98,13 +97,6 @@ class Workers:
         """Kill them all, at work or not; the next `run` makes new ones."""
         self._closed += 1
         _kill(self._idle, self._busy)
-
-    def _slot(self) -> asyncio.Semaphore:
-        """Of the running loop: an environment may be used by one after another."""
-        loop = asyncio.get_running_loop()
-        if self._slots is None or self._loop is not loop:
-            self._slots, self._loop = asyncio.Semaphore(self._size), loop
-        return self._slots
 
     def _take(self) -> _Worker:
         while self._idle:
@@ -220,7 +212,3 @@ def _kill(idle: list[_Worker], busy: set[_Worker]) -> None:
         idle.pop().kill()
     for worker in busy:
         worker.end()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
