@@ -7,7 +7,7 @@ from typing import Any
 
 from rollforge.errors import InfraFault
 from rollforge.models.base import Model, Request
-from rollforge.records.items import Item, Response, Usage, add_usage, check_items, input_items, text_of
+from rollforge.records.items import Item, Response, Usage, add_usage, check_items, input_items, inside, text_of
 from rollforge.records.task import Task
 
 
@@ -71,8 +71,7 @@ def shortened(text: str, most: int) -> str:
 
 def _generated(response: Response, items: Sequence[Item]) -> int:
     """Tokens of one answer: as its usage says, else counted, else estimated (four characters each)."""
-    usage = response.get("usage")
-    count = usage.get("output_tokens") if isinstance(usage, dict) else None
+    count = inside(response, "usage", "output_tokens")
     if isinstance(count, (int, float)):
         return int(count)
     counted = sum(len(item.get("generation_token_ids") or ()) for item in items)

@@ -23,7 +23,7 @@ from rollforge.errors import (
     VerifierFault,
 )
 from rollforge.models.service import Answer, Service
-from rollforge.records.items import Json, token_drift
+from rollforge.records.items import Json, inside, token_drift
 from rollforge.records.rollout import Failure, Outcome, Rollout, outcome_for
 from rollforge.records.rows import rollout_from_row
 from rollforge.records.task import Task
@@ -128,6 +128,5 @@ class RemoteRun:
 
 def _inside(answer: Answer) -> Json | None:
     """The rollout that an error of ours brings along."""
-    error = answer.value.get("error") if answer.problem else None
-    row = error.get("rollout") if isinstance(error, dict) else None
+    row = inside(answer.value, "error", "rollout") if answer.problem else None
     return row if isinstance(row, dict) else None

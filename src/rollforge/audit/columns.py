@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from rollforge.records.items import final_text, reasoning_text, tool_calls
+from rollforge.records.items import final_text, mapping, reasoning_text, tool_calls
 from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import BadLine, task_key
@@ -118,8 +118,7 @@ def _add(found: Columns, row: Rollout, success: float) -> None:
     for key, value in row.fields.items():
         if isinstance(value, (int, float)) and not key.startswith("_") and row.outcome is Outcome.SCORED:
             _put(found, at, f"field: {key}", float(value))
-    parts = row.fields.get("reward_components")
-    for key, value in (parts if isinstance(parts, dict) else {}).items():
+    for key, value in mapping(row.fields.get("reward_components")).items():
         if isinstance(value, (int, float)):
             _put(found, at, f"part: {key}", float(value))
     if (row.reward or 0.0) >= success and SPEAKS.search(text[-5_000:]):

@@ -18,7 +18,7 @@ from rollforge.audit.play import Ground, Played, Player, say
 from rollforge.envs.base import Tool
 from rollforge.models.schema_values import random_value
 from rollforge.models.scripted import perturbed
-from rollforge.records.items import input_items, text_of
+from rollforge.records.items import input_items, mapping, text_of
 from rollforge.records.rollout import Outcome
 
 SECRET = "ROLLFORGE_AUDIT_SECRET"
@@ -164,8 +164,7 @@ async def _tools(ground: Ground, known: Sequence[Known], first: Sequence[Played]
 def _nonsense(tool: Tool, rng: Random) -> Iterator[list[Call]]:
     """Each list is one session's."""
     properties: Mapping[str, Any] = tool.parameters.get("properties") or {}
-    value = random_value(tool.parameters, rng)
-    plain: dict[str, Any] = value if isinstance(value, dict) else {}
+    plain = mapping(random_value(tool.parameters, rng))
     texts = [name for name, part in properties.items() if isinstance(part, dict) and part.get("type", "string") == "string"]
     yield [(tool.name, {}), (tool.name, plain), (tool.name, {**plain, "no_such_argument": 1})]
     odd: tuple[Any, ...] = (None, True, [], {}, -1, 0, 10**30, 1e308, "", "\x00", "x" * 200_000, [[[[]]]], {"a": {"b": []}})

@@ -20,7 +20,7 @@ import orjson
 
 from rollforge.bulk.conversation import MESSAGE_KEYS, Item, Turn, input_chat, item_of, last_turn, output_chat, turn_of, turns
 from rollforge.errors import UserError
-from rollforge.records.items import Json, check_params, cut_short, text_of
+from rollforge.records.items import Json, check_params, cut_short, mapping, text_of
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.messages import TEMPLATE, Dialect, messages
 from rollforge.records.rollout import Outcome, Rollout
@@ -419,8 +419,7 @@ class Record:
     @property
     def usage(self) -> Json:
         """Token counts of the response; {} if unknown."""
-        usage = self._about().usage or _loads(self._row.usage)
-        return usage if isinstance(usage, dict) else {}
+        return mapping(self._about().usage or _loads(self._row.usage))
 
     @property
     def size(self) -> int:

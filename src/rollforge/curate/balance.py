@@ -211,7 +211,7 @@ def _beside(field: InRow, sample: Sample, work: Workspace) -> list[str]:
         return []
     *way, last = field.path
     whole = {"usage": record.usage, "seconds": record.block.get("seconds")}
-    beside = inside(whole[field.root] if field.root in whole else record.fields(_NOT_FIELDS), way)
+    beside = inside(whole[field.root] if field.root in whole else record.fields(_NOT_FIELDS), *way)
     start = ".".join(map(str, (field.root, *way)))
     return [f"{start}.{key}" for key in beside if key != last] if isinstance(beside, dict) else []
 

@@ -54,13 +54,13 @@ class Field:
     def __call__(self, record: Record) -> Any:
         first, *rest = self.path
         if self.root == "usage":
-            return inside(record.usage, self.path)
+            return inside(record.usage, *self.path)
         if self.root == "seconds":
-            return inside(record.block.get("seconds"), self.path)
-        value = inside(record.field(first) if isinstance(first, str) else None, rest)
+            return inside(record.block.get("seconds"), *self.path)
+        value = inside(record.field(first) if isinstance(first, str) else None, *rest)
         if self.root == "task":
             return value
-        return number(inside(record.field("metrics"), self.path) if value is None else value)
+        return number(inside(record.field("metrics"), *self.path) if value is None else value)
 
 
 def number(value: Any) -> float | None:

@@ -24,7 +24,7 @@ from rollforge.envs.tasks import Tasks, TaskSource
 from rollforge.envs.tools import error_text, result_text
 from rollforge.errors import InfraFault, RolloutError, SetupError, UserError, VerifierFault, short
 from rollforge.models.dial import shown
-from rollforge.records.items import Json, Response, final_text
+from rollforge.records.items import Json, Response, final_text, mapping
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.rows import BadLine
 from rollforge.records.task import Task
@@ -274,7 +274,7 @@ class _Full(RolloutError):
 
 
 def _refusal(kind: str, data: Any, name: str) -> RolloutError:
-    data = data if isinstance(data, dict) else {}
+    data = mapping(data)
     code, message = data.get("code"), str(data.get("message") or data)
     if code == "CAPACITY_REACHED":
         return _Full(message)
@@ -310,8 +310,7 @@ def _seen(answer: Json) -> str | None:
 
 def _result(answer: Json) -> ToolOutput:
     """Of a call of an MCP tool."""
-    seen = answer.get("observation")
-    seen = seen if isinstance(seen, dict) else {}
+    seen = mapping(answer.get("observation"))
     if seen.get("error"):
         error = seen["error"]
         return ToolOutput(error_text(str(error.get("message") if isinstance(error, dict) else error)), error=True)

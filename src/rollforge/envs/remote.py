@@ -24,7 +24,7 @@ from rollforge.envs.tools import error_text, result_text
 from rollforge.errors import InfraFault, JudgeFault, RolloutError, SetupError, VerifierFault, describe
 from rollforge.models.http import NONE
 from rollforge.models.service import Answer, Service
-from rollforge.records.items import Json, Response
+from rollforge.records.items import Json, Response, inside
 from rollforge.records.problem import FAULTS, IDEMPOTENCY_KEY, TOOL_ERROR
 from rollforge.records.rows import SHADOWED
 from rollforge.records.task import Task
@@ -300,8 +300,7 @@ def _verdict(sent: Json, answer: Answer) -> Verdict:
         and not key.startswith("_ng_")
         and (key not in sent or sent[key] != value)
     }
-    block = fields.get("rollforge")
-    shadowed = block.get(SHADOWED) if isinstance(block, dict) else None
+    shadowed = inside(fields, "rollforge", SHADOWED)
     if isinstance(shadowed, dict):  # ours: fields whose names the row itself needs
         del fields["rollforge"]
         fields |= shadowed

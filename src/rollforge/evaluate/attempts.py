@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rollforge.errors import UserError
 from rollforge.evaluate.modes import calls_mark, failure_mode
-from rollforge.records.items import Json, input_items, inside
+from rollforge.records.items import Json, input_items, inside, mapping
 from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Rollout
 from rollforge.stats.estimate import Groups, Numbers
@@ -126,7 +126,7 @@ def read_attempts(
 def field_of(fields: Json, name: str) -> Any:
     """`a.b` is the key of that name, or the b of a."""
     value = fields.get(name)
-    return inside(fields, name.split(".")) if value is None else value
+    return inside(fields, *name.split(".")) if value is None else value
 
 
 def told(source: Source) -> Json:
@@ -135,7 +135,7 @@ def told(source: Source) -> Json:
         about = orjson.loads((source.files[0].parent / RUN).read_bytes())
     except (OSError, ValueError):
         return {}
-    return about if isinstance(about, dict) else {}
+    return mapping(about)
 
 
 def _names(sources: Sequence[Source]) -> Iterator[str]:
@@ -143,9 +143,7 @@ def _names(sources: Sequence[Source]) -> Iterator[str]:
     played = []
     for source in sources:
         about = told(source)
-        identity = about.get("identity")
-        own = identity.get("env") if isinstance(identity, dict) else None
-        played.append((str(about.get("env")), dumps(own, sort_keys=True)))
+        played.append((str(about.get("env")), dumps(inside(about, "identity", "env"), sort_keys=True)))
     of_name = Counter(name for name, _ in set(played))
     return (
         source.files[0].parent.resolve().name if of_name[name] > 1 else ""

@@ -31,7 +31,7 @@ from rollforge.bulk.record import digest
 from rollforge.bulk.spill import Kept, sort
 from rollforge.errors import UserError
 from rollforge.export.check_rows import answer_of, common, prompt_of
-from rollforge.records.items import Json
+from rollforge.records.items import Json, mapping
 from rollforge.records.lossless import dumps, loads
 from rollforge.stats.source import split_of_file
 from rollforge.stats.visible import capped
@@ -456,14 +456,10 @@ def _reward(row: Json) -> float | None:
 
 
 def _env(row: Json) -> str:
-    block, agent, extra = (_object(row.get(name)) for name in ("rollforge", "agent_ref", "extra_info"))
+    block, agent, extra = (mapping(row.get(name)) for name in ("rollforge", "agent_ref", "extra_info"))
     named = [row.get(name) for name in ("env", "task_name", "data_source", "datasource")]
     found = (*named, block.get("env"), agent.get("name"), extra.get("env"))
     return next((name for name in found if isinstance(name, str)), "")
-
-
-def _object(value: Any) -> Json:
-    return value if isinstance(value, dict) else {}
 
 
 # Comparing

@@ -16,7 +16,7 @@ from rollforge.errors import UserError
 from rollforge.export.examples import Demonstration, Judged, Origin, Pair, Prompt
 from rollforge.export.target import Refused
 from rollforge.export.text import last_text
-from rollforge.records.items import Json, inside
+from rollforge.records.items import Json, inside, mapping
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.messages import ROLES, Dialect, NoMessage, split_think
 
@@ -53,10 +53,8 @@ twice, and a trainer has no use for what another model answered."""
 def task_fields(record: Record) -> Json:
     """The task's own fields, as far as can be told: not a verdict's, NeMo Gym's marks (`_ng_...`) or statistics (`a/b`)."""
     fields = record.fields(but=VERDICT)
-    own = record.block.get("task_fields")  # what a verdict of the same name had replaced
-    return {name: value for name, value in fields.items() if not name.startswith("_ng_") and "/" not in name} | (
-        own if isinstance(own, dict) else {}
-    )
+    own = mapping(record.block.get("task_fields"))  # what a verdict of the same name had replaced
+    return {name: value for name, value in fields.items() if not name.startswith("_ng_") and "/" not in name} | own
 
 
 # Examples. All of them raise `Refused`, or `UserError` for a conversation that chat messages cannot hold.
@@ -206,7 +204,7 @@ def _answer_text(value: Any, structured: bool) -> str | None:
 def _at(record: Record, path: str) -> Any:
     value = record.field(path)  # a field may have a dot in its name
     first, *rest = path.split(".")
-    return inside(record.field(first), rest) if value is None else value
+    return inside(record.field(first), *rest) if value is None else value
 
 
 # Messages and tools

@@ -18,7 +18,7 @@ from rollforge.models.chat import ChatModel
 from rollforge.models.dial import Target, targets
 from rollforge.models.transport import BadRequest, endpoint
 from rollforge.records.chat import first_choice
-from rollforge.records.items import TOKEN_FIELDS, Json, Response
+from rollforge.records.items import TOKEN_FIELDS, Json, Response, inside
 
 ASK = {"logprobs": True, "return_tokens_as_token_ids": True, "return_token_ids": True}
 
@@ -130,6 +130,5 @@ def _log_probs(choice: Json, message: Json) -> list[float] | None:
 
 
 def _entries(choice: Json) -> list[Json] | None:
-    logprobs = choice.get("logprobs")
-    entries = logprobs.get("content") if isinstance(logprobs, dict) else None
+    entries = inside(choice, "logprobs", "content")
     return entries if isinstance(entries, list) else None

@@ -32,7 +32,7 @@ from rollforge.collect.tally import Tally
 from rollforge.errors import RolloutError, SetupError, UserError, unknown
 from rollforge.nemo.profile import metrics_by_agent
 from rollforge.nemo.rows import Plan, materialise, same_file, task_of
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside
 from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import BadLine, dump, objects, row_of
@@ -267,7 +267,8 @@ async def write_metrics(files: Files, agents: Mapping[str, Agent], say: Callable
         if agent is None or agent.metrics is None:
             continue
         try:
-            theirs = await agent.metrics([row for row in objects(files.rollouts) if _agent(row) == name])
+            rows = [row for row in objects(files.rollouts) if inside(row, "agent_ref", "name") == name]
+            theirs = await agent.metrics(rows)
             found[place] = {"agent_ref": entry["agent_ref"], **theirs}
         except (RolloutError, SetupError) as error:
             say(f"{name} did not compute its metrics ({error}): the usual ones are written")
@@ -298,15 +299,9 @@ def _key(row: Json) -> tuple[int, int] | None:
     return (task, rollout) if type(task) is int and type(rollout) is int and task >= 0 <= rollout else None
 
 
-def _agent(row: Json) -> Any:
-    reference = row.get("agent_ref")
-    return reference.get("name") if isinstance(reference, dict) else None
-
-
 def _outcome(row: Json, otherwise: Outcome) -> Outcome:
-    block = row.get("rollforge")
     with suppress(ValueError):
-        return Outcome(str(block.get("outcome")) if isinstance(block, dict) else "")
+        return Outcome(str(inside(row, "rollforge", "outcome")))
     return otherwise
 
 

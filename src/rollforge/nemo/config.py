@@ -181,7 +181,7 @@ def _plain(value: Any) -> Any:
 
 def _delete(values: Json, key: str) -> None:
     *path, last = key.split(".")
-    where = inside(values, path)
+    where = inside(values, *path)
     if not isinstance(where, dict) or last not in where:
         raise unknown("key to delete", key, where or values)
     del where[last]

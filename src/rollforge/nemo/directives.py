@@ -25,7 +25,7 @@ def directed(values: Json) -> Json:
     found: Json = _Walk(values, moved).value(values, "", ())
     for path in sorted(moved, key=lambda path: -path.count(".")):
         *parents, last = path.split(".")
-        where = inside(found, parents)
+        where = inside(found, *parents)
         if isinstance(where, dict):
             where.pop(last, None)
     return found

@@ -14,7 +14,7 @@ from rollforge.models.base import Model, ModelOptions, Request
 from rollforge.models.load import load_model
 from rollforge.nemo.builtin import MODELS
 from rollforge.nemo.config import Server
-from rollforge.records.items import Item, Json, Response, input_items
+from rollforge.records.items import Item, Json, Response, input_items, mapping
 from rollforge.records.lossless import loads
 
 KEY = "POLICY_API_KEY"
@@ -160,7 +160,7 @@ def _loaded(text: Any) -> Json:
         value = loads(text) if isinstance(text, (str, bytes)) else text
     except ValueError:
         return {}
-    return value if isinstance(value, dict) else {}
+    return mapping(value)
 
 
 @contextmanager

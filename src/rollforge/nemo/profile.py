@@ -20,7 +20,7 @@ from typing import Any
 from rollforge.errors import UserError
 from rollforge.nemo.config import AGENTS
 from rollforge.nemo.rows import as_object, lines, same_file, unusable
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside, mapping
 from rollforge.records.lossless import dumps
 from rollforge.records.rows import BadLine, group_of
 from rollforge.stats.aggregate import aggregate
@@ -40,9 +40,7 @@ def metrics_by_agent(paths: Sequence[Path], bad: Bad, say: Say) -> list[Json]:
     tasks = _Tasks()
     for number, path in enumerate(paths):
         for row in rollouts_of(path, bad):
-            reference = row.get("agent_ref")
-            name = reference.get("name") if isinstance(reference, dict) else None
-            by_agent[str(name or "")].append((_small(row), tasks.place(number, row)))
+            by_agent[str(inside(row, "agent_ref", "name") or "")].append((_small(row), tasks.place(number, row)))
     numbers = tasks.numbers(say)
     for row, place in (pair for pairs in by_agent.values() for pair in pairs):
         if place is not None and numbers:
@@ -272,8 +270,7 @@ class _Tasks:
 
 
 def _prompt(row: Json) -> str:
-    params = row.get("responses_create_params")
-    params = params if isinstance(params, dict) else {}
+    params = mapping(row.get("responses_create_params"))
     items = params.get("input")
     if "terminated" in row and isinstance(items, list) and len(items) > 1:
         # NeMo Gym's gymnasium_agent puts what it saw first after the prompt; it may be another thing each time.
@@ -293,9 +290,8 @@ def _order(row: Json) -> tuple[int, int]:
 
 
 def _small(row: Json) -> Json:
-    response = row.get("response")
-    usage = response.get("usage") if isinstance(response, dict) else None
-    small = {key: value for key, value in row.items() if key not in BIG} | {"response": {"usage": usage}}
+    small = {key: value for key, value in row.items() if key not in BIG}
+    small["response"] = {"usage": inside(row, "response", "usage")}
     # Without a number, the task is told by what goes with the prompt.
     return small if type(row.get("_ng_task_index")) is int else {"task_id": _prompt(row), **small}
 

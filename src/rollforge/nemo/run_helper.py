@@ -27,7 +27,7 @@ from rollforge.nemo.config import HEAD_PORT, GymConfig, read_config
 from rollforge.nemo.gym import started
 from rollforge.nemo.live import run_rows
 from rollforge.nemo.upstairs import ask
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside
 from rollforge.serve.run import start
 from rollforge.serve.settings import Settings
 
@@ -193,8 +193,7 @@ class _Agents:
 
 
 def _agent(row: Json) -> str:
-    reference = row.get("agent_ref")
-    return str(reference.get("name") or "") if isinstance(reference, dict) else ""
+    return str(inside(row, "agent_ref", "name") or "")
 
 
 _CLOSING: set[asyncio.Future[None]] = set()

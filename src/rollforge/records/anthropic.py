@@ -24,6 +24,7 @@ from rollforge.records.items import (
     Usage,
     assistant,
     input_items,
+    inside,
     item_type,
     text_of,
     token_count,
@@ -161,8 +162,7 @@ def usage_from_message(usage: Any) -> Usage | None:
     cached = token_count(usage.get("cache_read_input_tokens"))
     read = token_count(usage.get("input_tokens")) + cached + token_count(usage.get("cache_creation_input_tokens"))
     written = token_count(usage.get("output_tokens"))
-    details = usage.get("output_tokens_details")
-    thought = token_count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
+    thought = token_count(inside(usage, "output_tokens_details", "thinking_tokens"))
     return {
         "input_tokens": read,
         "input_tokens_details": {"cached_tokens": cached},

@@ -215,7 +215,12 @@ def add_usage(total: Usage | None, more: Usage | None) -> Usage | None:
     return summed  # type: ignore[return-value]
 
 
-def inside(value: Any, path: Sequence[str | int]) -> Any:
+def mapping(value: Any) -> Json:
+    """An object as it is; {} for what is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def inside(value: Any, *path: str | int) -> Any:
     """What is found down a path of keys and list indices; None where it ends."""
     for key in path:
         if isinstance(key, str):

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from rollforge.errors import DeadlineExceeded, InfraFault, JudgeFault, PolicyFault, RolloutError, VerifierFault
-from rollforge.records.items import Json, Params, Response
+from rollforge.records.items import Json, Params, Response, mapping
 
 
 class Outcome(StrEnum):
@@ -87,5 +87,4 @@ class Rollout:
     @property
     def task_fields(self) -> Json:
         """`fields`, with the task's own where the verdict has others of the same name."""
-        replaced = self.extra.get("task_fields")
-        return {**self.fields, **(replaced if isinstance(replaced, dict) else {})}
+        return {**self.fields, **mapping(self.extra.get("task_fields"))}

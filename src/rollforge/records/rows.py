@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rollforge.errors import UserError
-from rollforge.records.items import Json, check_items, check_params, input_items
+from rollforge.records.items import Json, check_items, check_params, input_items, inside
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.task import Task, task_from_row, task_id
@@ -338,5 +338,4 @@ HOLDERS = ("verifier_metadata", "reward_model", "metadata", "extra_info", "sampl
 
 
 def agent_name(fields: Json) -> str | None:
-    agent = fields.get("agent_ref")
-    return _text(agent.get("name")) if isinstance(agent, dict) else None
+    return _text(inside(fields, "agent_ref", "name"))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rollforge.records.items import Item, Json, Response, item_type
+from rollforge.records.items import Item, Json, Response, item_type, mapping
 from rollforge.records.messages import unique
 
 ECHOED = ("instructions", "max_output_tokens", "metadata", "reasoning", "temperature", "text", "top_p", "truncation", "user")
@@ -65,14 +65,10 @@ def _usage(usage: Any) -> Any:
         "input_tokens": come,
         "output_tokens": gone,
         "total_tokens": total or come + gone,
-        "input_tokens_details": {"cached_tokens": 0, **_object(usage.get("input_tokens_details"))},
-        "output_tokens_details": {"reasoning_tokens": 0, **_object(usage.get("output_tokens_details"))},
+        "input_tokens_details": {"cached_tokens": 0, **mapping(usage.get("input_tokens_details"))},
+        "output_tokens_details": {"reasoning_tokens": 0, **mapping(usage.get("output_tokens_details"))},
     }
 
 
 def _count(value: Any) -> int | float:
     return value if isinstance(value, (int, float)) else 0
-
-
-def _object(value: Any) -> Json:
-    return value if isinstance(value, dict) else {}

@@ -9,7 +9,7 @@ from fastapi import Request
 
 from rollforge.envs.base import Verdict
 from rollforge.errors import RolloutError, UserError
-from rollforge.records.items import Json, Response, check_items
+from rollforge.records.items import Json, Response, check_items, mapping
 from rollforge.records.problem import IDEMPOTENCY_KEY, Problem, bad_request, problem_of
 from rollforge.records.rows import SHADOWED
 from rollforge.records.task import CONTENT_KEYS, Task, task_from_row, task_id
@@ -57,8 +57,7 @@ def judged_row(row: Json, task: Task, response: Response, found: Verdict) -> Jso
     own: Json = {"responses_create_params": task.params, "response": whole(response, task.params), "reward": found.reward}
     shadowed = {key: value for key, value in found.fields.items() if key in own or key in _ROWS_OWN}
     if shadowed:
-        block = row.get("rollforge")
-        own["rollforge"] = {**(block if isinstance(block, dict) else {}), SHADOWED: shadowed}
+        own["rollforge"] = {**mapping(row.get("rollforge")), SHADOWED: shadowed}
     return {**row, **{key: value for key, value in found.fields.items() if key not in shadowed}, **own}
 
 

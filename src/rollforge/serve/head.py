@@ -22,7 +22,7 @@ from rollforge.models.broken import Broken, Late, TooLarge
 from rollforge.models.dial import target
 from rollforge.models.hops import hop
 from rollforge.models.http import Client
-from rollforge.records.items import Json
+from rollforge.records.items import Json, mapping
 from rollforge.records.lossless import loads
 from rollforge.records.shown import shown
 from rollforge.serve.app import App, answer, make_app, spec, token_of
@@ -98,8 +98,7 @@ class _Asking:
             async with asyncio.timeout(ASK_SECONDS):
                 found = await self._client.send("GET", target(URL(f"{instance.url}/status")), headers=headers)
             if found.status < 400:
-                status = loads(found.body)
-                return {**(status if isinstance(status, dict) else {}), "status": "success"}
+                return {**mapping(loads(found.body)), "status": "success"}
             # A server that is not ours has no /status; that it answers is all there is to know.
             alive = found.status < 500
             return {"status": "success"} if alive else {"status": "unknown_error", "answered": found.status}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside, mapping
 from rollforge.records.rollout import Outcome
 from rollforge.records.rows import group_of
 from rollforge.stats.passk import best_at_k
@@ -53,19 +53,16 @@ def _task(row: Json) -> int | str:
     named = row.get("task_id") if not isinstance(block, dict) else block.get("task") or row.get("task_id")
     if isinstance(named, (str, int)):
         return str(named)
-    params = row.get("responses_create_params")
-    return group_of(params if isinstance(params, dict) else {}, row, None)
+    return group_of(mapping(row.get("responses_create_params")), row, None)
 
 
 def _numbers(row: Json) -> dict[str, float] | None:
     """The metrics of a judged rollout; None for one without a reward (NeMo Gym marks it, with a reward of 0)."""
-    block = row.get("rollforge")
-    outcome = block.get("outcome") if isinstance(block, dict) else None
+    outcome = inside(row, "rollforge", "outcome")
     unjudged = outcome is not None and outcome not in (Outcome.SCORED, Outcome.POLICY_FAULT)
     if _number(row.get("reward")) is None or row.get("_ng_failure_class") or unjudged:
         return None
-    response, parts = row.get("response"), row.get("reward_components")
-    usage = response.get("usage") if isinstance(response, dict) else None
+    usage, parts = inside(row, "response", "usage"), row.get("reward_components")
     named: list[tuple[str, Any]] = [(key, value) for key, value in row.items() if not key.startswith("_")]
     if isinstance(parts, dict):
         named += [(f"reward_components/{key}", value) for key, value in parts.items()]

@@ -21,7 +21,7 @@ from rollforge.bulk.conversation import Item, all_text, is_error, item_of, model
 from rollforge.bulk.record import Record
 from rollforge.errors import UserError
 from rollforge.records.items import Item as RawItem
-from rollforge.records.items import cut_short, input_items, prompt_text, token_drift
+from rollforge.records.items import cut_short, input_items, mapping, prompt_text, token_drift
 from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.rows import LARGEST, BadLine, lacks_reward, task_key
@@ -251,8 +251,7 @@ def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
         _use(part.tools, said.called, said.failed)
     if said.tokens:
         numbers["contiguous"] = _contiguous(rollout)
-    usage = response.get("usage")
-    _add_tokens(numbers, usage if isinstance(usage, dict) else {}, rollout.output if said.tokens else ())
+    _add_tokens(numbers, mapping(response.get("usage")), rollout.output if said.tokens else ())
     _add_seconds(numbers, rollout.seconds)
     for name, value in rollout.fields.items():
         _add_metric(numbers, name, value)

@@ -12,7 +12,7 @@ from rollforge.errors import UserError
 from rollforge.export.card import funnel
 from rollforge.export.run import export_rollouts
 from rollforge.export.writer import LINEAGE
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside, mapping
 from rollforge.records.task import Task
 from rollforge.train.adapters.trl_rows import task_of
 from rollforge.train.config import TrainConfig
@@ -129,8 +129,7 @@ def _env(runs: list[Path]) -> str | None:
 
 def _env_of(run: Path) -> str | None:
     """As it was given to the collection, or (a text) to the verification; an agent service has an environment of its own."""
-    config = _read(run / "run.json").get("config")
-    env = config.get("env") if isinstance(config, dict) else None
+    env = inside(_read(run / "run.json"), "config", "env")
     use = env.get("use") if isinstance(env, dict) else env
     return use if isinstance(use, str) else None
 
@@ -140,4 +139,4 @@ def _read(path: Path) -> Json:
         value = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError):
         return {}
-    return value if isinstance(value, dict) else {}
+    return mapping(value)

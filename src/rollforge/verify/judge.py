@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from rollforge.errors import DeadlineExceeded, InfraFault, JudgeFault, SetupError, short
 from rollforge.models.base import Model, Request
-from rollforge.records.items import Json, Response, final_text, user
+from rollforge.records.items import Json, Response, final_text, inside, user
 from rollforge.sandbox.deadline import queued, within
 from rollforge.verify.answer import after_thinking
 from rollforge.verify.judge_prompt import Template, plain_material, prompt, verdict_label
@@ -147,8 +147,7 @@ class Judge:
             self._places.release()
         if not isinstance(response, dict):
             raise JudgeFault(f"the judge returned {type(response).__name__}, not a response")
-        usage = response.get("usage")
-        tokens = usage.get("total_tokens") if isinstance(usage, dict) else None
+        tokens = inside(response, "usage", "total_tokens")
         self.spent.tokens += tokens if isinstance(tokens, int) else len(str(request.params["input"])) // 4
         return response
 

@@ -214,7 +214,7 @@ def _value(example: Judged | Prompt, source: str) -> Any:
     if source.startswith("task."):
         path = source.removeprefix("task.")
         # A field may have a dot in its name.
-        return example.fields[path] if path in example.fields else inside(example.fields, path.split("."))
+        return example.fields[path] if path in example.fields else inside(example.fields, *path.split("."))
     return _FROM[source](example)
 
 

@@ -13,7 +13,7 @@ import yaml
 from rollforge.config import merge, read_yaml
 from rollforge.errors import UserError
 from rollforge.export.target import Level
-from rollforge.records.items import inside
+from rollforge.records.items import inside, mapping
 
 Values = dict[str, Any]
 Found = tuple[str, Level, str]
@@ -35,7 +35,7 @@ def read(path: Path, found: list[Found]) -> tuple[Values, Values | None, Values]
 def number(values: Values, key: str) -> int | None:
     """The whole number at a dotted key; a value that is `${a.b}` is followed, other interpolations are not."""
     for _ in range(5):
-        value = inside(values, key.split("."))
+        value = inside(values, *key.split("."))
         reference = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
         if not reference:
             return value if type(value) is int else None
@@ -44,8 +44,7 @@ def number(values: Values, key: str) -> int | None:
 
 
 def section(values: Mapping[str, Any], key: str) -> Values:
-    value = values.get(key)
-    return value if isinstance(value, dict) else {}
+    return mapping(values.get(key))
 
 
 def keys(values: Values, before: str = "") -> set[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from rollforge.export.examples import Demonstration, Pair, Prompt
 from rollforge.export.target import Refused, Settings
 from rollforge.export.text import for_templates, question
-from rollforge.records.items import Json, inside
+from rollforge.records.items import Json, inside, mapping
 from rollforge.records.lossless import dumps, loads
 
 RL_COLUMNS = dict.fromkeys(("data_source", "prompt", "ability", "reward_model", "extra_info", "agent_name"), "string")
@@ -204,10 +204,8 @@ def decoded(value: Any) -> Any:
 
 
 def _task(info: Any) -> Any:
-    return inside(info, ("tools_kwargs", "_row", "create_kwargs", "row"))
+    return inside(info, "tools_kwargs", "_row", "create_kwargs", "row")
 
 
 def _properties(tool: Json) -> Json:
-    parameters = tool["function"].get("parameters")
-    found = parameters.get("properties") if isinstance(parameters, dict) else None
-    return found if isinstance(found, dict) else {}
+    return mapping(inside(tool["function"], "parameters", "properties"))
