@@ -7,7 +7,8 @@ Two families. `UserError`: what a person asked for cannot be done; the command p
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, Literal
@@ -21,6 +22,15 @@ class RollforgeError(Exception):
 
 class UserError(RollforgeError):
     """The request itself is wrong: an unknown name, a bad file, another configuration. Nothing was started."""
+
+
+@contextmanager
+def reported(what: str) -> Iterator[None]:
+    """What the system refuses within is a `UserError`: `what` could not be done, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what}: {error.strerror or error}") from error
 
 
 class SetupError(RollforgeError):

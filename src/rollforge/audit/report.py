@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rollforge.audit.finding import RULES, Finding
-from rollforge.errors import UserError
+from rollforge.errors import UserError, reported
 from rollforge.records.items import Json
 from rollforge.stats.visible import visible
 
@@ -60,13 +60,11 @@ def as_sarif(audit: Audit, reference: str) -> Json:
 
 def write_page(file: Path, audit: Audit) -> None:
     """Over an older page of this kind if there is one. Raises `UserError` rather than overwrite anything else."""
-    try:
+    with reported(f"cannot write {file}"):
         if file.exists() and not file.read_bytes().startswith(MARK.encode()):
             raise UserError(f"{file} exists and is no page of this command: name another file")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(_page(audit)), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror or error}") from error
 
 
 def _page(audit: Audit) -> Iterator[str]:

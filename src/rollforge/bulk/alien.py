@@ -8,7 +8,7 @@ from codecs import BOM_UTF8
 from pathlib import Path
 
 from rollforge.bulk.original import regular
-from rollforge.errors import UserError
+from rollforge.errors import UserError, reported
 
 HEAD = 4096
 """So many bytes of a file are enough."""
@@ -57,10 +57,8 @@ def _begins_array(text: bytes) -> bool:
 def refuse_alien(file: str | Path) -> None:
     """Raises `UserError` for a file that is not JSON Lines, or that cannot be read."""
     regular(file)
-    try:
+    with reported(f"cannot read {file}"):
         found = alien_file(file)
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
     if found:
         raise UserError(f"{file}: {found}")
 

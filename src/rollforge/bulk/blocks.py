@@ -25,7 +25,7 @@ from typing import IO, Any, TypeVar
 from rollforge.bulk.alien import alien_file
 from rollforge.bulk.original import regular
 from rollforge.bulk.record import Record
-from rollforge.errors import UserError
+from rollforge.errors import UserError, reported
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -66,19 +66,16 @@ def blocks(files: Sequence[str | Path], size: int | None = None, longest: int = 
     size = size or SIZE
     for source, path in enumerate(files):
         regular(path)
-        try:
-            with open(path, "rb") as file:
-                start, last = 0, os.fstat(file.fileno()).st_size
-                while start < last:
-                    file.seek(min(start + size, last) - 1)
-                    if len(file.readline(longest)) >= longest:
-                        where = f"it goes on at byte {start + size:,}"
-                        what = alien_file(path) or f"a line is longer than {longest >> 20} MB ({where}): is this JSON Lines?"
-                        raise TooLong(f"{path}: {what}")
-                    yield Block(source, str(path), start, file.tell())
-                    start = file.tell()
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        with reported(f"cannot read {path}"), open(path, "rb") as file:
+            start, last = 0, os.fstat(file.fileno()).st_size
+            while start < last:
+                file.seek(min(start + size, last) - 1)
+                if len(file.readline(longest)) >= longest:
+                    where = f"it goes on at byte {start + size:,}"
+                    what = alien_file(path) or f"a line is longer than {longest >> 20} MB ({where}): is this JSON Lines?"
+                    raise TooLong(f"{path}: {what}")
+                yield Block(source, str(path), start, file.tell())
+                start = file.tell()
 
 
 def lines(block: Block) -> Iterator[tuple[int, bytes]]:

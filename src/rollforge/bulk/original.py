@@ -7,16 +7,14 @@ import stat
 from io import FileIO
 from pathlib import Path
 
-from rollforge.errors import UserError
+from rollforge.errors import UserError, reported
 
 
 def regular(path: str | Path) -> os.stat_result:
     """Its numbers. Raises `UserError` for what cannot be read, and for a directory, a pipe or a device: nearly all work goes
     over its files more than once, or cuts them into blocks, which a pipe does not bear."""
-    try:
+    with reported(f"cannot read {path}"):
         found = os.stat(path)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if stat.S_ISDIR(found.st_mode):
         raise UserError(f"{path} is a directory, not a file")
     if not stat.S_ISREG(found.st_mode):
@@ -39,10 +37,8 @@ class Original:
 
     def open(self) -> FileIO:
         """Raises `UserError` for another file under the name, and for one that became shorter."""
-        try:
+        with reported(f"cannot read {self.path}"):
             file = open(self.path, "rb", buffering=0)
-        except OSError as error:
-            raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
         now = os.fstat(file.fileno())
         if os.path.samestat(now, self._first) and now.st_size >= self.size:
             return file

@@ -18,7 +18,7 @@ import orjson
 from rollforge.collect.journal import Journal
 from rollforge.collect.plan import MAX_REPEATS, Done, Key
 from rollforge.collect.tally import Tally
-from rollforge.errors import UserError
+from rollforge.errors import UserError, reported
 from rollforge.records.items import Json
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.rows import dump, row_of
@@ -138,12 +138,10 @@ class RunDir:
 def taken(path: Path, about: str, what: str, *, by: str) -> Iterator[None]:
     """A directory that one process at a time works in, made where there is none; by the file `about` one is known that was
     begun before. Raises `UserError`: it holds something else, another writer, not writable."""
-    try:
+    with reported(f"cannot use {path} as a {what}"):
         path.mkdir(parents=True, exist_ok=True)
         _refuse_foreign(path, about, what)
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(f"cannot use {path} as a {what}: {error.strerror or error}") from error
     try:
         _lock(lock, path, by)
         yield

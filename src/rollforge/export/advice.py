@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollforge.errors import UserError
+from rollforge.errors import reported
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,9 @@ def advise_log(lines: Iterable[str]) -> list[Found]:
 
 def read_log(file: str | Path) -> Iterator[str]:
     """The lines of a log, however long and whatever is in it; a progress bar's carriage returns end lines too."""
-    try:
-        with open(file, encoding="utf-8", errors="replace", newline=None) as log:
-            while line := log.readline(1 << 16):
-                yield line
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    with reported(f"cannot read {file}"), open(file, encoding="utf-8", errors="replace", newline=None) as log:
+        while line := log.readline(1 << 16):
+            yield line
 
 
 def _known() -> Iterator[tuple[re.Pattern[str], Advice]]:

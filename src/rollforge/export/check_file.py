@@ -16,7 +16,7 @@ from rollforge.bulk.alien import HEAD, alien
 from rollforge.bulk.blocks import TooLong, blocks, spread
 from rollforge.bulk.parquet import parquet_rows
 from rollforge.bulk.record import ANSWERS
-from rollforge.errors import UserError, short
+from rollforge.errors import UserError, reported, short
 from rollforge.export.check_rows import FILLED, LONGEST, MASK, NULL_ARGUMENT, Part, Work, decoded
 from rollforge.export.mixed import FIRST, Schema
 from rollforge.export.target import Kind, Level, Problem, Target
@@ -68,11 +68,8 @@ class File:
     def opens(self) -> bool:
         """Whether it is what its name says; else that is the problem."""
         path = Path(self.name)
-        try:
-            with path.open("rb") as file:
-                head = file.read(HEAD)
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        with reported(f"cannot read {path}"), path.open("rb") as file:
+            head = file.read(HEAD)
         message = _alien(head, path)
         if message:
             self.say("error", message)

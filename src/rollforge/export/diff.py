@@ -29,7 +29,7 @@ from rollforge.bulk.blocks import Block, blocks, line_at, line_number, lines, sp
 from rollforge.bulk.parquet import arrow, parquet_rows
 from rollforge.bulk.record import digest
 from rollforge.bulk.spill import Kept, sort
-from rollforge.errors import UserError
+from rollforge.errors import UserError, reported
 from rollforge.export.check_rows import answer_of, common, prompt_of
 from rollforge.records.items import Json, mapping
 from rollforge.records.lossless import dumps, loads
@@ -230,11 +230,8 @@ def _refuse(file: Path) -> None:
     if file.suffix != ".parquet":
         refuse_alien(file)
         return
-    try:
-        with open(file, "rb") as handle:
-            parquet = handle.read(4) == b"PAR1"
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    with reported(f"cannot read {file}"), open(file, "rb") as handle:
+        parquet = handle.read(4) == b"PAR1"
     if not parquet:
         raise UserError(f"{file}: this is no Parquet file (it does not begin with PAR1)")
     arrow()

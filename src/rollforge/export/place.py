@@ -16,7 +16,7 @@ from pathlib import Path
 
 import orjson
 
-from rollforge.errors import UserError
+from rollforge.errors import UserError, reported
 from rollforge.export.writer import LINEAGE
 
 
@@ -27,7 +27,7 @@ def workplace(out: Path, names: Iterable[str], overwrite: bool) -> Iterator[Path
         raise UserError(f"{out} is a file; --out names a directory")
     fresh = not out.exists()
     try:
-        with ExitStack() as held:
+        with reported(f"cannot write to {out}"), ExitStack() as held:
             out.mkdir(parents=True, exist_ok=True)
             with _alone(out):  # another run would take a place that is not locked yet for one that a killed run left
                 _restore(out)
@@ -39,8 +39,6 @@ def workplace(out: Path, names: Iterable[str], overwrite: bool) -> Iterator[Path
                 held.callback(shutil.rmtree, work, ignore_errors=True)
                 held.enter_context(_locked(work))
             yield work
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
     finally:
         if fresh:
             with suppress(OSError):

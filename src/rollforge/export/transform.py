@@ -27,7 +27,7 @@ from rollforge.bulk.blocks import Block, Unusable, blocks, records, spread
 from rollforge.bulk.original import Original
 from rollforge.bulk.record import Record, for_the_same
 from rollforge.bulk.spill import Kept, add_to_runs, grouped, sort
-from rollforge.errors import UserError
+from rollforge.errors import UserError, reported
 from rollforge.export.check_rows import decoded
 from rollforge.export.make import DIALECTS, How, answer_of, make_demonstration, origin_of, told, why_no_answer
 from rollforge.export.options import Input
@@ -192,13 +192,12 @@ def written_to(output: str | Path | None, total: Transformed) -> Iterator[IO[byt
         sys.stdout.buffer.flush()
         return
     path = Path(output)
-    _make_folder(path.parent)
+    with reported(f"cannot make the directory {path.parent}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise UserError(f"{path} is a directory: name a file")
-    try:
+    with reported(f"cannot write {path}"):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     try:
         with os.fdopen(handle, "wb", buffering=1 << 20) as out:
             yield out
@@ -215,13 +214,6 @@ def _beside(output: str | Path | None) -> Iterator[Path]:
     folder = None if output is None else Path(output).absolute().parent
     with tempfile.TemporaryDirectory(dir=folder, prefix=".rollforge-") as name:
         yield Path(name)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the directory {folder}: {error.strerror or error}") from error
 
 
 def _umask() -> int:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from rollforge.errors import SetupError, UserError, unknown
+from rollforge.errors import SetupError, UserError, reported, unknown
 from rollforge.models.base import Request
 from rollforge.records.items import Item, check_items, input_items, model_calls, prompt_text
 
@@ -93,10 +93,8 @@ def _missing(path: Path, request: Request, turn: int, found: int) -> str:
 
 
 def _read(path: Path) -> list[Line]:
-    try:
+    with reported(f"cannot read the recorded answers {path}"):
         content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the recorded answers {path}: {error.strerror or error}") from error
     lines = []
     for number, text in enumerate(content.removeprefix(BOM_UTF8).splitlines(), 1):
         if not text.strip():

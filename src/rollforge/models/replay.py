@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
 
-from rollforge.errors import InfraFault, UserError
+from rollforge.errors import InfraFault, UserError, reported
 from rollforge.models.base import Model, ModelOptions, Request
 from rollforge.records.items import Item, Response, input_items, item_type, model_calls, text_of
 from rollforge.records.lossless import dumps, loads
@@ -52,19 +52,16 @@ def load(name: str | None, options: ModelOptions) -> Model:
 def _index(path: Path) -> Index:
     index: Index = {}
     problem = "the file is empty"
-    try:
-        with open(path, "rb") as handle:
-            position = 0
-            for number, line in enumerate(handle, 1):
-                try:
-                    rollout = rollout_from_row(loads(line))
-                    if rollout.output:
-                        _enter(index, rollout, position)
-                except (ValueError, UserError) as error:
-                    problem = f"line {number}: {error}"
-                position += len(line)
-    except OSError as error:
-        raise UserError(f"cannot read the stored run {path}: {error.strerror or error}") from error
+    with reported(f"cannot read the stored run {path}"), open(path, "rb") as handle:
+        position = 0
+        for number, line in enumerate(handle, 1):
+            try:
+                rollout = rollout_from_row(loads(line))
+                if rollout.output:
+                    _enter(index, rollout, position)
+            except (ValueError, UserError) as error:
+                problem = f"line {number}: {error}"
+            position += len(line)
     if not index:
         raise UserError(f"{path} has no rollout to replay ({problem})")
     for found in index.values():

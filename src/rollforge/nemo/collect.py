@@ -29,7 +29,7 @@ from rollforge.collect.journal import Journal
 from rollforge.collect.plan import Done, Planned
 from rollforge.collect.scheduler import RunOne, Stop, schedule
 from rollforge.collect.tally import Tally
-from rollforge.errors import RolloutError, SetupError, UserError, unknown
+from rollforge.errors import RolloutError, SetupError, UserError, reported, unknown
 from rollforge.nemo.profile import metrics_by_agent
 from rollforge.nemo.rows import Plan, materialise, same_file, task_of
 from rollforge.records.items import Json, inside
@@ -308,10 +308,8 @@ def _outcome(row: Json, otherwise: Outcome) -> Outcome:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One writer. A file that nothing was written to does not stay."""
-    try:
+    with reported(f"cannot write {path}"):
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rollforge.errors import UserError
+from rollforge.errors import UserError, reported
 from rollforge.nemo.config import AGENTS
 from rollforge.nemo.prompt import Prompt
 from rollforge.records.items import Json
@@ -100,14 +100,11 @@ def prompted(path: Path, prompt: Prompt, bad: Callable[[BadLine], None]) -> Iter
 
 def lines(path: Path, limit: int | None = None) -> Iterator[tuple[int, bytes]]:
     """The lines of a file that are not blank, with their numbers. Raises `UserError` if it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(islice(file, limit), 1):
-                text = line.strip().removeprefix(BOM_UTF8) if number == 1 else line.strip()
-                if text:
-                    yield number, text
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    with reported(f"cannot read {path}"), open(path, "rb") as file:
+        for number, line in enumerate(islice(file, limit), 1):
+            text = line.strip().removeprefix(BOM_UTF8) if number == 1 else line.strip()
+            if text:
+                yield number, text
 
 
 def same_file(one: Path, other: Path) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rollforge.errors import UserError
+from rollforge.errors import UserError, reported
 from rollforge.records.items import Json, check_items, check_params, input_items, inside
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.rollout import Failure, Outcome, Rollout
@@ -161,22 +161,18 @@ def dump(row: Json) -> bytes:
 
 def _read(path: str | Path, parse: Callable[[Json], T]) -> Iterator[T | BadLine]:
     file = str(path)
-    try:
+    with reported(f"cannot read {file}"):
         # Not opened here: an iterator that nobody starts would keep the file open.
         if stat.S_ISDIR(os.stat(path).st_mode):
             raise IsADirectoryError(0, "it is a directory")
         if not os.access(path, os.R_OK):
             raise PermissionError(0, "permission denied")
-    except OSError as error:
-        raise _unreadable(file, error) from error
     return _lines(file, parse)
 
 
 def _lines(file: str, parse: Callable[[Json], T]) -> Iterator[T | BadLine]:
-    try:
+    with reported(f"cannot read {file}"):
         handle = open(file, "rb")
-    except OSError as error:
-        raise _unreadable(file, error) from error
     with handle:
         for number, line in enumerate(handle, 1):
             text = line.strip()
@@ -194,10 +190,6 @@ def _lines(file: str, parse: Callable[[Json], T]) -> Iterator[T | BadLine]:
                 yield BadLine(file, number, str(error), _start(text))
             except ValueError as error:
                 yield BadLine(file, number, f"not JSON ({error})", _start(text))
-
-
-def _unreadable(file: str, error: OSError) -> UserError:
-    return UserError(f"cannot read {file}: {error.strerror or error}")
 
 
 def _start(text: bytes, length: int = 60) -> str:

@@ -7,7 +7,7 @@ from html import escape
 from itertools import islice
 from pathlib import Path
 
-from rollforge.errors import UserError
+from rollforge.errors import UserError, reported
 from rollforge.stats import charts, tables
 from rollforge.stats.profiling import Profile, Section
 from rollforge.stats.short import counts, outcomes
@@ -21,15 +21,13 @@ MARK = b"<!doctype html>\n<!-- rollforge statistics -->\n"
 
 def write_report(file: Path, profile: Profile, names: Sequence[str]) -> None:
     """Write the report, over an older report if there is one. Raises `UserError` rather than overwrite anything else."""
-    try:
+    with reported(f"cannot write {file}"):
         if file.exists():
             with open(file, "rb") as handle:
                 if handle.read(len(MARK)) != MARK:
                     raise UserError(f"{file} exists and is no report of this command: name another file")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("".join(page(profile, names)), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror or error}") from error
 
 
 def page(profile: Profile, names: Sequence[str]) -> Iterator[str]:
