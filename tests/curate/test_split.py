@@ -334,6 +334,34 @@ def test_every_environment_has_a_prompt_in_every_split(seed: int) -> None:
     assert any("validation has" in warning for warning in result.warnings)
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.sampled_from("abc")), min_size=1, max_size=40),
+    st.lists(st.tuples(st.integers(0, 40), st.sampled_from("abc")), max_size=40),
+    st.integers(0, 50),
+)
+def test_grown_data_take_nothing_from_train_where_environments_share_prompts(
+    first: list[tuple[int, str]], more: list[tuple[int, str]], seed: int
+) -> None:
+    def at(data: list[tuple[int, str]], env: str) -> int:
+        return len({number for number, of in data if of == env})
+
+    had = {number for number, _ in first}
+    if any(at(first, env) < 2 <= at(first + more, env) for env in "abc"):
+        return  # it had fewer prompts than there are splits
+    if any(number in had and (number, env) not in first and at(first + more, env) >= 2 for number, env in more):
+        return  # it gets one that another had
+    before, after = (
+        attempt([line(f"question {n}", env=env) for n, env in data], seed, near=None) for data in (first, first + more)
+    )
+    if before is None or after is None:
+        return
+    old, new = sides(before), sides(after)
+    assert not [prompt for prompt in old if old[prompt] == "train" != new[prompt]]
+    for env in "abc":
+        if at(first, env) >= 2:
+            assert {sample.split for sample in before.kept if sample.env == env} >= {"validation"}
+
+
 def test_a_prompt_of_two_environments_has_one_side() -> None:
     lines = [line(f"q {n}", env=env) for n in range(50) for env in "ab"]
     result = split(lines)

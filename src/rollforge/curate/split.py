@@ -149,21 +149,23 @@ class Split:
             if self._args.near is not None:
                 signatures.settle(numbers, count)
                 roots = clusters(signatures, self._args.near)
-            # A prompt of several environments counts for the first by name: the order of the rows decides nothing.
+            # Counted is a prompt of several environments for the first by name: the order of the rows decides nothing.
             names = sorted(envs)
             place = {name: number for number, name in enumerate(names)}
             by_name = np.array([place[name] for name in envs], np.int32)
             home = np.full(count, len(names), np.int32)
-            np.minimum.at(home, numbers[before:], by_name[np.frombuffer(env_of, np.int32)] if env_of else 0)
+            of_rows = by_name[np.frombuffer(env_of, np.int32)] if env_of else np.zeros(0, np.int32)
+            np.minimum.at(home, numbers[before:], of_rows)
             known = np.array(was, np.int8)
             earlier, clashes = pinned_sides(numbers[:before], known[:before], count)
             own, torn = pinned_sides(numbers[before:], known[before:], count)
             pinned = np.where(earlier >= 0, earlier, own)
             present = np.zeros(count, bool)
             present[numbers[before:]] = True
+            holds = np.unique(of_rows * np.int64(count) + roots[numbers[before:]]) if self._args.each_env else None
             work.notes["seed"] = seed = work.seed if self._args.seed is None else self._args.seed
             chance = mixed(digests[:, 0], seed)
-            sides, filled = self._sides(chance, roots, home, present, pinned)
+            sides, filled = self._sides(chance, roots, holds, pinned)
             self._check(sides[present])
             proof = Proof(count, names, self._shares)
             numbers = numbers[before:]
@@ -205,50 +207,47 @@ class Split:
 
         return np.searchsorted(np.cumsum(self._shares[:2]), chance, side="right").astype(np.int8)
 
-    def _sides(self, chance: Any, roots: Any, home: Any, present: Any, pinned: Any) -> tuple[Any, int]:
-        """The side of every prompt, as an index of `SPLITS`; how many clusters went to a split that was empty."""
+    def _sides(self, chance: Any, roots: Any, holds: Any, pinned: Any) -> tuple[Any, int]:
+        """The side of every prompt, as an index of `SPLITS`; how many clusters went to a split that was empty. `holds`: the
+        clusters that each environment has rows of, as environment * prompts + root; None: its splits may be empty."""
         import numpy as np
 
         sides = self._by_hash(chance)
-        # Prompts are numbered in the order of their digests: a cluster's root is its smallest.
-        heads = roots == np.arange(len(roots))
         # A prompt that was there before decides for its cluster; of several the one nearest to train.
         cluster_pin = np.full(len(roots), len(SPLITS), np.int8)
         known = pinned >= 0
         np.minimum.at(cluster_pin, roots[known], pinned[known])
-        free = heads & (cluster_pin == len(SPLITS))
-        sides = np.where(cluster_pin < len(SPLITS), cluster_pin, sides).astype(np.int8)
+        free = cluster_pin == len(SPLITS)
+        sides = np.where(free, sides, cluster_pin).astype(np.int8)
         filled = 0
-        if self._args.each_env:
-            counted = np.zeros(len(roots), bool)
-            counted[roots[present]] = True
-            cluster_home = np.full(len(roots), np.iinfo(np.int32).max, np.int32)
-            np.minimum.at(cluster_home, roots, home)
-            filled = self._fill(sides, chance, cluster_home, heads & counted, free)
+        if holds is not None and len(holds):
+            envs, clusters = np.divmod(holds, len(roots))
+            order = np.lexsort((chance[clusters], envs))
+            starts = np.flatnonzero(np.diff(envs[order], prepend=-1))
+            owned = [clusters[order[start:end]] for start, end in pairwise((*starts.tolist(), len(order)))]
+            start = sides.copy()
+            while self._fill(sides, owned, free):  # what one environment gives to test may have been another's validation
+                pass
+            filled = int((sides != start).sum())
         sides = sides[roots]
         sides[known] = pinned[known]
         return sides, filled
 
-    def _fill(self, sides: Any, chance: Any, home: Any, heads: Any, free: Any) -> int:
-        """An environment's empty split gets the cluster whose hash is the nearest to it."""
+    def _fill(self, sides: Any, owned: Iterable[Any], free: Any) -> bool:
+        """An environment's empty split gets the cluster whose hash is the nearest to it, whatever others need: it stays there
+        when they grow. `owned`: the clusters of each, by their hashes. False if nothing was to be done."""
         import numpy as np
 
-        filled = 0
+        before = sides.copy()
         wanted = [side for side in (2, 1) if self._shares[side]]
-        clusters = np.flatnonzero(heads)
-        clusters = clusters[np.lexsort((chance[clusters], home[clusters]))]
-        starts = np.flatnonzero(np.diff(home[clusters], prepend=-1)).tolist()
-        for start, end in pairwise((*starts, len(clusters))):
-            own = clusters[start:end]
-            if len(own) <= len(wanted):
-                continue
-            for side in wanted:
-                if not (sides[own] == side).any():
-                    lower = own[(sides[own] < side) & free[own]]
-                    if len(lower):
-                        sides[lower[-1]] = side
-                        filled += 1
-        return filled
+        for own in owned:
+            mine = before[own]
+            for side in wanted if len(own) > len(wanted) else ():
+                lower = np.flatnonzero((mine < side) & free[own])
+                if len(lower) and not (mine == side).any():
+                    mine[lower[-1]] = side
+                    sides[own[lower[-1]]] = max(sides[own[lower[-1]]], side)
+        return bool((sides != before).any())
 
     def _check(self, sides: Any) -> None:
         asked_for = [name for name, share in zip(SPLITS, self._shares, strict=True) if share]
