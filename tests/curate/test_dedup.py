@@ -177,3 +177,15 @@ def test_shorthand() -> None:
         DedupArgs.short("promt")
     with pytest.raises(UserError, match="write: dedup: prompt"):
         DedupArgs.short(3)
+
+
+@pytest.mark.parametrize("by", ["prompt", "response"])
+@pytest.mark.parametrize("keep", ["first", "best"])
+def test_first_is_the_first_that_was_read_in_whatever_order_rows_come(by: str, keep: str) -> None:
+    """Steps that look at groups pass rows on in the order of their groups."""
+    (step,) = steps(validate(DedupArgs, {"by": by, "keep": keep}, "dedup"))
+    lines = [line("a", "x", reward=0.5), line("a", "x", reward=1), line("a", "x", reward=1), line("b", "y")]
+    given = samples(lines, step)
+    for order in ([3, 2, 1, 0], [2, 0, 3, 1]):
+        result = Result(step, [given[number] for number in order])
+        assert sorted(result.places) == [0 if keep == "first" else 1, 3]

@@ -81,7 +81,7 @@ class Dedup:
                 rank = np.frombuffer(rows.rewards) * -1
             elif self._keep == "shortest":
                 rank = np.fromiter((sample.facts["response length"] for sample in kept), np.int64, len(kept))
-            stays = firsts(numbers, len(digests), rank)
+            stays = rows.firsts(numbers, len(digests), rank)
             for row, (sample, first) in enumerate(zip(kept, stays[numbers].data, strict=True)):
                 if first == row:
                     yield once(sample, work)
@@ -162,16 +162,6 @@ def scoped(key: bytes, sample: Sample, within: Within) -> bytes:
     if within == "all":
         return key if len(key) == 16 else digest(key)
     return digest(key + (sample.group if within == "group" else sample.env.encode("utf-8", "replace")))
-
-
-def firsts(numbers: Any, count: int, rank: Any = None) -> Any:
-    """For every number below `count` its row with the lowest rank, of equals the first; 0 without a row."""
-    import numpy as np
-
-    order = np.argsort(numbers, kind="stable") if rank is None else np.lexsort((rank, numbers))
-    found = np.zeros(count, np.int64)
-    found[numbers[order][::-1]] = order[::-1]  # of those with one number the last assignment stays
-    return found
 
 
 def response_digest(record: Record) -> bytes:

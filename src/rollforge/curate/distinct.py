@@ -47,6 +47,17 @@ class Distinct:
         """(number of the file, byte) of the row that came as number `row`."""
         return self._sources[row], self._places[row]
 
+    def firsts(self, numbers: Any, count: int, rank: Any = None) -> NDArray[np.int64]:
+        """For every number below `count`, of the rows that have it (`numbers`: of each row) the one with the lowest rank, of
+        equals the first as they were read, whatever the order in which they come; 0 without a row."""
+        import numpy as np
+
+        ranks = () if rank is None else (rank,)
+        order = np.lexsort((np.frombuffer(self._places, np.int64), np.frombuffer(self._sources, np.int32), *ranks, numbers))
+        found = np.zeros(count, np.int64)
+        found[numbers[order][::-1]] = order[::-1]  # of those with one number the last assignment stays
+        return found
+
     def numbers(self) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
         """For every row the number of its digest, counted in the order of the digests; and these, as pairs of 64 bits."""
         import numpy as np
