@@ -75,7 +75,8 @@ def validate(section: type[S], values: Mapping[str, Any], where: str) -> S:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # A key that nobody knows may be the one that is missing, with a typo.
+        first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
         path = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             owner = _owner(section, first["loc"][:-1])

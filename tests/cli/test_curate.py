@@ -95,7 +95,7 @@ def test_a_split_made_anew_over_another_says_how_to_keep_the_sides(math: Path, t
 def test_two_splits_are_one_too_many(math: Path, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("steps: [split: 90/10]")
     result = run(math, "--out", tmp_path / "out", "--recipe", tmp_path / "r.yaml", "--split", "80/20")
-    assert "there are two split steps, and a prompt has one side" in str(result.exception)
+    assert "steps 1 and 2 are splits, and a prompt has one side" in str(result.exception)
 
 
 def test_options_come_after_the_recipe(math: Path, tmp_path: Path) -> None:

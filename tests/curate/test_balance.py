@@ -182,6 +182,15 @@ def test_by_a_name_as_expressions_write_it(tmp_path: Path, by: str, name: str) -
     assert (len(kept), dropped) == (4, ["overflow"] * 6)
 
 
+def test_numbers_of_one_value_are_one_category(tmp_path: Path) -> None:
+    (step,) = steps(BalanceArgs(by="task.level", counts={1: 2}))  # type: ignore[dict-item]
+    rows = [record(level=level) for level in (1, 1.0, 1, 1.5, 2.0, "2", True)]
+    work = worked(step, rows, tmp_path)[2]
+    of = {name: count["in"] for name, count in work.notes["categories"].items()}
+    assert of == {"1": 3, "1.5": 1, "2": 2, "true": 1}
+    assert work.notes["categories"]["1"]["out"] == 2
+
+
 def test_by_the_label_of_a_mix(tmp_path: Path) -> None:
     (step,) = steps(BalanceArgs(by='task["task_name"]'))
     given = samples(math=6)
@@ -266,3 +275,6 @@ def test_shares_come_true_without_copies(sizes: dict[str, int], weights: list[fl
     assert all(targets[name] <= sizes[name] for name in sizes)
     whole, weight = sum(targets.values()), sum(shares.values())
     assert all(abs(targets[name] - whole * share / weight) <= len(sizes) for name, share in shares.items())
+    left = {name: count for name, count in targets.items() if count}
+    if len(left) == len(shares):  # what has these shares keeps all its rows
+        assert share_out(left, shares, upsample=False) == left

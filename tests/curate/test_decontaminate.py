@@ -85,6 +85,12 @@ def test_items_of_a_few_words_count_whole_and_the_shortest_as_the_whole_prompt(t
     assert warning.startswith("2 benchmark items have fewer than 3 words")
 
 
+@pytest.mark.parametrize("sizes", [{}, {"words": 2}, {"words": 2, "min_words": 2}, {"words": 3, "min_words": 5}])
+def test_items_of_few_words_are_found_whatever_the_size_of_an_ngram(tmp_path: Path, sizes: dict[str, int]) -> None:
+    bench = write(tmp_path / "b.jsonl", {"question": "capital Peru"}, {"question": "the long way home again now"})
+    assert list(against(bench, "Capital Peru?", "capital of France", **sizes).dropped) == [0]
+
+
 def test_the_system_turn_and_the_response_are_looked_at_when_asked(bench: Path) -> None:
     assert against(bench, [system(ITEM), user("x")]).places == []
     lines = [line("x", ITEM), line("y")]

@@ -107,6 +107,12 @@ def test_estimated_token_counts_are_said(tmp_path: Path) -> None:
     assert kept == [0, 1]
     assert work.warnings == ["1 of 2 rows have no token counts; they are estimated at 4 bytes a token"]
     assert worked(Filter("reward > 0"), rows, tmp_path)[2].warnings == []
+    # Of each count for itself.
+    rows += [record(response={"usage": {"input_tokens": 5}}), record(response={"usage": {"total_tokens": 5}})]
+    for name, guessed in (("tokens", 3), ("prompt_tokens", 3), ("total_tokens", 3)):
+        assert worked(Filter(f"{name} < 4000"), rows, tmp_path)[2].warnings[0].startswith(f"{guessed} of 4 rows")
+    known = [record(response={"usage": {"input_tokens": 5}})]
+    assert worked(Filter("prompt_tokens < 4000"), known, tmp_path)[2].warnings == []
 
 
 def test_arguments() -> None:

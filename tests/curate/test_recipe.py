@@ -76,6 +76,7 @@ def test_a_null_stays_a_null(tmp_path: Path, step: dict[str, Any]) -> None:
         ([{}], "step 1: {} is no step"),
         ([{"balance": None, "mix": None}], r"step 1 has several keys \(balance, mix\)"),
         ([{"balance": {"cop": 5}}], r"unknown key 'cop'; did you mean cap\? \(in r\.yaml, step 1 \(balance\)\)"),
+        ([{"mix": {"weigths": {"a": 1}}}], r"unknown key 'weigths'; did you mean weights\? \(in r\.yaml, step 1 \(mix\)\)"),
         ([{"balance": {"cap": 0}}], r"step 1 \(balance\): cap: .*greater than or equal to 1 \(got 0\)"),
         ([{"balance": {"cap": 5, "counts": {"a": 1}}}], r"step 1 \(balance\): cap and counts exclude each other"),
         ([{"balance": {"shares": {"a": 0.5, "b": 0.4}}}], r"shares add up to 0\.9, not 1"),

@@ -1,5 +1,6 @@
 """Statistics of files, read in parts and in several processes, are those of the rollouts as objects."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,33 @@ def test_the_same_question_with_another_answer_is_another_task(
         assert (stats.tasks, stats.groups.count, stats.groups.mixed_prompts) == (3, 3, 0)
     with file.open("rb") as lines:
         assert len({Record(line).group for line in lines}) == 3
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ('"expected_answer": "caf\\u00e9"', '"expected_answer":"café"'),
+        ('"expected_answer": {"a": 1, "b": [2, 3]}', '"expected_answer":{"b":[2,3],"a":1}'),
+        ('"reward_model": {"expected_answer": {"a": 1, "b": 2}}', '"reward_model":{"expected_answer":{"b":2,"a":1}}'),
+        ('"responses_create_params": {"input": "q", "ground_truth": "\\u0041"}',
+         '"responses_create_params": {"input": "q", "ground_truth": "A"}'),
+        ('"responses_create_params": {"input": "q", "tools": [{"name": "f", "type": "function", "strict": null}]}',
+         '"responses_create_params": {"input": "q", "tools": [{"type": "function", "name": "f"}]}'),
+    ],
+)  # fmt: skip
+def test_what_a_task_expects_is_the_same_however_it_is_written(tmp_path: Path, one: str, other: str) -> None:
+    files = []
+    for number, said in enumerate((one, other)):
+        about = {"_ng_task_index": 0, "_ng_rollout_index": number}
+        row = {**collected(0)[1], **about, "responses_create_params": {"input": "q"}}
+        row = {key: value for key, value in row.items() if key not in (said.split('"')[1], "rollforge")}
+        files.append(tmp_path / f"{number}.jsonl")
+        files[-1].write_text(json.dumps(row)[:-1] + f", {said}}}\n", encoding="utf-8")
+    rollouts = [row for file in files for row in read_rollouts(file)]
+    assert not any(isinstance(row, BadLine) for row in rollouts)
+    assert profile(rollouts).overall.stats.tasks == 1
+    assert profile_files(Source("both", tuple(files), None, "")).overall.stats.tasks == 1
+    assert len({Record(file.read_bytes().strip()).group for file in files}) == 1
 
 
 def test_a_task_with_a_name_may_have_several_prompts(tmp_path: Path) -> None:

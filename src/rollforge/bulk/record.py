@@ -33,6 +33,7 @@ from rollforge.records.rows import (
     outcome_of,
     reward_of,
     rollout_from_row,
+    told_of,
 )
 
 A = TypeVar("A")
@@ -294,7 +295,7 @@ class Record:
     @property
     def task_key(self) -> tuple[str, str, bytes, bytes, bytes]:
         """What tells tasks apart: environment, name, prompt, tools, expected answer. `group` is its hash."""
-        return self.env, self.task, self.prompt, self._offered(), self._truth()
+        return self.env, self.task, self.prompt, self.offered, self._truth()
 
     @property
     def group(self) -> bytes:
@@ -305,13 +306,14 @@ class Record:
         found = _groups.get(key)
         return _groups.keep(key, digest(key)) if found is None else found
 
-    def _offered(self) -> bytes:
-        """16 bytes that say which tools are offered; b"" for none."""
+    @property
+    def offered(self) -> bytes:
+        """16 bytes that say which tools are offered, in any order; b"" for none."""
         raw = bytes(self._asked.params.tools)
         mark = _tool_marks.get(raw)
         if mark is None:
             try:
-                told = dumps(self.tools, sort_keys=True) if self.tools else b""
+                told = "\n".join(told_of(self.tools)).encode()
             except UserError:  # said to those who ask for the tools
                 told = raw
             mark = _tool_marks.keep(raw, digest(told) if told else b"")
@@ -325,13 +327,13 @@ class Record:
             raw = bytes(self._raw(name) or b"null")
             if name in TRUTHS:
                 if raw != b"null":
-                    return raw
+                    return _written(raw)
             elif truth := _held(raw):
                 return truth
         asked = self._asked
         if asked.truth is None:
             params = asked.params
-            asked.truth = _held(bytes(params.metadata)) or bytes(params.ground_truth).removeprefix(b"null")
+            asked.truth = _held(bytes(params.metadata)) or _written(bytes(params.ground_truth).removeprefix(b"null"))
         return asked.truth
 
     def expected(self) -> Iterator[tuple[str, Any]]:
@@ -591,6 +593,7 @@ _tools = _Recent[list[Json]](2 << 20)
 _tool_marks = _Recent[bytes](2 << 20)
 _agents = _Recent[str | None](1 << 18)
 _holders = _Recent[bytes](2 << 20)
+_values = _Recent[bytes](2 << 20)
 
 
 def _known(chat: list[Json]) -> list[Json]:
@@ -632,8 +635,16 @@ def _held(raw: bytes) -> bytes:
     if found is None:
         value = _loads(raw) if raw[:1] == b"{" else {}
         truth = next((value[name] for name in TRUTHS if value.get(name) is not None), None)
-        found = _holders.keep(raw, b"" if truth is None else dumps(truth))
+        found = _holders.keep(raw, b"" if truth is None else dumps(truth, sort_keys=True))
     return found
+
+
+def _written(raw: bytes) -> bytes:
+    """JSON, the same whoever wrote the value: the order of keys, spaces and escapes do not count."""
+    if raw[:1] not in (b"{", b"[") and b"\\" not in raw:
+        return raw
+    found = _values.get(raw)
+    return _values.keep(raw, dumps(_loads(raw), sort_keys=True)) if found is None else found
 
 
 def _flat(tool: Json) -> Json:

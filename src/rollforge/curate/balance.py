@@ -37,6 +37,8 @@ def _names(given: Any) -> Any:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1 and 1.0 are one category
     return value if isinstance(value, str) else dumps(value).decode()
 
 
@@ -259,9 +261,16 @@ def share_out(
     if total is None and upsample:
         total = sum(sizes.values())
     elif total is None:
-        total = floor(min(sizes[name] / share for name, share in wanted.items()) + EQUAL)
-    parts = {name: total * share for name, share in wanted.items()}
-    found = dict.fromkeys(sizes, 0) | {name: floor(part + EQUAL) for name, part in parts.items()}
+        total = sum(sizes[name] for name in wanted)
+        if any(rows != sizes[name] for name, rows in _parts(wanted, total).items()):  # they are not what is asked already
+            total = floor(min(sizes[name] / share for name, share in wanted.items()) + EQUAL)
+    return dict.fromkeys(sizes, 0) | _parts(wanted, total)
+
+
+def _parts(shares: Mapping[str, float], total: int) -> dict[str, int]:
+    """Whole numbers that add up to the total."""
+    parts = {name: total * share for name, share in shares.items()}
+    found = {name: floor(part + EQUAL) for name, part in parts.items()}
     # What is left of the whole goes to the parts that lost most by rounding down.
     for name in sorted(parts, key=lambda name: found[name] - parts[name])[: total - sum(found.values())]:
         found[name] += 1

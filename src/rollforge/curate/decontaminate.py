@@ -190,7 +190,7 @@ class Benchmark:
                 blank += not text.strip()
                 words = normal(text, signs=False)
                 length = words.count(b" ") + 1 if words else 0
-                signed = compact(text) if length < options.words else b""
+                signed = compact(text) if length < max(options.words, options.min_words) else b""
                 name = digest(words + b"\n" + signed)
                 if name in seen:
                     continue

@@ -14,12 +14,11 @@ from typing import Any, Literal, get_args
 import orjson
 
 from rollforge.bulk.conversation import Turn
-from rollforge.bulk.record import Record, digest, for_the_same
+from rollforge.bulk.record import Record, digest
 from rollforge.config import Section
 from rollforge.curate.distinct import Distinct
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import UserError, unknown
-from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, has_long_number, loads
 
 By = Literal["prompt", "response", "both"]
@@ -119,15 +118,14 @@ _NAMED = 3
 def asked(record: Record) -> bytes:
     """16 bytes that say what is asked: the prompt, and the tools in any order; 8 more for the expected answer, if there is
     one."""
-    tools = record.tools
-    what = digest(record.prompt + _tools_digest(tools)) if tools else record.prompt
+    what = digest(record.prompt + record.offered) if record.tools else record.prompt
     return what + _answer(record)
 
 
 def beside(record: Record) -> bytes:
     """16 bytes that say which tools a row offers and which answer it expects; b"" without both."""
     tools, answer = record.tools, _answer(record)
-    return digest((_tools_digest(tools) if tools else b"") + b"\0" + answer) if tools or answer else b""
+    return digest((record.offered if tools else b"") + b"\0" + answer) if tools or answer else b""
 
 
 def _answer(record: Record) -> bytes:
@@ -141,12 +139,6 @@ def _answer(record: Record) -> bytes:
 
 def _number(half: bytes) -> int:
     return int.from_bytes(half)
-
-
-@for_the_same
-def _tools_digest(tools: list[Json]) -> bytes:
-    known = ({key: value for key, value in tool.items() if value is not None} for tool in tools)
-    return digest(b"\n".join(sorted(dumps(tool, sort_keys=True) for tool in known)))
 
 
 def once(sample: Sample, work: Workspace) -> Sample:

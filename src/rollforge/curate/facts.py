@@ -7,7 +7,7 @@ Most are a function of the row alone (`fact(name)`), computed where the row is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeAlias
@@ -143,6 +143,22 @@ def total_tokens(record: Record) -> int:
 
 def estimated(record: Record) -> bool:
     return _count(record.usage, "output_tokens", "completion_tokens") is None and _generated(record) is None
+
+
+def _prompt_estimated(record: Record) -> bool:
+    return _count(record.usage, "input_tokens", "prompt_tokens") is None
+
+
+def _total_estimated(record: Record) -> bool:
+    return _count(record.usage, "total_tokens") is None and (estimated(record) or _prompt_estimated(record))
+
+
+GUESSED: Mapping[str, Fact] = {
+    "tokens": estimated,
+    "prompt_tokens": _prompt_estimated,
+    "total_tokens": _total_estimated,
+}
+"""Counts -> whether that of a row is an estimate."""
 
 
 def turns(record: Record) -> int:

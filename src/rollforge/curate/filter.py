@@ -13,7 +13,7 @@ from rollforge.bulk.record import Record
 from rollforge.bulk.spill import Kept
 from rollforge.config import Section
 from rollforge.curate.expression import Doubt, Run, compile, function
-from rollforge.curate.facts import LATER, estimated
+from rollforge.curate.facts import GUESSED, LATER
 from rollforge.curate.grammar import Node
 from rollforge.curate.spread import Spread
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
@@ -60,10 +60,9 @@ class Filter:
             names |= {name.name for name in node.names()}
             self._parts.append((function(node), part.denial))
         self._later = [(name, get) for name, get in _LATER.items() if name in names]
-        self._counts_tokens = not _TOKENS.isdisjoint(whole.names)
-        if self._counts_tokens:
-            needed["estimated"] = estimated
-        self.facts = needed
+        guessed = {f"estimated {name}": fact for name, fact in GUESSED.items() if name in whole.names}
+        self._guessed = tuple(guessed)
+        self.facts = needed | guessed
 
     def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
         rows = guessed = kept = most = 0
@@ -73,8 +72,7 @@ class Filter:
             if group is not None:
                 most = max(most, group.rewards.count)
                 differ = differ or not group.equal
-            if self._counts_tokens:
-                guessed += sample.facts["estimated"]
+            guessed += any(sample.facts[name] for name in self._guessed)
             judged = self._judge(sample, group, work)
             kept += isinstance(judged, Sample)
             yield judged
@@ -143,9 +141,6 @@ def _kept(members: Iterator[Sample], work: Workspace) -> tuple[list[Sample], Kep
     """The many groups of a few attempts stay in memory; of one of a million the rest goes to the disk."""
     first = list(islice(members, MOST))
     return first, work.keep(members) if len(first) == MOST else None
-
-
-_TOKENS = frozenset(("tokens", "total_tokens", "prompt_tokens"))
 
 
 class Group:

@@ -50,8 +50,9 @@ class Recipe:
     """As recipe.yaml has them: one entry per step, with the defaults filled in."""
 
     def __post_init__(self) -> None:
-        if sum("split" in step for step in self.resolved) > 1:
-            raise UserError("there are two split steps, and a prompt has one side: leave one out")
+        splits = [str(number) for number, step in enumerate(self.resolved, 1) if "split" in step]
+        if len(splits) > 1:
+            raise UserError(f"steps {' and '.join(splits)} are splits, and a prompt has one side: leave one out")
 
     @property
     def chain(self) -> list[Step]:

@@ -234,8 +234,8 @@ class Split:
         return sides, filled
 
     def _fill(self, sides: Any, owned: Iterable[Any], free: Any) -> bool:
-        """An environment's empty split gets the cluster whose hash is the nearest to it, whatever others need: it stays there
-        when they grow. `owned`: the clusters of each, by their hashes. False if nothing was to be done."""
+        """An environment's empty split gets the cluster whose hash is the nearest to it, whatever others need, so that it
+        stays there when they grow. `owned`: the clusters of each, by their hashes. False if nothing was to be done."""
         import numpy as np
 
         before = sides.copy()

@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -313,8 +313,16 @@ def task_key(rollout: Rollout) -> tuple[str, int | bytes]:
     params = rollout.params
     if rollout.task_index is None or rollout.task != group_of(params, rollout.fields, rollout.task_index):
         return rollout.task, b""
-    asked = [params.get("instructions"), input_items(params), params.get("tools"), _truth(params, rollout.fields)]
+    tools = params.get("tools")
+    told = told_of(tools) if isinstance(tools, list) else tools
+    asked = [params.get("instructions"), input_items(params), told, _truth(params, rollout.fields)]
     return rollout.task, hash(dumps(asked, sort_keys=True))
+
+
+def told_of(tools: Iterable[Any]) -> list[str]:
+    """What the policy is told of tools, whatever their order; nulls say nothing."""
+    said = ({k: v for k, v in tool.items() if v is not None} if isinstance(tool, dict) else tool for tool in tools)
+    return sorted(dumps(tool, sort_keys=True).decode() for tool in said)
 
 
 def _truth(params: Mapping[str, Any], fields: Json) -> Any:
