@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import Counter, Gauge
 
 from rollforge.collect.rollout import Runner
@@ -37,19 +37,13 @@ Metrics = Callable[[list[Json]], Awaitable[Json]]
 def agent_app(runner: Runner, name: str, settings: Settings, *, metrics: Metrics | None = None, worker: int = 0) -> App:
     """The application. The runner's environment and model are closed by whoever made them."""
     gateway = Gateway(settings, worker=worker)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with gateway.lifespan():
-            yield
-
     outcomes = Counter("rollforge_rollouts", "Rollouts by outcome.", ("outcome",), registry=None)
     app = make_app(
         name,
         f"The agent {name}: environment {runner.env_name}, model {runner.model_name}.",
         [agent_routes(runner, outcomes, metrics), gateway_routes(gateway, runner), reach_routes(gateway)],
         settings,
-        lifespan=lifespan,
+        lifespan=gateway.lifespan,
         status=lambda: {"environment": runner.env_name, "model": runner.model_name, "rollouts_under_way": len(gateway)},
         keyed=(PREFIX,),
     )
@@ -111,11 +105,8 @@ class _Unjudged:
         self._env = env
         self.limits: Any = getattr(env, "limits", None)
 
-    def open(self, task: Task, /) -> AbstractAsyncContextManager[Session]:
-        return self._open(task)
-
     @asynccontextmanager
-    async def _open(self, task: Task) -> AsyncIterator[Session]:
+    async def open(self, task: Task, /) -> AsyncIterator[Session]:
         async with self._env.open(task) as session:
             yield _UnjudgedSession(session)
 

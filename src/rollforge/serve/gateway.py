@@ -193,7 +193,7 @@ class Gateway:
             raise Problem(401, "authentication_error", "the key is not that of this rollout")
 
     @asynccontextmanager
-    async def lifespan(self) -> AsyncIterator[None]:
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         """Ends what nobody uses any more; in the end, all."""
         sweeper = asyncio.create_task(self._sweep())
         try:
@@ -343,15 +343,8 @@ def reach_routes(gateway: Gateway) -> APIRouter:
 
 def gateway_app(gateway: Gateway, settings: Settings) -> App:
     """Only what programs use, for whoever runs their rollouts in the same process."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with gateway.lifespan():
-            yield
-
-    return make_app(
-        "gateway", "Rollouts of programs.", [reach_routes(gateway)], settings, lifespan=lifespan, keyed=(PREFIX,)
-    )
+    routers = [reach_routes(gateway)]
+    return make_app("gateway", "Rollouts of programs.", routers, settings, lifespan=gateway.lifespan, keyed=(PREFIX,))
 
 
 async def _cancelled(job: asyncio.Task[Any]) -> None:
