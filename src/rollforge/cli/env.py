@@ -136,6 +136,7 @@ async def reference(env: Any, task: Task) -> Rollout:
 
 async def opening(env: Any, task: Task) -> tuple[Sequence[Tool], str | None]:
     """The tools of a session, and what it shows at first. The environment is closed after it."""
+    from rollforge.collect.closing import aclose
     from rollforge.errors import VerifierFault, stage
 
     try:
@@ -143,9 +144,7 @@ async def opening(env: Any, task: Task) -> tuple[Sequence[Tool], str | None]:
             async with env.open(task) as session:
                 return session.tools, session.observation
     finally:
-        close = getattr(env, "aclose", None)
-        if close is not None:
-            await close()
+        await aclose(env)
 
 
 def verdict_fields(rollout: Rollout, task: Task) -> dict[str, Any]:

@@ -13,15 +13,19 @@ from rollforge.errors import InfraFault, RolloutError, stage
 CLOSE_SECONDS = 10.0
 
 
+async def aclose(thing: Any) -> None:
+    """Call its `aclose()`, if it has one."""
+    close = getattr(thing, "aclose", None)
+    if close is not None:
+        await close()
+
+
 async def close(thing: Any, warn: Callable[[str], None], name: str = "") -> None:
-    """Call its `aclose()`, if it has one. What goes wrong or takes too long is told, not raised: the work is done."""
-    aclose = getattr(thing, "aclose", None)
-    if aclose is None:
-        return
+    """`aclose()`. What goes wrong or takes too long is told, not raised: the work is done."""
     try:
         with stage("close", InfraFault):
             async with asyncio.timeout(CLOSE_SECONDS):
-                await aclose()
+                await aclose(thing)
     except RolloutError as error:
         warn(f"closing {name or type(thing).__name__}: {error}")
 

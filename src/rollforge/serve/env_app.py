@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import Gauge
 
+from rollforge.collect.closing import aclose
 from rollforge.envs.base import Env, Tool
 from rollforge.errors import UserError
 from rollforge.records.items import Json
@@ -59,9 +60,7 @@ def env_app(env: Env, name: str, settings: Settings, *, secret: bytes | None = N
             async with sessions.running():
                 yield
         finally:
-            close = getattr(env, "aclose", None)
-            if close is not None:
-                await close()
+            await aclose(env)
 
     def status() -> Json:
         counts = {"open": len(sessions), "limit": settings.max_sessions, "expired": sessions.expired}

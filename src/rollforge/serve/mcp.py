@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Request, Response
 
 from rollforge import __version__
+from rollforge.collect.closing import aclose
 from rollforge.envs.base import Env, Tool, ToolCall
 from rollforge.errors import RolloutError, SetupError, UserError
 from rollforge.records.items import Json, assistant, prompt_text
@@ -170,9 +171,7 @@ async def serve_stdio(env: Env, name: str, out: IO[bytes], task: int = 0) -> Non
             loop.remove_signal_handler(number)
         transport.close()
         out.close()
-        close = getattr(env, "aclose", None)
-        if close is not None:
-            await close()
+        await aclose(env)
 
 
 async def _conversation(lines: asyncio.StreamReader, out: Any, respond: Callable[[Json], Awaitable[Json | None]]) -> None:

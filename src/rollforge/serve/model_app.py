@@ -17,6 +17,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
+from rollforge.collect.closing import aclose
 from rollforge.errors import UnknownParameter
 from rollforge.models.base import Model
 from rollforge.models.base import Request as Call
@@ -47,9 +48,7 @@ def model_app(model: Model, name: str, settings: Settings) -> App:
         try:
             yield
         finally:
-            close = getattr(model, "aclose", None)
-            if close is not None:
-                await close()
+            await aclose(model)
 
     about = f"The model `{name}` in three dialects: Responses, Chat Completions, Messages."
     return make_app(

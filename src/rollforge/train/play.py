@@ -12,6 +12,7 @@ from typing import Any
 
 from rollforge.agents.base import Agent
 from rollforge.agents.tool_loop import ToolLoop
+from rollforge.collect.closing import aclose
 from rollforge.collect.replay import Replay, Stored, no_model
 from rollforge.collect.rollout import Runner
 from rollforge.envs.base import Env, Limits
@@ -77,9 +78,7 @@ class Player:
         return await runner(given, 0)
 
     async def aclose(self) -> None:
-        close = getattr(self.env, "aclose", None)
-        if close is not None:
-            await close()
+        await aclose(self.env)
 
 
 def player(env: str | Env, *, max_turns: int = 16, **options: Any) -> Player:
