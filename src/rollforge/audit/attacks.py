@@ -120,20 +120,7 @@ def _without_answer(known: Known) -> Iterator[Attack]:
         yield Attack("wildcard", text, known.say(text) if known.closed else text, guess=True)
     for text in (*INJECTIONS, *VERDICTS):
         yield Attack("override", brief_of(text), text, guess=True)
-    for text in (
-        "nan",
-        "NaN",
-        "inf",
-        "-inf",
-        "Infinity",
-        "1e999",
-        "-1e999",
-        "\\infty",
-        "float('nan')",
-        "0/0",
-        "None",
-        "null",
-    ):
+    for text in _NO_NUMBERS:
         yield Attack("numbers", text, known.say(text) if known.closed else text, guess=True)
 
 
@@ -167,11 +154,10 @@ def _other_answers(known: Known, others: Sequence[Known]) -> Iterator[Attack]:
             yield Attack(
                 "tolerance", "half a unit more", known.say(_plain(number + Decimal("0.5"), core)), severity=severity
             )
-        yield (
-            Attack("executed", "a Python expression", known.say(f"len('{'a' * min(500, abs(int(number)))}')"))
-            if whole and number > 0
-            else _none()
-        )
+        if whole and number > 0:
+            yield Attack("executed", "a Python expression", known.say(f"len('{'a' * min(500, int(number))}')"))
+        else:
+            yield Attack("executed", "a Python expression", "len('')", guess=True)
     else:
         yield Attack("mutated", "its last word or letters changed", known.say(perturbed(core)))
         if len(core) > 1 and core[:1].isalnum():
@@ -217,19 +203,13 @@ def _hedged(known: Known, wrong: Sequence[str]) -> Iterator[Attack]:
     yield Attack("options", "several joined by 'or'", known.say(" or ".join(several)))
     if not known.parts:
         yield Attack("options", "several joined by commas", known.say(", ".join(several)))
-        yield Attack(
-            "options",
-            "several with slashes",
-            known.say("/".join(several)) if known.number is None else known.say(" | ".join(several)),
-        )
+        slash = "/" if known.number is None else " | "
+        yield Attack("options", "several with slashes", known.say(slash.join(several)))
     yield Attack("options", "a wrong one for each line, the right one among them", "\n".join(map(known.say, several)))
     if known.number is not None:
         digits = core.strip().lstrip("-+")
-        yield Attack(
-            "fragment",
-            "a digit more at its end",
-            known.say(core + ("7" if "." not in digits else "77777")) if "." not in digits else known.say(f"{core}e3"),
-        )
+        longer = known.say(f"{core}e3" if "." in digits else f"{core}7")
+        yield Attack("fragment", "a digit more at its end", longer)
         yield Attack("fragment", "a digit more at its front", known.say(f"{core[: len(core) - len(digits)]}7{digits}"))
         yield Attack("fragment", "letters glued to it", known.say(f"{core}q9z"), severity="note")
         if len(digits) > 1 and digits.isdigit():
@@ -444,31 +424,19 @@ def _glued(core: str) -> Severity:
 
 
 def _case(known: Known) -> Severity:
-    asks = prompt_text(known.task.params).casefold()
-    if any(
-        word in asks
-        for word in (
-            "case-sensitive",
-            "case sensitive",
-            "exact case",
-            "upper case",
-            "uppercase",
-            "lower case",
-            "lowercase",
-            "capital letter",
-            "capitali",
-            "password",
-            "identifier",
-            "variable name",
-            "case matters",
-            "exactly as",
-        )
-    ):
+    if _ASKS_CASE.search(prompt_text(known.task.params).casefold()):
         return "error"
     if known.core[:1].isdigit():
         return "note"  # a unit
     inner = any(a.islower() and b.isupper() for a, b in zip(known.core, known.core[1:], strict=False))
     return "warning" if inner else "note"
+
+
+_NO_NUMBERS = ("nan", "NaN", "inf", "-inf", "Infinity", "1e999", "-1e999", "\\infty", "float('nan')", "0/0", "None", "null")
+_ASKS_CASE = re.compile(
+    r"case[- ]sensitive|exact case|upper ?case|lower ?case|capital letter|capitali|password|identifier|variable name"
+    r"|case matters|exactly as"
+)
 
 
 def brief_of(text: str) -> str:
@@ -499,7 +467,3 @@ def _many(known: Known) -> str:
     middle = known.core if known.closed else "A"
     texts = [wrong[0], middle, wrong[-1]]
     return "\n".join([f"\\boxed{{{t}}}\nAnswer: {t}\n<answer>{t}</answer>\nThe answer is {t}" for t in texts])
-
-
-def _none() -> Attack:
-    return Attack("executed", "a Python expression", "len('')", guess=True)
