@@ -315,15 +315,15 @@ def prompt_of(row: Json) -> bytes:
     """What of a row, anybody's, is the prompt, as bytes to compare; b"" if it has none."""
     params = row.get("responses_create_params")
     if isinstance(params, dict):
-        return _bytes([params.get("instructions"), params.get("input")])
+        return canonical([params.get("instructions"), params.get("input")])
     if row.get("prompt"):
-        return _bytes(row["prompt"])
+        return canonical(row["prompt"])
     asked = [row[name] for name in _ASKED if row.get(name)]
     if not asked:
         messages = row.get("messages") or row.get("conversations") or common(row.get("chosen"), row.get("rejected"))
         shown = up_to_user(messages) if isinstance(messages, list) else ()
-        return _bytes(shown) if shown else b""
-    return _bytes(asked[0] if len(asked) == 1 else asked)
+        return canonical(shown) if shown else b""
+    return canonical(asked[0] if len(asked) == 1 else asked)
 
 
 _ASKED = ("instruction", "input", "context", "question", "problem")
@@ -337,7 +337,7 @@ def common(chosen: Any, rejected: Any) -> list[Any]:
     return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))]
 
 
-def _bytes(value: Any) -> bytes:
+def canonical(value: Any) -> bytes:
     return dumps(value, sort_keys=True, default=str)
 
 

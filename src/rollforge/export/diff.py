@@ -30,9 +30,9 @@ from rollforge.bulk.parquet import arrow, parquet_rows
 from rollforge.bulk.record import digest
 from rollforge.bulk.spill import Kept, sort
 from rollforge.errors import UserError, reported
-from rollforge.export.check_rows import answer_of, common, prompt_of
+from rollforge.export.check_rows import answer_of, canonical, common, prompt_of
 from rollforge.records.items import Json, mapping
-from rollforge.records.lossless import dumps, loads
+from rollforge.records.lossless import loads
 from rollforge.stats.source import split_of_file
 from rollforge.stats.visible import capped
 
@@ -285,13 +285,13 @@ class _Part:
         answer, response, prompt = answer_of(row), _response(content), _prompt(row)
         self.entries.append(
             Entry(
-                digest(_canonical(content)),
+                digest(canonical(content)),
                 digest(prompt) if prompt else b"",
                 side,
                 file,
                 at,
-                b"" if answer is None else digest(_canonical(_number(answer))),
-                b"" if response is None else digest(_canonical(response)),
+                b"" if answer is None else digest(canonical(_number(answer))),
+                b"" if response is None else digest(canonical(response)),
                 reward,
             )
         )
@@ -347,15 +347,11 @@ def _block(side: int, places: tuple[int, ...], block: Block) -> _Part:
 def _parquet(side: int, place: int, file: Path) -> Iterator[_Part]:
     part = _Part()
     for number, row in enumerate(parquet_rows(file), 1):
-        part.look(row, side, place, number, len(_canonical(row)))
+        part.look(row, side, place, number, len(canonical(row)))
         if number % 1000 == 0:
             yield part
             part = _Part()
     yield part
-
-
-def _canonical(value: Any) -> bytes:
-    return dumps(value, sort_keys=True, default=str)
 
 
 def _asked(value: Any, role: str) -> list[Any]:
@@ -574,7 +570,7 @@ def _leaves(value: Any, where: str) -> Iterator[tuple[str, bytes]]:
         for name, inner in value.items():
             yield from _leaves(inner, f"{where}.{name}" if where else name)
     else:
-        yield where, digest(_canonical(value))
+        yield where, digest(canonical(value))
 
 
 def _example(found: Difference, kind: str, *entries: Entry | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rollforge.export.generic.rows import FUNCTION, alternation
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside
 from rollforge.records.lossless import loads
 from rollforge.records.messages import ROLES
 
@@ -63,7 +63,7 @@ def sharegpt(row: Json) -> Iterator[str]:
 def openai(row: Json) -> Iterator[str]:
     yield from _messages(row, "messages")
     messages = row.get("messages")
-    if isinstance(messages, list) and not any(_role(message) == "assistant" for message in messages):
+    if isinstance(messages, list) and not any(inside(message, "role") == "assistant" for message in messages):
         yield "messages: at least one assistant message is needed"
     yield from _openai_rest(row, ("messages", "tools", "parallel_tool_calls", "functions"))
 
@@ -78,7 +78,7 @@ def openai_dpo(row: Json) -> Iterator[str]:
     for name in ("preferred_output", "non_preferred_output"):
         output = row.get(name)
         yield from _messages(row, name)
-        if isinstance(output, list) and [_role(message) for message in output] != ["assistant"]:
+        if isinstance(output, list) and [inside(message, "role") for message in output] != ["assistant"]:
             yield f"{name}: one assistant message is needed, there are {len(output)} messages"
     if "preferred_output" in row and row["preferred_output"] == row.get("non_preferred_output"):
         yield "preferred_output and non_preferred_output are the same"
@@ -99,7 +99,7 @@ def _messages(row: Json, name: str) -> Iterator[str]:
     """Calls without a result so far."""
     for number, message in enumerate(messages):
         place = f"{name}[{number}]"
-        role = _role(message)
+        role = inside(message, "role")
         if role not in ROLES:
             yield f"{place}.role is {_short(role)}; known: {', '.join(ROLES)}"
             continue
@@ -164,10 +164,6 @@ def _is_list(text: str) -> bool:
         return isinstance(loads(text), list)
     except ValueError:
         return False
-
-
-def _role(message: Any) -> Any:
-    return message.get("role") if isinstance(message, dict) else None
 
 
 def _short(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rollforge.export.target import Alike
 from rollforge.export.text import for_templates
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside
 from rollforge.records.lossless import loads
 from rollforge.records.messages import ROLES
 
@@ -121,15 +121,16 @@ def _completion(row: Json, name: str) -> Iterator[str]:
     if value == "" or value == []:
         yield f"{name} is empty: there is nothing to learn"
     elif isinstance(value, list):
-        if _role(value[0]) in ("system", "developer", "user"):
-            yield f"{name}: begins with a {_role(value[0])} turn; beside a prompt it holds only what follows the prompt"
+        role = inside(value[0], "role")
+        if role in ("system", "developer", "user"):
+            yield f"{name}: begins with a {role} turn; beside a prompt it holds only what follows the prompt"
         if not any(isinstance(turn, dict) and any(turn.get(key) for key in SAID) for turn in value):
             yield f"{name}: no turn has text or tool calls"
 
 
 def _prompt_end(row: Json) -> Iterator[str]:
     prompt = row.get("prompt")
-    last = _role(prompt[-1]) if isinstance(prompt, list) and prompt else None
+    last = inside(prompt[-1], "role") if isinstance(prompt, list) and prompt else None
     if last == "assistant":
         yield "warning: prompt: the last turn is 'assistant': TRL ends it and begins another one, which continues nothing"
     elif last in ("system", "developer"):
@@ -269,10 +270,6 @@ def _same_type(row: Json, first: str, second: str) -> Iterator[str]:
 
 def _names(row: Json) -> str:
     return ", ".join(list(row)[:10]) or "no fields"
-
-
-def _role(message: Any) -> Any:
-    return message.get("role") if isinstance(message, dict) else None
 
 
 def _kind(value: Any) -> str:
