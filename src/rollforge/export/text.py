@@ -8,7 +8,7 @@ from typing import Any
 
 from rollforge.bulk.record import for_the_same
 from rollforge.export.target import Refused
-from rollforge.records.items import Json, text_of
+from rollforge.records.items import Json, inside, text_of
 from rollforge.records.lossless import dumps
 
 
@@ -33,6 +33,22 @@ def for_templates(row: Json, *lists: Any) -> Iterator[str]:
             "warning: content is a list of text parts: chat templates of text models fail on it (TypeError) or print the "
             "list; write text, unless the model sees pictures"
         )
+
+
+def check_calls(calls: Iterable[Any], where: str) -> Iterator[str]:
+    """What is wrong with the tool calls of a message."""
+    for call in calls:
+        function = inside(call, "function")
+        if not isinstance(inside(function, "name"), str):
+            yield f"{where} has a tool call without function.name"
+        elif isinstance(function.get("arguments"), str):
+            yield f"{where} has arguments as text: templates that write `arguments | tojson` quote them twice"
+
+
+def only_text(messages: Iterable[Json], reader: str) -> None:
+    """Raises `Refused` for pictures, which `reader` takes from elsewhere."""
+    if any(not isinstance(message["content"], str) for message in messages):
+        raise Refused(f"a message holds more than text ({reader} wants images in a column of their own)")
 
 
 REASONING = (

@@ -6,18 +6,18 @@ None of them gives `tools` to the chat template: the schemas stand in the system
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rollforge.export.examples import Demonstration, Pair, Prompt
 from rollforge.export.target import Refused, Settings
-from rollforge.export.text import for_templates, plain, question, with_tools
+from rollforge.export.text import check_calls, for_templates, only_text, plain, question, with_tools
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
 
 
 def grpo(example: Prompt, _: Settings) -> Json:
-    _only_text(example.messages)
+    only_text(example.messages, "OpenRLHF")
     if any("<image>" in message["content"] for message in example.messages):
         raise Refused("the prompt's text holds <image>, which OpenRLHF takes for a picture")
     return {
@@ -35,7 +35,7 @@ def label(example: Prompt) -> str:
 
 def sft(example: Demonstration, _: Settings) -> Json:
     messages = [*example.prompt, *example.completion]
-    _only_text(messages)
+    only_text(messages, "OpenRLHF")
     return {"messages": with_tools(messages, example.tools)}
 
 
@@ -52,7 +52,7 @@ def sft_simple(example: Demonstration, _: Settings) -> Json:
 
 def dpo(example: Pair, _: Settings) -> Json:
     for messages in (example.prompt, example.chosen, example.rejected):
-        _only_text(messages)
+        only_text(messages, "OpenRLHF")
     # RewardDataset makes text of the columns under their own names. Where their messages differ in keys, `datasets` (5.2)
     # keeps the type of mixed objects for the text and fails: so every message has a role and a content, no more.
     return {
@@ -61,11 +61,6 @@ def dpo(example: Pair, _: Settings) -> Json:
         "rejected": plain(example.rejected),
         "margin": float(example.margin),
     }
-
-
-def _only_text(messages: Iterable[Json]) -> None:
-    if any(not isinstance(message["content"], str) for message in messages):
-        raise Refused("a message holds more than text (OpenRLHF wants images in a column of their own)")
 
 
 # What is wrong with a row
@@ -185,17 +180,9 @@ def _check_chat(row: Json, key: str, flag: str) -> Iterator[str]:
             yield f'{what}{key}[{number}] has no content: many chat templates fail on it; write "" beside tool calls'
         if message.get("function_call"):
             yield f"{key}[{number}] has a function_call, which no template reads: the call is lost; write tool_calls"
-        yield from _check_calls(message.get("tool_calls"), f"{key}[{number}]")
+        calls = message.get("tool_calls")
+        yield from check_calls(calls if isinstance(calls, Sequence) else (), f"{key}[{number}]")
     yield from for_templates(row, messages)
-
-
-def _check_calls(calls: Any, where: str) -> Iterator[str]:
-    for call in calls if isinstance(calls, Sequence) else ():
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            yield f"{where} has a tool call without function.name"
-        elif isinstance(function.get("arguments"), str):
-            yield f"{where} has arguments as text: templates that write `arguments | tojson` quote them twice"
 
 
 def _what(value: Any) -> str:

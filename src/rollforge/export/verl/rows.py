@@ -8,12 +8,12 @@ that only some rows have with nulls.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rollforge.export.examples import Demonstration, Pair, Prompt
 from rollforge.export.target import Refused, Settings
-from rollforge.export.text import for_templates, question
+from rollforge.export.text import check_calls, for_templates, only_text, question
 from rollforge.records.items import Json, inside, mapping
 from rollforge.records.lossless import dumps, loads
 
@@ -24,7 +24,7 @@ RM_COLUMNS = dict.fromkeys(("prompt", "chosen", "rejected"), "string")
 
 def grpo(example: Prompt, _: Settings) -> Json:
     origin = example.origin
-    only_text(example.messages)
+    only_text(example.messages, "verl")
     # What an environment needs to open a session and to judge: train.adapters.verl, gym_tools.py, reward.py.
     task = dumps({**example.fields, "responses_create_params": example.params}).decode()
     return {
@@ -47,7 +47,7 @@ def grpo(example: Prompt, _: Settings) -> Json:
 
 def sft(example: Demonstration, _: Settings) -> Json:
     messages = [*example.prompt, *example.completion]
-    only_text(messages)
+    only_text(messages, "verl")
     return {"messages": messages, "tools": example.tools}
 
 
@@ -59,11 +59,6 @@ def rm(example: Pair, _: Settings) -> Json:
         "chosen": _reply(example.chosen),
         "rejected": _reply(example.rejected),
     }
-
-
-def only_text(messages: Iterable[Json]) -> None:
-    if any(not isinstance(message["content"], str) for message in messages):
-        raise Refused("a message holds more than text (verl wants images in a column of their own)")
 
 
 def _reply(completion: Sequence[Json]) -> str:
@@ -185,12 +180,7 @@ def check_messages(messages: Any, where: str) -> Iterator[str]:
         if not isinstance(calls, (list, tuple)):
             yield f"{where}[{number}].tool_calls is {type(calls).__name__}, not a list of calls"
             continue
-        for call in calls:
-            function = call.get("function") if isinstance(call, dict) else None
-            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-                yield f"{where}[{number}] has a tool call without function.name"
-            elif isinstance(function.get("arguments"), str):
-                yield f"{where}[{number}] has arguments as text: templates that write `arguments | tojson` quote them twice"
+        yield from check_calls(calls, f"{where}[{number}]")
 
 
 def decoded(value: Any) -> Any:
