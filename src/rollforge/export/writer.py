@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import FileIO
 from itertools import islice
 from pathlib import Path
@@ -395,16 +396,11 @@ def _call_shape(call: Any, found: dict[Any, None]) -> Any:
 
 
 _DEEP = (dict, list)
-_digests: dict[Any, bytes] = {}
 
 
+@lru_cache(20_000)
 def _digest(shape: Any) -> bytes:
-    known = _digests.get(shape)
-    if known is None:
-        if len(_digests) >= 20_000:
-            _digests.clear()
-        known = _digests[shape] = hashlib.blake2b(repr(shape).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return known
+    return hashlib.blake2b(repr(shape).encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 # Parquet
