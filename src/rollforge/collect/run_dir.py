@@ -118,13 +118,10 @@ class RunDir:
             stored = {**about, "identity": now}
             write_json(file, stored)
             return stored
-        try:
+        with intact(file, "collection"):
             stored = json.loads(file.read_bytes())
             before = stored["identity"]
             stored["seed"], stored["planned"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            what = f"{file} is not as a collection left it ({error!r})"
-            raise UserError(f"{what}: restore it, or choose another --out") from error
         listed = "\n".join(f"  {line}" for line in differences(without_secrets(before, marked=True), now))
         if listed:
             raise UserError(
@@ -132,6 +129,15 @@ class RunDir:
                 "Give the same one to go on, or another --out."
             )
         return stored  # type: ignore[no-any-return]
+
+
+@contextmanager
+def intact(file: Path, by: str) -> Iterator[None]:
+    """Whatever goes wrong while it is read: a file that only this command writes was changed, which is a `UserError`."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is not as a {by} left it ({error!r}): restore it, or choose another --out") from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rollforge import __version__
-from rollforge.collect.run_dir import differences, taken, write_json
+from rollforge.collect.run_dir import differences, intact, taken, write_json
 from rollforge.errors import UserError
 from rollforge.loop.config import LoopConfig, identity, with_operational
 from rollforge.records.items import Json
@@ -94,14 +94,10 @@ def read_state(path: Path) -> State:
 
 
 def _read(path: Path) -> Json:
-    try:
+    with intact(path / LOOP, "loop"):
         stored: Json = json.loads((path / LOOP).read_bytes())
         first = stored["recipes"][0]
         _ = first["from"], first["recipe"], stored["steps"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(
-            f"{path / LOOP} is not as a loop left it ({error!r}): restore it, or choose another --out"
-        ) from error
     return stored
 
 

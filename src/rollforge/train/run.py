@@ -23,7 +23,7 @@ from rollforge import __version__
 from rollforge.collect.closing import close
 from rollforge.collect.config import CollectConfig, EnvConfig
 from rollforge.collect.run import Collection
-from rollforge.collect.run_dir import differences, new_path, taken, write_json
+from rollforge.collect.run_dir import differences, intact, new_path, taken, write_json
 from rollforge.config import validate
 from rollforge.errors import SetupError, UserError
 from rollforge.records.items import Json
@@ -103,8 +103,9 @@ class Training:
         with taken(self.path, ABOUT, "training", by="training"):
             file = self.path / ABOUT
             if file.exists():
-                about = _begun(file)
-                before = {key: value for key, value in about["config"].items() if key not in OPERATIONAL}
+                with intact(file, "training"):
+                    about: Json = json.loads(file.read_bytes())
+                    before = {key: value for key, value in about["config"].items() if key not in OPERATIONAL}
                 listed = "\n".join(f"  {line}" for line in differences(without_secrets(before, marked=True), identity))
                 if listed:
                     what = f"{self.path} was begun with another configuration:\n{listed}\n"
@@ -276,15 +277,6 @@ def _last_checkpoint(folder: Path) -> str | None:
         print(f"going on from {path}", file=sys.stderr)
         return str(path)
     return None
-
-
-def _begun(file: Path) -> Json:
-    try:
-        about: Json = json.loads(file.read_bytes())
-        about["config"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is not as a training left it ({error!r}): restore it, or choose another --out") from error
-    return about
 
 
 def _versions() -> dict[str, str]:
