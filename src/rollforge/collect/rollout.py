@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -19,6 +19,7 @@ from rollforge.errors import (
     InfraFault,
     JudgeFault,
     RolloutError,
+    Stage,
     UserError,
     VerifierFault,
     stage,
@@ -183,28 +184,17 @@ class _Attempt:
     async def ask(self, request: Request, /) -> Response:
         """The model, for the agent: each call gets its own draw."""
         request = self._drawn(request)
-        started = time.perf_counter()
-        try:
-            with stage("model", InfraFault):
-                call = self.runner.model(request)
-                if self._own_deadline:
-                    response = await call
-                else:
-                    response = await within(self.runner.call_seconds, "the model call", call)
-                return self._noted(request, response)
-        finally:
-            self.seconds["model"] += time.perf_counter() - started
+        with _Timed("model", InfraFault, self.seconds):
+            call = self.runner.model(request)
+            response = await _within(self._own_deadline, self.runner.call_seconds, "the model call", call)
+            return self._noted(request, response)
 
     async def _stream(self, request: Request, /) -> Events:
         request = self._drawn(request)
-        started = time.perf_counter()
-        try:
-            with stage("model", InfraFault):
-                async with aclosing(stream(self.runner.model, request)) as events:
-                    async for event in events:
-                        yield event if isinstance(event, Delta) else self._noted(request, event)
-        finally:
-            self.seconds["model"] += time.perf_counter() - started
+        with _Timed("model", InfraFault, self.seconds):
+            async with aclosing(stream(self.runner.model, request)) as events:
+                async for event in events:
+                    yield event if isinstance(event, Delta) else self._noted(request, event)
 
     def _drawn(self, request: Request) -> Request:
         number, self._calls = self._calls, self._calls + 1
@@ -224,36 +214,22 @@ class _Attempt:
         return found
 
     async def call(self, call: ToolCall, /) -> ToolOutput:
-        started = time.perf_counter()
-        try:
-            with stage("tools", InfraFault):
-                if self._own_limits:
-                    return await self._session.call(call)
-                return await within(self.runner.limits.tool, f"the tool {call.name}", self._session.call(call))
-        finally:
-            self.seconds["tools"] += time.perf_counter() - started
+        with _Timed("tools", InfraFault, self.seconds):
+            output = self._session.call(call)
+            return await _within(self._own_limits, self.runner.limits.tool, f"the tool {call.name}", output)
 
     async def _step(self, response: Response, /) -> Step:
-        started = time.perf_counter()
-        try:
-            with stage("tools", InfraFault):
-                step = cast("Stepping", self._session).step(response)
-                limits = self.runner.limits
-                # It runs tools and judges.
-                return await (step if self._own_limits else within(limits.tool + limits.verify, "the step", step))
-        finally:
-            self.seconds["tools"] += time.perf_counter() - started
+        with _Timed("tools", InfraFault, self.seconds):
+            step = cast("Stepping", self._session).step(response)
+            limits = self.runner.limits
+            # It runs tools and judges.
+            return await _within(self._own_limits, limits.tool + limits.verify, "the step", step)
 
     async def verify(self, response: Response, /) -> Verdict:
-        started = time.perf_counter()
         self.judging = True
-        try:
-            with stage("verify", VerifierFault):
-                if self._own_limits:
-                    return verdict(await self._session.verify(response))
-                return verdict(await within(self.runner.limits.verify, "verify", self._session.verify(response)))
-        finally:
-            self.seconds["verify"] += time.perf_counter() - started
+        with _Timed("verify", VerifierFault, self.seconds):
+            judging = self._session.verify(response)
+            return verdict(await _within(self._own_limits, self.runner.limits.verify, "verify", judging))
 
     def rollout(self, error: RolloutError | None, seconds: dict[str, float]) -> Rollout:
         """What became of it. An error after the verdict is one of closing: noted, and the verdict stands."""
@@ -323,6 +299,28 @@ class _Attempt:
                 items.append(user(self.observation))
             params["input"] = items
         return params
+
+
+class _Timed(stage):
+    """A stage whose seconds are counted."""
+
+    __slots__ = ("_seconds", "_started")
+
+    def __init__(self, name: Stage, fault: type[RolloutError], seconds: dict[str, float]) -> None:
+        super().__init__(name, fault)
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *raised: Any) -> None:
+        self._seconds[self._name] += time.perf_counter() - self._started
+        super().__exit__(*raised)
+
+
+def _within(own: bool, seconds: float, what: str, call: Awaitable[T]) -> Awaitable[T]:
+    """`own`: what is called keeps the deadline itself."""
+    return call if own else within(seconds, what, call)
 
 
 def _checked(response: Any, whose: str) -> Response:
