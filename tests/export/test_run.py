@@ -540,6 +540,14 @@ def test_wrong_requests(tmp_path: Path, to: list[Any], options: dict[str, Any], 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("to", ["trl:grpo", "nemo-rl:grpo", "nemo-rl:nemo-gym", "verl:grpo", "openrlhf:grpo"])
+def test_a_length_that_leaves_no_room_for_an_answer_is_refused(tmp_path: Path, to: str) -> None:
+    file = write(tmp_path / "a.jsonl", [row(f"What is {n} and {n} times {n}?", expected_answer="4") for n in range(20)])
+    with pytest.raises(UserError, match=f"--to {to}: max_length 12 leaves no room for an answer: the longest prompt has"):
+        export_rollouts(file, [to], tmp_path / "out", max_length=12, workers=1)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_name_that_was_taken_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", [row()])
     out = tmp_path / "out"

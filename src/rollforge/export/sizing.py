@@ -60,14 +60,17 @@ def lengths(made: Made) -> tuple[int, int]:
     prompt = ceil(spare(made) * max((one.longest_prompt for one in data), default=0), 128)
     answer = ceil(min(max(spare(made) * max((one.longest for one in data), default=0), _LEAST), 8 * _LEAST), 128)
     total = made.settings.max_length
-    if total is None:
-        return prompt, answer
+    return (prompt, answer) if total is None else (prompt, room(total, prompt))
+
+
+def room(total: int, prompt: int) -> int:
+    """Tokens that `max_length` leaves for an answer to the longest prompt. Raises `UserError` where there are none."""
     if total <= prompt:
         raise UserError(
             f"max_length {total} leaves no room for an answer: the longest prompt has about {prompt} tokens; "
             f"raise it, or filter the long prompts out (rollforge curate --filter 'prompt_tokens < {total}')"
         )
-    return prompt, total - prompt
+    return total - prompt
 
 
 def whole_length(made: Made) -> int:

@@ -18,7 +18,7 @@ import yaml
 from rollforge.config import merge
 from rollforge.errors import UserError
 from rollforge.export import launch
-from rollforge.export.sizing import billions, ceil, checkpointing, release, spare, train_data
+from rollforge.export.sizing import billions, ceil, checkpointing, release, room, spare, train_data
 from rollforge.export.target import Data, Made, Settings
 
 VERSIONS = ("main", "0.7", "0.6", "0.5", "0.4")
@@ -152,7 +152,10 @@ def _length(made: Made, notes: list[str]) -> int:
     """Tokens of prompt and answer, with room for the template and, where a policy answers anew, for longer answers."""
     longest = max((data.longest for data in made.data), default=0)
     prompt = max((data.longest_prompt for data in made.data), default=0)
-    needed = prompt + max(512, 2 * (longest - prompt)) if ALGORITHM[made.kind] == "grpo" else longest
+    anew = ALGORITHM[made.kind] == "grpo"
+    if anew and made.settings.max_length:
+        room(made.settings.max_length, prompt)
+    needed = prompt + max(512, 2 * (longest - prompt)) if anew else longest
     # NeMo RL masks rows that reach the limit.
     length = made.settings.max_length or max(512, ceil(spare(made) * needed + 32, 128))
     counted = "measured" if made.measured else "estimated at 4 bytes each"

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from rollforge.export.launch import script
-from rollforge.export.sizing import ceil, checkpointing, in_container, spare
+from rollforge.export.sizing import ceil, checkpointing, in_container, room, spare
 from rollforge.export.target import Data, Made
 from rollforge.export.trl import templates
 from rollforge.stats.model_size import billions
@@ -258,7 +258,7 @@ def max_length(made: Made) -> int:
 def max_completion_length(made: Made) -> int:
     prompt = max((data.longest_prompt for data in made.data), default=0)
     if made.settings.max_length:
-        return max(1, made.settings.max_length - prompt)
+        return room(made.settings.max_length, prompt)
     return max(256, _up(made, _longest(made) - prompt))
 
 
