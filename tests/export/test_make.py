@@ -1,12 +1,23 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 
 from rollforge.bulk.record import Record
-from rollforge.export.make import How, answer_of, hosted, lost, make_demonstration, make_half, make_prompt, origin_of
+from rollforge.export.make import (
+    How,
+    answer_of,
+    hosted,
+    lost,
+    make_demonstration,
+    make_half,
+    make_judged,
+    make_prompt,
+    origin_of,
+)
 from rollforge.export.target import Refused
 from tests.export.toy import call, output, row, said
 
@@ -213,3 +224,24 @@ def test_a_refusal_after_text_is_a_refusal() -> None:
     with pytest.raises(Refused, match="refused to answer"):
         demonstration(stored)
     assert lost(record(stored), How()) == ["a refusal"]
+
+
+def test_a_refusal_alone_is_no_side_of_a_pair_and_leaves_no_key_beside_a_text() -> None:
+    part = {"type": "refusal", "refusal": "I cannot help."}
+    message = {"type": "message", "role": "assistant"}
+    for alone in ([part], [{"type": "output_text", "text": " "}, part]):
+        thought = {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "hm"}]}
+        refused = record(with_output(thought, {**message, "content": alone}))
+        for how in (How(), How("inline"), How("drop")):
+            for make in (make_half, partial(make_judged, label=False)):
+                with pytest.raises(Refused, match="the model refused to answer"):
+                    make(refused, origin_of(refused, 0, 0), how=how)
+    text = {"type": "output_text", "text": "Sure, here."}
+    spoken = record(with_output({**message, "content": [text, part]}))
+    half = make_half(spoken, origin_of(spoken, 0, 0))
+    assert half.completion == [{"role": "assistant", "content": "Sure, here."}]
+    params = {
+        "input": [{"role": "user", "content": "1?"}, {**message, "content": [text, part]}, {"role": "user", "content": "2?"}]
+    }
+    asked = record(row(responses_create_params=params))
+    assert make_prompt(asked, origin_of(asked, 0, 0)).messages[1] == {"role": "assistant", "content": "Sure, here."}

@@ -102,12 +102,10 @@ def generated(prompt: Prompt) -> int | None:
 
 
 def make_demonstration(record: Record, origin: Origin, how: How = How()) -> Demonstration:
-    prompt, completion = _conversation(record, how)
+    prompt, completion = _conversation(record, how, no_refusal=True)
     last = completion[-1]
     if last["role"] != "assistant":
         raise Refused("the conversation does not end with the assistant's message")
-    if last.get("refusal"):
-        raise Refused("the model refused to answer")
     if is_blank([last]):
         raise Refused("the last answer is empty")
     return Demonstration(origin, prompt, completion, _offered(record, prompt, completion))
@@ -210,18 +208,30 @@ def _at(record: Record, path: str) -> Any:
 # Messages and tools
 
 
-def _conversation(record: Record, how: How) -> tuple[list[Json], list[Json]]:
+def _conversation(record: Record, how: How, *, no_refusal: bool = False) -> tuple[list[Json], list[Json]]:
+    """A last turn that only refuses is none: as an empty text it would be what the model never said. `no_refusal`: nor one
+    that refuses beside a text."""
     dialect = DIALECTS[how.reasoning]
     asked, completion = _chat(record.prompt_messages, dialect), _chat(record.response_messages, dialect)
     if not completion:
         raise Refused("there is no response")
     if is_blank(asked):
         raise Refused("the prompt is empty")
+    last = completion[-1]
+    if last.get("refusal") and (no_refusal or not _answers(last)):
+        raise Refused("the model refused to answer")
     prompt = _prompt(record, dialect)
     _canonical(completion, prompt)
     if how.reasoning == "drop":
         _without_thoughts(completion)
     return prompt, completion
+
+
+def _answers(message: Json) -> bool:
+    """Whether it has a text beside its reasoning, or calls tools."""
+    content = message["content"]
+    told = split_think(content)[1] if isinstance(content, str) else content
+    return bool(_bare(told) or message.get("tool_calls"))
 
 
 def is_blank(messages: Iterable[Json]) -> bool:
@@ -280,7 +290,7 @@ def _prompt(record: Record, dialect: Dialect) -> list[Json]:
     """Not to be changed: nearly all prompts are what all records of the task share."""
     chat = _chat(record.prompt_messages, dialect)
     for message in chat:
-        if "tool_calls" in message or message["role"] not in _PLAIN:
+        if "tool_calls" in message or "refusal" in message or message["role"] not in _PLAIN:
             return _canonical(deepcopy(chat))
     return chat
 
@@ -289,7 +299,8 @@ _PLAIN = frozenset(ROLES) - {"tool"}
 
 
 def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
-    """In place: arguments become objects, calls without ids get some, and so do the outputs that answer them."""
+    """In place: arguments become objects, calls without ids get some, and so do the outputs that answer them. No chat
+    template reads a `refusal`: what is beside it stays."""
     number = 0
     waiting: list[str] = []
     for message in before:
@@ -297,6 +308,7 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
             number += 1
             waiting.append(call["id"])
     for message in messages:
+        message.pop("refusal", None)
         if "tool_calls" in message:
             waiting = []
             for call in message["tool_calls"]:
