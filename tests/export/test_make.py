@@ -245,3 +245,29 @@ def test_a_refusal_alone_is_no_side_of_a_pair_and_leaves_no_key_beside_a_text() 
     }
     asked = record(row(responses_create_params=params))
     assert make_prompt(asked, origin_of(asked, 0, 0)).messages[1] == {"role": "assistant", "content": "Sure, here."}
+
+
+def test_results_come_in_the_order_of_their_calls() -> None:
+    def calls(*ids: str) -> list[dict[str, Any]]:
+        return [call("weather", json.dumps({"of": one}), one) for one in ids]
+
+    def outputs(*ids: str) -> list[dict[str, Any]]:
+        return [output(f"of {one}", one) for one in ids]
+
+    def results(messages: list[dict[str, Any]]) -> list[str]:
+        return [message["content"] for message in messages if message["role"] == "tool"]
+
+    crossed = [
+        *calls("a", "b", "c"),
+        *outputs("c", "zz", "a"),
+        *calls("a"),
+        *outputs("a"),
+        *calls("d", "e"),
+        *outputs("e", "d"),
+    ]
+    made = demonstration(with_output(*crossed, said("done")))
+    assert results(made.completion) == ["of a", "of c", "of zz", "of a", "of d", "of e"]
+    asked = [{"role": "user", "content": "?"}, *calls("a", "b"), *outputs("b", "a"), {"role": "user", "content": "and?"}]
+    params = {"input": [*asked, *calls("x", "y")]}
+    made = demonstration(row(responses_create_params=params, response={"output": [*outputs("y", "x"), said("done")]}))
+    assert (results(made.prompt), results(made.completion)) == (["of a", "of b"], ["of x", "of y"])

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from typing import Any, Literal
 
 import orjson
@@ -299,9 +301,9 @@ _PLAIN = frozenset(ROLES) - {"tool"}
 
 
 def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
-    """In place: arguments become objects, calls without ids get some, and so do the outputs that answer them. No chat
-    template reads a `refusal`: what is beside it stays."""
-    number = 0
+    """In place: arguments become objects, calls without ids get some, and so do the outputs that answer them, which come in
+    the order of the calls. No chat template reads a `refusal`: what is beside it stays."""
+    number, crossed = 0, False
     waiting: list[str] = []
     for message in before:
         for call in message.get("tool_calls") or ():
@@ -325,12 +327,34 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
         elif message["role"] == "tool":
             given = message.get("tool_call_id")
             if given in waiting:
+                crossed = crossed or given != waiting[0]
                 waiting.remove(given)
             elif not given:
                 message["tool_call_id"] = waiting.pop(0) if waiting else ""
         elif message["role"] not in ROLES:
             raise Refused(f"a message's role is {str(message['role'])[:40]!r}; known: {', '.join(ROLES)}")
+    if crossed:
+        _uncross(messages, before)
     return messages
+
+
+def _uncross(messages: list[Json], before: Sequence[Json]) -> None:
+    """In place: the results of a turn's calls in their order. Formats without ids, and most chat templates, know which call
+    a result is of by its place only."""
+    last = next((message for message in reversed(before) if "tool_calls" in message), {})
+    found: list[Json] = []
+    for results, run in groupby(messages, lambda message: message["role"] == "tool"):
+        if results:
+            order = {call["id"]: place for place, call in enumerate(last.get("tool_calls") or ())}
+            found += sorted(run, key=partial(_placed, order))
+        else:
+            found += run
+            last = found[-1]
+    messages[:] = found
+
+
+def _placed(order: dict[str, int], result: Json) -> int:
+    return order.get(result["tool_call_id"], len(order))
 
 
 def _arguments(text: str) -> Json:
