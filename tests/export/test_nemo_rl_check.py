@@ -669,8 +669,8 @@ def test_the_parents_steps_end_early(place: Place) -> None:
 
 
 def test_long_rows_are_masked(place: Place) -> None:
-    row = {"messages": [{"role": "user", "content": "x" * 5000}, {"role": "assistant", "content": "y"}]}
-    expect(place.check("sft", sft(place, row)), "masked", "warning")
+    row = {"messages": [{"role": "user", "content": "x" * 6000}, {"role": "assistant", "content": "y"}]}
+    expect(place.check("sft", sft(place, row)), "masks them", "warning")
 
 
 def test_validation_without_data(place: Place) -> None:

@@ -12,9 +12,8 @@ from rollforge.bulk.record import for_the_same
 from rollforge.errors import UserError
 from rollforge.export.check_rows import decoded
 from rollforge.export.text import listed, plain
-from rollforge.records.items import BYTES_PER_TOKEN, Json, text_of
-from rollforge.records.lossless import dumps
-from rollforge.records.rows import objects
+from rollforge.records.items import BYTES_PER_TOKEN, Json, inside, text_of
+from rollforge.records.lossless import dumps, loads
 
 Measure: TypeAlias = Callable[[Sequence[Json], Sequence[Json]], int]
 """(messages, tools) -> tokens."""
@@ -85,24 +84,31 @@ class Counted:
         return sum(len(one.ids) for one in found) + MARKUP * len(messages)
 
 
+def surely(estimated: int) -> int:
+    """The tokens that there are at the least: an estimate may be a fifth too high."""
+    return estimated * 4 // 5
+
+
 def row_tokens(row: Json) -> int:
-    """About how many tokens are in a row, anybody's; of a pair, in its longer half."""
+    """About how many tokens are in a row, anybody's: texts, calls and schemas as JSON, the instructions around tools and
+    `MARKUP` tokens a message; of a pair, in its longer half."""
     answers = row.get("completions")
     halves = answers if isinstance(answers, list) else [row[key] for key in ("chosen", "rejected") if key in row]
-    shorter = min((sum(map(len, _texts(half))) for half in halves), default=0) if len(halves) == 2 else 0
-    return (sum(map(len, _texts(row))) - shorter) // 4
+    shorter = min(map(_size, halves)) if len(halves) == 2 else 0
+    return (_size(list(row.values())) + len(INSTRUCTIONS) * bool(row.get("tools")) - shorter) // BYTES_PER_TOKEN
 
 
-def longest_of(file: Path, names: Sequence[str] = ()) -> int:
-    """About the tokens of the longest of a file's first rows, in these of its fields (default: all); 0 where it cannot be
-    read.
-
-    A fifth less than estimated, which is what the estimate may be too high.
+def longer_in(file: Path, limit: int, names: Sequence[str] = ()) -> int:
+    """About the tokens of a file's longest row, 0 if even that may have no more than `limit`: as the export that wrote it
+    counted, else of the first rows that are long enough, in these of their fields (default: all). 0 where it cannot be read.
     """
+    if (counted := _counted(file)) is not None:
+        return counted if counted > limit else 0
     try:
-        rows = parquet_rows(file) if file.suffix == ".parquet" else objects(file)
+        rows = parquet_rows(file) if file.suffix == ".parquet" else _long(file, limit)
         some = ({name: _opened(row[name]) for name in names or row if name in row} for row in islice(rows, _SAMPLE))
-        return max(map(row_tokens, some), default=0) * 4 // 5
+        longest = max(map(row_tokens, some), default=0)
+        return longest if surely(longest) > limit else 0
     except (OSError, UserError):
         return 0
 
@@ -110,17 +116,49 @@ def longest_of(file: Path, names: Sequence[str] = ()) -> int:
 _SAMPLE = 200
 
 
+def _counted(file: Path) -> int | None:
+    """The tokens of its longest row by the manifest beside it, if a tokenizer counted them and the file is as it was."""
+    try:
+        manifest = loads((file.absolute().parent / "manifest.json").read_bytes())
+        size = file.stat().st_size
+    except (OSError, ValueError):
+        return None
+    found = inside(manifest, "files", file.name)
+    if not inside(manifest, "settings", "tokenizer") or inside(found, "bytes") != size:
+        return None
+    tokens = inside(found, "tokens")
+    return tokens if type(tokens) is int else None
+
+
+def _long(file: Path, limit: int) -> Iterator[Json]:
+    """The rows whose lines have bytes enough for more tokens than `limit`."""
+    with file.open("rb") as lines:
+        for line in lines:
+            if len(line) + len(INSTRUCTIONS) <= limit * BYTES_PER_TOKEN // 2:
+                continue
+            try:
+                row = loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict):
+                yield row
+
+
 def _opened(value: Any) -> Any:
-    """Messages that are stored as JSON text."""
+    """Messages and tools that are stored as JSON text."""
+    if value == "null":
+        return None
     return decoded(value) if isinstance(value, str) and value.startswith("[{") else value
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _size(value: Any) -> int:
+    """Bytes, about, that a chat template makes of it."""
     if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in islice(value, 1000):
-            yield from _texts(inner)
+        return len(value)
+    if isinstance(value, list):
+        return sum(map(_size, islice(value, 1000)))
+    if not isinstance(value, dict):
+        return 0
+    if "role" not in value and "from" not in value:  # a call, a schema
+        return len(dumps(value))
+    return sum(_size(inner) for key, inner in value.items() if key != "role") + MARKUP * BYTES_PER_TOKEN

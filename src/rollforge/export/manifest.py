@@ -78,6 +78,8 @@ def manifest(done: Done, all_of_it: Exported, inputs: list[Json]) -> Json:
             "rows": one.tally.rows,
             "bytes": one.size,
             "sha256": one.sha256,
+            # Of the longest row; of prompts, which are answered anew, without the answer.
+            "tokens": one.tally.longest_prompt if done.tasks is not None and done.pairs is None else one.tally.longest,
         }
     return {
         "format": 1,

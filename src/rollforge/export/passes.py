@@ -21,7 +21,7 @@ from rollforge.bulk.record import Record, digest
 from rollforge.bulk.spill import add_to_runs
 from rollforge.errors import UserError
 from rollforge.export.examples import Example, Origin, Pair, Prompt
-from rollforge.export.lengths import Counted, Measure, estimate, row_estimate
+from rollforge.export.lengths import Counted, Measure, estimate, row_estimate, surely
 from rollforge.export.make import (
     Half,
     How,
@@ -172,6 +172,8 @@ class _Unit:
             tally.count(
                 origin.env, origin.reward, prompt, longest, answered, bool(example.tools) or _most_calls(example) > 0
             )
+            if most := job.settings.max_length:
+                tally.over += (longest if self.plan.tokenizer else surely(longest)) > most
             if job.one_call and b'"tool_calls"' in line:
                 tally.parallel += _most_calls(example) > 1
         if example.tools and example.tools is not self._tools:

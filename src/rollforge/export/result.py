@@ -48,6 +48,11 @@ class Done:
     def rows(self) -> int:
         return sum(file.tally.rows for file in self.files)
 
+    @property
+    def over(self) -> int:
+        """Rows longer than `Settings.max_length`."""
+        return sum(file.tally.over for file in self.files)
+
     def counts(self, inputs: list[Input]) -> Json:
         """What became of the judged rollouts that are in no row."""
         return {

@@ -375,6 +375,9 @@ def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, ou
         done.beside = {str(path.relative_to(place)): sha256(path) for path in inside if path.name not in data_files}
         write(place / "check.json", manifest.dump(checked))
     done.warnings += _warnings(done, job, plan, totals)
+    if done.over and (said := target.kinds[kind].overlong):
+        # The check tells it of a sample, by an estimate.
+        done.problems = [one for one in done.problems if said not in one.message]
     return done
 
 
@@ -391,6 +394,12 @@ def _warnings(done: Done, job: Job, plan: Plan, totals: Totals) -> Iterator[str]
         yield (
             f"{parallel:,} of {done.rows:,} rows have several calls in one turn: {job.settings.model}'s chat template "
             "refuses them (single tool-calls only), and training stops; give the tokenizer a template that takes them"
+        )
+    if kind.overlong and done.over:
+        longest = max(one.tally.longest for one in done.files)
+        yield (
+            f"{done.over:,} of {done.rows:,} rows are longer than --max-length {job.settings.max_length:,}, the longest of "
+            f"{'' if done.made.measured else 'about '}{longest:,} tokens: {kind.overlong}"
         )
     asked = options.validation if "validation" in options.model_fields_set else 0
     if asked and {one.split for one in done.files} == {"train"} and not all(one.split for one in plan.inputs):

@@ -186,6 +186,8 @@ class Kind:
     """Its fields are those of `Settings.mapping`."""
     unanswered: str = ""
     """Else what becomes of them in training, and what mends it."""
+    overlong: str = ""
+    """What becomes of rows that are longer than the configuration's maximum, and what mends it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ class Tally:
     tools: bool = False
     parallel: int = 0
     """Rows with several calls in one turn; counted where the model's template refuses them."""
+    over: int = 0
+    """Rows longer than `Settings.max_length`."""
     envs: Counter[str] = field(default_factory=Counter)
     rewards: Counter[float] = field(default_factory=Counter)
     """By reward (of the chosen one, of a pair), to one place and four digits: many different rewards are few of these."""
@@ -72,6 +74,7 @@ class Tally:
         self.lacking += other.lacking
         self.tools = self.tools or other.tools
         self.parallel += other.parallel
+        self.over += other.over
         self.envs += other.envs
         self.rewards += other.rewards
         self.lengths += other.lengths

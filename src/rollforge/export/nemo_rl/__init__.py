@@ -33,25 +33,30 @@ TARGET = Target(
             as_stored=True,
             reader="lines",
         ),
-        "sft": Kind("demonstration", rows.sft, check.sft, "openai_format: messages, tools", reader="lines"),
+        "sft": Kind(
+            "demonstration", rows.sft, check.sft, "openai_format: messages, tools", reader="lines", overlong=check.MASKED
+        ),
         "sft-simple": Kind(
             "demonstration",
             rows.sft_simple,
             check.sft_simple,
             "ResponseDataset for SFT: input, output; one turn of text",
             alike=check.ONE_TASK,
+            overlong=check.MASKED,
         ),
         "dpo": Kind(
             "pair",
             rows.dpo,
             check.dpo,
             "BinaryPreferenceDataset: prompt (messages), chosen, rejected, reward_gap; text only",
+            overlong=check.MASKED,
         ),
         "dpo-messages": Kind(
             "pair",
             rows.dpo_messages,
             check.dpo_messages,
             "PreferenceDataset: context, completions with rank; tool turns as text",
+            overlong=check.MASKED,
         ),
     },
     versions=VERSIONS,

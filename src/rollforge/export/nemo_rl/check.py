@@ -18,6 +18,7 @@ from rollforge.records.items import Json
 from rollforge.records.lossless import loads
 
 WARNING = "warning: "
+MASKED = "NeMo RL masks them, and they train nothing, without a word; raise it, or leave such rows out"
 _SHOWN = 60
 
 

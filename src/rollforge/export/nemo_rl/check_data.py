@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rollforge.export.lengths import row_tokens
+from rollforge.export.lengths import longer_in
 from rollforge.export.nemo_rl import check
+from rollforge.export.nemo_rl.check import MASKED
 from rollforge.export.nemo_rl.inherit import Found, Values
 from rollforge.records.lossless import loads
 
@@ -93,12 +94,12 @@ class DataFiles:
                     said.add(start)
                     warning = message.startswith(check.WARNING)
                     yield key, "warning" if warning else "error", f"{path}:{number}: {message.removeprefix(check.WARNING)}"
-        longest = max((row_tokens(row) for _, row in sample), default=0)
-        if self.limit and longest >= self.limit:
+        longest = longer_in(path, self.limit - 1) if self.limit else 0
+        if longest:
             yield (
                 "data.max_input_seq_length",
                 "warning",
-                f"{self.limit}, and {path} has rows of about {longest} tokens: they are masked without a word",
+                f"{self.limit}, and {path} has rows of about {longest} tokens: {MASKED}",
             )
 
     def _of_row(self, row: Values, entry: Values, dataset: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ from rollforge.export.openrlhf.config import VERSIONS, command, files, sections
 from rollforge.export.openrlhf.config_check import against, check_config, reads
 from rollforge.export.openrlhf.loader import load
 from rollforge.export.openrlhf.rows import (
+    CUT,
     check_dpo,
     check_grpo,
     check_sft,
@@ -26,10 +27,13 @@ TARGET = Target(
             unanswered="reward_func.py has the environment at $GYM_URL judge them, and the run stops where none is there",
         ),
         "sft": Kind(
-            "demonstration", sft, check_sft, "train_sft, SFTDataset: {messages}, the tools' schemas in the system turn"
+            *("demonstration", sft, check_sft, "train_sft, SFTDataset: {messages}, the tools' schemas in the system turn"),
+            overlong=CUT,
         ),
-        "sft-simple": Kind("demonstration", sft_simple, check_sft_simple, "train_sft, SFTDataset: {input, output} as text"),
-        "dpo": Kind("pair", dpo, check_dpo, "train_dpo, RewardDataset: {prompt, chosen, rejected, margin}"),
+        "sft-simple": Kind(
+            *("demonstration", sft_simple, check_sft_simple, "train_sft, SFTDataset: {input, output} as text"), overlong=CUT
+        ),
+        "dpo": Kind("pair", dpo, check_dpo, "train_dpo, RewardDataset: {prompt, chosen, rejected, margin}", overlong=CUT),
     },
     versions=VERSIONS,
     files=files,

@@ -13,10 +13,10 @@ from typing import Any
 
 from rollforge.export.check_rows import under_names
 from rollforge.export.defines import not_defined
-from rollforge.export.lengths import longest_of
+from rollforge.export.lengths import longer_in
 from rollforge.export.openrlhf.config import VERSIONS, flat
 from rollforge.export.openrlhf.flags import DOTTED, FLAT, GONE, SWITCHES
-from rollforge.export.openrlhf.rows import check_dpo, check_grpo, check_sft, check_sft_simple
+from rollforge.export.openrlhf.rows import CUT, check_dpo, check_grpo, check_sft, check_sft_simple
 from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, read_script
 from rollforge.export.target import Level, Problem, Seen
 from rollforge.records.items import Json
@@ -133,17 +133,15 @@ def _longer(kind: str, one: Started, files: Mapping[Path, Seen]) -> Iterator[str
         return
     names = [_field(options, flag) or name for flag, name in _READ[kind][1].items() if flag != "data.label_key"]
     for file in files:
-        longest = longest_of(file, names)
-        if longest > limit:
+        if longest := longer_in(file, limit, names):
             yield (
                 f"--{options.shown('data.max_len', limit)}, and {file} has {'prompts' if kind == 'grpo' else 'rows'} of "
-                f"about {longest} tokens: OpenRLHF {_NO_ROOM if kind == 'grpo' else _CUT}"
+                f"about {longest} tokens: {_NO_ROOM if kind == 'grpo' else CUT}"
             )
 
 
 _PARTS = ("prompt_max_len", "generate_max_len")
-_CUT = "drops rows whose prompt is longer and cuts the others, without a word; raise it, or leave such rows out"
-_NO_ROOM = "has no room for an answer then; raise it, or leave such prompts out"
+_NO_ROOM = "OpenRLHF has no room for an answer then; raise it, or leave such prompts out"
 
 
 def _first(path: Path) -> Started | None:

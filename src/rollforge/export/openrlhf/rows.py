@@ -65,6 +65,8 @@ def dpo(example: Pair, _: Settings) -> Json:
 
 # What is wrong with a row
 
+CUT = "OpenRLHF drops rows whose prompt is longer and cuts the others, without a word; raise it, or leave such rows out"
+
 
 def check_grpo(row: Json, *, labelled: bool | None = None) -> Iterator[str]:
     """`labelled`: whether the command names a column of labels; None: there is none to ask."""

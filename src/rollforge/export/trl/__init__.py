@@ -27,6 +27,7 @@ TARGET = Target(
             check.sft,
             "SFTTrainer, loss on the whole conversation: messages, tools (JSON text)",
             alike=check.ONE_SHAPE,
+            overlong=check.CUT,
         ),
         "sft-prompt-completion": Kind(
             "demonstration",
@@ -34,6 +35,7 @@ TARGET = Target(
             check.prompt_completion,
             "SFTTrainer, loss on the completion: prompt, completion (messages), tools (JSON text)",
             alike=check.ONE_SHAPE,
+            overlong=check.CUT,
         ),
         "dpo": Kind(
             "pair",
@@ -41,6 +43,7 @@ TARGET = Target(
             check.dpo,
             "DPOTrainer, RewardTrainer: prompt, chosen, rejected (messages), tools, the rewards and their margin",
             alike=check.ONE_SHAPE,
+            overlong=check.CUT,
         ),
         "dpo-implicit": Kind(
             "pair",
@@ -48,6 +51,7 @@ TARGET = Target(
             check.dpo_implicit,
             "DPOTrainer, RewardTrainer: chosen, rejected (whole conversations), tools, the rewards and their margin",
             alike=check.ONE_SHAPE,
+            overlong=check.CUT,
         ),
         "kto": Kind(
             "judged",
@@ -55,6 +59,7 @@ TARGET = Target(
             check.kto,
             "KTOTrainer: prompt, completion (messages), label (true: desirable), tools (JSON text)",
             alike=check.ONE_SHAPE,
+            overlong=check.CUT,
         ),
     },
     versions=("1.16",),

@@ -13,6 +13,7 @@ from rollforge.records.lossless import loads
 from rollforge.records.messages import ROLES
 
 SAID = ("content", "tool_calls", "reasoning_content")
+CUT = "TRL cuts them without a word, and leaves out those of which no answer remains; raise it, or leave such rows out"
 LISTS = ("messages", "prompt", "completion", "chosen", "rejected")
 TAKEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
 """Arguments that GRPO itself gives to reward functions (trainer/grpo_trainer.py `_calculate_rewards`)."""

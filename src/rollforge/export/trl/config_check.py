@@ -16,8 +16,9 @@ from typing import Any
 
 from rollforge.config import read_yaml
 from rollforge.errors import UserError
-from rollforge.export.lengths import longest_of
+from rollforge.export.lengths import longer_in
 from rollforge.export.target import Level, Problem, Seen
+from rollforge.export.trl.check import CUT, LISTS
 from rollforge.export.trl.names import LAUNCH, LAUNCH_PREFIXES, NAMES
 from rollforge.export.trl.settings import TRAINERS
 
@@ -239,10 +240,8 @@ def _cut(config: dict[str, Any], folder: Path) -> Iterator[_Found]:
     if not sets and isinstance(name, str):
         files = sorted((folder / name).glob("*.jsonl"))
     for file in files:
-        longest = longest_of(file)
-        if longest > limit:
-            what = f"max_length is {limit}, and {file} has rows of about {longest} tokens"
-            yield "warning", f"{what}: TRL cuts them without a word; raise it, or leave such rows out"
+        if longest := longer_in(file, limit, (*LISTS, "text", "conversations", "tools")):
+            yield "warning", f"max_length is {limit}, and {file} has rows of about {longest} tokens: {CUT}"
 
 
 def _absent(module: str) -> bool:

@@ -17,11 +17,11 @@ from rollforge.config import read_yaml
 from rollforge.errors import UserError
 from rollforge.export.check_rows import under_names
 from rollforge.export.defines import not_defined
-from rollforge.export.lengths import longest_of
+from rollforge.export.lengths import longer_in
 from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, read_script
 from rollforge.export.target import Level, Problem, Seen
 from rollforge.export.verl.config import hydra, problems_of_tools
-from rollforge.export.verl.rows import check_grpo, check_rewarded, check_rm, check_sft
+from rollforge.export.verl.rows import STOPS, check_grpo, check_rewarded, check_rm, check_sft
 from rollforge.records.items import Json
 
 
@@ -132,14 +132,11 @@ def _longer(one: Started, kind: str, files: Mapping[Path, Seen]) -> Iterator[tup
         return
     fields = [get(option) or name for option, name in _READ[kind][1].items() if option != "data.reward_fn_key"]
     for file in files:
-        longest = longest_of(file, fields)
-        if longest > limit:
+        if longest := longer_in(file, limit, fields):
             if not one.options.absent("data.truncation") and get("data.truncation") != "error":
                 what = "cuts them without a word"
             else:
-                what = (
-                    "stops at the first (ValueError: sequence_length is larger)" if not ppo else "cuts them, or stops there"
-                )
+                what = STOPS if not ppo else "cuts them, or stops there"
             if ppo and get("data.filter_overlong_prompts"):
                 what = "leaves them out"
             yield (

@@ -75,6 +75,8 @@ def _reply(completion: Sequence[Json]) -> str:
 
 # What is wrong with a row
 
+STOPS = "stops at the first (ValueError: sequence_length is larger)"
+
 
 def check_rewarded(row: Json) -> Iterator[str]:
     """A row for a reward function of one's own, which takes any `data_source`."""
