@@ -134,7 +134,7 @@ def test_across_prompts_an_attempt_is_used_once(rewards: list[float], gap: float
     found = attempts(*rewards)
     left = [Left(True, one) for one in found if one.reward >= 0.5]
     left += [Left(False, one) for one in found if one.reward <= 0.5]
-    pairs = [*across(sorted(left, key=for_across), how)]
+    pairs = [(good, bad) for _, good, bad in across(sorted(left, key=for_across), how)]
     assert all(good.reward > bad.reward and good.reward - bad.reward >= gap - 1e-9 for good, bad in pairs)
     used = [one for pair in pairs for one in pair]
     assert len(used) == len({*used})

@@ -511,6 +511,39 @@ def test_a_pair_that_the_format_cannot_hold_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"pick": "all_pairs"},
+        {"pick": "margin"},
+        {"pick": "length_matched"},
+        {"strategy": "stratified", "across_prompts": True},
+    ],
+)
+def test_each_kind_has_the_pairs_that_it_would_have_alone(tmp_path: Path, options: dict[str, Any]) -> None:
+    tools = {"output": [call("add", '{"a": 1}'), output("2"), said("2")]}
+    rows = []
+    for task in range(5):
+        # The best attempt called a tool, which nemo-rl:dpo has no place for: the next pair does.
+        rows += [row(f"{task}?", reward=1.0, response=tools), row(f"{task}?", "yes", 0.9), row(f"{task}?", "no", 0.0)]
+    rows += [row("tools?", reward=1.0, response=tools), row("tools?", "no", 0.0), row("good?", "good", 1.0)]
+    file, kinds = write(tmp_path / "a.jsonl", rows), ["nemo-rl:dpo", "nemo-rl:dpo-messages", "openrlhf:dpo"]
+    together = export_rollouts(file, kinds, tmp_path / "out", workers=1, validation=0, **options).targets
+    for kind, done in zip(kinds, together, strict=True):
+        (alone,) = export_rollouts(file, [kind], tmp_path / kind, workers=1, validation=0, **options).targets
+        assert lines(done.folder / "train.jsonl") == lines(alone.folder / "train.jsonl")
+        assert done.pairs is not None
+        assert alone.pairs is not None
+        counted = done.pairs.row()
+        assert counted == alone.pairs.row()
+        assert counted["tasks"] == 7 == sum(count for name, count in counted.items() if "pairs" not in name) - 7
+        assert counted["paired"] == (5 if kind == "nemo-rl:dpo" else 6)
+        assert counted["pairs"] + counted.get("pairs_across_prompts", 0) == done.rows
+        reason = "a completion has tool turns (nemo-rl:dpo-messages keeps them)"
+        assert list(done.refused) == ([reason] if kind == "nemo-rl:dpo" else [])
+
+
+@pytest.mark.parametrize(
     ("to", "options", "message"),
     [
         (["nemo"], {}, "unknown export target 'nemo'"),

@@ -38,10 +38,11 @@ class Attempt(NamedTuple):
 
 EQUAL_TEXTS = "equal texts"
 REFUSED = "refused"
-"""No format could hold a pair of the task."""
+"""The format could hold no pair of the task."""
 
 Same: TypeAlias = Callable[[Attempt, Attempt], bool]
-"""Whether two attempts say the same, or cannot be compared: then they make no pair. Asked last, since reading them costs."""
+"""Whether two attempts say the same, cannot be compared, or have no place in the format: then they make no pair. Asked last,
+since reading them costs: those of which it is not so are a pair."""
 
 
 class Pairing(Section):
@@ -157,28 +158,34 @@ class Left(NamedTuple):
 
     high: bool
     attempt: Attempt
+    job: int = 0
+    """Each kind of data has its own pairs."""
 
 
 def for_across(left: Left) -> Any:
     """The order in which `across` wants them."""
     one = left.attempt
-    return (one.split, one.env, -one.reward if left.high else one.reward, *one[1:4])
+    return (left.job, one.split, one.env, -one.reward if left.high else one.reward, *one[1:4])
 
 
-def across(kept: Iterable[Left], how: Pairing) -> Iterator[tuple[Attempt, Attempt]]:
-    """Of each split and environment the best of the high ones with the worst of the low ones, and so on: each once.
-    `kept` is read twice."""
-    highs, lows = (one.attempt for one in kept if one.high), (one.attempt for one in kept if not one.high)
+def across(kept: Iterable[Left], how: Pairing) -> Iterator[tuple[int, Attempt, Attempt]]:
+    """(job, chosen, rejected): for each, of each split and environment the best of the high ones with the worst of the low
+    ones, and so on: each once. `kept` is read twice."""
+    highs, lows = (one for one in kept if one.high), (one for one in kept if not one.high)
     high, low = next(highs, None), next(lows, None)
     while high is not None and low is not None:
-        if (high.split, high.env) < (low.split, low.env):
+        if _among(high) < _among(low):
             high = next(highs, None)
-        elif (high.split, high.env) > (low.split, low.env):
+        elif _among(high) > _among(low):
             low = next(lows, None)
         else:
-            if far_apart(high, low, how):
-                yield high, low
+            if far_apart(high.attempt, low.attempt, how):
+                yield high.job, high.attempt, low.attempt
             high, low = next(highs, None), next(lows, None)
+
+
+def _among(left: Left) -> Any:
+    return (left.job, left.attempt.split, left.attempt.env)
 
 
 def _best(one: Attempt) -> Any:

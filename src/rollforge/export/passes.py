@@ -7,7 +7,7 @@ first attempt, and pairs, for which both rows are read again; third(pairs): pair
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -108,7 +108,8 @@ class Found:
     segments: dict[int, list[Segment]] = field(default_factory=dict)
     attempts: list[Run] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
-    funnel: Funnel = field(default_factory=Funnel)
+    funnels: dict[int, Funnel] = field(default_factory=lambda: defaultdict(Funnel))
+    """Per kind of pairs."""
     tools: dict[bytes, Json] = field(default_factory=dict)
     lost: Counter[tuple[Family, str]] = field(default_factory=Counter)
     """What of rollouts no message holds: some reasoning, refusals, tools that are no functions."""
@@ -135,14 +136,13 @@ class _Unit:
     def __init__(self, plan: Plan, number: str) -> None:
         self.plan = plan
         self.found = Found()
-        self.alike = False
-        """Whether two attempts at the task said the same."""
         self._number = number
         self._sheets: dict[int, Sheet] = {}
         self._measure: Measure = _counted(plan.tokenizer) if plan.tokenizer else estimate
         self._tools: Any = None
-        self._empty: set[Attempt] = set()
+        self._once: set[tuple[int, str, int, int]] = set()
         self._measured: tuple[Any, Any, int] = (None, None, 0)
+        self._sides: dict[int, int] = {}
 
     def add(self, jobs: list[Job], split: str, example: Example) -> bool:
         """Whether any format could hold it."""
@@ -160,7 +160,8 @@ class _Unit:
                 if not longest:
                     prompt, longest = self._lengths(example, len(line))
             except (Refused, UserError) as error:
-                self.refuse([job], told(error), origin)
+                refuse = self.refuse_once if isinstance(example, Pair) else self.refuse
+                refuse([job], told(error), origin)
                 continue
             sheet = self._sheets.get(job.number)
             if sheet is None:
@@ -197,11 +198,17 @@ class _Unit:
         for job in jobs:
             _reason(self.found.refused.setdefault(job.number, {}), reason, origin.source, origin.at)
 
-    def refuse_empty(self, chosen: Attempt) -> None:
-        """Once, with however many it was to be paired."""
-        if chosen not in self._empty:
-            self._empty.add(chosen)
-            self.refuse(self.plan.of("pair"), "the chosen answer is empty", chosen)
+    def refuse_once(self, jobs: Iterable[Job], reason: str, chosen: Origin | Attempt) -> None:
+        """With however many it was to be paired."""
+        for job in jobs:
+            one = (job.number, reason, chosen.source, chosen.at)
+            if one not in self._once:
+                self._once.add(one)
+                self.refuse([job], reason, chosen)
+
+    def begin(self) -> None:
+        """Attempts at another task follow."""
+        self._sides.clear()
 
     def note_lost(self, family: Family, record: Record) -> None:
         if family != "prompt":
@@ -234,8 +241,16 @@ class _Unit:
         prompt = self._measured[2]
         if measure is estimate and not isinstance(example, Pair):
             return prompt, max(prompt, row_estimate(size, example.tools))
-        sides = (example.chosen, example.rejected) if isinstance(example, Pair) else (example.completion,)
-        return prompt, prompt + max([measure(side, ()) for side in sides])
+        if isinstance(example, Pair):
+            return prompt, prompt + max(self._side(example.chosen), self._side(example.rejected))
+        return prompt, prompt + measure(example.completion, ())
+
+    def _side(self, completion: list[Json]) -> int:
+        """Of a pair: each kind makes pairs of the very same ones."""
+        tokens = self._sides.get(id(completion))
+        if tokens is None:
+            tokens = self._sides[id(completion)] = self._measure(completion, ())
+        return tokens
 
 
 TOOLS = 2000
@@ -353,27 +368,28 @@ def second(plan: Plan, work: tuple[int, Groups]) -> Found:
             if not pairs:
                 continue
             half = partial(_half, unit, rows, held)
-            unit.alike = False
-            chosen, outcome = pair_up(attempts, options, partial(_same, unit, half))
-            written = sum([_add_pair(unit, half(good), half(bad), good.split) for good, bad in chosen])
-            if not written and (chosen or (outcome == EQUAL_TEXTS and not unit.alike)):
-                outcome = REFUSED
-            unit.found.funnel.count(attempts, outcome, written, options)
-            if options.strategy == "stratified" and options.across_prompts:
-                for is_high, left in zip((True, False), left_over(attempts, chosen, options), strict=True):
-                    unit.found.left += [Left(is_high, one) for one in left]
+            unit.begin()
+            for job in pairs:
+                whys: set[str] = set()
+                made, outcome = pair_up(attempts, options, partial(_no_pair, unit, job, half, whys))
+                if outcome == EQUAL_TEXTS and whys != {EQUAL_TEXTS}:
+                    outcome = REFUSED
+                unit.found.funnels[job.number].count(attempts, outcome, len(made), options)
+                if options.strategy == "stratified" and options.across_prompts:
+                    for is_high, left in zip((True, False), left_over(attempts, made, options), strict=True):
+                        unit.found.left += [Left(is_high, one, job.number) for one in left]
     return unit.close()
 
 
-def third(plan: Plan, work: tuple[int, list[tuple[Attempt, Attempt]]]) -> Found:
+def third(plan: Plan, work: tuple[int, list[tuple[int, Attempt, Attempt]]]) -> Found:
     """Pairs of different prompts."""
     number, pairs = work
     unit = _Unit(plan, f"3-{number}")
     with Rows(plan.inputs, eager=bool(plan.of("pair"))) as rows:
-        for good, bad in pairs:
-            half = partial(_half, unit, rows, {})
-            if not _same(unit, half, good, bad) and _add_pair(unit, half(good), half(bad), good.split):
-                unit.found.funnel.across += 1
+        for number, good, bad in pairs:
+            unit.begin()
+            if not _no_pair(unit, plan.jobs[number], partial(_half, unit, rows, {}), set(), good, bad):
+                unit.found.funnels[number].across += 1
     return unit.close()
 
 
@@ -420,22 +436,23 @@ def _half(unit: _Unit, rows: Rows, held: dict[tuple[int, int], Half | None], pla
     return held[where]
 
 
-def _same(unit: _Unit, half: Callable[[Attempt], Half | None], good: Attempt, bad: Attempt) -> bool:
+def _no_pair(
+    unit: _Unit, job: Job, half: Callable[[Attempt], Half | None], whys: set[str], good: Attempt, bad: Attempt
+) -> bool:
+    """Write the row of two attempts, or say that they are no pair for this kind; why goes into `whys`."""
     one, other = half(good), half(bad)
     if one is not None and is_blank(one.completion[-1:]):
-        unit.refuse_empty(good)
+        unit.refuse_once(unit.plan.of("pair"), "the chosen answer is empty", good)
         return True
     if one is None or other is None:
         return True
-    alike = one.says_the_same(other)
-    unit.alike = unit.alike or alike
-    return alike
-
-
-def _add_pair(unit: _Unit, good: Half | None, bad: Half | None, split: str) -> bool:
-    if good is None or bad is None:
+    if one.says_the_same(other):
+        whys.add(EQUAL_TEXTS)
+        return True
+    if unit.add([job], good.split, make_pair(one, other)):
         return False
-    return unit.add(unit.plan.of("pair"), split, make_pair(good, bad))
+    whys.add(REFUSED)
+    return True
 
 
 def split_of(record: Record, options: Options) -> str:

@@ -195,7 +195,7 @@ class Totals:
         self.left_out: list[Counter[str]] = [Counter() for _ in parts]
         self.refused: list[dict[str, Reason]] = [{} for _ in parts]
         self.parts = parts
-        self.funnel = Funnel()
+        self.funnels = [Funnel() for _ in parts]
         self.tasks = 0
         self.lost: Counter[tuple[str, str]] = Counter()
         self.tools: dict[bytes, Json] = {}
@@ -209,7 +209,8 @@ class Totals:
             _add_reasons(self.refused[number], refused)
         for number, segments in found.segments.items():
             self.parts[number].add(segments)
-        self.funnel.add(found.funnel)
+        for number, funnel in found.funnels.items():
+            self.funnels[number].add(funnel)
         self.tasks += found.tasks
         self.lost += found.lost
         for key, tool in found.tools.items():
@@ -362,7 +363,7 @@ def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, ou
         files=files,
         left_out=totals.left_out[number],
         refused=totals.refused[number],
-        pairs=totals.funnel if family == "pair" else None,
+        pairs=totals.funnels[number] if family == "pair" else None,
         tasks=totals.tasks if family in ("prompt", "pair") else None,
     )
     if files:
@@ -382,7 +383,7 @@ def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, ou
 
 
 def _warnings(done: Done, job: Job, plan: Plan, totals: Totals) -> Iterator[str]:
-    kind, options, funnel = done.target.kinds[done.kind], plan.options, totals.funnel
+    kind, options = done.target.kinds[done.kind], plan.options
     for key in job.settings.set:
         if wrong := wrong_key(done.target, done.kind, key):
             yield f"--set {key}: {wrong}; it is written as given"
@@ -416,11 +417,11 @@ def _warnings(done: Done, job: Job, plan: Plan, totals: Totals) -> Iterator[str]
             "most were refused: another kind may hold them" if refused > rows else "a lower --min-reward, or collect more"
         )
         yield f"{plural(rows, 'demonstration')} to train on; {FEW} and more are usual ({remedy})"
-    if kind.family == "pair":
-        if few := funnel.few(options):
+    if done.pairs is not None:
+        if few := done.pairs.few(options):
             yield few
-        if funnel.across:
-            yield f"{funnel.across:,} pairs are of different prompts: their rejected answers belong to another question"
+        if done.pairs.across:
+            yield f"{done.pairs.across:,} pairs are of different prompts: their rejected answers belong to another question"
 
 
 def _unanswered(done: Done, field: str | None) -> Iterator[str]:

@@ -157,7 +157,7 @@ def transform_pairs(files: Sequence[str | Path], output: str | Path | None, how:
 
         groups = grouped(_attempts(files, total, workers), itemgetter(0), spill, _AT_ONCE)
         left = Kept(spill, sort(_pairs(groups, rows, how, funnel, write), for_across, spill))
-        for good, bad in across(left, how):
+        for _, good, bad in across(left, how):
             texts: Callable[[Attempt], Texts] = partial(_texts, rows, {})
             if not _same(texts, good, bad):
                 funnel.across += 1
