@@ -314,7 +314,10 @@ def test_what_the_simple_forms_leave_out_or_mend(tmp_path):
     given = write(
         tmp_path / "a.jsonl", *(rollout(f"{n}?", expected_answer=given) for n, given in enumerate(["50%", "1e-3", " 4 "]))
     )
-    done = run("sft", "--input", given, "--output", tmp_path / "o.jsonl", "--format", "simple")
-    assert "3 rollouts with tool calls, which this format has no place for" in done.stderr
-    run("grpo", "--input", given, "--output", tmp_path / "o.jsonl", "--output_is", "answer")
+    lost = "3 rollouts with tool calls, which this format has no place for"
+    for kind, *options in (("sft", "--format", "simple"), ("grpo",), ("dpo",)):
+        code = int(kind == "dpo")  # of one attempt each
+        assert lost in run(kind, "--input", given, "--output", tmp_path / "o.jsonl", *options, code=code).stderr
+    done = run("grpo", "--input", given, "--output", tmp_path / "o.jsonl", "--output_is", "answer")
+    assert lost not in done.stderr
     assert [row["output"] for row in rows(tmp_path / "o.jsonl")] == ["50\\%", "0.001", "4"]

@@ -88,6 +88,7 @@ class ToGrpo:
             row["output"] = matched(answer.strip())
         else:
             row["output"] = _said(record)
+            _note_calls(record, notes)
             notes["rows whose output is empty: the rollout ends without a text"] += not row["output"]
         if self.ground_truth and answer is not None:
             row["ground_truth"] = answer
@@ -115,8 +116,7 @@ class ToSft:
         said = _said(record)
         if not said:
             raise Refused("the final text is empty")
-        called = any(item.kind == "function_call" for item in record.items())
-        notes["rollouts with tool calls, which this format has no place for"] += called
+        _note_calls(record, notes)
         return {"input": _asked(record, notes), "output": said}
 
 
@@ -302,6 +302,11 @@ def _loose(messages: list[Json]) -> set[str]:
     return found | {"rows with a tool call that has no result"} if waiting else found
 
 
+def _note_calls(record: Record, notes: Counter[str]) -> None:
+    called = any(item.kind == "function_call" for item in record.items())
+    notes["rollouts with tool calls, which this format has no place for"] += called
+
+
 def _asked(record: Record, notes: Counter[str]) -> str:
     """The last user message, as the pages have it; the last of all where no user speaks."""
     messages = record.prompt_messages()
@@ -383,6 +388,7 @@ def _index(block: Block) -> tuple[Block, _Part, list[Run]]:
         if not said:
             part.leave_out("the final text is empty")
             continue
+        _note_calls(record, part.notes)
         texts = (asked, said) if len(asked) + len(said) <= _CARRIED else None
         add_to_runs(runs, task, (_reward(record), len(said), block.source, at, "", record.env, texts))
     return block, part, runs
