@@ -494,7 +494,11 @@ def test_a_task_name_column(place: Place) -> None:
             },
             "it is not JSON",
         ),
-        ("sft", {"messages": [{"role": "tool", "tool_call_id": "z", "content": ""}, CALLS["messages"][3]]}, "which no call"),
+        (
+            "sft",
+            {"messages": [{"role": "tool", "tool_call_id": "z", "content": ""}, CALLS["messages"][3]]},
+            "answers no call before it",
+        ),
         ("sft", {"messages": [{"role": "developer", "content": "x"}, CALLS["messages"][3]]}, "developer"),
         ("sft", {"messages": [{"role": "assistant", "content": "x", "reasoning_content": "y"}]}, "reasoning"),
         (

@@ -41,6 +41,7 @@ from rollforge.export.mixed import cut
 from rollforge.export.options import Input, Options
 from rollforge.export.pairs import EQUAL_TEXTS, REFUSED, Attempt, Funnel, Left, left_over, pair_up
 from rollforge.export.target import Family, Refused, Settings
+from rollforge.export.text import loose
 from rollforge.export.writer import Segment, Sheet
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
@@ -149,6 +150,7 @@ class _Unit:
         origins = _origins(example)
         origin = origins[0]
         prompt, longest = 0, 0
+        apart: set[str] | None = None
         for job in jobs:
             try:
                 row = job.row(example, job.settings)
@@ -173,6 +175,9 @@ class _Unit:
             tally.count(
                 origin.env, origin.reward, prompt, longest, answered, bool(example.tools) or _most_calls(example) > 0
             )
+            if apart is None:
+                apart = _apart(example)
+            tally.loose.update(apart)
             if most := job.settings.max_length:
                 tally.over += (longest if self.plan.tokenizer else surely(longest)) > most
             if job.one_call and b'"tool_calls"' in line:
@@ -271,13 +276,22 @@ def _origins(example: Example) -> tuple[Origin, ...]:
 
 def _most_calls(example: Example) -> int:
     """In one turn."""
+    return max((len(message.get("tool_calls", ())) for part in _parts(example) for message in part), default=0)
+
+
+def _apart(example: Example) -> set[str]:
+    """What of its calls and results does not belong together."""
+    prompt, *sides = _parts(example)
+    return {what for side in sides or [[]] for _, what in loose([*prompt, *side])}
+
+
+def _parts(example: Example) -> list[list[Json]]:
+    """Its prompt, and what may follow it."""
     if isinstance(example, Prompt):
-        parts = [example.messages]
-    elif isinstance(example, Pair):
-        parts = [example.prompt, example.chosen, example.rejected]
-    else:
-        parts = [example.prompt, example.completion]
-    return max((len(message.get("tool_calls", ())) for part in parts for message in part), default=0)
+        return [example.messages]
+    if isinstance(example, Pair):
+        return [example.prompt, example.chosen, example.rejected]
+    return [example.prompt, example.completion]
 
 
 @lru_cache(maxsize=1)

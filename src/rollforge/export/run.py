@@ -39,7 +39,7 @@ from rollforge.export.place import move, workplace
 from rollforge.export.result import Done, Exported
 from rollforge.export.sizing import release, too_large
 from rollforge.export.target import Data, Kind, Made, Settings, Target
-from rollforge.export.text import takes_one_call
+from rollforge.export.text import LEARNED, takes_one_call
 from rollforge.export.writer import Parts, sha256
 from rollforge.records.items import Json
 from rollforge.registry import known, resolve
@@ -396,6 +396,10 @@ def _warnings(done: Done, job: Job, plan: Plan, totals: Totals) -> Iterator[str]
             f"{parallel:,} of {done.rows:,} rows have several calls in one turn: {job.settings.model}'s chat template "
             "refuses them (single tool-calls only), and training stops; give the tokenizer a template that takes them"
         )
+    apart = sum((one.tally.loose for one in done.files), Counter[str]())
+    for what, count in sorted(apart.items()):
+        if not any(what in one.message for one in done.problems):  # with their lines
+            yield f"{count:,} of {done.rows:,} rows have {what}: {LEARNED}"
     if kind.overlong and done.over:
         longest = max(one.tally.longest for one in done.files)
         yield (

@@ -57,6 +57,56 @@ REASONING = (
 )
 
 
+NO_RESULT = "a tool call that has no result"
+NO_CALL = "a tool's result that answers no call before it"
+
+
+def loose(messages: Sequence[Any]) -> Iterator[tuple[int, str]]:
+    """(place, what) of calls and results, anybody's, that do not belong together; the last turn's calls may wait for theirs.
+    Without ids a result is of the first call that waits, as chat templates have it."""
+    called: list[Any] = []
+    waiting: list[tuple[int, Any]] = []
+    last = len(messages) - 1
+    for place, message in enumerate(messages):
+        if not isinstance(message, dict):
+            continue
+        if message.get("role") == "tool":
+            given = message.get("tool_call_id") or None
+            answered = next((one for one in waiting if given is None or one[1] in (given, None)), None)
+            if answered is not None:
+                waiting.remove(answered)
+            elif given is None or given not in called:
+                yield place, NO_CALL
+        elif place < last and isinstance(calls := message.get("tool_calls"), list):
+            ids = [call.get("id") or None for call in calls if isinstance(call, dict)]
+            called += ids
+            waiting += [(place, one) for one in ids]
+    for place in dict.fromkeys(place for place, _ in waiting):
+        yield place, NO_RESULT
+
+
+def for_calls(*parts: tuple[str, Any]) -> Iterator[str]:
+    """Warnings for checks: what is loose in a conversation of such parts (`("prompt", [...]), ("completion", [...])`)."""
+    named = [
+        (f"{name}[{number}]", message)
+        for name, part in parts
+        if isinstance(part, list)
+        for number, message in enumerate(part)
+    ]
+    for place, what in loose([message for _, message in named]):
+        yield f"warning: {named[place][0]} {'is' if what == NO_CALL else 'has'} {what}: {LEARNED}"
+
+
+def for_sides(row: Json, *names: str) -> Iterator[str]:
+    """The same of a prompt with each of these fields, or of the prompt alone."""
+    sides = [(name, row[name]) for name in names if isinstance(row.get(name), list)]
+    found = [said for side in sides or [("prompt", [])] for said in for_calls(("prompt", row.get("prompt")), side)]
+    yield from dict.fromkeys(found)
+
+
+LEARNED = "the model would learn it; add what is missing, or leave the row out"
+
+
 _ONE_CALL = re.compile(r"(^|/)(meta-)?llama-3\.[123]-\d+b", re.IGNORECASE)
 
 

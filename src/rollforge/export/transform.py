@@ -34,7 +34,7 @@ from rollforge.export.options import Input
 from rollforge.export.pairs import EQUAL_TEXTS, Attempt, Funnel, Left, Pairing, across, for_across, left_over, pair_up
 from rollforge.export.passes import Rows
 from rollforge.export.target import Refused, Settings
-from rollforge.export.text import plain
+from rollforge.export.text import loose, plain
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
 
@@ -111,7 +111,7 @@ class ToSft:
 
         if self.format == "openai":
             row = sft(make_demonstration(record, origin_of(record, source, at), _HOW), _SETTINGS)
-            notes.update(_loose(row["messages"]))
+            notes.update({f"rows with {what}" for _, what in loose(row["messages"])})
             return row
         said = _said(record)
         if not said:
@@ -284,22 +284,6 @@ def _usable(block: Block, part: _Part) -> Iterator[tuple[int, Record]]:
 def _reward(record: Record) -> float:
     assert record.reward is not None
     return float(record.reward)  # readers take a column's type from its first rows
-
-
-def _loose(messages: list[Json]) -> set[str]:
-    """Notes on calls and results that do not belong together; the last turn's calls may wait for theirs."""
-    found = set()
-    called: set[str] = set()
-    waiting: set[str] = set()
-    for message in messages[:-1]:
-        ids = {call["id"] for call in message.get("tool_calls") or ()}
-        called |= ids
-        waiting |= ids
-        if message["role"] == "tool":
-            waiting.discard(message["tool_call_id"])
-            if message["tool_call_id"] not in called:
-                found.add("rows with a tool's result that answers no call before it")
-    return found | {"rows with a tool call that has no result"} if waiting else found
 
 
 def _note_calls(record: Record, notes: Counter[str]) -> None:

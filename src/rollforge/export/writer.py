@@ -46,6 +46,8 @@ class Tally:
     tools: bool = False
     parallel: int = 0
     """Rows with several calls in one turn; counted where the model's template refuses them."""
+    loose: Counter[str] = field(default_factory=Counter)
+    """Rows with calls or results that do not belong together, by what they have."""
     over: int = 0
     """Rows longer than `Settings.max_length`."""
     envs: Counter[str] = field(default_factory=Counter)
@@ -75,6 +77,7 @@ class Tally:
         self.tools = self.tools or other.tools
         self.parallel += other.parallel
         self.over += other.over
+        self.loose += other.loose
         self.envs += other.envs
         self.rewards += other.rewards
         self.lengths += other.lengths

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rollforge.export.generic.rows import FUNCTION, alternation
+from rollforge.export.text import for_calls
 from rollforge.records.items import Json, inside
 from rollforge.records.lossless import loads
 from rollforge.records.messages import ROLES
@@ -31,6 +32,7 @@ def messages_score(row: Json) -> Iterator[str]:
                 yield f"messages[{number}] has no role: {_short(message)}"
             elif "content" not in message:
                 yield f"messages[{number}] has no content"
+        yield from for_calls(("messages", messages))
     yield from _score(row)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from rollforge.bulk.record import ANSWERS
 from rollforge.export.nemo_rl.rows import AS_GIVEN, EXPONENT, LEFT_OUT, PERCENT, matched
 from rollforge.export.target import Alike
-from rollforge.export.text import REASONING
+from rollforge.export.text import REASONING, for_calls
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
 
@@ -146,6 +146,7 @@ def sft(row: Json, chat_key: str = "messages", tool_key: str | None = "tools") -
         yield f"{chat_key!r} is {_named(messages)}: it must be a list of messages (KeyError or a bare assert when loading)"
         return
     yield from _messages(messages, chat_key)
+    yield from for_calls((chat_key, messages))
     if isinstance(messages[-1], dict) and messages[-1].get("role") != "assistant":
         last = messages[-1].get("role")
         yield f"{chat_key}[-1] is of {last!r}: the last message must be the assistant's (a bare assert when loading)"
@@ -177,6 +178,7 @@ def dpo(row: Json, prompt_key: str = "prompt", chosen_key: str = "chosen", rejec
     prompt = row.get(prompt_key)
     if isinstance(prompt, list) and prompt:
         yield from _messages(prompt, prompt_key)
+        yield from for_calls((prompt_key, prompt))
     elif not isinstance(prompt, str) or not prompt.strip():
         yield f"{prompt_key!r} is {_named(prompt)}: it must be a text or a list of messages"
     for key in (chosen_key, rejected_key):
@@ -212,6 +214,7 @@ def dpo_messages(row: Json) -> Iterator[str]:
             continue
         ranks.append(one.get("rank"))
         yield from _messages(completion, f"completions[{place}].completion")
+        yield from for_calls(("context", context), (f"completions[{place}].completion", completion))
         if isinstance(completion[-1], dict) and completion[-1].get("role") != "assistant":
             yield f"completions[{place}].completion does not end with the assistant's message"
     if any(type(rank) not in (int, float) for rank in ranks):
@@ -224,7 +227,6 @@ def dpo_messages(row: Json) -> Iterator[str]:
 
 
 def _messages(messages: list[Any], where: str) -> Iterator[str]:
-    ids: set[str] = set()
     for place, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             yield f"{where}[{place}] is no message: it has no role"
@@ -233,7 +235,7 @@ def _messages(messages: list[Any], where: str) -> Iterator[str]:
         if type(content) is str:  # as nearly all messages are, there is nothing to say of them
             if len(message) == 2 and role in _PLAIN:
                 continue
-            if len(message) == 3 and role == "tool" and str(message.get("tool_call_id")) in ids:
+            if len(message) == 3 and role == "tool" and message.get("tool_call_id") is not None:
                 continue
         at = f"{where}[{place}]"
         if content is None:
@@ -251,23 +253,19 @@ def _messages(messages: list[Any], where: str) -> Iterator[str]:
         if message.get("reasoning_content") or message.get("reasoning"):
             yield f"{WARNING}{at} has {REASONING}"
         if message.get("tool_calls") is not None:
-            yield from _calls(message["tool_calls"], at, ids)
+            yield from _calls(message["tool_calls"], at)
         if role == "tool" and message.get("tool_call_id") is None:
             yield f"{WARNING}{at} has no tool_call_id: nothing says which call it answers"
-        elif role == "tool" and str(message["tool_call_id"]) not in ids:
-            yield f"{WARNING}{at} answers tool_call_id {_cut(str(message['tool_call_id']))}, which no call before it has"
 
 
 _PLAIN = ("system", "user", "assistant")
 
 
-def _calls(calls: Any, at: str, ids: set[str]) -> Iterator[str]:
+def _calls(calls: Any, at: str) -> Iterator[str]:
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
         yield f"{at}.tool_calls is {_named(calls)}: it must be a list of objects"
         return
     for place, call in enumerate(calls):
-        if isinstance(call.get("id"), str):
-            ids.add(call["id"])
         function = call.get("function")
         if (
             isinstance(function, dict)

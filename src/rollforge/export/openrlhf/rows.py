@@ -11,7 +11,16 @@ from typing import Any
 
 from rollforge.export.examples import Demonstration, Pair, Prompt
 from rollforge.export.target import Refused, Settings
-from rollforge.export.text import check_calls, for_templates, only_text, plain, question, with_tools
+from rollforge.export.text import (
+    check_calls,
+    for_calls,
+    for_sides,
+    for_templates,
+    only_text,
+    plain,
+    question,
+    with_tools,
+)
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
 
@@ -71,6 +80,7 @@ CUT = "OpenRLHF drops rows whose prompt is longer and cuts the others, without a
 def check_grpo(row: Json, *, labelled: bool | None = None) -> Iterator[str]:
     """`labelled`: whether the command names a column of labels; None: there is none to ask."""
     yield from _check_chat(row, "prompt", "--data.input_key")
+    yield from for_sides(row)
     prompt = row.get("prompt")
     texts = (
         [message.get("content") for message in prompt if isinstance(message, dict)] if isinstance(prompt, list) else [prompt]
@@ -88,6 +98,7 @@ def check_grpo(row: Json, *, labelled: bool | None = None) -> Iterator[str]:
 
 def check_sft(row: Json) -> Iterator[str]:
     yield from _check_chat(row, "messages", "--data.input_key")
+    yield from for_calls(("messages", row.get("messages")))
     messages = row.get("messages")
     if isinstance(messages, str):
         yield "messages is text: with --data.multiturn it fails (TypeError), else the row is dropped without a word"
@@ -128,6 +139,7 @@ def check_dpo(row: Json, *, prompted: bool | None = None, templated: bool | None
             yield f"{key} is {_form(side)} beside a prompt of {_form(prompt)}: RewardDataset adds them (TypeError)"
         else:
             yield from _check_chat(row, key, f"--data.{key}_key")
+    yield from for_sides(row if prompted else sides, "chosen", "rejected")
     if templated and isinstance(chosen, str):
         yield "chosen is text, which no chat template takes: leave --data.apply_chat_template out, or write messages"
     if not prompted and isinstance(prompt, str) and isinstance(chosen, str) and not chosen.startswith(prompt):

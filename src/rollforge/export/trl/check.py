@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from rollforge.export.target import Alike
-from rollforge.export.text import for_templates
+from rollforge.export.text import for_calls, for_sides, for_templates
 from rollforge.records.items import Json, inside
 from rollforge.records.lossless import loads
 from rollforge.records.messages import ROLES
@@ -29,6 +29,7 @@ def grpo(row: Json) -> Iterator[str]:
     if "completion" in row:
         yield "warning: the column 'completion' does not reach the reward functions: rename it (ground_truth)"
     yield from for_templates(row, *map(row.get, LISTS))
+    yield from for_sides(row)
     yield from _tools(row)
 
 
@@ -51,6 +52,7 @@ def sft(row: Json) -> Iterator[str]:
     if "text" in row and not isinstance(row["text"], str):
         yield f"text is {_kind(row['text'])}, not a string"
     yield from for_templates(row, *map(row.get, LISTS))
+    yield from for_calls(("messages", row.get("messages")))
     yield from _tools(row)
 
 
@@ -62,6 +64,7 @@ def prompt_completion(row: Json) -> Iterator[str]:
     yield from _prompt_end(row)
     yield from _completion(row, "completion")
     yield from for_templates(row, *map(row.get, LISTS))
+    yield from for_sides(row, "completion")
     yield from _tools(row)
 
 
@@ -114,6 +117,7 @@ def _preference(row: Json) -> Iterator[str]:
     if all(isinstance(reward, (int, float)) for reward in rewards) and rewards[0] <= rewards[1]:  # type: ignore[operator]
         yield f"chosen_reward {rewards[0]} is not above rejected_reward {rewards[1]}"
     yield from for_templates(row, *map(row.get, LISTS))
+    yield from for_sides(row, "chosen", "rejected")
     yield from _tools(row)
 
 

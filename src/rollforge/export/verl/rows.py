@@ -13,7 +13,7 @@ from typing import Any
 
 from rollforge.export.examples import Demonstration, Pair, Prompt
 from rollforge.export.target import Refused, Settings
-from rollforge.export.text import check_calls, for_templates, only_text, question
+from rollforge.export.text import check_calls, for_calls, for_templates, only_text, question
 from rollforge.records.items import Json, inside, mapping
 from rollforge.records.lossless import dumps, loads
 
@@ -90,6 +90,7 @@ def check_grpo(row: Json, *, rewarded: bool = False) -> Iterator[str]:
     else:
         yield from check_messages(row["prompt"], "prompt")
         yield from for_templates(row, row["prompt"])
+        yield from for_calls(("prompt", row["prompt"]))
     if not isinstance(row.get("data_source"), str) or not row["data_source"]:
         yield "data_source is missing: the reward manager reads it of every row (KeyError)"
     elif not rewarded and not _KNOWN.fullmatch(row["data_source"]) and not _task(row.get("extra_info")):
@@ -142,6 +143,7 @@ def check_sft(row: Json) -> Iterator[str]:
     messages = decoded(row["messages"])
     yield from check_messages(messages, "messages")
     yield from for_templates(row, messages)
+    yield from for_calls(("messages", messages))
     if isinstance(messages, list) and not any(isinstance(one, dict) and one.get("role") == "assistant" for one in messages):
         yield "no message is the assistant's: nothing of this row is trained on"
     tools = row.get("tools")
