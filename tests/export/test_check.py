@@ -594,6 +594,12 @@ def test_rollouts_are_no_training_data(tmp_path):
         guess(write(tmp_path, {"responses_create_params": {"input": "q"}, "response": {}, "reward": 1}))
 
 
+@pytest.mark.parametrize(("reader", "level"), [("pandas", "error"), ("datasets", "warning")])
+def test_json_lines_for_a_reader_of_parquet(tmp_path, reader, level):
+    [(_, found, message)] = said(write(tmp_path, *texts(2)), target(format="parquet", reader=reader))
+    assert (found, "reads Parquet for sft; this is JSON Lines" in message) == (level, True)
+
+
 @pytest.mark.trainers
 def test_parquet_with_filled_in_nulls(tmp_path):
     pytest.importorskip("pyarrow")

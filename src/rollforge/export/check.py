@@ -149,7 +149,9 @@ def check_files(
             else:
                 one.jsonl(work, workers)
                 if rules.format == "parquet":
-                    one.say("warning", f"{target.name} reads Parquet for {kind}; this is JSON Lines")
+                    fails = rules.reader == "pandas"  # `datasets` reads either
+                    what = "this is JSON Lines, on which pandas.read_parquet fails" if fails else "this is JSON Lines"
+                    one.say("error" if fails else "warning", f"{target.name} reads Parquet for {kind}; {what}")
             one.whole(rules)
         if load and one.rows and not work.names and not any(found.level == "error" for found in one.said()):
             loaded += [said] if (said := one.load(target, kind)) else []
