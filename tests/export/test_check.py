@@ -600,6 +600,19 @@ def test_json_lines_for_a_reader_of_parquet(tmp_path, reader, level):
     assert (found, "reads Parquet for sft; this is JSON Lines" in message) == (level, True)
 
 
+def test_parquet_for_a_reader_of_lines(tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.Table.from_pylist([{"messages": turns}]), path)
+    [problem] = check_files([path], resolve("export", "nemo-rl"), "sft").problems
+    assert (problem.level, "nemo-rl reads sft as JSON Lines: it fails on Parquet" in problem.message) == ("error", True)
+    assert check_files([path], resolve("export", "nemo-rl"), "sft-simple").problems == []
+    assert guess(path)[:2] == ("trl", "sft")
+
+
 @pytest.mark.trainers
 def test_parquet_with_filled_in_nulls(tmp_path):
     pytest.importorskip("pyarrow")

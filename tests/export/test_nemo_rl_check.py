@@ -418,6 +418,13 @@ def test_blank_lines_and_broken_ones(place: Place) -> None:
     expect(place.check("nemo-gym", gym(place, data={"train": {"data_path": path}})), "a blank line")
 
 
+def test_parquet_is_read_by_the_classes_that_use_datasets(place: Place) -> None:
+    path = place.rows("train.parquet", text="PAR1")
+    expect(place.check("sft", sft(place, data={"train": {"data_path": path}})), "openai_format reads JSON Lines: it fails")
+    expect(place.check("nemo-gym", gym(place, data={"train": {"data_path": path}})), "NemoGymDataset reads JSON Lines")
+    assert not any("reads JSON" in str(one) for one in place.check("grpo", grpo(place, data={"train": {"data_path": path}})))
+
+
 def test_openai_format_does_not_split(place: Place) -> None:
     expect(place.check("sft", sft(place, data={"train": {"split_validation_size": 0.1}})), "does not split", "warning")
 

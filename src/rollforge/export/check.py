@@ -18,7 +18,7 @@ from rollforge.bulk.original import regular
 from rollforge.bulk.parquet import free_json, parquet_rows
 from rollforge.errors import UserError
 from rollforge.export.advice import advise
-from rollforge.export.check_file import File, leaks
+from rollforge.export.check_file import NO_PARQUET, File, leaks
 from rollforge.export.check_rows import LONGEST, Work
 from rollforge.export.target import Kind, Problem, Seen, Target
 from rollforge.records.items import Json
@@ -144,6 +144,8 @@ def check_files(
         if one.opens():
             if path.suffix == ".parquet":
                 one.parquet(work)
+                if rules.reader == "lines":
+                    one.say("error", f"{target.name} reads {kind} as JSON Lines: {NO_PARQUET}")
                 if one.rows and rules.reader == "pandas" and (free := free_json(path)):
                     one.say("error", f"{' and '.join(free)}: {_FREE.format(target.name)}")
             else:
@@ -221,7 +223,7 @@ def guess(file: str | Path) -> tuple[str, str, str]:
     if _is_rollout(row):
         raise UserError(f"{path} holds rollouts, not training data: rollforge export {path} --to ...")
     for needs, to, kind in _SIGNS:
-        if needs <= keys and _fits(row, to, kind):
+        if needs <= keys and _fits(row, to, kind, parquet=path.suffix == ".parquet"):
             return to, kind, f"its rows have {', '.join(sorted(needs))}"
     raise UserError(f"cannot guess what {path} is for (its rows have {', '.join(sorted(keys)[:10])}): say it with --for")
 
@@ -245,11 +247,13 @@ _SIGNS: tuple[tuple[set[str], str, str], ...] = (
 )
 
 
-def _fits(row: Json, to: str, kind: str) -> bool:
+def _fits(row: Json, to: str, kind: str, *, parquet: bool) -> bool:
     from rollforge.registry import resolve
 
     kinds = resolve("export", to).kinds
     if kind not in kinds or ("reward" in row and "response" in row):
+        return False
+    if parquet and kinds[kind].reader == "lines":
         return False
     if (to, kind) == ("nemo-rl", "sft"):
         return not isinstance(row.get("tools"), str)

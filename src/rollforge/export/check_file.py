@@ -226,6 +226,9 @@ _READ = {
 """Columns that trainers read; what else a row has may be for people."""
 
 
+NO_PARQUET = "it fails on Parquet (UnicodeDecodeError, DatasetGenerationError); write JSON Lines"
+
+
 def _alien(head: bytes, path: Path) -> str | None:
     parquet = path.suffix == ".parquet"
     if not head:

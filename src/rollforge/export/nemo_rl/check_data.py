@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rollforge.export.check_file import NO_PARQUET
 from rollforge.export.lengths import longer_in
 from rollforge.export.nemo_rl import check
 from rollforge.export.nemo_rl.check import MASKED
@@ -64,6 +65,8 @@ class DataFiles:
             return
         if not os.path.isfile(path):
             yield key, "error", f"{name} is not there"
+        elif dataset in _BY_LINE and path.suffix == ".parquet":
+            yield key, "error", f"{dataset} reads JSON Lines: {NO_PARQUET}"
         elif path.suffix in (".jsonl", ".json"):
             yield from self._content(key, path, entry, dataset)
 
