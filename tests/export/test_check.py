@@ -627,7 +627,32 @@ def test_parquet_with_filled_in_nulls(tmp_path):
     assert about["longest_row_line"] == 1
     texts = [{**row, "messages": json.dumps(row["messages"])} for row in rows]
     pq.write_table(pa.Table.from_pylist(texts), tmp_path / "text.parquet")
-    assert said(tmp_path / "text.parquet") == []
+    assert not any("filled it in" in message for _, _, message in said(tmp_path / "text.parquet"))
+
+
+AS_TEXT = {"prompt": '[{"role": "user", "content": "2+2?"}]', "label": "4", "ground_truth": "4"}
+
+
+@pytest.mark.parametrize("of", ["trl:grpo", "openrlhf:grpo", "nemo-rl:sft", "verl:grpo", "trl:sft"])
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_json_text_that_nobody_decodes(tmp_path, of, form):
+    name, _, kind = of.partition(":")
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    row = {"messages": json.dumps(turns)} if kind == "sft" else AS_TEXT
+    path = write(tmp_path, row)
+    if form == "parquet":
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pa.Table.from_pylist([row]), path := tmp_path / "train.parquet")
+    found = check_files([path], resolve("export", name), kind, load=False)
+    assert any("text" in one.message or "is str" in one.message for one in found.problems if one.level == "error")
+
+
+def test_json_text_that_is_decoded(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    row = {**AS_TEXT, "data_source": "math", "reward_model": '{"ground_truth": "4"}', "extra_info": "{}"}
+    pq.write_table(pa.Table.from_pylist([row]), path := tmp_path / "train.parquet")
+    assert guess(path)[:2] == ("verl", "grpo-parquet")
+    assert check_files([path], resolve("export", "verl"), "grpo-parquet", load=False).problems == []
 
 
 MIXED = [

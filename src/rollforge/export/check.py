@@ -230,6 +230,7 @@ def guess(file: str | Path) -> tuple[str, str, str]:
 
 _SIGNS: tuple[tuple[set[str], str, str], ...] = (
     ({"responses_create_params"}, "nemo-rl", "nemo-gym"),
+    ({"data_source", "reward_model"}, "verl", "grpo-parquet"),
     ({"data_source", "reward_model"}, "verl", "grpo"),
     ({"context", "completions"}, "nemo-rl", "dpo-messages"),
     ({"prompt", "chosen", "rejected"}, "nemo-rl", "dpo"),
@@ -237,6 +238,7 @@ _SIGNS: tuple[tuple[set[str], str, str], ...] = (
     ({"prompt", "completion", "label"}, "trl", "kto"),
     ({"prompt", "completion"}, "trl", "sft-prompt-completion"),
     ({"chosen", "rejected"}, "trl", "dpo-implicit"),
+    ({"messages"}, "verl", "sft"),
     ({"messages"}, "nemo-rl", "sft"),
     ({"messages"}, "trl", "sft"),
     ({"input", "output", "ground_truth"}, "nemo-rl", "grpo"),
@@ -255,6 +257,8 @@ def _fits(row: Json, to: str, kind: str, *, parquet: bool) -> bool:
         return False
     if parquet and kinds[kind].reader == "lines":
         return False
+    if to == "verl" and kind != "grpo":  # whose columns are JSON text
+        return isinstance(row.get("messages", row.get("reward_model")), str)
     if (to, kind) == ("nemo-rl", "sft"):
         return not isinstance(row.get("tools"), str)
     return kind != "dpo" or to != "nemo-rl" or isinstance(row["chosen"], str)

@@ -112,17 +112,17 @@ class File:
         return schema, at
 
     def parquet(self, work: Work) -> None:
-        texts = set(work.columns or ())
+        columns = work.columns
         try:
             for row in parquet_rows(Path(self.name)):
                 self.part.lines += 1
                 text = dumps(row, default=str)
                 self.part.longest = max(self.part.longest, (len(text), self.part.lines), key=itemgetter(0))
-                # A format whose columns hold JSON text is checked as it stands; what the prompt is can be seen inside only.
+                # What the prompt is can be seen inside of JSON text only.
                 open_row = {key: decoded(value) for key, value in row.items()}
-                work.row(
-                    {key: row[key] if key in texts else open_row[key] for key in row}, hash(text), self.part, prompt=open_row
-                )
+                if columns:  # the reader decodes; these columns are checked as they stand
+                    row = {key: value if key in columns else open_row[key] for key, value in row.items()}
+                work.row(row, hash(text), self.part, prompt=open_row)
         except UserError as error:
             self.say("error", str(error).removeprefix(f"{self.name}: "))
 

@@ -198,14 +198,18 @@ class Work:
         look for the prompt, if it is another."""
         number = part.lines
         part.rows += 1
+        errors = 0
         for message in self.check(row):
             if message.startswith("warning: "):
                 part.say(number, "warning", message.removeprefix("warning: "))
             else:
+                errors += 1
                 part.say(number, "error", message)
         if self.alike and (like := self.alike(row)) is not None and len(part.alike) < _ALIKE:
             part.alike.setdefault(like, number)
         row = {**row, **{usual: row[name] for usual, name in self.names.items() if name in row}} if self.names else row
+        if not errors and not self.columns and (name := _source_of(row)) is not None:
+            part.say(number, "error", f"{name!r} is JSON text: {_SOURCE}")
         part.hashes.extend((number, digest & MASK, hash(prompt_of(row if prompt is None else prompt)) & MASK))
         if text is None or b"null" in text or (b'"tool_calls"' in text and not part.differing()):
             _nulls(row, number, part)
@@ -238,6 +242,10 @@ FILLED = (
     "JSON text, "
     "or JSON Lines"
 )
+_SOURCE = (
+    "nobody decodes it, and the model would read brackets and quotes instead of turns; write a list of messages "
+    "(JSON text is what rollforge export --to verl:sft and --to verl:grpo-parquet write for the classes beside them)"
+)
 _BLANK = (
     "blank line: readers that take the file line by line die on it, and datasets stops looking for mixed objects; remove it"
 )
@@ -258,6 +266,17 @@ _MISFIT = {
     "read": "{}: {} is JSON, and other rows have other values there: datasets reads it, and gives its value. Use one type "
     "for the field",
 }
+
+
+def _source_of(row: Json) -> str | None:
+    """The first field for text or messages that holds messages written as JSON."""
+    for name in ("prompt", "messages", "input", "completion", "chosen", "rejected"):
+        value = row.get(name)
+        if type(value) is str and value.startswith(("[{", "[ {")):
+            turns = decoded(value)
+            if isinstance(turns, list) and all(isinstance(turn, dict) and "role" in turn for turn in turns):
+                return name
+    return None
 
 
 def _why_no_json(text: bytes, ended: bool) -> str:

@@ -12,6 +12,7 @@ from rollforge.export.verl.rows import (
     SFT_COLUMNS,
     STOPS,
     check_grpo,
+    check_grpo_parquet,
     check_rm,
     check_sft,
     grpo,
@@ -34,7 +35,8 @@ TARGET = Target(
     kinds={
         "grpo": Kind("prompt", grpo, check_grpo, f"main_ppo, RLHFDataset: {_ROW}", unanswered=_LIVE),
         "grpo-parquet": Kind(
-            *("prompt", grpo, check_grpo, f"main_ppo, RLHFDataset by gym_rl_dataset.py: {_ROW}, nested ones as JSON text"),
+            *("prompt", grpo, check_grpo_parquet),
+            f"main_ppo, RLHFDataset by gym_rl_dataset.py: {_ROW}, nested ones as JSON text",
             format="parquet",
             columns=RL_COLUMNS,
             unanswered=_LIVE,

@@ -21,7 +21,7 @@ from rollforge.export.lengths import longer_in
 from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, read_script
 from rollforge.export.target import Level, Problem, Seen
 from rollforge.export.verl.config import hydra, problems_of_tools
-from rollforge.export.verl.rows import STOPS, check_grpo, check_rewarded, check_rm, check_sft
+from rollforge.export.verl.rows import STOPS, check_grpo, check_grpo_parquet, check_rm, check_sft
 from rollforge.records.items import Json
 
 
@@ -68,8 +68,10 @@ _GONE = (
 )
 
 
-_READ: dict[str, tuple[Callable[[Json], Iterator[str]], dict[str, str]]] = {
-    "grpo": (check_grpo, {"data.prompt_key": "prompt", "data.reward_fn_key": "data_source"}),
+_PROMPTS = {"data.prompt_key": "prompt", "data.reward_fn_key": "data_source"}
+_READ: dict[str, tuple[Callable[..., Iterator[str]], dict[str, str]]] = {
+    "grpo": (check_grpo, _PROMPTS),
+    "grpo-parquet": (check_grpo_parquet, _PROMPTS),
     "sft": (check_sft, {"data.messages_key": "messages", "data.tools_key": "tools"}),
     "rm": (check_rm, {"data.prompt_key": "prompt", "data.chosen_key": "chosen", "data.rejected_key": "rejected"}),
 }
@@ -84,14 +86,14 @@ def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[
     check, usual = _READ[_BASE.get(kind, kind)]
     names = {name: str(options.get(key)) for key, name in usual.items() if options.get(key) not in (None, name)}
     own = not all(options.absent(f"{place}custom_reward_function.path") for place in ("reward.", ""))
-    if check is check_grpo and own:
-        check = check_rewarded
+    if usual is _PROMPTS and own:
+        check = partial(check, rewarded=True)
     elif not names:
         return None
     return partial(under_names, check, names), names
 
 
-_BASE = {"grpo-parquet": "grpo", "dpo": "rm"}
+_BASE = {"dpo": "rm"}
 
 
 def against(kind: str, path: Path, files: Mapping[Path, Seen]) -> Iterable[Problem]:

@@ -78,13 +78,15 @@ def _reply(completion: Sequence[Json]) -> str:
 STOPS = "stops at the first (ValueError: sequence_length is larger)"
 
 
-def check_rewarded(row: Json) -> Iterator[str]:
-    """A row for a reward function of one's own, which takes any `data_source`."""
-    yield from check_grpo(row, rewarded=True)
+def check_grpo_parquet(row: Json, *, rewarded: bool = False) -> Iterator[str]:
+    """A row whose nested columns are JSON text, which GymRLHFDataset decodes."""
+    yield from check_grpo(
+        {key: decoded(value) if key in RL_COLUMNS else value for key, value in row.items()}, rewarded=rewarded
+    )
 
 
 def check_grpo(row: Json, *, rewarded: bool = False) -> Iterator[str]:
-    row = {key: decoded(value) if key in RL_COLUMNS else value for key, value in row.items()}
+    """`rewarded`: by a reward function of one's own, which takes any `data_source`."""
     if "prompt" not in row:
         yield "there is no prompt: RLHFDataset reads row['prompt'] (KeyError), or another column by data.prompt_key"
     else:
