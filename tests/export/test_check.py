@@ -806,3 +806,23 @@ def test_one_step_without_rewards_is_no_failure(line, zero, other):
     assert [one.count for one in advise_log([line.format(zero)] * 3)] == [3]
     assert advise_log([line.format(value) for value in (other, zero, other)]) == []
     assert advise_log([line.format(zero), line.format(other)]) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["    • Avg Reward: 0.0000"], "output_key"),
+        (["uv run python examples/run_grpo.py", "mean reward: 0.0"], "output_key"),
+        (["{'loss': '0', 'reward': '0', 'reward_std': '0'}"], "reward_funcs"),
+        (["trl grpo --config grpo.yaml", "rewards are all zero"], "reward_funcs"),
+        (["step:3 - critic/rewards/mean:0.0 - critic/rewards/max:0.0"], "compute_score"),
+        (["python3 -m verl.trainer.main_ppo", "GRPO rewards all 0.0"], "compute_score"),
+        (["Global step 4: {'policy_loss': 0.0, 'reward': 0.0}"], "--reward.remote_url"),
+        (["rewards are all zero"], "No attempt is right"),
+    ],
+)
+def test_rewards_of_zero_have_the_cause_of_the_framework(lines, says):
+    [found] = advise_log(lines)
+    assert (found.advice.name, says in found.advice.cause) == ("all rewards zero", True)
+    [*_, advice] = advise(lines[-1])
+    assert advice.name == "all rewards zero"

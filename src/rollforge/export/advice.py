@@ -34,15 +34,17 @@ class Found:
 
 def advise(message: str) -> list[Advice]:
     """What is known about an error message, the most specific first; [] for an unknown one."""
-    return [advice for pattern, advice in _KNOWN if pattern.search(message)]
+    found = [advice for pattern, advice in _KNOWN if pattern.search(message)]
+    return [_ZERO_IN.get(_framework(message), advice) if advice.name == _ZERO else advice for advice in found]
 
 
 def advise_log(lines: Iterable[str]) -> list[Found]:
     """Known failures in a log, in the order in which they first appear; each line counts for its most specific one. Steps
-    without any reward are no failure among others that have some."""
+    without any reward are no failure among others that have some. Whose log it is, its first mark of a framework says."""
     found: dict[str, tuple[int, str, int, Advice]] = {}
-    rewarded = False
+    rewarded, framework = False, ""
     for number, line in enumerate(lines, 1):
+        framework = framework or _framework(line)
         if not _MAYBE.search(line):
             continue
         rewarded = rewarded or _REWARDED.search(line) is not None
@@ -51,6 +53,8 @@ def advise_log(lines: Iterable[str]) -> list[Found]:
             found[advice.name] = (first, text, count + 1, advice)
     if rewarded:
         found.pop(_ZERO, None)
+    if _ZERO in found and framework in _ZERO_IN:
+        found[_ZERO] = (*found[_ZERO][:3], _ZERO_IN[framework])
     return [Found(line, text, count, advice) for line, text, count, advice in found.values()]
 
 
@@ -59,6 +63,12 @@ def read_log(file: str | Path) -> Iterator[str]:
     with reported(f"cannot read {file}"), open(file, encoding="utf-8", errors="replace", newline=None) as log:
         while line := log.readline(1 << 16):
             yield line
+
+
+def _framework(line: str) -> str:
+    """Whose line of a log it is, by its words and the names of its metrics; "" where they say nothing."""
+    mark = _MARK.search(line)
+    return (mark.lastgroup or "").replace("_", "-") if mark else ""
 
 
 def _known() -> Iterator[tuple[re.Pattern[str], Advice]]:
@@ -72,6 +82,47 @@ _REWARDED = re.compile(
     re.IGNORECASE,
 )
 """A log's line with a reward that is not 0."""
+_MARK = re.compile(
+    r"(?P<nemo_rl>nemo[-_ ]?rl\b|run_grpo|\b(avg|total) reward:)|(?P<openrlhf>openrlhf|global step \d+: \{)"
+    r"|(?P<verl>\bverl\b|critic/(rewards|score)/)|(?P<trl>\btrl\b|['\"]reward_std['\"]|['\"]rewards/\w+/mean['\"])",
+    re.IGNORECASE,
+)
+_COMPARED = (
+    '{} compares {} with the answer\'s last box, what follows "answer:" or the last line: no attempt says it, or the '
+    "policy ends no attempt before its maximum length."
+)
+_ZERO_IN = {
+    framework: Advice(_ZERO, cause, remedy)
+    for framework, cause, remedy in (
+        (
+            "nemo-rl",
+            "The environment never finds the answer. NeMo RL compares with the row's output field (output_key) and not with "
+            "ground_truth; an answer that is a number, empty, null or prose scores 0 without a message; a word counts "
+            "only inside \\boxed{}.",
+            "rollforge check FILE --for nemo-rl:grpo says which rows. Export anew with the expected answer in output "
+            "(rollforge export ... --to nemo-rl:grpo), or set output_key: ground_truth; the answer must be a text. "
+            "Check env.math.math_verify_impl: hf_math_verify, and that the prompt asks for \\boxed{}.",
+        ),
+        (
+            "trl",
+            _COMPARED.format("The reward function (reward_funcs; rewards.py of an export)", "the column ground_truth"),
+            "log_completions: true shows the attempts, completions/clipped_ratio how many were cut (max_completion_length); "
+            "rollforge check FILE --for trl:grpo looks at the rows. accuracy_reward reads the column solution.",
+        ),
+        (
+            "verl",
+            _COMPARED.format("The reward function (compute_score; reward.py of an export)", "reward_model.ground_truth"),
+            "response_length/clip_ratio says how many attempts were cut (data.max_response_length); "
+            "rollforge check FILE --for verl:grpo --config launch.sh looks at rows and reward function.",
+        ),
+        (
+            "openrlhf",
+            _COMPARED.format("The reward function (--reward.remote_url; reward_func.py of an export)", "the label"),
+            "--data.label_key must name the field of the expected answer (without it labels are empty), --data.max_len and "
+            "--rollout.max_new_tokens leave room for one; rollforge check FILE --for openrlhf:grpo --config launch.sh.",
+        ),
+    )
+}
 _KEY = r"KeyError[:(]? ?[\\'\"]*"
 """As a traceback, repr and people write it."""
 
@@ -162,13 +213,10 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         r"|critic/(rewards|score)/(mean|max): ?(np\.float64\()?0(\.0+)?(?![.\w])"
         r"|\brewards?[:= ]+0(\.0+)? (for|on|in) (all|every)\b"
         r"|all[- ]zero[ -]rewards?|zero rewards? (only|everywhere)",
-        "The environment never finds the answer. NeMo RL compares with the row's output field (output_key) and not with "
-        "ground_truth; an answer that is a number, empty, null or prose scores 0 without a message; a word as the answer "
-        "counts only inside \\boxed{}.",
-        "rollforge check FILE --for nemo-rl:grpo says which rows. Export anew with the expected answer in output "
-        "(rollforge "
-        "export ... --to nemo-rl:grpo), or set output_key: ground_truth; the answer must be a non-empty text. Check "
-        "env.math.math_verify_impl: hf_math_verify, and that the prompt asks for \\boxed{}.",
+        "No attempt is right: the answer is not found in what the policy writes, the task is too hard for it, or the reward "
+        "function gets nothing to compare with.",
+        "See attempts and expected answers side by side (TRL: log_completions; rollforge show ROLLOUTS); rollforge check "
+        "FILE --for FRAMEWORK:grpo says which rows have no answer.",
     ),
     (
         "mixed objects",
