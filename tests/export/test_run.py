@@ -722,6 +722,18 @@ def test_what_no_export_wrote_survives_overwrite(tmp_path: Path) -> None:
     assert [one.name for one in (tmp_path / "out").iterdir()] == ["toy-sft"]
 
 
+def test_without_rows_the_earlier_export_stays_and_is_called_so(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [row()])
+    folder = export(file, "sft", out=tmp_path / "out").targets[0].folder
+    before = (folder / "train.jsonl").read_bytes()
+    again = export(file, "sft", out=tmp_path / "out", overwrite=True, min_reward=5)
+    assert again.failed
+    assert f"what stands in {folder} is of an earlier export: nothing was replaced" in again.targets[0].warnings
+    assert (folder / "train.jsonl").read_bytes() == before
+    fresh = export(file, "sft", out=tmp_path / "fresh", overwrite=True, min_reward=5)
+    assert not any("earlier" in said for said in fresh.targets[0].warnings)
+
+
 def test_checkpoints_survive_a_kill_between_the_renames(tmp_path: Path) -> None:
     out = tmp_path / "out"
     file = write(tmp_path / "a.jsonl", [row()])

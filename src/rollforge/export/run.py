@@ -99,6 +99,8 @@ def export_rollouts(
         for one in done:
             if one.files:
                 one.kept = move(work / one.folder.name, one.folder, given.overwrite)
+            elif one.folder.exists():
+                one.warnings.append(f"what stands in {one.folder} is of an earlier export: nothing was replaced")
     return result
 
 
