@@ -92,6 +92,8 @@ def test_what_holds_out_nothing_says_so(tmp_path: Path) -> None:
             for said in one.warnings
         )
         assert "Nothing is held out for validation." in (one.folder / "README.md").read_text()
+    (usual,) = export_rollouts(file, [(TOY, "sft")], tmp_path / "usual", workers=1).targets
+    assert any("one side of --validation 0.1" in said for said in usual.warnings)
     (none,) = export(file, "sft", out=tmp_path / "none", validation=0).targets
     assert not any("held out" in said for said in none.warnings)
 

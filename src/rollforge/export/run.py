@@ -408,7 +408,7 @@ def _warnings(done: Done, job: Job, plan: Plan, totals: Totals) -> Iterator[str]
             f"{done.over:,} of {done.rows:,} rows are longer than --max-length {job.settings.max_length:,}, the longest of "
             f"{'' if done.made.measured else 'about '}{longest:,} tokens: {kind.overlong}"
         )
-    asked = options.validation if "validation" in options.model_fields_set else 0
+    asked = options.validation
     if asked and {one.split for one in done.files} == {"train"} and not all(one.split for one in plan.inputs):
         yield (
             f"nothing is held out for validation: all rows fall on one side of --validation {asked:g}, by the hash of their "
