@@ -332,6 +332,10 @@ def test_batches_fit(tmp_path: Path) -> None:
         assert samples % int(flags["train.batch_size"]) == 0
         assert int(flags["train.batch_size"]) % (int(flags["train.micro_batch_size"]) * gpus) == 0
         assert int(flags["vllm.num_engines"]) * int(flags["vllm.tensor_parallel_size"]) == gpus
+    with pytest.raises(UserError, match=r"of at most 16 rows cannot be spread over 16 GPUs x 2 rows: .* --micro-batch-size"):
+        TARGET.command(made("sft", tmp_path, gpus=8, nodes=2, batch_size=16, micro_batch_size=2))
+    with pytest.raises(UserError, match="of at most 3 prompts times 8 attempts cannot be spread over 32 GPUs: "):
+        TARGET.command(made("grpo", tmp_path, rows=3, gpus=8, nodes=4))
     with pytest.raises(UserError, match="separators"):
         TARGET.command(made("sft", tmp_path / "a,b"))
 

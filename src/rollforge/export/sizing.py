@@ -98,19 +98,24 @@ def parallel(settings: Settings) -> int:
     return max(one for one in (1, 2, 4, 8) if one <= wanted and settings.gpus % one == 0)
 
 
-def batch(most: int, rows: int, divides: int, times: int = 1) -> int:
-    """The largest batch of at most `most` and `rows` prompts with `batch * times` divisible by `divides`.
+def batch(most: int, rows: int, gpus: int, *, attempts: int = 1, micro: int = 1) -> int:
+    """The largest batch of at most `most` and `rows` rows (with `attempts` at each: prompts) that can be spread over the
+    GPUs, `micro` rows at a time.
 
     Raises `UserError` if there is none.
     """
-    step = divides // math.gcd(divides, times)
+    divides = gpus * micro
+    step = divides // math.gcd(divides, attempts)
     most_of_all = min(most, rows)
     if most_of_all >= 4 * _ROUND:
         step = math.lcm(step, _ROUND)  # a batch of 103 has no smaller batches
     found = most_of_all // step * step
     if not found:
-        what = f"batches of at most {min(most, rows)} prompts" + (f" times {times} attempts" if times > 1 else "")
-        raise UserError(f"{what} cannot be spread over {divides} GPUs: use fewer GPUs, a larger batch or more data")
+        what = f"{most_of_all} prompts times {attempts} attempts" if attempts > 1 else f"{most_of_all} rows"
+        over = plural(gpus, "GPU") + (f" x {micro} rows" if micro > 1 else "")
+        smaller = "a smaller --micro-batch-size, " if micro > 1 else ""
+        remedy = f"use fewer GPUs, {smaller}a larger batch (--batch-size) or more data"
+        raise UserError(f"batches of at most {what} cannot be spread over {over}: {remedy}")
     return found
 
 

@@ -265,11 +265,12 @@ def grpo(made: Made) -> dict[str, Any]:
             "OpenRLHF 0.9.0 has no MultiTurnAgentExecutor, which plays tasks with tools: use a newer one "
             "(--target-version openrlhf=0.9.10)"
         )
-    prompts = batch(settings.batch_size or 128, sum(one.rows for one in train), gpus, attempts)
+    prompts = batch(settings.batch_size or 128, sum(one.rows for one in train), gpus, attempts=attempts)
     micro = settings.micro_batch_size or 1
     samples = prompts * attempts
     if samples % (micro * gpus):
-        raise UserError(f"{prompts} prompts times {attempts} attempts are not divisible by {micro} samples on {gpus} GPUs")
+        what = f"{prompts} prompts times {attempts} attempts are not divisible by {micro} samples on {gpus} GPUs"
+        raise UserError(f"{what}: take another --micro-batch-size or --batch-size")
     each = parallel(settings)
     validation = _files(made.of("validation"))
     return {
@@ -324,7 +325,7 @@ def _batches(made: Made) -> dict[str, Any]:
     settings = made.settings
     gpus = settings.gpus * settings.nodes
     rows = sum(one.rows for one in train_data(made))
-    size = batch(settings.batch_size or 64, rows, gpus * (settings.micro_batch_size or 1))
+    size = batch(settings.batch_size or 64, rows, gpus, micro=settings.micro_batch_size or 1)
     micro = settings.micro_batch_size or max(one for one in (1, 2, 4) if size % (gpus * one) == 0)
     return {"train.batch_size": size, "train.micro_batch_size": micro}
 

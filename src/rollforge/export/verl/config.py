@@ -115,7 +115,7 @@ def grpo(made: Made) -> dict[str, Any]:
     attempts = attempts_at(settings)
     prompt, answer = lengths(made)
     prompt += ceil(len(dumps(made.tools)) / 4, 128) if tools else 0
-    prompts = batch(settings.batch_size or 256, sum(one.rows for one in train), gpus, attempts)
+    prompts = batch(settings.batch_size or 256, sum(one.rows for one in train), gpus, attempts=attempts)
     actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
     reward = "custom_reward_function" if version == "0.6" else "reward.custom_reward_function"
     size = billions(settings.model)
