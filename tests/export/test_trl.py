@@ -466,6 +466,13 @@ BROKEN = [
     ("grpo", "num_generations: []\n", "num_generations is []: it must be a whole number"),
     ("grpo", "num_generations: 6\nper_device_train_batch_size: '4'\n", "num_generations 6 does not divide the 4"),
     ("grpo", "num_generations: 6\ngeneration_batch_size: 32\n", "num_generations 6 does not divide the 32"),
+    ("sft", "per_device_train_batch_size: 0\n", "per_device_train_batch_size is 0: it must be 1 or more"),
+    ("grpo", "num_generations: -2\n", "num_generations is -2: it must be 1 or more"),
+    ("sft", "num_train_epochs: -1\n", "num_train_epochs is -1: it must be a number above 0"),
+    ("sft", "learning_rate: fast\n", "learning_rate is 'fast': it must be a number above 0"),
+    ("sft", "max_length: abc\n", "max_length is 'abc': it must be a whole number; leave it out for 1024"),
+    ("grpo", "beta: -0.1\n", "beta is -0.1: it must be a number of 0 or more"),
+    ("sft", "gradient_checkpointing: maybe\n", "gradient_checkpointing is 'maybe': it must be true or false"),
     ("sft", "a: [\n", "not YAML"),
     ("sft", "- a\n", "not keys and values"),
 ]
@@ -483,6 +490,12 @@ def test_settings_that_the_trl_command_hands_on(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("env: {A: b}\nmixed_precision: bf16\nnum_processes: 2\nfsdp_version: 2\ngpu_ids: 0,1\n")
     assert not any("is no setting" in str(found) for found in TARGET.check_config("sft", path))
+
+
+def test_values_as_trls_parser_takes_them(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("max_length: null\nlearning_rate: 1e-5\nnum_train_epochs: '2'\nuse_peft: 'yes'\nbeta: 0\n")
+    assert not any("it must be" in str(found) for found in TARGET.check_config("dpo", path))
 
 
 @pytest.mark.parametrize("kind", KINDS)

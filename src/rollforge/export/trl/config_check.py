@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
@@ -44,8 +45,25 @@ MOVED = {
 }
 """Names that TRL no longer has, or that other trainers have for it; "" where it has none."""
 
-_COUNTS = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "num_generations": 8, "num_processes": 1}
-"""Whole numbers that cannot be null, with what they are if nothing is said."""
+_COUNTS = {
+    "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "num_generations": 8,
+    "num_processes": 1,
+    "max_length": 1024,
+    "max_completion_length": 512,
+    "lora_r": 16,
+}
+"""Whole numbers from 1 on, with what they are if nothing is said."""
+_LIMITS = ("max_length", "max_completion_length")
+"""Counts that may be null."""
+_NUMBERS = {
+    **dict.fromkeys(("num_train_epochs", "learning_rate", "logging_steps", "temperature", "lora_alpha"), "above 0"),
+    "beta": "of 0 or more",
+}
+_SWITCHES = ("gradient_checkpointing", "use_peft", "use_vllm", "log_completions", "assistant_only_loss")
+_SAID = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
 
 
 def check_config(kind: str, path: Path) -> Iterator[Problem]:
@@ -67,9 +85,7 @@ _Found = tuple[Level, str]
 def _problems(kind: str, config: dict[str, Any], folder: Path) -> Iterator[_Found]:
     trainer = TRAINERS[kind]
     yield from _names(trainer, config)
-    for key in _COUNTS:
-        if key in config and _count(config, key) is None:
-            yield "error", f"{key} is {config[key]!r}: it must be a whole number; leave it out for {_COUNTS[key]}"
+    yield from _values(config)
     if not config.get("model_name_or_path"):
         yield "error", "model_name_or_path is missing: TRL starts with no model"
     yield from _data(config, folder)
@@ -89,6 +105,32 @@ def _problems(kind: str, config: dict[str, Any], folder: Path) -> Iterator[_Foun
         yield "warning", "packing without attn_implementation: flash_attention_2 lets packed rows see each other"
     if "output_dir" not in config:
         yield "warning", "output_dir is not set: checkpoints go to ./trainer_output"
+
+
+def _values(config: dict[str, Any]) -> Iterator[_Found]:
+    """Types and ranges of what an export writes: TRL's parser says nothing of most, and runs end late or train nothing."""
+    for key, usual in _COUNTS.items():
+        value = config.get(key, usual)
+        count = _count(config, key)
+        if count is None and not (value is None and key in _LIMITS):
+            yield "error", f"{key} is {value!r}: it must be a whole number; leave it out for {usual}"
+        elif count is not None and count < 1:
+            yield "error", f"{key} is {value!r}: it must be 1 or more"
+    for key, least in _NUMBERS.items():
+        number = _number(config.get(key, 1))
+        if not number >= 0 or (number == 0 and least == "above 0"):
+            yield "error", f"{key} is {config[key]!r}: it must be a number {least}"
+    for key in _SWITCHES:
+        if str(config.get(key, "no")).lower() not in _SAID:
+            yield "error", f"{key} is {config[key]!r}: it must be true or false"
+
+
+def _number(value: Any) -> float:
+    """As TRL's parser takes it, also from text (YAML reads 1e-5 as one); NaN where it is none."""
+    try:
+        return float(value) if isinstance(value, int | float | str) else math.nan
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def _names(trainer: str, config: dict[str, Any]) -> Iterator[_Found]:
@@ -204,9 +246,9 @@ def _grpo(config: dict[str, Any], folder: Path) -> Iterator[_Found]:
                 f"reward_funcs: {reward}: there is no {module}.py beside the configuration, where trl is to be started",
             )
     generations = _count(config, "num_generations")
-    if generations is not None and generations < 2:
-        yield "error", f"num_generations is {generations}: GRPO compares at least 2 attempts"
-    elif generations is not None and (batch := _batch(config)) and batch % generations:
+    if generations == 1:
+        yield "error", "num_generations is 1: GRPO compares at least 2 attempts"
+    elif generations and (batch := _batch(config)) and batch % generations:
         yield (
             "warning",
             f"num_generations {generations} does not divide the {batch} completions of {_count(config, 'num_processes')} "
