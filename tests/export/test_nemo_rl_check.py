@@ -425,6 +425,26 @@ def test_parquet_is_read_by_the_classes_that_use_datasets(place: Place) -> None:
     assert not any("reads JSON" in str(one) for one in place.check("grpo", grpo(place, data={"train": {"data_path": path}})))
 
 
+@pytest.mark.parametrize("name", ["openai_format", "PreferenceDatset", "gsm8k", "ResponseDataset"])
+def test_preference_data_has_data_sets_of_its_own(place: Place, name: str) -> None:
+    found = place.check("dpo-messages", dpo(place, GOOD["dpo-messages"], name))
+    expect(found, f"{name!r} is no data set of preference data (ValueError: Unsupported dataset_name)")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("openai_fromat", "did you mean openai_format?"), ("BinaryPreferenceDataset", "is no data set of responses")],
+)
+def test_a_data_set_that_nemo_rl_does_not_know(place: Place, name: str, says: str) -> None:
+    expect(place.check("sft", sft(place, kind=name)), says)
+
+
+def test_a_data_set_of_ones_own(place: Place) -> None:
+    assert not any("is no data set" in str(one) for one in place.check("sft", sft(place, kind="mine.of.MyData")))
+    (place.root / "old.yaml").write_text(f"# NeMo RL 0.6, sft\n{yaml.safe_dump(sft(place, kind='mine.of.MyData'))}")
+    expect(list(TARGET.check_config("sft", place.root / "old.yaml")), "'mine.of.MyData' is no data set of responses")
+
+
 def test_openai_format_does_not_split(place: Place) -> None:
     expect(place.check("sft", sft(place, data={"train": {"split_validation_size": 0.1}})), "does not split", "warning")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,18 @@ _PROCESSORS = {
     *("multichoice_qa_processor", "sft_processor", "vlm_hf_data_processor", "nemo_gym_data_processor"),
 }
 _FLAT = ("dataset_name", "train_data_path", "val_data_path", "train_jsonl_fpath", "validation_jsonl_fpath")
-_LOCAL = ("ResponseDataset", "openai_format", "NemoGymDataset", "BinaryPreferenceDataset", "PreferenceDataset")
+_LOCAL = ("ResponseDataset", "openai_format", "NemoGymDataset")
+_PAIRS = ("BinaryPreferenceDataset", "PreferenceDataset")
+_BUILT_IN = (
+    *("AIME2024", "AIME2025", "AIME2026", "DAPOMath17K", "DAPOMathAIME2024", "DeepScaler", "GSM8K", "HelpSteer3"),
+    *("Nemotron-Cascade-2-SFT-Math", "NuminaMath-1.5", "OpenMathInstruct-2", "OpenR1-Math-220k", "arrow_text", "audiomcq"),
+    *("avqa", "clevr-cogent", "clevr_cogent", "daily-omni", "general-conversation-jsonl", "geometry3k", "gsm8k"),
+    *("intent-bench", "intent-train", "mmpr-tiny", "open_assistant", "openmathinstruct2", "refcoco", "squad"),
+    "tulu3_sft_mixture",
+)
+_BUILT_IN_PAIRS = ("HelpSteer3", "Tulu3Preference")
+"""What `load_response_dataset` and `load_preference_dataset` know, of 0.4 to August 2026 together; from 0.7 on a dotted name
+is a class of one's own."""
 
 
 def check_config(kind: str, path: Path) -> Iterable[Problem]:
@@ -94,6 +106,10 @@ class _Configuration:
         """Merged; None where it could not be read."""
         self.values = values
         self.data: Values = section(values, "data")
+        pairs = self.algorithm == "dpo"
+        self.local = _PAIRS if pairs else _LOCAL
+        """Data sets for local files."""
+        self.known = (*self.local, *(_BUILT_IN_PAIRS if pairs else _BUILT_IN))
         self.files = DataFiles(self.algorithm, self.is_flat(), number(values, "data.max_input_seq_length"))
 
     def problems(self) -> Iterator[Found]:
@@ -135,8 +151,8 @@ class _Configuration:
                 )
         name = self.data.get("dataset_name")
         if self.kind != "nemo-gym":
-            if name not in _LOCAL:
-                yield "data.dataset_name", "error", f"{name!r} is no data set for local files: {', '.join(_LOCAL)}"
+            if name not in self.local:
+                yield "data.dataset_name", "error", f"{name!r} is no data set for local files: {', '.join(self.local)}"
             if not self.data.get("train_data_path"):
                 yield "data.train_data_path", "error", "it is missing, and there is nothing to train on"
         if name == "openai_format":
@@ -234,17 +250,26 @@ class _Configuration:
         name = entry.get("dataset_name")
         path = entry.get("data_path")
         if name is None:
-            yield key, "error", f"no dataset_name, here or in data.default; for local files: {', '.join(_LOCAL)}"
-        elif name in _LOCAL and not path:
+            yield key, "error", f"no dataset_name, here or in data.default; for local files: {', '.join(self.local)}"
+        elif name not in self.known and ("." not in name or self.version == "0.6"):
+            near = get_close_matches(name, self.known, n=1, cutoff=0.6)
+            what = "preference data" if self.algorithm == "dpo" else "responses"
+            hint = f"did you mean {near[0]}?" if near else f"for local files: {', '.join(self.local)}"
+            yield (
+                f"{key}.dataset_name",
+                "error",
+                f"{name!r} is no data set of {what} (ValueError: Unsupported dataset_name); {hint}",
+            )
+        elif name in self.local and not path:
             yield key, "error", f"{name} needs data_path, here or on the command line"
-        elif name not in _LOCAL and path and "." not in str(name) and self.from_parent(key):
+        elif name not in self.local and path and "." not in str(name) and self.from_parent(key):
             yield (
                 f"{key}.dataset_name",
                 "error",
                 f"{name!r} is the parent's, and is trained instead of {path}: data.default does not replace it; write "
                 "dataset_name beside data_path (ResponseDataset), or `_override_: true` under data",
             )
-        elif name not in _LOCAL and path and "." not in str(name):
+        elif name not in self.local and path and "." not in str(name):
             yield (
                 f"{key}.dataset_name",
                 "warning",
@@ -274,13 +299,13 @@ class _Configuration:
             yield f"{key}.use_preserving_dataset", "error", NOT_JOINED
         if entry.get("prompt_file") and self.kind in ("grpo", "sft-simple", "sft"):
             yield from self.prompt_file(key, str(entry["prompt_file"]))
-        if entry.get("split_validation_size") and name in _LOCAL and name != "ResponseDataset":
+        if entry.get("split_validation_size") and name in self.local and name != "ResponseDataset":
             yield (
                 f"{key}.split_validation_size",
                 "warning",
                 f"{name} does not split: there is no validation data; write two files",
             )
-        if path and name in _LOCAL:
+        if path and name in self.local:
             yield from self.files.check(f"{key}.data_path", str(path), entry, str(name))
 
     def from_parent(self, key: str) -> bool:
