@@ -552,6 +552,49 @@ def test_a_configuration_that_is_not_looked_at_is_not_passed_over(tmp_path, name
         check_files([write(tmp_path, *texts(3))], target(), "sft", tmp_path / name)
 
 
+CONFIGS = {
+    "nemo-rl:sft": (
+        "c.yaml",
+        "data: {{train: {{dataset_name: openai_format, data_path: '{}'}}, validation: {{data_path: '{}'}}}}",
+    ),
+    "trl:sft": ("c.yaml", "datasets: [{{path: json, data_files: '{}'}}, {{path: json, data_files: ['{}']}}]"),
+    "trl:dpo": ("c.yaml", "dataset_name: '{}'"),
+    "verl:grpo": ("c.sh", "python3 -m verl.trainer.main_ppo data.train_files={} data.val_files='[{}]'"),
+    "openrlhf:sft": ("c.sh", "deepspeed --module openrlhf.cli.train_sft --data.dataset {}@0.5 --eval.dataset {}"),
+}
+
+
+@pytest.mark.parametrize("of", CONFIGS)
+def test_a_configuration_that_trains_on_another_file(tmp_path, of, monkeypatch):
+    name, _, kind = of.partition(":")
+    file, text = CONFIGS[of]
+    config = tmp_path / file
+    rows = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": str(n)}]} for n in range(3)]
+    mine, its, held_out = write(tmp_path, rows[0], name="mine.jsonl"), write(tmp_path, rows[1]), tmp_path / "val.jsonl"
+    copy, held_out = write(tmp_path, rows[1], name="copy.jsonl"), write(tmp_path, rows[2], name="val.jsonl")
+
+    def trains_on(train, *files):
+        config.write_text(text.format(train, held_out))
+        found = check_files(files, resolve("export", name), kind, config, load=False).problems
+        return [(one.file, one.level, one.message) for one in found if "trains on" in one.message]
+
+    [(where, level, message)] = trains_on(its, mine)
+    assert (where, level) == (str(config), "warning")
+    assert str(its) in message
+    assert f"not on {mine}" in message
+    assert not trains_on(its, its)
+    assert not trains_on(its, copy)
+    assert not trains_on(its, mine, its)
+    monkeypatch.chdir(tmp_path)
+    assert not trains_on("train.jsonl", its)
+    assert len(trains_on("train.jsonl", mine)) == 1
+    assert len(trains_on(tmp_path / "tr*.jsonl", mine)) == 1
+    for name_of_a_hub in ("org/data", "/no/such/train.jsonl", "", "x" * 300, "**.jsonl"):
+        assert not trains_on(name_of_a_hub, mine)
+    if of != "trl:dpo":
+        assert not trains_on(its, held_out)
+
+
 @pytest.mark.parametrize(
     ("manifest", "meant"),
     [

@@ -20,6 +20,7 @@ from rollforge.errors import UserError
 from rollforge.export.advice import advise
 from rollforge.export.check_file import NO_PARQUET, File, leaks
 from rollforge.export.check_rows import LONGEST, Work
+from rollforge.export.named import other_data
 from rollforge.export.target import Kind, Problem, Seen, Target
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
@@ -163,6 +164,9 @@ def check_files(
     for place in configs:
         # A framework's check of its configuration may look into the data that it names: those lines are named already.
         problems += [found for found in target.check_config(kind, place) if not any(row in found.message for row in rows)]
+        if target.trains_on:
+            mine = [one for one in seen if one.split in ("train", "")] or seen
+            problems += other_data(place, *target.trains_on(kind, place), [Path(one.name) for one in mine])
         if target.against and (
             training := {
                 Path(one.name): Seen(one.rows, one.part.labels) for one in seen if one.rows and one.split in ("train", "")

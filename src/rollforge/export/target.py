@@ -216,5 +216,7 @@ class Target:
     against: Callable[[str, Path, Mapping[Path, Seen]], Iterable[Problem]] | None = None
     """(kind, configuration, training files) -> what does not fit together: a batch larger than the data, rows
     longer than the maximum."""
+    trains_on: Callable[[str, Path], tuple[Sequence[str], Sequence[str]]] | None = None
+    """(kind, configuration) -> the data that it names for training, and to validate with: paths, or names in a hub."""
     sections: Callable[[str], Iterable[str] | None] | None = None
     """(kind) -> what the keys of its configuration may begin with; None: not known."""

@@ -89,6 +89,17 @@ def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Values], Iterato
     return partial(of, **given), {usual[key]: str(name) for key, name in given.items() if name is not None}
 
 
+def trains_on(kind: str, path: Path) -> tuple[list[str], list[str]]:
+    """`Target.trains_on`."""
+    if path.suffix not in (".yaml", ".yml"):
+        return [], []
+    try:
+        own, parent, values = read(path, [])
+    except UserError:
+        return [], []  # which `check_config` says
+    return _Configuration(kind, own, parent, values, "").paths()
+
+
 def _version(path: Path) -> str:
     """For which an export wrote the file, as its first line says; "" in others."""
     with open(path, encoding="utf-8-sig", errors="replace") as file:
@@ -434,11 +445,17 @@ class _Configuration:
                 if rows and size and rows // count % size:
                     yield f"policy.{key}", "error", f"{size} does not divide {rows // count}, the rows of {who}"
 
-    def train_rows(self) -> int:
+    def paths(self) -> tuple[list[str], list[str]]:
+        """Of the data to train on, and to validate with; "" for an entry without one."""
         if self.is_flat():
-            paths = [str(self.data.get("train_data_path") or self.data.get("train_jsonl_fpath"))]
+            found = [[self.data.get(f"{of}_data_path") or self.data.get(f"{long}_jsonl_fpath")] for of, long in _SPLITS]
         else:
-            paths = [str(entry.get("data_path")) for _, entry in self.entries("train")]
+            found = [[entry.get("data_path") for _, entry in self.entries(split)] for split in ("train", "validation")]
+        train, held_out = ([str(path or "") for path in paths] for paths in found)
+        return train, held_out
+
+    def train_rows(self) -> int:
+        paths = self.paths()[0]
         return sum(self.files.rows[path] for path in paths) if all(path in self.files.rows for path in paths) else 0
 
     def validation(self) -> Iterator[Found]:
@@ -535,6 +552,9 @@ class _Configuration:
         for key in ("async_engine", "expose_http_server"):
             if vllm.get(key) is not True:
                 yield f"policy.generation.vllm_cfg.{key}", "warning", "NeMo RL sets it to true for NeMo Gym; write it"
+
+
+_SPLITS = (("train", "train"), ("val", "validation"))
 
 
 def _named(entry: Values) -> Values:

@@ -100,6 +100,20 @@ def _asked(options: Options, flag: str) -> bool | None:
     return False if options.absent(flag) else True if options.get(flag) else None
 
 
+def trains_on(kind: str, path: Path) -> tuple[list[str], list[str]]:
+    """`Target.trains_on`, by the script's first command."""
+    one = _first(path)
+    if one is None:
+        return [], []
+    get = one.options().get
+
+    def files(*flags: str) -> list[str]:
+        given = ",".join(name for flag in flags if isinstance(name := get(flag), str))
+        return [name.partition("@")[0] for name in given.split(",") if name]
+
+    return files("data.dataset", "data.prompt_dataset"), files("eval.dataset")
+
+
 def against(kind: str, path: Path, files: Mapping[Path, Seen]) -> Iterable[Problem]:
     """`Target.against`, by the script's first command."""
     one = _first(path)

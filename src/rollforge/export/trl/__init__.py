@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rollforge.export.target import Kind, Target
 from rollforge.export.trl import check, rows
-from rollforge.export.trl.config_check import against, check_config, sections
+from rollforge.export.trl.config_check import against, check_config, sections, trains_on
 from rollforge.export.trl.load import load
 from rollforge.export.trl.settings import command, files
 
@@ -68,5 +68,6 @@ TARGET = Target(
     check_config=check_config,
     load=load,
     against=against,
+    trains_on=trains_on,
     sections=sections,
 )

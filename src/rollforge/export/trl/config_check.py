@@ -155,6 +155,24 @@ def _count(config: dict[str, Any], key: str) -> int | None:
         return None
 
 
+def trains_on(kind: str, path: Path) -> tuple[list[str], list[str]]:
+    """`Target.trains_on`."""
+    try:
+        config = read_yaml(path) if path.suffix in (".yaml", ".yml") else {}
+    except UserError:
+        return [], []  # which `check_config` says
+    sets = config.get("datasets")
+    if isinstance(sets, list) and sets:
+        return [file for one in sets if isinstance(one, dict) for file in _files_of(one)], []
+    return [str(config["dataset_name"])] if config.get("dataset_name") else [], []
+
+
+def _files_of(one: dict[str, Any]) -> list[str]:
+    """What an entry of `datasets` names: files, or else its path (a folder, a name in the hub)."""
+    given = one.get("data_files") or one.get("path")
+    return [str(file) for file in (given if isinstance(given, list) else [given])]
+
+
 def against(kind: str, path: Path, files: Mapping[Path, Seen]) -> Iterator[Problem]:
     """`Target.against`: KTO's weights, as KTOTrainer looks at them (`_prepare_dataset`)."""
     if kind != "kto":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rollforge.export.target import Kind, Target
 from rollforge.export.verl.config import VERSIONS, command, files, sections
-from rollforge.export.verl.config_check import against, check_config, reads
+from rollforge.export.verl.config_check import against, check_config, reads, trains_on
 from rollforge.export.verl.loader import load
 from rollforge.export.verl.rows import (
     RL_COLUMNS,
@@ -58,5 +58,6 @@ TARGET = Target(
     load=load,
     reads=reads,
     against=against,
+    trains_on=trains_on,
     sections=sections,
 )

@@ -96,6 +96,17 @@ def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[
 _BASE = {"dpo": "rm"}
 
 
+def trains_on(kind: str, path: Path) -> tuple[list[str], list[str]]:
+    """`Target.trains_on`."""
+    try:
+        get = _read(kind, path).options.get
+    except UserError:
+        return [], []  # which `check_config` says
+    given = [get(f"data.{split}_files") for split in ("train", "val")]
+    train, held_out = ([str(one) for one in (some if isinstance(some, list) else [some]) if one] for some in given)
+    return train, held_out
+
+
 def against(kind: str, path: Path, files: Mapping[Path, Seen]) -> Iterable[Problem]:
     """`Target.against`."""
     try:
