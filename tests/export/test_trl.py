@@ -390,7 +390,10 @@ def test_several_nodes_are_started_by_slurm(tmp_path: Path) -> None:
     assert subprocess.run(["bash", "-n", str(tmp_path / "launch.sh")], check=False).returncode == 0
     shown = subprocess.run(["bash", str(tmp_path / "launch.sh"), "--print"], capture_output=True, text=True, check=True)
     assert "$SLURM_NODEID" in shown.stdout
-    assert f"--container-image=trl.sqsh --container-mounts={tmp_path}:{tmp_path} bash" in shown.stdout
+    assert (
+        f"--container-image=trl.sqsh --container-mounts={tmp_path}:{tmp_path} --container-workdir={tmp_path} bash"
+        in shown.stdout
+    )
 
 
 def test_the_launcher_says_what_is_missing(tmp_path: Path) -> None:

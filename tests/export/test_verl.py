@@ -185,16 +185,6 @@ def test_what_is_written_passes_its_own_check(kind: str, tmp_path: Path) -> None
             assert list(TARGET.check_config(kind, tmp_path / name)) == []
 
 
-@pytest.mark.parametrize("kind", ["grpo", "sft"])
-def test_the_data_are_in_the_container(kind: str, tmp_path: Path) -> None:
-    folder = tmp_path / "my data"
-    folder.mkdir()
-    job = TARGET.files(made(kind, folder, nodes=2, container="/images/my verl.sqsh"))["job.sh"]
-    assert "#SBATCH --container-image='/images/my verl.sqsh'\n" in job
-    assert f"#SBATCH --container-mounts='{folder}:{folder}'\n" in job
-    assert "container" not in TARGET.files(made(kind, folder, nodes=2))["job.sh"]
-
-
 def test_a_data_source_that_verl_does_not_know(tmp_path: Path) -> None:
     row = {"data_source": "my_gym", "question": [{"role": "user", "content": "q"}], "reward_model": {"ground_truth": "1"}}
     file, script = tmp_path / "train.jsonl", tmp_path / "run.sh"

@@ -35,7 +35,11 @@ def script(
     """
     framework, wanted = release
     installed = installed or f"python3 -c \"from importlib.metadata import version; print(version('{framework}'))\""
-    run = slurm if slurm and settings.nodes > 1 else command
+    run = command
+    if slurm and settings.nodes > 1:
+        # A container is given the directory, if there is one: it must be there before.
+        own = settings.checkpoints if settings.checkpoints.startswith("/") else None
+        run = f"mkdir -p {shlex.quote(own)}\n{slurm}" if own else slurm
     checks = [
         *(f"have_path {shlex.quote(str(path))}" for path in paths),
         *(f"have_program {shlex.quote(name)}" for name in needs),

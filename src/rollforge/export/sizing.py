@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from rollforge.errors import UserError, unknown
 from rollforge.export.target import Data, Made, Settings
@@ -149,27 +151,50 @@ def torch_job(made: Made, command: str, about: str) -> str:
     return _job(_TORCH, made, command, about)
 
 
-def _job(script: str, made: Made, command: str, about: str) -> str:
+def results(made: Made) -> Path:
+    """Where checkpoints go: into the export's folder, or into one of its name in the directory that is named."""
+    place = Path(made.settings.checkpoints)
+    return place / made.folder.name if place.is_absolute() else made.folder / place
+
+
+def mounts(made: Made) -> str:
+    """What a container must have of the machine, for pyxis: the export's folder, checkpoints, a local model, data elsewhere.
+
+    Raises `UserError` for a path that pyxis would read as several.
+    """
     settings = made.settings
-    image = "".join(f"#SBATCH {option}\n" for option in in_container(made))
-    return script.format(about=about, nodes=settings.nodes, gpus=settings.gpus, image=image, command=command)
+    places = [made.folder, *(Path(name) for name in (settings.checkpoints, settings.model) if name.startswith("/"))]
+    places += [data.path.parent for data in made.data]
+    apart = [one for one in dict.fromkeys(places) if not any(other in one.parents for other in places)]
+    for place in apart:
+        if re.search("[:,]", str(place)):
+            raise UserError(f"Slurm's containers take : and , in a path for separators: {place}; give another one")
+    return ",".join(f"{place}:{place}" for place in apart)
 
 
 def in_container(made: Made) -> list[str]:
-    """Slurm's options (of pyxis) for the image that is named, with the data in it; none for no image."""
-    if not made.settings.container:
+    """Options of `srun` (of pyxis) for the image that is named; none for no image, and on one node. What a command
+    writes beside its checkpoints goes to the export's folder: the container is gone after the job."""
+    if not made.settings.container or made.settings.nodes == 1:
         return []
-    mount = f"{made.folder}:{made.folder}"
-    return [f"--container-image={shlex.quote(made.settings.container)}", f"--container-mounts={shlex.quote(mount)}"]
+    given = {"image": made.settings.container, "mounts": mounts(made), "workdir": str(made.folder)}
+    return [f"--container-{name}={shlex.quote(value)}" for name, value in given.items()]
 
 
+def _job(script: str, made: Made, command: str, about: str) -> str:
+    settings = made.settings
+    image = "".join(f"{option} " for option in in_container(made))
+    return script.format(about=about, nodes=settings.nodes, gpus=settings.gpus, image=image, command=command)
+
+
+# The image stands on the lines of srun: pyxis takes none for a whole job that calls srun and scontrol itself.
 _HEAD = """#!/usr/bin/env bash
 # {about}: sbatch this file
 #SBATCH --nodes={nodes}
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node={gpus}
 #SBATCH --exclusive
-{image}set -euo pipefail
+set -euo pipefail
 [ -n "${{SLURM_JOB_NODELIST:-}}" ] || {{
   echo "this is the job of several nodes: bash launch.sh --check looks at it, bash launch.sh submits it" >&2
   exit 2
@@ -178,17 +203,18 @@ nodes=($(scontrol show hostnames "$SLURM_JOB_NODELIST"))
 export head="${{nodes[0]}}"
 """
 
+# One step for each node: Ray and the command must be in one container, and what is started on a node sees that node's alone.
 _RAY = (
     _HEAD
-    + """port=6379
-srun --nodes=1 --ntasks=1 -w "$head" ray start --head --port=$port --num-gpus={gpus} --block &
-sleep 20
-for node in "${{nodes[@]:1}}"; do
-  srun --nodes=1 --ntasks=1 -w "$node" ray start --address="$head:$port" --num-gpus={gpus} --block &
+    + """for node in "${{nodes[@]:1}}"; do
+  srun --nodes=1 --ntasks=1 -w "$node" {image}bash -c \
+    'until ray start --address="$head:6379" --num-gpus={gpus} --block; do sleep 5; done' &
 done
-sleep 20
-export RAY_ADDRESS="$head:$port"
-srun --overlap --nodes=1 --ntasks=1 -w "$head" bash -s << 'COMMAND'
+srun --nodes=1 --ntasks=1 -w "$head" {image}bash -s << 'COMMAND'
+set -euo pipefail
+ray start --head --port=6379 --num-gpus={gpus}
+export RAY_ADDRESS="$head:6379"
+until python3 -c 'import ray; ray.init(); exit(sum(node["Alive"] for node in ray.nodes()) < {nodes})'; do sleep 5; done
 {command}
 COMMAND
 """
@@ -196,7 +222,7 @@ COMMAND
 
 _TORCH = (
     _HEAD
-    + """srun bash -s << 'COMMAND'
+    + """srun {image}bash -s << 'COMMAND'
 {command}
 COMMAND
 """

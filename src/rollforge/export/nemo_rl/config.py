@@ -18,7 +18,7 @@ import yaml
 from rollforge.config import merge
 from rollforge.errors import UserError
 from rollforge.export import launch
-from rollforge.export.sizing import billions, ceil, checkpointing, release, room, spare, train_data
+from rollforge.export.sizing import billions, ceil, checkpointing, mounts, release, room, spare, train_data
 from rollforge.export.target import Data, Made, Settings
 
 VERSIONS = ("main", "0.7", "0.6", "0.5", "0.4")
@@ -401,13 +401,6 @@ def _launch(made: Made, values: Values) -> str:
             root / _script(made.kind, version_of(settings)),
             root / f"examples/configs/{PARENT[ALGORITHM[made.kind]]}.yaml",
         ]
-    container = shlex.quote(settings.container) if settings.container else '"${CONTAINER:?the image to run in}"'
-    mount = shlex.quote(f"{made.folder}:{made.folder}")
-    # ray.sub takes nodes of eight GPUs for granted.
-    slurm = (
-        f'GPUS_PER_NODE={settings.gpus} COMMAND={shlex.quote(run)} CONTAINER={container} MOUNTS="$PWD:$PWD,"{mount} \\\n'
-        f"  sbatch --nodes={settings.nodes} --gres=gpu:{settings.gpus} ray.sub"
-    )
     go = "" if home else f'cd "${{{HOME}:?the directory of the NeMo RL checkout}}"\n'
     checkout = shlex.quote(home) if home else f'"${{{HOME}:-}}"'
     installed = f"sed -n 's/^M[AI][JN]OR = //p' {checkout}/nemo_rl/package_info.py | paste -sd ."
@@ -423,9 +416,20 @@ def _launch(made: Made, values: Values) -> str:
         needs=["sbatch"] if settings.nodes > 1 else ["uv"],
         home=home,
         installed=installed,
-        slurm=go + slurm,
+        slurm=go + _slurm(made) if settings.nodes > 1 else None,
         variables=[*([] if home else [HOME]), *(["CONTAINER"] if settings.nodes > 1 and not settings.container else [])],
         wandb=isinstance(logger := values["logger"], dict) and bool(logger.get("wandb_enabled")),
+    )
+
+
+def _slurm(made: Made) -> str:
+    settings = made.settings
+    container = shlex.quote(settings.container) if settings.container else '"${CONTAINER:?the image to run in}"'
+    # ray.sub takes nodes of eight GPUs for granted.
+    return (
+        f"GPUS_PER_NODE={settings.gpus} COMMAND={shlex.quote(command(made))} CONTAINER={container} \\\n"
+        f'  MOUNTS="$PWD:$PWD,"{shlex.quote(mounts(made))} \\\n'
+        f"  sbatch --nodes={settings.nodes} --gres=gpu:{settings.gpus} ray.sub"
     )
 
 

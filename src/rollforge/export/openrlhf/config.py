@@ -23,6 +23,7 @@ from rollforge.export.sizing import (
     parallel,
     ray_job,
     release,
+    results,
     torch_job,
     train_data,
     whole_length,
@@ -332,7 +333,7 @@ def _batches(made: Made) -> dict[str, Any]:
 
 def _common(made: Made, model: str) -> dict[str, Any]:
     settings = made.settings
-    place = Path(settings.checkpoints) / made.folder.name
+    place = results(made)
     values: dict[str, Any] = {
         "ds.zero_stage": 3 if billions(settings.model) >= 7 or made.kind == "grpo" else 2,
         **({"ds.param_dtype": "bf16"} if number(settings.version) >= (0, 9, 2) else {"bf16": True}),

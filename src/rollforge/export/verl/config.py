@@ -23,6 +23,7 @@ from rollforge.export.sizing import (
     parallel,
     ray_job,
     release,
+    results,
     torch_job,
     train_data,
     whole_length,
@@ -285,7 +286,7 @@ def _trainer(made: Made, epochs: int) -> dict[str, Any]:
         "trainer.logger": ["console"] if settings.logger == "none" else ["console", settings.logger],
         "trainer.project_name": "rollforge",
         "trainer.experiment_name": made.folder.name,
-        "trainer.default_local_dir": str(Path(settings.checkpoints) / made.folder.name),
+        "trainer.default_local_dir": str(results(made)),
     }
 
 
