@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 import json
 import re
 import shlex
@@ -18,11 +19,12 @@ import yaml
 
 from rollforge.errors import UserError
 from rollforge.export.check import check_files
-from rollforge.export.pieces.matcher import score
+from rollforge.export.pieces.matcher import answer, score
 from rollforge.export.run import export_rollouts
 from rollforge.export.target import Refused, Settings
 from rollforge.export.verl import TARGET
 from rollforge.records.lossless import dumps
+from rollforge.registry import resolve
 from tests.export.samples_gym import CLOCK, WEATHER, demonstration, environment, made, pair, prompt, rollouts
 
 GOLDEN = Path(__file__).parent / "golden" / "verl"
@@ -370,12 +372,43 @@ REPLIES = [
     ("4" * 5000, "4" * 5000, 1),
     (r"\boxed{" * 50_000, "5", 0),
     ("1," * 50_000, "5", 0),
+    ("(B)", "B", 1),
+    ("b", "B", 1),
+    ("The answer is B.\n\nHope this helps!", "B", 1),
+    ("Answer: A\nAnswer: B", "A", 0),
+    ("12 apples", "12", 1),
+    (r"\boxed{1/2}", "0.5", 1),
+    (r"\fbox {7}", "7", 1),
+    ("1e3", "1000", 1),
+    ("it is 1.5e-2", "0.015", 1),
+    ("x1e3", "1000", 0),
+    ("42\n\nHope this helps!", "42", 1),
+    ("42 or 43", "42", 0),
+    ("The answer is:\n42", "42", 1),
+    ("The answer is found so:\n6*7 = 42", "42", 1),
+    ("The answer is 5\n#### 6", "6", 0),
+    ("## Answer\nParis", "paris", 1),
+    ("a b\nc d", "a b\nc d", 1),
 ]
 
 
 @pytest.mark.parametrize(("reply", "expected", "reward"), REPLIES)
 def test_the_matcher(reply: str, expected: str, reward: int) -> None:
     assert score(reply, expected) == reward
+
+
+def test_all_frameworks_reward_alike(tmp_path: Path) -> None:
+    texts = {
+        "trl": resolve("export", "trl").files(made("grpo", tmp_path))["rewards.py"],
+        "verl": TARGET.files(made("grpo", tmp_path))["reward.py"],
+        "openrlhf": resolve("export", "openrlhf").files(made("grpo", tmp_path))["reward_func.py"],
+    }
+    for name, text in texts.items():
+        assert inspect.getsource(score) in text, name
+        assert inspect.getsource(answer) in text, name
+    correct = module(texts["trl"], tmp_path, "rewards.py").correct
+    for reply, expected, reward in REPLIES:
+        assert correct([reply], [expected]) == [reward if expected else None]
 
 
 def test_verl_06_gets_a_reward_function_that_it_need_not_await(tmp_path: Path) -> None:

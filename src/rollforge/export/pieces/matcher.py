@@ -1,4 +1,6 @@
-"""Whether a reply says the expected answer: the last box, what follows "Answer:", or the last line; numbers by value."""
+"""Whether a reply says the expected answer: the last box, what follows "Answer:", or the last line; numbers by value.
+
+Where the answer stands is as in `rollforge.verify.answer`. One answer is read out of a reply, whatever is expected."""
 
 from __future__ import annotations
 
@@ -9,36 +11,36 @@ from fractions import Fraction
 def score(reply: str, expected: object) -> float:
     r"""1.0 if the reply's answer is the expected one, else 0.0.
 
-    The answer is the last `\boxed{...}`, else what follows "answer:" or "answer is" on the last line, else the last line.
-    Numbers count by value (1,200.0 is 1200; of a line with words its last number), other texts without regard to case,
-    spaces and punctuation at the ends; of a choice (A, B, ...) the letter that the answer begins with.
+    The answer is the last `\boxed{...}`, else what follows the last "answer:" or "answer is", else the last line, or all of
+    the reply. Numbers count by value (1,200.0 and 1.2e3 are 1200; outside of a box the answer's last number, or else the
+    reply's), other texts without regard to case, spaces and punctuation at the ends; of a choice (A, B, ...) the letter that
+    the answer begins with.
     """
     wanted = plain(str(expected))
     found, exact = answer(reply)
     if not wanted or not found:
         return 0.0
+    if wanted.casefold() in (plain(found).casefold(), " ".join(said(reply).split()).casefold()):
+        return 1.0
     value = number(wanted)
     if value is not None:
-        numbers = _NUMBER.findall(found)
         given = number(found)
-        if given is None and numbers and not exact:
-            given = number(numbers[-1])
+        if given is None and not exact:
+            numbers = _NUMBER.findall(found) or _NUMBER.findall(said(reply))
+            given = number(numbers[-1]) if numbers else None
         return float(given == value)
-    if len(wanted) == 1 and wanted.isupper():
-        return float(re.match(r"\W{0,3}" + wanted + r"(?!\w)", found) is not None)
-    return float(plain(found).casefold() == wanted.casefold())
+    return float(len(wanted) == 1 and wanted.isupper() and re.match(r"\W{0,3}" + wanted + r"(?!\w)", found) is not None)
 
 
 def answer(reply: str) -> tuple[str, bool]:
     """(the answer of a reply, whether it was boxed); ("", False) if there is none."""
     text = said(reply)
     boxed = last_box(text)
-    if boxed is not None or "\\boxed{" in text:
+    if boxed is not None or _BOX.search(text):
         return boxed or "", True  # a box that is never closed is a reply that was cut
-    lines = text.split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    named = list(_ANSWER.finditer(last))
-    return (last[named[-1].end() :] if named else last).strip(), False
+    named = list(_ANSWER.finditer(text))
+    rest = text[named[-1].end() :].strip() if named else ""
+    return (rest.partition("\n")[0] if rest else text.strip().rpartition("\n")[2]).strip(), False
 
 
 def said(reply: str) -> str:
@@ -58,11 +60,10 @@ def said(reply: str) -> str:
 
 def last_box(text: str) -> str | None:
     r"""The content of the last `\boxed{...}`; None if there is none, or it is never closed."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
         return None
-    start += len("\\boxed{")
-    depth = 1
+    start, depth = boxes[-1].end(), 1
     for at in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[at], 0)
         if depth == 0:
@@ -79,7 +80,7 @@ def plain(text: str) -> str:
 
 
 def number(text: str) -> Fraction | None:
-    r"""The value of a text that is a number: 1,200.50, -3/4, 50%, \frac{1}{2}."""
+    r"""The value of a text that is a number: 1,200.50, -3/4, 1e3, 50%, \frac{1}{2}."""
     text = plain(text).replace("−", "-").replace("\\$", "").replace("\\%", "%")
     text = _FRACTION.sub(r"\1/\2", text)
     if len(text) > 1000 or not _NUMBER.fullmatch(text):
@@ -91,8 +92,15 @@ def number(text: str) -> Fraction | None:
 
 
 _SPECIAL = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>")
-_ANSWER = re.compile(r"\banswer\b[*_ ]{0,4}(?:is|:|=)[*_: ]{0,4}", re.IGNORECASE)
+_BOX = re.compile(r"\\(?:boxed|fbox)\s{0,4}\{")
+# A heading needs no colon.
+_ANSWER = re.compile(
+    r"\banswers?\b[*_ \t]{0,4}(?:is|are|:|=)[*_: \t]{0,4}|^[#*_ \t]{1,8}(?:final )?answer[*_ \t]{0,4}$",
+    re.IGNORECASE | re.MULTILINE,
+)
 _NUMBER = re.compile(
-    r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?%?|(?<![\w.])[-+−]?\.\d+%?", re.ASCII
+    r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\w)|/\d+)?%?"
+    r"|(?<![\w.])[-+−]?\.\d+%?",
+    re.ASCII,
 )
 _FRACTION = re.compile(r"\\[dt]?frac\{([-+]?\d{1,300})\}\{(\d{1,300})\}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from rollforge.export.pieces import assemble
 from rollforge.export.target import Made
 
 
@@ -68,49 +71,11 @@ trainer.train(resume_from_checkpoint=settings.resume_from_checkpoint)
 trainer.save_model(settings.output_dir)
 '''
 
-REWARDS = '''"""What a completion is worth, for TRL's GRPO. Edit it: your task's own rules make the better reward.
+REWARDS = assemble(
+    """What a completion is worth, for TRL's GRPO. Edit it: your task's own rules make the better reward.
 
-TRL calls a reward function with keywords: prompts, completions and every other column of the data, one entry for each
-completion. None means "not judged" and is left out; it is not 0.
-"""
-
-import re
-
-BOX = re.compile(r"\\\\boxed\\s*\\{([^{}]*)\\}")
-LINE = re.compile(r"\\banswer\\b[*_ \\t]*(?:is|:|=)[*_ \\t:]*([^\\n]+)", re.IGNORECASE)
-NUMBER = re.compile(r"-?\\d[\\d,]*(?:\\.\\d+)?")
-
-
-def correct(completions, ground_truth, **_):
-    """1.0 for the expected answer, 0.0 for another, None where the row has none."""
-    # Where every answer is a date, `datasets` has made timestamps of them.
-    answers = [str(expected).removesuffix(" 00:00:00") for expected in ground_truth]
-    return [judge(text_of(completion), expected) for completion, expected in zip(completions, answers)]
-
-
-def judge(text, expected):
-    if not expected.strip():
-        return None
-    text = text.rpartition("</think>")[2]
-    found = BOX.findall(text) or LINE.findall(text)
-    if found:
-        return float(same(found[-1], expected))
-    numbers = NUMBER.findall(text)
-    return float(same(text, expected) or (bool(numbers) and same(numbers[-1], expected)))
-
-
-def same(given, expected):
-    given, expected = (value.strip().strip("*$.` ").lower() for value in (given, expected))
-    try:
-        return float(given.replace(",", "")) == float(expected.replace(",", ""))
-    except ValueError:
-        return given == expected
-
-
-def text_of(completion):
-    """The last text of the assistant: a completion is a text, or a list of messages."""
-    if isinstance(completion, str):
-        return completion
-    said = [message["content"] for message in completion if message["role"] == "assistant" and message["content"]]
-    return said[-1] if said and isinstance(said[-1], str) else ""
-'''
+TRL calls `correct` with keywords: prompts, completions and every other column of the data, one entry for each
+completion. None means "not judged" and is left out; it is not 0.""",
+    "matcher",
+    Path(__file__).parent / "rewards.py.txt",
+)
