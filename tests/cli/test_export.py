@@ -182,7 +182,7 @@ def test_several_nodes_of_nemo_rl_want_an_image(rollouts: Path, tmp_path: Path) 
 def test_rows_that_trl_would_cut_are_warned_about(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", [row(f"{n}?", "word " * 100) for n in range(3)])
     _, cut = run(file, "--to", "trl:sft", "--to", "trl:dpo", "--out", tmp_path / "cut", "--max-length", "20")
-    assert "max_length is 20, and" in cut
+    assert "3 of 3 rows are longer than --max-length 20, the longest of about" in cut
     assert "TRL cuts them without a word" in cut
     _, whole = run(file, "--to", "trl:sft", "--out", tmp_path / "whole")
     assert "cuts them" not in whole
