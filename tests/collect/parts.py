@@ -52,6 +52,20 @@ async def for_ever() -> Any:
 async def nothing() -> None: ...
 
 
+async def failing_group() -> None:
+    """A TaskGroup whose child fails: before Python 3.13, it leaves its parent `cancelling()`."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_failing())
+    except* ConnectionError:
+        pass
+
+
+async def _failing() -> None:
+    await asyncio.sleep(0)
+    raise ConnectionError
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event to set

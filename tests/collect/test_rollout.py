@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import rollforge as rf
 from rollforge.agents.tool_loop import ToolLoop
 from rollforge.collect.rollout import Runner
 from rollforge.envs.base import Limits, Verdict
@@ -17,7 +18,7 @@ from rollforge.models.base import Request
 from rollforge.records.items import final_text
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.task import Task
-from tests.collect.parts import Script, calling, for_ever, nothing, reply, task
+from tests.collect.parts import Script, calling, failing_group, for_ever, nothing, reply, task
 
 TICK = 0.02
 
@@ -256,6 +257,89 @@ async def test_cancellation_passes_through(closing: Any, own_limits: bool) -> No
     with pytest.raises(asyncio.CancelledError):
         await job
     assert env.closed == 1
+
+
+def after_failing_group(then: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def step(*given: Any) -> Any:
+        await failing_group()
+        return await then(*given)
+
+    return step
+
+
+@pytest.mark.parametrize("own_limits", [False, True])
+async def test_a_task_group_that_failed_is_no_cancellation(own_limits: bool) -> None:
+    env = Script(**dict.fromkeys(("opening", "tool", "judge", "closing"), failing_group))
+    if own_limits:
+        env.limits = Limits()  # type: ignore[attr-defined]
+    one = await runner(env, after_failing_group(TOOLS), agent=after_failing_group(ToolLoop()))(task(), 0)
+    assert summary(one) == ("scored", 1.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("steps", "policy", "limits", "expected"),
+    [
+        ({}, after_failing_group(hanging), {"call_seconds": TICK}, ("timeout", None, "model", True)),
+        (
+            {"tool": failing_group, "judge": hanging},
+            TOOLS,
+            {"limits": Limits(verify=TICK)},
+            ("timeout", None, "verify", False),
+        ),
+        ({"judge": after_failing_group(hanging)}, None, {"limits": Limits(verify=TICK)}, ("timeout", None, "verify", False)),
+        ({"judge": after_failing_group(hanging)}, None, {"rollout_seconds": TICK}, ("timeout", None, "verify", False)),
+    ],
+    ids=["call", "verify", "in verify", "rollout"],
+)
+async def test_a_task_group_that_failed_changes_no_deadline(
+    steps: dict[str, Any], policy: Any, limits: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    one = await asyncio.wait_for(runner(Script(**steps), policy, **limits)(task(), 0), 20)
+    assert summary(one) == expected
+
+
+async def test_a_cancellation_that_is_swallowed_is_one() -> None:
+    judging = asyncio.Event()
+
+    async def judge() -> float:
+        await failing_group()
+        judging.set()
+        try:
+            await for_ever()
+        except asyncio.CancelledError:
+            return 1.0
+        return 0.0
+
+    env = Script(judge=judge)
+    job = asyncio.create_task(runner(env)(task(), 0))
+    await judging.wait()
+    job.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    assert env.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "policy", "expected"),
+    [
+        ({"tool": raising(asyncio.CancelledError())}, TOOLS, ("infra_fault", None, "rollout", True)),
+        ({"judge": raising(asyncio.CancelledError())}, None, ("verifier_fault", None, "rollout", False)),
+    ],
+    ids=["tool", "verify"],
+)
+async def test_what_is_cancelled_by_itself_is_a_fault(steps: dict[str, Any], policy: Any, expected: tuple[Any, ...]) -> None:
+    assert summary(await runner(Script(**steps), policy)(task(), 0)) == expected
+
+
+async def test_a_verifier_that_cancels_itself_after_a_task_group_that_failed() -> None:
+    async def judge(reply: str) -> float:
+        await failing_group()
+        raise asyncio.CancelledError
+
+    one = await runner(rf.env(judge))(task(), 0)
+    assert summary(one) == ("verifier_fault", None, "verify", False)
+    assert one.failure is not None
+    assert "cancelled by itself" in one.failure.message
 
 
 @pytest.mark.parametrize("own_limits", [False, True])

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from rollforge.agents.tool_loop import ToolLoop
 from rollforge.collect.config import CollectConfig
+from rollforge.collect.rollout import Runner
 from rollforge.collect.run import Collection
 from rollforge.config import validate
 from rollforge.envs.base import Limits
@@ -18,7 +20,8 @@ from rollforge.envs.load import load_env
 from rollforge.envs.open_qa import OpenQA
 from rollforge.errors import DeadlineExceeded, InfraFault, JudgeFault, UserError, VerifierFault
 from rollforge.models.base import Request
-from rollforge.records.items import Response
+from rollforge.records.items import Response, assistant
+from rollforge.records.rollout import Outcome
 from rollforge.verify.judge import Judge
 from tests.envs.drive import attempt, solved, task, tasks_of
 from tests.verify.test_judge import honest, part, says
@@ -117,6 +120,21 @@ async def test_rows_with_a_rubric() -> None:
         await attempt(env, row, "Paris")
     assert env.solve(row) is None
     await env.aclose()
+
+
+async def test_a_judge_without_a_verdict_on_a_rubric_is_a_fault_of_the_judge() -> None:
+    model, _ = says(lambda *_: "I cannot decide.")
+    env = OpenQA(Judge(model=model))
+    runner = Runner(env=env, env_name="open_qa", model=answers_paris, model_name="m", agent=ToolLoop())
+    one = await runner(replace(task(rubric=CRITERIA, question="Which cities?"), index=0), 0)
+    assert one.outcome is Outcome.JUDGE_FAULT
+    assert one.failure is not None
+    assert one.failure.retryable
+    await env.aclose()
+
+
+async def answers_paris(request: Request, /) -> Response:
+    return {"output": [assistant("Paris")]}
 
 
 async def test_rows_that_cannot_be_answered_have_no_reward(env: OpenQA) -> None:

@@ -42,7 +42,7 @@ from rollforge.records.items import (
 )
 from rollforge.records.rollout import Failure, Outcome, Rollout, outcome_for
 from rollforge.records.task import Task
-from rollforge.sandbox.deadline import within
+from rollforge.sandbox.deadline import apart, within
 
 T = TypeVar("T")
 
@@ -77,13 +77,15 @@ class Runner:
         error: RolloutError | None = None
         try:
             async with asyncio.timeout(self.rollout_seconds) as deadline:
-                await one.run()
+                await apart(one.run())
         except RolloutError as raised:
             error = one.error or (self._late(one) if deadline.expired() else raised)
         except TimeoutError:
             error = one.error or self._late(one)
+        except asyncio.CancelledError:
+            error = one.error or (VerifierFault if one.judging else InfraFault)("it was cancelled by itself")
         if worker and worker.cancelling() > cancelling:
-            # A session that failed to close on the way out has hidden it.
+            # What runs there may have hidden it, as a session does that fails to close on the way out.
             raise asyncio.CancelledError
         seconds = {"total": time.perf_counter() - started, **one.seconds}
         return one.rollout(error, {name: round(value, 6) for name, value in seconds.items()})

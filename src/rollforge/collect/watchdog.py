@@ -93,11 +93,13 @@ class Watchdog:
 
 
 def waits_for(worker: asyncio.Task[Any]) -> str:
-    """`, waiting for a tool`: from the innermost function of ours that the worker is in."""
+    """`, waiting for a tool`: from the innermost function of ours that the worker is in, or the task of its attempt, which
+    has the same name."""
     found = ""
-    waiting: Any = worker.get_coro()
-    while waiting is not None:
-        code = getattr(waiting, "cr_code", None) or getattr(waiting, "ag_code", None)
-        found = WAITS.get(getattr(code, "co_qualname", ""), found)
-        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "ag_await", None)
+    for task in asyncio.all_tasks():
+        waiting: Any = task.get_coro() if task.get_name() == worker.get_name() else None
+        while waiting is not None:
+            code = getattr(waiting, "cr_code", None) or getattr(waiting, "ag_code", None)
+            found = WAITS.get(getattr(code, "co_qualname", ""), found)
+            waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "ag_await", None)
     return f", waiting for {found}" if found else ""

@@ -14,7 +14,7 @@ from rollforge.envs.tools import BadArguments, error_text, result_text
 from rollforge.errors import RolloutError, SetupError, VerifierFault, short, stage
 from rollforge.records.items import Response, final_text, text_of
 from rollforge.records.task import Task
-from rollforge.sandbox.deadline import within
+from rollforge.sandbox.deadline import cancelled, within
 from rollforge.sandbox.threads import Lane
 from rollforge.sandbox.workers import CannotCarry, Workers
 
@@ -126,7 +126,6 @@ async def _within(seconds: float, what: str, awaitable: Awaitable[Any]) -> Any:
     except SystemExit as error:
         raise RuntimeError(short(error)) from error
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if cancelled():
             raise
         raise RuntimeError("it was cancelled by itself") from error  # nobody cancelled the rollout
