@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import ssl
 import subprocess
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from shutil import which
 from typing import Any
@@ -398,6 +400,43 @@ async def test_a_kept_connection_that_ends_is_mended_only_where_that_does_no_har
         assert (await http.send("GET", server.to)).body == b"ok"
         assert server.connections == 3
         assert server.requests.count(b"read") == 2
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # of the transports that the first loop left
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_another_event_loop_has_connections_of_its_own(run: Callable[..., Any]) -> None:
+    http = Client({})
+
+    async def scenario(server: Server) -> None:
+        to = target(server.url.with_host("localhost"))
+        for _ in range(2):
+            assert (await asyncio.wait_for(http.send("POST", to, b""), 5)).body == b"ok"
+
+    with serving_elsewhere(OK) as server:
+        for loops in (1, 2):
+            run(scenario(server))
+            assert server.connections == loops
+        run(http.aclose())
+        gc.collect()
+
+
+@contextmanager
+def serving_elsewhere(*talks: bytes) -> Iterator[Server]:
+    """In a thread with a loop of its own, which outlives those of the clients."""
+    with asyncio.Runner() as runner, ThreadPoolExecutor(1) as thread:
+        served = serving(*talks)
+        server, over = thread.submit(runner.run, served.__aenter__()).result(), asyncio.Event()
+
+        async def wait() -> None:
+            await over.wait()
+            await served.__aexit__(None, None, None)
+
+        waiting = thread.submit(runner.run, wait())
+        try:
+            yield server
+        finally:
+            runner.get_loop().call_soon_threadsafe(over.set)
+            waiting.result()
 
 
 async def test_a_connection_that_ended_while_idle_is_not_asked() -> None:

@@ -276,6 +276,18 @@ async def test_places_bound_the_calls_in_flight() -> None:
     assert most == 4
 
 
+def test_a_judge_serves_one_event_loop_after_another() -> None:
+    model, asked = says(honest)
+    judge = Judge(model=model, concurrency=2)
+
+    async def ask(first: int) -> None:
+        await asyncio.gather(*(equivalent(judge, "?", "a", str(n)) for n in range(first, first + 8)))
+
+    for first in (0, 8):
+        asyncio.run(ask(first))
+    assert len(asked) == 16
+
+
 async def test_judges_can_be_recorded_answers(tmp_path: Any) -> None:
     (tmp_path / "judge.jsonl").write_text('{"text": "Same.\\n[[A=B]]"}\n{"text": "[[A!=B]] different"}\n')
     judge = Judge(model=load_model(f"scripted:{tmp_path / 'judge.jsonl'}", ModelOptions()), votes=3)

@@ -33,18 +33,32 @@ NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Client:
-    """Connections to servers, and the headers that each request has. Belongs to the event loop of its calls."""
+    """Connections to servers, and the headers that each request has. Used by one event loop after another, each has its own
+    connections."""
 
     def __init__(self, headers: Mapping[str, str], *, connect_seconds: float = 10.0, limit: int = MAX_ANSWER) -> None:
         """`limit`: bytes of a body, unpacked. Raises `UserError` for headers that cannot be sent."""
         self.limit = limit
         self._headers = {name.lower(): (name, value) for name, value in headers.items()}
         self._lines = header_lines(dict(self._headers.values()))
-        self._dialer = Dialer(connect_seconds)
+        self._connect_seconds = connect_seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._dialer = Dialer(self._connect_seconds)
         self._all: set[_Connection] = set()
         self._idle: dict[Origin, dict[_Connection, None]] = {}
         """In the order of their last use."""
         self._sweeping: asyncio.TimerHandle | None = None
+
+    def _here(self) -> asyncio.AbstractEventLoop:
+        """The running loop. What another one had ended with it: it can neither be asked nor closed."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop = loop
+            self._begin()
+        return loop
 
     async def send(self, method: str, to: Target, body: bytes | None = None, headers: Mapping[str, str] = NONE) -> Answer:
         """The whole answer, with its `body`. Raises `Broken`, `TooLarge`, and `UserError` as the constructor does."""
@@ -56,6 +70,7 @@ class Client:
 
     async def aclose(self) -> None:
         """Close all connections. A later call makes others."""
+        self._here()
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None
@@ -65,7 +80,7 @@ class Client:
 
     def keep(self, connection: _Connection) -> None:
         """Until another request needs it."""
-        loop = asyncio.get_running_loop()
+        loop = self._here()
         connection.since = loop.time()
         self._idle.setdefault(connection.origin, {})[connection] = None
         if self._sweeping is None:
@@ -76,6 +91,7 @@ class Client:
         self._idle.get(connection.origin, {}).pop(connection, None)
 
     async def _ask(self, origin: Origin, request: bytes, method: str, *, whole: bool) -> Answer:
+        self._here()
         kept = self._kept(origin)
         if kept is not None:
             answer = Answer(kept, method, whole=whole)
@@ -109,12 +125,14 @@ class Client:
         return None
 
     def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            return
         old = [connection for idle in self._idle.values() for connection in idle if not connection.usable()]
         for connection in old:
             self.forget(connection)
             connection.close()
         self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
-        loop = asyncio.get_running_loop()
         self._sweeping = loop.call_later(_SWEEP_SECONDS, self._sweep) if self._idle else None
 
 

@@ -84,7 +84,7 @@ class Answer:
 
 
 class Service:
-    """The connections to one service. Belongs to the event loop of its first call, until `aclose`."""
+    """The connections to one service."""
 
     def __init__(self, url: str, *, token_env: str | None = None, connect_seconds: float = 10.0) -> None:
         """Raises `UserError` for what is no URL, and for a variable that was named and is not set."""

@@ -120,7 +120,7 @@ def endpoint(
 
 
 class Transport:
-    """The connection pool and the retry budget of one model. Belongs to the event loop of its first call, until `aclose`."""
+    """The connection pool and the retry budget of one model."""
 
     def __init__(self, options: ModelOptions, where: Endpoint, check: str) -> None:
         self._options = options

@@ -19,6 +19,7 @@ from rollforge.errors import DeadlineExceeded, InfraFault, JudgeFault, SetupErro
 from rollforge.models.base import Model, Request
 from rollforge.records.items import Json, Response, final_text, inside, user
 from rollforge.sandbox.deadline import queued, within
+from rollforge.sandbox.slots import Slots
 from rollforge.verify.answer import after_thinking
 from rollforge.verify.judge_prompt import Template, plain_material, prompt, verdict_label
 
@@ -102,7 +103,7 @@ class Judge:
             raise ValueError("tries and concurrency are at least 1")
         self._answers: OrderedDict[str, Opinion] = OrderedDict()
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._places = asyncio.Semaphore(self.concurrency)
+        self._places = Slots(self.concurrency)
 
     async def ask(self, template: Template, material: Mapping[str, str], draw: int = 0) -> Opinion:
         """One opinion; another `draw`, another one. Raises `JudgeFault`, or `SetupError` when the budget is spent."""
@@ -135,8 +136,9 @@ class Judge:
         raise JudgeFault(f"the judge gave no verdict ({labels}) in {self.tries} answers; the last ends: {said[-200:]!r}")
 
     async def _call(self, request: Request) -> Response:
+        places = self._places.here()
         async with queued():
-            await self._places.acquire()
+            await places.acquire()
         try:
             self._check_budget()
             self.spent.calls += 1
@@ -144,7 +146,7 @@ class Judge:
         except (InfraFault, DeadlineExceeded) as error:
             raise JudgeFault(f"the judge did not answer: {short(error)}") from error
         finally:
-            self._places.release()
+            places.release()
         if not isinstance(response, dict):
             raise JudgeFault(f"the judge returned {type(response).__name__}, not a response")
         tokens = inside(response, "usage", "total_tokens")
