@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import linecache
 import math
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -840,6 +844,60 @@ def test_the_digest_is_that_of_the_source(tmp_path: Any) -> None:
         (folder / "mine.py").write_text(text.format(number))
         digests.append(rf.load_env(f"{folder}/mine.py").digest())
     assert digests[0] == digests[1] != digests[2]
+
+
+CELL = """
+import rollforge as rf
+def near(a, b): return abs(a - b) < 0.1
+class Base:
+    fee = 2
+    @staticmethod
+    def share(n): return n in {"a", "b", "c", "d"}
+@rf.env
+class Bank(Base):
+    def reset(self, n): self.n = n
+    def verify(self, reply): return [near(one, self.n) for one in (1, 2)] != []
+@rf.env
+def add(reply: str, answer: str = "4") -> float: return near(float(reply), float(answer))
+"""
+
+
+def in_a_notebook(text: str, *, kept: bool) -> list[str]:
+    """The digests of a cell's environments; `kept`: with its text, as IPython has it."""
+    name = f"/tmp/cell/{hash(text)}.py"
+    if kept:
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    cell: dict[str, Any] = {"__name__": "notebook"}
+    exec(compile(text, name, "exec"), cell)
+    return [cell[which].digest() for which in ("Bank", "add")]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_digest_of_what_is_in_no_file_is_that_of_its_code(kept: bool) -> None:
+    before = in_a_notebook(CELL, kept=kept)
+    assert len(set(before)) == 2
+    assert in_a_notebook(f"import json{CELL}print", kept=kept) == before
+    for old, new, changed in [
+        ("0.1", "0.2", [True, True]),
+        ("fee = 2", "fee = 3", [True, False]),
+        ('"d"', '"e"', [True, False]),
+        ("(1, 2)", "(1, 3)", [True, False]),
+        ("abs(a", "round(a", [True, True]),
+        ('= "4"', '= "5"', [False, True]),
+    ]:
+        now = in_a_notebook(CELL.replace(old, new), kept=kept)
+        assert [one != other for one, other in zip(before, now, strict=True)] == changed, old
+
+
+def test_the_digest_of_what_is_in_no_file_is_the_same_in_every_process() -> None:
+    code = f"namespace = {{'__name__': 'notebook'}}\nexec({CELL!r}, namespace)\nprint(namespace['Bank'].digest())"
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(told) == 1
 
 
 def test_the_digest_is_also_that_of_the_modules_beside_it(tmp_path: Any) -> None:

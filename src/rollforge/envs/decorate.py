@@ -24,7 +24,7 @@ from rollforge.envs.base import Limits, Session
 from rollforge.envs.bind import bind
 from rollforge.envs.code import Code
 from rollforge.envs.session import PythonSession
-from rollforge.envs.sources import imported
+from rollforge.envs.sources import imported, unfiled
 from rollforge.envs.steps import SteppingSession
 from rollforge.envs.tasks import Tasks, TaskSource
 from rollforge.errors import UserError, describe
@@ -171,15 +171,16 @@ class PythonEnv:
         return _just(str(result)) if is_reply else result
 
     def digest(self) -> str:
-        """Of the environment's source files, with what they import from beside them, and of the verifiers it may call:
-        another one means that rewards may differ."""
-        file = self.file
+        """Of the environment's source files, with what they import from beside them, or of its code where that is in no
+        file; and of the verifiers it may call: another one means that rewards may differ."""
+        file, files, text = self.file, [], ""
         if file is None or not file.exists():
-            return ""
-        files = sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]
-        files += [beside for beside in imported(files) if beside not in files]
+            text = unfiled(self.target)
+        else:
+            files = sorted(file.parent.glob("*.py")) if file.name == "__init__.py" else [file]
+            files += [beside for beside in imported(files) if beside not in files]
         files += sorted((Path(__file__).parents[1] / "verify").glob("*.py"))
-        return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+        return hashlib.sha256(text.encode() + b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
 def _in_turn(actions: Sequence[Any]) -> Solution:

@@ -1,10 +1,14 @@
-"""The source files that an environment's own import from beside them: their folder, or the package they are in."""
+"""The code of an environment: the files that its own import from beside them, in their folder or the package they are in;
+and what there is of code that is in no file, as in a notebook."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import CellType, CodeType, FunctionType
+from typing import Any
 
 
 def imported(files: Sequence[Path]) -> list[Path]:
@@ -55,3 +59,63 @@ def _found(folder: Path, name: Sequence[str]) -> Iterator[Path]:
     for part in name:
         module, folder = folder / f"{part}.py", folder / part
         yield from (file.resolve() for file in (folder / "__init__.py", module) if file.is_file())
+
+
+def unfiled(target: Any) -> str:
+    """The text of a function or class that is in no file, and of what it uses of its module; where nobody kept the text,
+    what it was compiled to. The same in every process."""
+    waiting, seen, texts = [target], {id(target)}, []
+    while waiting:
+        one = waiting.pop()
+        texts.append(_code(one) if isinstance(one, FunctionType) else repr(_plain(_constants(one))))
+        for found in _used(one):
+            if found.__module__ == target.__module__ and id(found) not in seen:
+                seen.add(id(found))
+                waiting.append(found)
+    return "\n".join(texts)
+
+
+def _used(one: Any) -> Iterator[Any]:
+    """The functions and classes that a function names, or that a class is made of."""
+    if isinstance(one, FunctionType):
+        enclosed = [cell.cell_contents for cell in one.__closure__ or () if cell != CellType()]
+        members = [*enclosed, *map(one.__globals__.get, _names(one.__code__)), getattr(one, "__wrapped__", None)]
+    else:
+        members = [*one.__bases__, *vars(one).values()]
+    for member in members:
+        if isinstance(member, (staticmethod, classmethod)):
+            member = member.__func__
+        elif isinstance(member, property):
+            member = member.fget
+        if isinstance(member, (FunctionType, type)):
+            yield member
+
+
+def _constants(of: type) -> tuple[Any, ...]:
+    return of.__qualname__, *(item for item in vars(of).items() if not item[0].startswith("__"))
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _code(function: FunctionType) -> str:
+    try:
+        return inspect.getsource(function.__code__)
+    except OSError:
+        kept = (function.__code__, function.__defaults__, tuple((function.__kwdefaults__ or {}).items()))
+        return repr(_plain(kept))
+
+
+def _plain(value: Any) -> Any:
+    """Without addresses, and sets in an order."""
+    if isinstance(value, CodeType):
+        return value.co_code, value.co_names, value.co_varnames, _plain(value.co_consts)
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    if isinstance(value, frozenset):
+        return sorted(repr(_plain(one)) for one in value)
+    return value if isinstance(value, (str, bytes, int, float, complex, type(None))) else type(value).__name__
