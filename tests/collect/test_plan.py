@@ -129,6 +129,17 @@ def test_another_task_under_a_known_index() -> None:
         planned([task(0), task(9, _ng_task_index=1)], done=done)
 
 
+def test_another_content_under_a_known_id() -> None:
+    named, changed = task(0, task_id="a"), task(0, task_id="a", answer="no")
+    done = Done()
+    done.saw(0, named.content)
+    assert keys(planned([named], done=done)) == [(0, 0)]
+    with pytest.raises(UserError, match=r"task 0 is not the one .*\(its content was another\)"):
+        planned([changed], done=done)
+    done.saw(0, "a")  # of a run that did not note it
+    assert keys(planned([changed], done=done)) == [(0, 0)]
+
+
 def test_rows_that_are_repeats_may_differ() -> None:
     done = Done()
     done.saw(0, row(0, 1).id)

@@ -204,6 +204,13 @@ async def test_an_environments_code_and_tasks_are_part_of_the_run(tmp_path: Path
     (tmp_path / "here" / "tasks.jsonl").write_text('{"prompt": "a", "answer": "b"}\n{"prompt": "e", "answer": "f"}\n')
     with pytest.raises(UserError, match="task 1 is not the one this run was begun with"):
         await collected(tmp_path / "run", env="same.py")
+    # Nor is another answer to a task that names its id.
+    (tmp_path / "here" / "tasks.jsonl").write_text('{"prompt": "a", "answer": "b", "task_id": "t"}\n')
+    for _ in range(2):
+        assert (await collected(tmp_path / "named", env="same.py")).success
+    (tmp_path / "here" / "tasks.jsonl").write_text('{"prompt": "a", "answer": "c", "task_id": "t"}\n')
+    with pytest.raises(UserError, match=r"task 0 is not the one this run was begun with \(its content was another"):
+        await collected(tmp_path / "named", env="same.py")
     (tmp_path / "given.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
     await collected(tmp_path / "other", env="same.py", tasks=tmp_path / "given.jsonl")
     (tmp_path / "given.jsonl").write_text('{"prompt": "a", "answer": "c"}\n')

@@ -52,15 +52,16 @@ class Done:
         return self._attempts.get(key, 0)
 
     def saw(self, index: int, task: str) -> None:
-        """The id of the task that had this index."""
+        """The id of the task that had this index, or the hash of its content if it named its id."""
         self._tasks[index] = task
 
-    def check(self, index: int, task: str) -> None:
+    def check(self, index: int, task: Task) -> None:
         """Raises `UserError` if the task of that index is another one now: keys would no longer say what is done."""
-        before = self._tasks.get(index, task)
-        if before != task:
+        before = self._tasks.get(index, task.id)
+        if before != task.id and before != task.content:
+            what = "its content was another" if task.content else f"its id was {before}, it is {task.id} now"
             raise UserError(
-                f"task {index} is not the one this run was begun with (its id was {before}, it is {task} now): the tasks "
+                f"task {index} is not the one this run was begun with ({what}): the tasks "
                 "have changed, or come in another order each time; go on with the same ones, or choose another --out"
             )
 
@@ -82,7 +83,7 @@ def plan(
     for task, first in numbered(tasks, repeats, limit, bad):
         index: int = task.index  # type: ignore[assignment]
         if "_ng_rollout_index" not in task.fields:  # such rows share an index, and each may have an id of its own
-            done.check(index, task.id)
+            done.check(index, task)
         for repeat in range(first, first + repeats):
             key = index, repeat
             if key not in done:

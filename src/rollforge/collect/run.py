@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from rollforge.collect.closing import close, in_use
 from rollforge.collect.config import CollectConfig, ModelConfig
 from rollforge.collect.plan import count, plan
 from rollforge.collect.rollout import Runner
-from rollforge.collect.run_dir import RunDir, new_path
+from rollforge.collect.run_dir import CONTENT, RunDir, new_path
 from rollforge.collect.scheduler import RunOne, Stop, schedule
 from rollforge.collect.tally import Tally
 from rollforge.collect.watchdog import Watchdog
@@ -37,6 +37,7 @@ from rollforge.errors import RolloutError, UserError, VerifierFault, stage, unkn
 from rollforge.models.base import Model, ModelOptions
 from rollforge.models.load import load_model
 from rollforge.models.service import token_env
+from rollforge.records.rollout import Rollout
 from rollforge.records.rows import BadLine
 from rollforge.records.shown import shown
 from rollforge.records.task import Task
@@ -173,7 +174,7 @@ class Collection:
             max_attempts=config.max_attempts,
             afresh=config.retry_failed,
         )
-        run_one = self._run_one(run_dir.about["seed"])
+        run_one = _marked(self._run_one(run_dir.about["seed"]))
         work = schedule(
             planned,
             run_one,
@@ -255,6 +256,17 @@ def reading_tasks(env: str) -> Iterator[None]:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
         raise UserError(f"the tasks of {env} cannot be read: {error}") from error
+
+
+def _marked(run_one: RunOne) -> RunOne:
+    """With the content of tasks that name their id: that may change while the id stays."""
+
+    async def run(task: Task, index: int, attempt: int) -> Rollout:
+        content = task.content
+        rollout = await run_one(task, index, attempt)
+        return replace(rollout, extra={**rollout.extra, CONTENT: content}) if content else rollout
+
+    return run
 
 
 def _named(given: Any) -> str | None:

@@ -27,6 +27,9 @@ from rollforge.stats.source import FAILURES, ROLLOUTS, RUN
 
 METRICS, LOCK = "metrics.json", ".lock"
 
+CONTENT = "content"
+"""The key of a row's `rollforge` block with the hash of its task's content, where the task named its id itself."""
+
 MEANING = {
     "env.digest": "the environment's code",
     "tasks.sha256": "the content of the tasks file",
@@ -220,7 +223,8 @@ def _outcome(row: Json) -> Outcome:
 
 
 def _task(row: Json) -> str:
-    return str((row.get("rollforge") or {}).get("task", ""))
+    block = row.get("rollforge") or {}
+    return str(block.get(CONTENT) or block.get("task", ""))
 
 
 def _key(row: Json) -> Key:

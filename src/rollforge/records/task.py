@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,14 @@ class Task:
     """The row's own `id`-like field if it named one (`task_id`), else the hash of its canonical content."""
     index: int | None = None
     """Position in its data set, or the row's `_ng_task_index`."""
+
+    @property
+    def content(self) -> str:
+        """The hash of its canonical content, where the row names its id, which then says nothing of it; else "", as for
+        content that is not JSON."""
+        with suppress(UserError):
+            return task_id(self.params, self.fields) if "task_id" in self.fields else ""
+        return ""
 
 
 def task_from_row(row: Mapping[str, Any], index: int | None = None) -> Task:
