@@ -139,11 +139,36 @@ def faulty(reply, answer):
 """
 
 
+BROKEN = """
+import rollforge as rf
+
+@rf.env(tasks=[{"prompt": f"q {n}", "n": n} for n in range(4)])
+class Broken:
+    def reset(self, n):
+        if n == 2:
+            raise KeyError("no such file")
+    def verify(self):
+        return 1.0
+    def solve(self):
+        return ""
+"""
+
+
+def test_what_an_environment_broke_is_not_for_reverify(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    for _ in range(2):
+        said = collect(tmp_path, "broken.py", "-m", "scripted:perfect", "-o", "a", status=1).stdout
+        assert "1 rollout ended by a fault of the environment; mend it, then collect again with another --out" in said
+        assert "reverify" not in said
+        assert "--retry-failed" not in said
+
+
 def test_what_a_verifier_could_not_judge_is_for_reverify(tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY)
     said = collect(tmp_path, "faulty.py", "-m", "scripted:perfect", "-o", "a", status=1).stdout
     assert "1 rollout could not be judged; mend the verifier, then: rollforge reverify a --env faulty.py\n" in said
     assert "--retry-failed" not in said
+    assert "fault of the environment" not in said
     both = ["faulty.py", "-m", "scripted:flaky:0.5", "-k", "8", "--seed", "1", "--max-attempts", "1", "-o", "b"]
     said = collect(tmp_path, *both, status=1).stdout
     assert "rollforge reverify b --env faulty.py\n" in said

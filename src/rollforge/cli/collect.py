@@ -155,10 +155,13 @@ def _print_report(summary: Summary, env: str) -> None:
         print(f"stopped: {summary.stopped}; {_again(path, tally)}")
     elif _failed(tally):
         print(f"not all rollouts have a reward; the same command with --out {path} --retry-failed attempts them again")
-    faulty = _faulty(tally)
-    if faulty:
+    if tally.unjudged:
         remedy = shlex.join(["rollforge", "reverify", str(path), "--env", env])
-        print(f"{plural(faulty, 'rollout')} could not be judged; mend the verifier, then: {remedy}")
+        print(f"{plural(tally.unjudged, 'rollout')} could not be judged; mend the verifier, then: {remedy}")
+    broken = _faulty(tally) - tally.unjudged
+    if broken:
+        what = f"{plural(broken, 'rollout')} ended by a fault of the environment"
+        print(f"{what}; mend it, then collect again with another --out: mended, it is another environment")
     print(f"run: {path}   look: rollforge stats {path}   read: rollforge show {path}")
 
 
@@ -173,7 +176,7 @@ def _failed(tally: Tally) -> bool:
 
 
 def _faulty(tally: Tally) -> int:
-    """Another attempt fails as this one did, and a mended verifier is another environment: of another run."""
+    """Another attempt fails as this one did, and what is mended is another environment: of another run."""
     from rollforge.records.rollout import Outcome
 
     return tally.outcomes[Outcome.VERIFIER_FAULT]

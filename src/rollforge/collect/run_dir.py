@@ -88,21 +88,21 @@ class RunDir:
             if done.add(_key(row)):
                 tally.count_before(_outcome(row), row.get("reward"), (row.get("response") or {}).get("usage"))
         # Of several attempts the last says whether there will be another.
-        final: dict[Key, tuple[Outcome, Any]] = {}
+        final: dict[Key, tuple[Outcome, Any, str | None]] = {}
         for row in _rows(self.path / FAILURES):
             key, block = _key(row), row.get("rollforge") or {}
             if key in done:
                 continue
             done.saw(key[0], _task(row))
-            attempt = block.get("attempt", 1)
+            attempt, failure = block.get("attempt", 1), block.get("failure") or {}
             done.failed(key, attempt)
-            if attempt < max_attempts and (block.get("failure") or {}).get("retryable"):
+            if attempt < max_attempts and failure.get("retryable"):
                 final.pop(key, None)
             else:
-                final[key] = _outcome(row), (row.get("response") or {}).get("usage")
-        for key, (outcome, usage) in () if retry_failed else final.items():
+                final[key] = _outcome(row), (row.get("response") or {}).get("usage"), failure.get("stage")
+        for key, (outcome, usage, stage) in () if retry_failed else final.items():
             done.add(key)
-            tally.count_before(outcome, None, usage)
+            tally.count_before(outcome, None, usage, stage)
         return done
 
     def settle_plan(self, planned: int | None) -> None:

@@ -24,6 +24,8 @@ class Tally:
     outcomes: Counter[Outcome] = field(default_factory=lambda: Counter(dict.fromkeys(Outcome, 0)))
     """Of the rollouts that ended for good, earlier sessions of the run included. All keys are there from the beginning: a
     display reads it from another thread."""
+    unjudged: int = 0
+    """Of the verifier faults among them, those of a verification: there is an answer that a mended verifier can judge."""
     reward_sum: float = 0.0
     tokens_in: int = 0
     tokens_out: int = 0
@@ -111,15 +113,17 @@ class Tally:
                 if len(self.outside_tasks) < HOPELESS_TASKS:
                     self.outside_tasks.add(rollout.task_index)
         if final:
-            self._add(rollout.outcome, rollout.reward, tokens_in, tokens_out)
+            stage = rollout.failure.stage if rollout.failure else None
+            self._add(rollout.outcome, rollout.reward, tokens_in, tokens_out, stage)
 
-    def count_before(self, outcome: Outcome, reward: float | None, usage: Any) -> None:
-        """A rollout that an earlier session finished."""
+    def count_before(self, outcome: Outcome, reward: float | None, usage: Any, stage: str | None = None) -> None:
+        """A rollout that an earlier session finished, and the stage in which it failed."""
         self.before += 1
-        self._add(outcome, reward, *_tokens(usage))
+        self._add(outcome, reward, *_tokens(usage), stage)
 
-    def _add(self, outcome: Outcome, reward: float | None, tokens_in: int, tokens_out: int) -> None:
+    def _add(self, outcome: Outcome, reward: float | None, tokens_in: int, tokens_out: int, stage: str | None) -> None:
         self.outcomes[outcome] += 1
+        self.unjudged += outcome is Outcome.VERIFIER_FAULT and stage == "verify"
         self.reward_sum += reward or 0.0
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
