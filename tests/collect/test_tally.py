@@ -72,7 +72,9 @@ def test_faults_are_counted_per_attempt_by_outcome_and_stage() -> None:
     for final in (False, False, True):
         tally.count(rollout(Outcome.TIMEOUT, retryable=True), final=final)
     assert tally.faults == {"timeout in model": 3}
-    assert (tally.done, tally.attempts, tally.last_failure) == (1, 3, "timeout in model: it failed")
+    tally.count(rollout(Outcome.POLICY_FAULT), final=True)  # which has a reward
+    assert tally.faults == {"timeout in model": 3}
+    assert (tally.done, tally.attempts, tally.last_failure) == (2, 4, "timeout in model: it failed")
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ class Tally:
             rollout.failure is None or rollout.failure.stage not in ("model", "agent")
         )
         self.uncounted += bool(answered and not tokens_in + tokens_out)
-        if rollout.failure is not None:
+        if rollout.failure is not None and not rollout.outcome.judged:
             what = f"{rollout.outcome} in {rollout.failure.stage}"
             self.faults[what] += 1
             self.last_failure = f"{what}: {rollout.failure.message}"
