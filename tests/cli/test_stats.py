@@ -32,7 +32,9 @@ def math(tmp_path: Path) -> Path:
 def test_the_report(math: Path) -> None:
     result = run(math)
     assert result.exit_code == 0
-    assert "25 rollouts of 6 tasks: scored 24, infra fault 1, not run 2 (coverage 88.9%)" in " ".join(result.stdout.split())
+    assert "25 rollouts (24 with a reward, of 6 tasks): scored 24, infra fault 1, not run 2 (coverage 88.9%)" in " ".join(
+        result.stdout.split()
+    )
     assert "\x1b" not in result.stdout
     assert not any(line != line.rstrip() for line in result.stdout.splitlines())
 
@@ -109,7 +111,9 @@ def test_rows_without_a_usable_reward(tmp_path: Path) -> None:
         for reward in (None, "good", 10**400):
             lines.write(json.dumps({**rows[1], "reward": reward}) + "\n")
         lines.write(json.dumps(rows[0]) + "\n")
-    assert "4 rollouts of 1 task: scored 1, no usable reward 3 (coverage 25.0%)" in run(file).stdout
+    assert "4 rollouts (1 with a reward, of 1 task): scored 1, no usable reward 3 (coverage 25.0%)" in " ".join(
+        run(file).stdout.split()
+    )
     row = json.loads(run(file, "--json").stdout)
     assert (row["overall"]["unrewarded"], row["overall"]["coverage"], row["bad_count"]) == (3, 0.25, 3)
 

@@ -29,7 +29,11 @@ def summary(profile: Profile) -> str:
 def counts(profile: Profile) -> str:
     stats, environments = profile.overall.stats, len(profile.environments)
     total = stats.judged + stats.unrewarded + sum(failure.count for failure in profile.failures)
-    text = f"{plural(total, 'rollout')} of {plural(stats.tasks, 'task')}"
+    text, tasks = plural(total, "rollout"), plural(stats.tasks, "task")
+    if stats.judged == total:
+        text = f"{text} of {tasks}"
+    elif stats.judged:  # of the others nobody counts the tasks
+        text = f"{text} ({stats.judged:,} with a reward, of {tasks})"
     return text if environments < 2 else f"{text} in {environments} environments"
 
 
