@@ -1,9 +1,10 @@
 """Tools from functions: the schema that the policy is shown, and the check of its arguments before the call."""
 
 import enum
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NewType, Optional
+from typing import Annotated, Any, Literal, NamedTuple, NewType, Optional
 
 import numpy as np
 import pytest
@@ -39,6 +40,11 @@ class Address(TypedDict, total=False):
 class Size:
     width: int
     height: int = 1
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: Any
 
 
 UserId = NewType("UserId", int)
@@ -357,6 +363,10 @@ class Odd:
         (np.arange(3), "[0,1,2]"),
         (Point(x=1), '{"x":1,"y":0,"title":"here"}'),
         ([Size(1)], '[{"width":1,"height":1}]'),
+        (Pair(1, "b"), '[1,"b"]'),
+        ({"a": [Pair(1, Pair(2**70, 3))]}, '{"a":[[1,[1180591620717411303424,3]]]}'),
+        (Size(Pair(1, 2)), '{"width":[1,2],"height":1}'),  # type: ignore[arg-type]
+        ((deque("ab"), range(3)), '[["a","b"],[0,1,2]]'),
         (Colour.RED, '"red"'),
         (Odd(), '"odd"'),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -183,4 +184,6 @@ def _shown(value: Any) -> Any:
         return value.model_dump(mode="json")
     if isinstance(value, (set, frozenset)):
         return sorted(value, key=str)
+    if isinstance(value, (tuple, deque, range)):  # a NamedTuple: orjson knows plain tuples only
+        return list(value)
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
