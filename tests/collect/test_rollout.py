@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import rollforge as rf
 from rollforge.agents.tool_loop import ToolLoop
+from rollforge.collect.replay import unshown
 from rollforge.collect.rollout import Runner
 from rollforge.envs.base import Limits, Verdict
 from rollforge.errors import DeadlineExceeded, InfraFault, JudgeFault, PolicyFault, SetupError, UserError, VerifierFault
@@ -400,6 +402,27 @@ async def test_an_observation_stands_at_the_end_of_the_prompt() -> None:
     asked = Asked()
     await runner(Script(observation=" The door is shut."), asked)(task(), 0)
     assert asked.requests[0].params["input"][-1]["content"] == "question 0 The door is shut."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "input_text", "text": "What is"}, {"type": "input_text", "text": " this?"}],
+        [
+            {"type": "input_text", "text": "What is this?"},
+            {"type": "input_image", "image_url": "data:image/png;base64,aaaa"},
+        ],
+        [{"type": "input_image", "image_url": "data:image/png;base64,aaaa"}],
+    ],
+)
+async def test_an_observation_is_a_part_of_a_message_of_parts(content: Any) -> None:
+    asked, given = Asked(), task(0, prompt=[{"role": "user", "content": content}])
+    one = await runner(Script(observation=" The door is shut."), asked)(given, 0)
+    [message] = asked.requests[0].params["input"]
+    assert message["content"] == [*content, {"type": "input_text", "text": " The door is shut."}]
+    assert unshown(one.params, one.extra["observed"])["input"] == given.params["input"]
+    again = await runner(Script(observation=" The door is shut."), asked)(replace(given, params=one.params), 0)
+    assert again.params == one.params
 
 
 async def test_what_a_verifier_adds_stands_beside_what_the_task_had() -> None:

@@ -148,7 +148,9 @@ def unshown(params: Params, size: int) -> Params:
         return params
     content: Any = items[-1].get("content")
     text = text_of(content)
-    if len(text) == size:
+    if isinstance(content, list) and len(content) > 1 and len(text_of(content[-1:])) == size:
+        items[-1] = {**items[-1], "content": content[:-1]}
+    elif len(text) == size:
         items.pop()
     elif len(text) > size and (isinstance(content, str) or all("text" in part for part in content)):
         items[-1] = {**items[-1], "content": text[:-size]}

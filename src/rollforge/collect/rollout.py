@@ -293,10 +293,13 @@ class _Attempt:
         if self.observation:
             items = input_items(params)
             last = items[-1] if items else {}
-            if last.get("role") == "user" and text_of(last.get("content")).endswith(self.observation):
+            content = last.get("content") if last.get("role") == "user" else None
+            if text_of(content).endswith(self.observation):
                 self.appended = False  # the row is that of a stored rollout, played again: it has been shown
-            elif last.get("role") == "user" and isinstance(last.get("content"), str) and not hasattr(self, "step"):
-                items[-1] = {**last, "content": last["content"] + self.observation}
+            elif isinstance(content, str) and not hasattr(self, "step"):
+                items[-1] = {**last, "content": content + self.observation}
+            elif isinstance(content, list) and not hasattr(self, "step"):
+                items[-1] = {**last, "content": [*content, {"type": "input_text", "text": self.observation}]}
             else:
                 items.append(user(self.observation))
             params["input"] = items
