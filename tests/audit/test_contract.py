@@ -667,6 +667,17 @@ async def test_tasks(tasks: Any, says: str) -> None:
     assert says in failing(checks)["tasks"].says
 
 
+async def test_tools_that_tasks_declare() -> None:
+    def nested(name: str) -> dict[str, Any]:
+        tools = [{"type": "function", "function": {"name": name}}]
+        return {"responses_create_params": {"input": "?", "tools": tools}, "goal": 1}
+
+    checks = await checked(rf.env(Count, tasks=[nested("add")], inline=True))
+    assert checks["tools"].status == "pass"
+    checks = await checked(rf.env(Count, tasks=[nested("sub")], inline=True))
+    assert failing(checks)["tools"].says == "task 0 declares sub, which its session does not have"
+
+
 async def test_without_a_reference_its_check_is_skipped_and_sessions_are_still_compared() -> None:
     class Plain(Count):
         solve = None  # type: ignore[assignment]

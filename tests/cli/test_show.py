@@ -114,3 +114,17 @@ def test_parts_that_are_no_text(tmp_path: Path) -> None:
     file = write(tmp_path / "parts.jsonl", [made(params={"input": [image]}, output=output)])
     text = run(file).stdout
     assert "user\n  look\n  [input_image]\nreasoning\n  (encrypted)\nweb_search_call\n" in text
+
+
+def test_a_prompt_in_chat_form(tmp_path: Path) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "put", "arguments": "{}"}}
+    chat = [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "3"},
+    ]
+    tools = [{"type": "function", "function": {"name": "put"}}]
+    broken = [{"role": "assistant", "content": "hm", "tool_calls": "put"}]
+    file = write(tmp_path / "chat.jsonl", [made(params={"input": chat, "tools": tools}), made(params={"input": broken})])
+    text = run(file).stdout
+    assert "tools\n  put\ncall put\n  {}\noutput of put\n  3\n" in text
+    assert "assistant\n  hm\n" in text

@@ -48,6 +48,16 @@ async def test_the_answer_is_the_servers_own() -> None:
     assert server.seen[0].body == {"input": [user("2+2?")], "model": "m", "seed": 3, "stream": False, "top_k": 2}
 
 
+async def test_a_task_in_chat_form_is_sent_in_items() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "put", "arguments": "{}"}}
+    asked = [user("u"), {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c1"}]
+    async with serve(ANSWER) as server, load(server.url) as model:
+        await model(Request({"input": asked, "tools": [{"type": "function", "function": {"name": "put"}}]}))
+    body = server.seen[0].body
+    assert [item["type"] for item in body["input"]] == ["message", "function_call", "function_call_output"]
+    assert body["tools"] == [{"type": "function", "name": "put"}]
+
+
 async def test_other_servers_get_the_token_fields_back() -> None:
     item = assistant("a") | {"prompt_token_ids": [1], "generation_token_ids": [2], "generation_log_probs": [-1.0]}
     async with serve(ANSWER) as server, load(server.url) as model:

@@ -189,6 +189,12 @@ async def test_random_calls_declared_tools_with_arguments_of_the_schema_and_ends
     )
 
 
+async def test_tools_may_be_nested_as_chat_completions_has_them():
+    nested = {"type": "function", "function": {"name": "put", "parameters": {"type": "object", "properties": {}}}}
+    task = task_from_row({"prompt": "?", "tools": [nested]})
+    assert (await load("malformed-call", ModelOptions())(request(task)))["output"][0]["name"] == "put"
+
+
 async def test_random_without_tools_is_a_text():
     task = task_from_row({"prompt": "?"})
     texts = {final_text(await load("random", ModelOptions())(request(task, seed=seed))) for seed in range(20)}

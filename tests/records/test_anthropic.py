@@ -168,6 +168,20 @@ def test_what_is_no_request_says_why(body: Any, says: str) -> None:
         params_from_messages(body)
 
 
+def test_a_request_of_chat_messages() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "put", "arguments": '{"n": 2}'}}
+    chat = [
+        {"role": "user", "content": [{"type": "text", "text": "u"}]},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "3"},
+    ]
+    assert messages_request({"input": chat})["messages"] == [
+        {"role": "user", "content": [{"type": "text", "text": "u"}]},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "c1", "name": "put", "input": {"n": 2}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "3"}]},
+    ]
+
+
 def test_what_messages_cannot_say_is_refused() -> None:
     with pytest.raises(UserError, match="web_search_call"):
         messages_request({"input": [{"type": "web_search_call", "id": "x"}]})

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollforge.errors import InfraFault, UserError
-from rollforge.records.chat import chat_completion, chat_request, params_from_chat, response_from_completion
+from rollforge.records.chat import (
+    chat_completion,
+    chat_request,
+    params_from_chat,
+    response_from_completion,
+    responses_request,
+)
 from rollforge.records.items import (
     assistant,
     check_items,
@@ -22,7 +28,7 @@ from rollforge.records.items import (
     tool_calls,
     user,
 )
-from rollforge.records.messages import TEMPLATE, WIRE, Dialect, items_from_messages, messages
+from rollforge.records.messages import TEMPLATE, WIRE, Dialect, as_items, items_from_messages, messages
 
 FIELD = Dialect(reasoning="reasoning_content")
 
@@ -657,3 +663,47 @@ def test_any_response_survives_the_way_through_a_completion(output: list[dict[st
     assert {key: back[key] for key in ("id", "created_at", "model", "status")} == {  # type: ignore[literal-required]
         key: response[key] for key in ("id", "created_at", "model", "status")
     }
+
+
+# A task in the form of Chat Completions, asked of an API that has items
+
+TOOL = {"name": "add", "description": "Add.", "parameters": {"type": "object", "properties": {}}}
+AS_CHAT = {
+    "input": [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": [{"type": "text", "text": "u"}, {"type": "image_url", "image_url": {"url": "x"}}]},
+        {"role": "assistant", "content": None, "tool_calls": [call_of("add", '{"a": 1}')]},
+        {"role": "tool", "tool_call_id": "c1", "content": "3"},
+        {"role": "assistant", "content": [{"type": "text", "text": "three"}]},
+    ],
+    "tools": [{"type": "function", "function": TOOL}],
+    "tool_choice": {"type": "function", "function": {"name": "add"}},
+    "temperature": None,
+}
+AS_ITEMS = {
+    "input": [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": [{"type": "input_text", "text": "u"}, {"type": "input_image", "image_url": "x"}]},
+        {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a": 1}'},
+        {"type": "function_call_output", "call_id": "c1", "output": "3"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "three"}]},
+    ],
+    "tools": [{"type": "function", **TOOL}],
+    "tool_choice": {"type": "function", "name": "add"},
+}
+
+
+def test_a_task_in_chat_form_is_asked_in_items() -> None:
+    assert responses_request(AS_CHAT) == AS_ITEMS
+
+
+def test_what_is_in_items_already_stays_the_same_object() -> None:
+    items = AS_ITEMS["input"]
+    body = responses_request(AS_ITEMS)
+    assert body == AS_ITEMS
+    assert as_items(items) is items  # type: ignore[arg-type]
+    assert body["tools"][0] is AS_ITEMS["tools"][0]  # type: ignore[index]
+
+
+def test_chat_servers_are_asked_the_same_by_both_forms() -> None:
+    assert chat_request(AS_CHAT) == chat_request(AS_ITEMS)

@@ -21,7 +21,7 @@ from rollforge.envs.base import Session, ToolCall, ToolOutput
 from rollforge.envs.tools import error_text
 from rollforge.errors import RolloutError
 from rollforge.models.base import Model
-from rollforge.records.items import Item, Response, function_call_output, item_type
+from rollforge.records.items import Item, Response, function_call_output, item_type, tool_name
 from rollforge.records.lossless import loads
 from rollforge.records.task import Task
 
@@ -95,9 +95,3 @@ async def call_tool(session: Session, declared: Collection[Any], name: str, argu
     if wrong:
         return ToolOutput(error_text(wrong), error=True)
     return await session.call(ToolCall(name, arguments, call_id))
-
-
-def tool_name(tool: Item) -> Any:
-    """Of a tool as the Responses API has it, or nested, as Chat Completions has it."""
-    function = tool.get("function")
-    return tool.get("name") or (function.get("name") if isinstance(function, dict) else None)

@@ -35,7 +35,7 @@ from rollforge.envs.tasks import env_tasks
 from rollforge.errors import RolloutError, VerifierFault, stage
 from rollforge.models.base import Solution
 from rollforge.models.schema_values import random_value
-from rollforge.records.items import Response, assistant, prompt_text
+from rollforge.records.items import Response, assistant, prompt_text, tool_name
 from rollforge.records.rollout import Outcome
 from rollforge.records.rows import BadLine
 from rollforge.records.task import Task
@@ -284,10 +284,11 @@ def _tools(env: Any, probes: Probes, foreign: Foreign | None) -> Check:
         tools |= own
         if not played.opened:
             continue  # a session that did not open has none
-        declared = [row.get("name") for row in played.task.params.get("tools") or [] if row.get("type") == "function"]
-        missing = [str(name) for name in declared if name not in own]
-        if missing:
-            problems.append(f"{where(played.task)} declares {', '.join(missing)}, which its session does not have")
+        rows = played.task.params.get("tools") or []
+        missing = [str(name) for row in rows if row.get("type") == "function" and (name := tool_name(row)) not in own]
+        problem = f"{where(played.task)} declares {', '.join(missing)}, which its session does not have"
+        if missing and problem not in problems:
+            problems.append(problem)
     if problems:
         remedy = "a public method with type hints and a docstring declares itself properly"
         return Check("tools", "fail", _some(problems), remedy)

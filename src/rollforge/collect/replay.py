@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rollforge.agents.episode import shortened
-from rollforge.agents.tool_loop import tool_name
 from rollforge.collect.rollout import OBSERVED
 from rollforge.envs.base import Env, Limits, Session, Step, ToolCall
 from rollforge.errors import SetupError, VerifierFault
@@ -26,6 +25,7 @@ from rollforge.records.items import (
     model_calls,
     prompt_text,
     text_of,
+    tool_name,
 )
 from rollforge.records.lossless import loads
 from rollforge.records.rollout import Rollout

@@ -24,7 +24,8 @@ from rollforge.envs.tools import error_text, result_text
 from rollforge.errors import InfraFault, JudgeFault, RolloutError, SetupError, VerifierFault, describe
 from rollforge.models.http import NONE
 from rollforge.models.service import Answer, Service
-from rollforge.records.items import Json, Response, inside
+from rollforge.records.chat import flat_tool
+from rollforge.records.items import Json, Response, inside, mapping
 from rollforge.records.problem import FAULTS, IDEMPOTENCY_KEY, TOOL_ERROR
 from rollforge.records.rows import SHADOWED
 from rollforge.records.task import Task
@@ -339,8 +340,9 @@ def _info(answer: Json) -> Json:
 def _tools(rows: Any) -> list[Tool]:
     """The function tools of a row or of an answer; what is none is left out."""
     found = []
-    for row in rows if isinstance(rows, list) else ():
-        name = row.get("name") if isinstance(row, dict) and row.get("type") == "function" else None
+    for given in rows if isinstance(rows, list) else ():
+        row = flat_tool(mapping(given))
+        name = row.get("name") if row.get("type") == "function" else None
         if isinstance(name, str):
             description, parameters = row.get("description"), row.get("parameters")
             schema = {"parameters": parameters} if isinstance(parameters, dict) else {}

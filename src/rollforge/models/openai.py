@@ -15,6 +15,7 @@ from rollforge.models.dial import Target, targets
 from rollforge.models.service import TOKEN_ENV
 from rollforge.models.stream import Delta, Events, broken_off
 from rollforge.models.transport import BadRequest, Endpoint, Transport, endpoint
+from rollforge.records.chat import responses_request
 from rollforge.records.items import TOKEN_FIELDS, Item, Json, Response, check_items
 
 PUBLIC = "https://api.openai.com/v1"
@@ -92,7 +93,7 @@ class ResponsesModel:
         await self._transport.aclose()
 
     def _body(self, request: Request) -> Json:
-        body: Json = {key: value for key, value in request.params.items() if value is not None}
+        body = responses_request(request.params)
         if self._name:
             body["model"] = self._name
         elif self._named and not body.get("model"):
@@ -101,7 +102,7 @@ class ResponsesModel:
         body.pop("background", None)
         body.pop("stream_options", None)
         body["stream"] = False
-        body["input"] = [_sent(item, public=self._public) for item in body.get("input") or []]
+        body["input"] = [_sent(item, public=self._public) for item in body["input"]]
         if self._public:
             self._drop_unknown(body)
         return body | self._extra

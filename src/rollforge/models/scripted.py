@@ -23,6 +23,7 @@ from rollforge.errors import InfraFault, SetupError, UserError, VerifierFault, s
 from rollforge.models.base import Model, ModelOptions, Request, Solution
 from rollforge.models.recorded import Part, calls_made, recorded
 from rollforge.models.schema_values import random_value, random_words
+from rollforge.records.chat import flat_tool
 from rollforge.records.items import (
     Item,
     Json,
@@ -245,7 +246,8 @@ def _observations(request: Request, task: Task) -> list[str]:
 
 
 def _tools(request: Request) -> list[Json]:
-    return [tool for tool in request.params.get("tools") or [] if isinstance(tool.get("name"), str)]
+    tools = map(flat_tool, request.params.get("tools") or [])
+    return [tool for tool in tools if isinstance(tool.get("name"), str)]
 
 
 def _response(request: Request, parts: list[Part], name: str, tokens: str) -> Response:

@@ -29,7 +29,7 @@ from rollforge.records.items import (
     text_of,
     token_count,
 )
-from rollforge.records.messages import others, translate, unique
+from rollforge.records.messages import as_items, others, translate, unique
 
 MAX_TOKENS = 8192
 """Messages needs a limit; this one is sent where a request names none."""
@@ -56,7 +56,7 @@ def messages_request(params: Mapping[str, Any]) -> Json:
     `instructions` in `system`, wherever they stand. Raises `UserError` for what Messages cannot express."""
     systems = [params.get("instructions") or ""]
     messages: list[Json] = []
-    for item in input_items(params):
+    for item in as_items(input_items(params)):
         role, blocks = turn_of(item)
         if role == "system":
             systems.append(text_of(item.get("content")))

@@ -3,8 +3,10 @@
     params   --chat_request-->    body          body        --params_from_chat-->         params
     response --chat_completion--> completion    completion  --response_from_completion--> response
     items    --messages-->        messages      messages    --items_from_messages-->      items
+    params   --responses_request-->  body, whose parts are in the form of either
 
-The last pair lives in `records.messages`. A tool or parameter that Chat Completions cannot express raises `UserError`.
+Items become messages, and messages items, in `records.messages`. A tool or parameter that Chat Completions cannot express
+raises `UserError`.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ from typing import Any
 import orjson
 
 from rollforge.errors import InfraFault, UserError
-from rollforge.records.items import Item, Json, Params, Response, Usage, item_type, token_count
+from rollforge.records.items import Item, Json, Params, Response, Usage, input_items, item_type, token_count
 from rollforge.records.messages import (
     WIRE,
     Dialect,
     Turn,
+    as_items,
     assistant_kind,
     items_from_messages,
     messages,
@@ -57,6 +60,18 @@ def params_from_chat(body: Mapping[str, Any]) -> Params:
     params: Json = {"input": items_from_messages(chat)}
     translate(body, params, _FROM_CHAT, ("messages",))
     return params  # type: ignore[return-value]
+
+
+def responses_request(params: Mapping[str, Any]) -> Json:
+    """The body of a Responses request, without nulls. Items, tools and a choice of one that a task has as Chat Completions
+    does are there as Responses has them."""
+    body: Json = {key: value for key, value in params.items() if value is not None}
+    body["input"] = as_items(input_items(params))
+    if body.get("tools"):
+        body["tools"] = [flat_tool(tool) for tool in body["tools"]]
+    if "tool_choice" in body:
+        _tool_choice_from_chat(body, body["tool_choice"])
+    return body
 
 
 _INPUT = frozenset(("input", "instructions", "metadata"))
@@ -100,7 +115,8 @@ def _tool_to_chat(tool: Json) -> Json:
     return {"type": "function", "function": function} | others(tool, ("type", *_FUNCTION_KEYS))
 
 
-def _tool_from_chat(tool: Json) -> Json:
+def flat_tool(tool: Json) -> Json:
+    """As the Responses API has it: the same object, unless it is nested, as Chat Completions has it."""
     function = tool.get("function")
     if not isinstance(function, dict):
         return tool
@@ -199,7 +215,7 @@ _TO_CHAT: dict[str, Callable[[Json, Any, Dialect], None]] = {
 }
 
 _FROM_CHAT: dict[str, Callable[[Json, Any], None]] = {
-    "tools": lambda params, value: params.update(tools=[_tool_from_chat(tool) for tool in value]),
+    "tools": lambda params, value: params.update(tools=[flat_tool(tool) for tool in value]),
     "tool_choice": _tool_choice_from_chat,
     "response_format": _format_from_chat,
     "verbosity": lambda params, value: params.setdefault("text", {}).update(verbosity=value),

@@ -128,6 +128,11 @@ def tool_calls(response: Response | None) -> list[Item]:
     return [item for item in (response or {}).get("output") or [] if item.get("type") == "function_call"]
 
 
+def tool_name(tool: Mapping[str, Any]) -> Any:
+    """Of a tool as the Responses API has it, or nested, as Chat Completions has it."""
+    return tool.get("name") or inside(tool.get("function"), "name")
+
+
 def model_calls(items: Sequence[Item]) -> list[list[Item]]:
     """The items that each model call made, in order: a call ends where a tool's output or somebody else's message follows,
     and at an item with token ids (they stand on the last item of a call). Calls without either between them are one."""

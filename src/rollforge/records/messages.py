@@ -62,7 +62,7 @@ def messages(params: Mapping[str, Any], output: Iterable[Item] = (), dialect: Di
     if params.get("instructions"):
         found.append({"role": "system", "content": params["instructions"]})
     turn: Turn | None = None
-    for item in _items((*input_items(params), *output)):
+    for item in as_items((*input_items(params), *output)):
         kind = assistant_kind(item)
         if kind:
             if turn is not None and turn.ends_before(kind):
@@ -97,25 +97,32 @@ def items_from_messages(chat: Iterable[Json]) -> list[Item]:
     return items
 
 
-def _items(items: Sequence[Item]) -> Sequence[Item]:
-    """The items, of which some may be chat messages (data sets mix both): those as the Responses API has them."""
+def as_items(items: Sequence[Item]) -> Sequence[Item]:
+    """The items, of which some may be chat messages (data sets mix both): those as the Responses API has them. Where none
+    is one, the same object. Raises `UserError` for tool calls that are none."""
     if not any(map(_is_chat, items)):
         return items
     found: list[Item] = []
     for place, item in enumerate(items):
         if not _is_chat(item):
             found.append(item)
-        elif item["role"] == "tool":
+        elif item.get("role") == "tool":
             found.append(_tool_item(item))
-        else:
+        elif item.get("role", "assistant") == "assistant":
             found += turn_items(item, place, found)
+        else:
+            found.append({**item, "content": _parts_from_chat(item["content"], "input_text")})
     return found
 
 
 def _is_chat(item: Item) -> bool:
     """Whether it says what only chat messages have a place for."""
-    role = item.get("role")
-    return item_type(item) == "message" and (role == "tool" or (role == "assistant" and any(map(item.get, _CHAT_KEYS))))
+    if item_type(item) != "message":
+        return False
+    role, content = item.get("role"), item.get("content")
+    if role == "tool" or (role == "assistant" and any(map(item.get, _CHAT_KEYS))):
+        return True
+    return isinstance(content, list) and any(isinstance(p, dict) and p.get("type") in _CHAT_PARTS for p in content)
 
 
 def _tool_item(message: Json) -> Item:
@@ -223,6 +230,7 @@ _CALL_KEYS = frozenset(("type", "id", "call_id", "name", "arguments", "status", 
 _MESSAGE_KEYS = frozenset(("type", "id", "role", "content", "status", *TOKEN_FIELDS))
 _OUTPUT_KEYS = frozenset(("type", "id", "call_id", "output", "status"))
 _TEXTS = frozenset(("output_text", "input_text", "text"))
+_CHAT_PARTS = frozenset(("text", "image_url", "file"))
 
 
 def others(given: Mapping[str, Any], known: Container[str]) -> Json:

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Collection
 from fastapi import APIRouter, Request, Response
 
 from rollforge.agents.episode import answer_items
-from rollforge.agents.tool_loop import ToolLoop, tool_name
-from rollforge.records.items import Json, add_usage, function_call_output, item_type, user
+from rollforge.agents.tool_loop import ToolLoop
+from rollforge.records.items import Json, add_usage, function_call_output, item_type, tool_name, user
 from rollforge.records.items import Response as ModelResponse
 from rollforge.records.problem import Problem
 from rollforge.serve.app import answer, body, spec

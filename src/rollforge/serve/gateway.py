@@ -22,13 +22,13 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from rollforge.agents.tool_loop import call_tool, tool_name
+from rollforge.agents.tool_loop import call_tool
 from rollforge.collect.rollout import Runner
 from rollforge.envs.base import Session
 from rollforge.errors import InfraFault
 from rollforge.models.base import Model
 from rollforge.records import items
-from rollforge.records.items import Json, input_items
+from rollforge.records.items import Json, input_items, tool_name
 from rollforge.records.problem import TOOL_ERROR, Problem, bad_request
 from rollforge.records.rollout import Rollout
 from rollforge.records.task import Task

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rollforge.records.items import Item, input_items, item_type, text_of
+from rollforge.errors import UserError
+from rollforge.records.items import Item, input_items, item_type, text_of, tool_name
 from rollforge.records.lossless import dumps
+from rollforge.records.messages import as_items
 from rollforge.records.rollout import Rollout
 from rollforge.stats.text import number
 from rollforge.stats.visible import one_line, visible
@@ -34,11 +36,18 @@ def blocks(rollout: Rollout) -> Iterator[Block]:
     if isinstance(instructions, str) and instructions:
         yield Block("system", "instructions", visible(instructions))
     if isinstance(tools, list) and tools:
-        names = (str(tool.get("name") or tool.get("type")) if isinstance(tool, dict) else "?" for tool in tools)
+        names = (str(tool_name(tool) or tool.get("type")) if isinstance(tool, dict) else "?" for tool in tools)
         yield Block("system", "tools", visible(", ".join(names)))
     called: dict[str, str] = {}
-    for item in [*input_items(params), *rollout.output]:
+    for item in _items([*input_items(params), *rollout.output]):
         yield _block(item, called)
+
+
+def _items(given: list[Item]) -> Sequence[Item]:
+    try:
+        return as_items(given)
+    except UserError:
+        return given  # calls that are none are shown as they are
 
 
 def headline(rollout: Rollout) -> str:

@@ -20,12 +20,12 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
-from rollforge.agents.tool_loop import ToolLoop, tool_name
+from rollforge.agents.tool_loop import ToolLoop
 from rollforge.collect.replay import no_model
 from rollforge.envs.base import Session
 from rollforge.errors import InfraFault, RolloutError
 from rollforge.models.base import Model
-from rollforge.records.items import Item, Response, function_call
+from rollforge.records.items import Item, Response, function_call, tool_name
 from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Rollout
 from rollforge.records.task import Task

@@ -20,11 +20,10 @@ from itertools import islice
 from statistics import fmean
 from typing import Any
 
-from rollforge.agents.tool_loop import tool_name
 from rollforge.envs.base import Env, Tool
 from rollforge.envs.tasks import env_tasks
 from rollforge.errors import RolloutError, UserError, short
-from rollforge.records.items import Json
+from rollforge.records.items import Json, tool_name
 from rollforge.records.lossless import dumps
 from rollforge.records.messages import items_from_messages
 from rollforge.records.rollout import Rollout
