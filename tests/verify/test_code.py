@@ -177,6 +177,28 @@ async def test_results_are_compared_as_data(expected: str, returned: str, same: 
 
 
 @pytest.mark.parametrize(
+    ("inputs", "outputs", "body", "reward"),
+    [
+        ([[5]], ["5"], "str(x)", 1),
+        ([[5]], ["5"], "x", 0),
+        ([["abc"], ["x"]], ["cba", "x"], "x[::-1]", 1),
+        ([["abc"]], [["cba"]], "x[::-1]", 1),
+        ([[2], [3]], [[4], [9]], "x * x", 1),
+        ([[2], [3]], [[4], [9]], "[x * x]", 1),
+        ([[2], [3]], [[4], [9]], "[x * x, 0]", 0),
+        ([[1], [2]], [[1], [1, 2]], "list(range(1, x + 1))", 1),
+        ([[1], [2]], [[1], [1, 2]], "1 if x == 1 else [1, 2]", 0),  # the lists are the result's own
+        ([[1]], [[[1]]], "[x]", 1),
+        (["1"], ["[1]"], "x", 0),
+        (["1"], [[1]], "[x]", 1),
+    ],
+)
+async def test_arguments_and_results_may_be_values(inputs: Any, outputs: Any, body: str, reward: float) -> None:
+    found = await judged(f"def f(x):\n    return {body}", {"inputs": inputs, "outputs": outputs, "fn_name": "f"})
+    assert found["reward"] == reward
+
+
+@pytest.mark.parametrize(
     ("source", "inputs", "outputs"),
     [
         ("def f(n): return n ** 0.5", ["10000000000001", "99999999999999"], ["3162277", "9999999"]),
@@ -233,6 +255,8 @@ async def test_assertions() -> None:
         {"inputs": "1", "outputs": "1"},
         {"inputs": [1], "outputs": ["1"]},
         {"inputs": ["nonsense"], "outputs": ["1"], "fn_name": "f"},
+        {"inputs": ["1"], "outputs": ["nonsense"], "fn_name": "f"},
+        {"inputs": [1], "outputs": [2], "fn_name": "f"},
         {"asserts": "assert f(1) == 2"},
         [],
         ["f(1) == 2"],

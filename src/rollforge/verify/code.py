@@ -49,6 +49,8 @@ class Suite:
     outputs: tuple[Any, ...]
     mode: Literal["stdin", "call", "values", "check"] = "stdin"
     function: str = ""
+    enclosed: bool = False
+    """Each output of a `call` is in a list of one, the data set's (APPS, TACO) or the result's own: both pass."""
     setup: str = ""
     """Source that goes after the program."""
     reference: str = ""
@@ -91,6 +93,8 @@ async def code(
         what = trial.get("error") or {"time": "out of time"}.get(trial["status"], "")
         if trial["status"] == "ok" and wanted.mode != "check":
             what = await _difference(trial["output"], outputs[index], wanted.mode, tolerance)
+            if what and wanted.enclosed and not await _difference(trial["output"], outputs[index][1][0], "call", tolerance):
+                what = ""
         if not what:
             passed += 1
             continue
@@ -140,9 +144,9 @@ def fenced(text: str) -> Iterator[tuple[str, str]]:
 
 
 def read_tests(given: Mapping[str, Any] | Sequence[str]) -> Suite:
-    """Tests as rows have them: `{inputs, outputs, fn_name}` (LiveCodeBench: JSON arguments, one a line, if there is a
-    function name), assertions, alone or as `{asserts, setup}`, or `{test, entry_point}` (HumanEval). Raises `VerifierFault`
-    for anything else."""
+    """Tests as rows have them: `{inputs, outputs, fn_name}` (if there is a function name, the arguments and the result, both
+    in JSON, one argument a line, as in LiveCodeBench, or both as values, as in APPS and TACO), assertions, alone or as
+    `{asserts, setup}`, or `{test, entry_point}` (HumanEval). Raises `VerifierFault` for anything else."""
     if isinstance(given, Mapping) and "test" in given:
         return Suite((read_check(given),), (None,), "check")
     if isinstance(given, Mapping) and "asserts" not in given:
@@ -152,8 +156,12 @@ def read_tests(given: Mapping[str, Any] | Sequence[str]) -> Suite:
         if len(inputs) != len(outputs) or not inputs:
             raise VerifierFault(f"there are {len(inputs)} inputs and {len(outputs)} outputs")
         if function:
-            arguments, results = [_arguments(one) for one in inputs], [_json(one) for one in outputs]
-            return Suite(tuple(arguments), tuple(map(_plain, results)), "call", str(function))
+            pairs = list(zip(inputs, outputs, strict=True))
+            results = tuple(_plain(_json(wanted) if isinstance(given, str) else wanted) for given, wanted in pairs)
+            enclosed = all(
+                isinstance(given, list) and isinstance(wanted, list) and len(wanted) == 1 for given, wanted in pairs
+            )
+            return Suite(tuple(map(_arguments, inputs)), results, "call", str(function), enclosed)
         return Suite(tuple(map(_text, inputs)), tuple(map(_text, outputs)))
     asserts = given["asserts"] if isinstance(given, Mapping) else given
     if not asserts or isinstance(asserts, str) or not all(isinstance(one, str) for one in asserts):
@@ -172,7 +180,11 @@ def _text(value: Any) -> str:
 
 
 def _arguments(given: Any) -> list[Any]:
-    return [_json(line) for line in given.split("\n") if line.strip()] if isinstance(given, str) else list(given)
+    if isinstance(given, str):
+        return [_json(line) for line in given.split("\n") if line.strip()]
+    if not isinstance(given, list):
+        raise VerifierFault(f"the arguments of a function are {type(given).__name__}, not a list: {given!r:.80}")
+    return given
 
 
 def _json(given: Any) -> Any:
