@@ -371,6 +371,9 @@ async def test_no_task_at_all(tmp_path: Path, text: str, said: str) -> None:
 async def test_an_environment_without_tasks(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="script has no tasks of its own: give some with --tasks"):
         await collected(tmp_path / "run", env=Script())
+    (tmp_path / "tasks.jsonl").write_text('{"answer": "b"}\n')
+    with pytest.raises(UserError, match="script does not say how it would ask for this: give the row a prompt"):
+        await collected(tmp_path / "run", env=Script(), tasks=tmp_path / "tasks.jsonl")
     (tmp_path / "tasks.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
     assert (await collected(tmp_path / "run", env=Script(), tasks=tmp_path / "tasks.jsonl")).success
 

@@ -436,13 +436,13 @@ def test_the_null_prompt_of_a_row_leaves_the_other_forms() -> None:
     assert task_from_row({"prompt": None, "messages": "Hi"}).params == {"input": "Hi"}
 
 
-def test_what_completes_a_row_may_refuse_it(tmp_path) -> None:
-    def complete(row):
+def test_what_reads_a_row_may_refuse_it(tmp_path) -> None:
+    def read(row, index):
         if "a" not in row:
             raise UserError("the row lacks a")
-        return {**row, "prompt": f"a is {row['a']}"}
+        return task_from_row({**row, "prompt": f"a is {row['a']}"}, index)
 
-    good, bad = lines_of(tmp_path, b'{"a": 1}\n{"b": 1}\n', lambda path: read_tasks(path, complete))
+    good, bad = lines_of(tmp_path, b'{"a": 1}\n{"b": 1}\n', lambda path: read_tasks(path, read))
     assert good.params == {"input": "a is 1"}
     assert (bad.line, bad.reason) == (2, "the row lacks a")
 

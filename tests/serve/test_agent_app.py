@@ -11,11 +11,14 @@ import aiohttp
 import openai
 import pytest
 
+import rollforge as rf
+from rollforge.agents.remote import RemoteRun
 from rollforge.envs.base import Tool, ToolCall, ToolOutput
 from rollforge.errors import InfraFault, JudgeFault, PolicyFault, SetupError, VerifierFault
 from rollforge.records.items import Response, assistant, function_call
 from rollforge.records.rows import rollout_from_row
-from rollforge.records.task import Task
+from rollforge.records.task import Task, bare_task
+from tests.models.server import closing
 from tests.serve.agents import COUNT, agent, runner, says
 
 
@@ -33,6 +36,26 @@ async def test_run_answers_with_the_verified_row_and_every_field_of_it() -> None
     assert {"id", "object", "created_at", "parallel_tool_calls", "tools", "tool_choice"} <= row["response"].keys()
     assert rollout_from_row(row).index == 2
     assert answer.headers["X-Request-Id"].startswith("req_")
+
+
+async def test_a_row_is_completed_as_the_environment_completes_its_own() -> None:
+    @rf.env(system="Add.", prompt="{a} + 1?", inline=True)
+    def plus(reply: str, a: int) -> float:
+        return float(reply == str(a + 1))
+
+    async with agent(runner(plus, says([assistant("7")]))) as (url, call), closing(RemoteRun(url, env_name="e")) as one:
+        answer = await call("POST", "/run", {"a": 6})
+        begun = await call("POST", "/rollouts", {"a": 6})
+        refused = await call("POST", "/run", {"b": 6})
+        found = await one(bare_task({"a": 6}), 0)
+    asked = [
+        {"type": "message", "role": "system", "content": "Add."},
+        {"type": "message", "role": "user", "content": "6 + 1?"},
+    ]
+    assert (answer.json["reward"], answer.json["responses_create_params"]["input"]) == (1.0, asked)
+    assert begun.json["prompt"] == asked
+    assert "the row lacks 'a', which the prompt template needs" in refused.json["error"]["message"]
+    assert (found.reward, found.params["input"], found.task) == (1.0, asked, bare_task({"a": 6}).id)
 
 
 async def test_a_row_that_counts_no_repeats_gets_other_draws_each_time() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from rollforge.envs.remote import without_nulls
 from rollforge.errors import (
@@ -23,7 +23,7 @@ from rollforge.errors import (
     VerifierFault,
 )
 from rollforge.models.service import Answer, Service
-from rollforge.records.items import Json, inside, token_drift
+from rollforge.records.items import Json, Params, inside, token_drift
 from rollforge.records.rollout import Failure, Outcome, Rollout, outcome_for
 from rollforge.records.rows import rollout_from_row
 from rollforge.records.task import Task
@@ -67,6 +67,8 @@ class RemoteRun:
 
     def _row(self, task: Task, index: int) -> Json:
         params = without_nulls({**task.params, **self._sampling})
+        if not params["input"]:
+            del params["input"]  # the environment there makes it of the row
         row: Json = {**task.fields, "responses_create_params": params, "_ng_rollout_index": index}
         return row if task.index is None else {**row, "_ng_task_index": task.index}
 
@@ -99,7 +101,7 @@ class RemoteRun:
         outcome = outcome_for(error)
         retryable = isinstance(error, (InfraFault, JudgeFault, DeadlineExceeded)) and error.stage != "verify"
         return Rollout(
-            params=sent["responses_create_params"],
+            params=cast("Params", {"input": [], **sent["responses_create_params"]}),
             response=None,
             reward=0.0 if outcome is Outcome.POLICY_FAULT else None,
             outcome=outcome,

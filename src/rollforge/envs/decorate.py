@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,10 @@ class PythonEnv:
         `options` go to the tasks function; an option it has no parameter for is a `UserError`.
         """
         return self._source.read(source, **options)
+
+    def read_row(self, row: Mapping[str, Any]) -> Task:
+        """The task of a row that somebody brings, prompt completed. Raises `UserError` for what is none."""
+        return self._source.read_row(row)
 
     def solve(self, task: Task) -> Solution | None:
         """The reference policy at work on `task`; None if the environment has none, or it knows no solution."""

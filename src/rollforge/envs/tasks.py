@@ -5,15 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
 from rollforge.envs.bind import parameters
 from rollforge.errors import UserError, describe, short, unknown
-from rollforge.records.items import input_items, system
+from rollforge.records.items import input_items, inside, system
 from rollforge.records.rows import BadLine, read_tasks
-from rollforge.records.task import Task, task_from_row, task_id
+from rollforge.records.task import Task, bare_task, task_from_row, task_id
 
 Tasks = Iterable[Mapping[str, Any]] | str | Path | Callable[..., Iterable[Mapping[str, Any]]]
 
@@ -34,7 +35,26 @@ def env_tasks(
         return env.tasks(source, **(options or {}))  # type: ignore[no-any-return]
     if source is None:
         raise UserError(f"{name or getattr(env, 'name', 'the environment')} has no tasks of its own: {remedy}")
-    return read_tasks(source)
+    if env is None:
+        return read_tasks(source, bare_task)  # whoever plays them knows how to ask
+    return read_tasks(source, partial(_with_input, name or str(getattr(env, "name", "the environment"))))
+
+
+def env_task(env: Any, row: Mapping[str, Any]) -> Task:
+    """The task of a row, as `env` reads it: prompt and system message completed. Raises `UserError` for what is no task."""
+    return env.read_row(row) if hasattr(env, "read_row") else task_from_row(row)
+
+
+def _with_input(name: str, row: Mapping[str, Any], index: int | None = None) -> Task:
+    try:
+        return task_from_row(row, index)
+    except UserError as error:
+        if not bare_task(row).params["input"]:
+            raise UserError(
+                f"{error}; {name} does not say how it would ask for this: give the row a prompt, or collect from an agent "
+                "service of the environment (--agent URL)"
+            ) from None
+        raise
 
 
 @dataclass(frozen=True)
@@ -70,9 +90,12 @@ class TaskSource:
             where = f"{rows} is a file" if isinstance(rows, (str, Path)) else "they are a list"
             raise unknown("task option", next(iter(options)), (), f"(the tasks are not generated: {where})")
         if isinstance(rows, (str, Path)):
-            tasks = read_tasks(self._file(rows) if source is None else rows, self._with_prompt)
-            return (task if isinstance(task, BadLine) else self._with_system(task) for task in tasks)
+            return read_tasks(self._file(rows) if source is None else rows, self.read_row)
         return self._complete(rows)
+
+    def read_row(self, row: Mapping[str, Any], index: int | None = None) -> Task:
+        """The task of a row, completed. Raises `UserError`."""
+        return self._with_system(task_from_row(self._with_prompt(row), index))
 
     def _file(self, given: str | Path) -> Path:
         here = Path(given).expanduser()
@@ -116,20 +139,24 @@ class TaskSource:
             try:
                 if not isinstance(row, Mapping):
                     raise UserError(f"the row is {type(row).__name__}, not a mapping")
-                yield self._with_system(task_from_row(self._with_prompt(row), count))
+                yield self.read_row(row, count)
                 count += 1
             except UserError as error:
                 yield BadLine(f"tasks of {self.name}", number, str(error), f"{row!r:.60}")
 
     def _with_prompt(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        if self.prompt is None or "responses_create_params" in row or row.get("prompt") is not None:
+        params = row.get("responses_create_params")
+        asked = inside(params, "input") is not None or not isinstance(params, dict | None)
+        if self.prompt is None or asked or row.get("prompt") is not None:
             return row
         try:
-            return {**row, "prompt": self.prompt.format_map(row)}
+            prompt = self.prompt.format_map(row)
         except KeyError as error:
             raise UserError(f"the row lacks {error}, which the prompt template needs") from error
         except (ValueError, TypeError, AttributeError, IndexError) as error:
             raise UserError(f"the prompt template does not fit the row: {short(error)}") from error
+        made = {"prompt": prompt} if params is None else {"responses_create_params": {**params, "input": prompt}}
+        return {**row, **made}
 
     def _with_system(self, task: Task) -> Task:
         items = input_items(task.params)

@@ -38,17 +38,16 @@ class BadLine:
         return f"{self.file}:{self.line}: {self.reason}" + (f": {self.text}" if self.text else "")
 
 
-def read_tasks(path: str | Path, complete: Callable[[Json], Mapping[str, Any]] | None = None) -> Iterator[Task | BadLine]:
+def read_tasks(path: str | Path, read: Callable[[Json, int], Task] = task_from_row) -> Iterator[Task | BadLine]:
     """The tasks of a JSONL file, in order, streamed. `index` counts the usable tasks from 0.
 
-    `complete` may add to a row before it is read (a prompt made from its fields). Raises `UserError` at once if the file
-    cannot be read.
+    `read` makes the task of a row and its index. Raises `UserError` at once if the file cannot be read.
     """
     count = 0
 
     def parse(row: Json) -> Task:
         nonlocal count
-        task = task_from_row(complete(row) if complete else row, count)
+        task = read(row, count)
         count += 1
         return task
 

@@ -69,6 +69,15 @@ def task_from_row(row: Mapping[str, Any], index: int | None = None) -> Task:
     )
 
 
+def bare_task(row: Mapping[str, Any], index: int | None = None) -> Task:
+    """The same; a row that asks nothing of a model (`{}`, or only what a session starts from) is one too, without input."""
+    params = row.get("responses_create_params")
+    if params not in (None, {}) or any(row.get(key) is not None for key in CONTENT_KEYS):
+        return task_from_row(row, index)
+    fields = {key: value for key, value in row.items() if key != "responses_create_params"}
+    return Task({"input": []}, fields, task_id({}, fields), index)
+
+
 def task_id(params: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
     """The first 16 hex digits of the SHA-256 of the canonical JSON (sorted keys) of the content. Raises `UserError`.
 

@@ -21,6 +21,7 @@ from rollforge.envs.base import Env, Tool
 from rollforge.errors import UserError
 from rollforge.records.items import Json
 from rollforge.records.problem import bad_request
+from rollforge.records.task import bare_task
 from rollforge.serve.app import App, answer, body, make_app, spec
 from rollforge.serve.env_steps import add_steps
 from rollforge.serve.env_tools import add_tools, check_names
@@ -37,7 +38,6 @@ from rollforge.serve.env_wire import (
     judged_row,
     key_of,
     response_of,
-    task_of,
     usable,
 )
 from rollforge.serve.gone import while_connected
@@ -84,7 +84,7 @@ def env_routes(env: Env, name: str, sessions: Sessions) -> APIRouter:
 
     async def opened(request: Request) -> Seat:
         """A session for the row of the request, in place of the one it had."""
-        task, key = task_of(await body(request)), key_of(request)
+        task, key = bare_task(await body(request)), key_of(request)
         old = usable(sessions, request)
         if old is not None and (key is None or old.key != key):
             await sessions.close(old)
@@ -112,7 +112,7 @@ def env_routes(env: Env, name: str, sessions: Sessions) -> APIRouter:
         seat = sessions.find(request)
         row = await body(request)
         response = response_of(row)
-        task = task_of({key: value for key, value in row.items() if key != "response"})
+        task = bare_task({key: value for key, value in row.items() if key != "response"})
         if seat is not None and stateless and not seat.stepwise and not seat.task.fields:
             # Seeded with nothing: what there is to know comes only now.
             seat.end()

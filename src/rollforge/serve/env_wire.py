@@ -12,18 +12,9 @@ from rollforge.errors import RolloutError, UserError
 from rollforge.records.items import Json, Response, check_items, mapping
 from rollforge.records.problem import IDEMPOTENCY_KEY, Problem, bad_request, problem_of
 from rollforge.records.rows import SHADOWED
-from rollforge.records.task import CONTENT_KEYS, Task, task_from_row, task_id
+from rollforge.records.task import Task
 from rollforge.records.whole import whole
 from rollforge.serve.sessions import COOKIE, Seat, Sessions
-
-
-def task_of(row: Json) -> Task:
-    """The task of a row. A row that asks nothing of a model (`{}`, or only what a session starts from) is one too."""
-    params = row.get("responses_create_params")
-    if params not in (None, {}) or any(row.get(key) is not None for key in CONTENT_KEYS):
-        return task_from_row(row)
-    fields = {key: value for key, value in row.items() if key != "responses_create_params"}
-    return Task({"input": []}, fields, task_id({}, fields))
 
 
 def response_of(row: Json) -> Response:

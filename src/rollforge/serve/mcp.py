@@ -28,10 +28,10 @@ from rollforge.errors import RolloutError, SetupError, UserError
 from rollforge.records.items import Json, assistant, prompt_text
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.problem import Problem, bad_request, problem_of
-from rollforge.records.task import Task
+from rollforge.records.task import Task, bare_task
 from rollforge.serve.app import answer, body, spec
 from rollforge.serve.env_steps import declared, played
-from rollforge.serve.env_wire import CODES, OBJECT, task_of, usable
+from rollforge.serve.env_wire import CODES, OBJECT, usable
 from rollforge.serve.gone import while_connected
 from rollforge.serve.sessions import MCP_SESSION, MCP_TOKEN, Seat, Sessions
 from rollforge.serve.settings import Settings
@@ -129,12 +129,12 @@ async def task_at(env: Env, name: str, number: str) -> Task:
         raise bad_request(f"task={number[:20]!r} is not a number", param="task")
     tasks = getattr(env, "tasks", None)
     if tasks is None:
-        return task_of({})
+        return bare_task({})
     good = await asyncio.to_thread(
         lambda: next(islice((t for t in tasks() if isinstance(t, Task)), int(number), None), None)
     )
     if good is None and number == "0":
-        return task_of({})
+        return bare_task({})
     if good is None:
         raise bad_request(f"{name} has no task {number}", param="task")
     return good

@@ -6,12 +6,12 @@ import secrets
 from dataclasses import replace
 
 from rollforge.collect.rollout import Runner
+from rollforge.envs.tasks import env_task
 from rollforge.errors import SetupError, UnknownParameter
 from rollforge.records.items import Json
 from rollforge.records.problem import FAULTS, Problem, bad_request
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import row_of
-from rollforge.records.task import task_from_row
 from rollforge.records.whole import whole
 
 
@@ -19,7 +19,7 @@ async def rollout_of(row: Json, runner: Runner) -> Rollout:
     """One attempt at the task of a row. Raises `UserError` for what is no task row, `Problem` for what its model cannot do,
     `SetupError` as the runner does."""
     index = row.get("_ng_rollout_index")
-    task = task_from_row(row)
+    task = env_task(runner.env, row)
     try:
         if type(index) is int:
             return await runner(task, index)
