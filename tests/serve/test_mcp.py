@@ -208,7 +208,15 @@ async def test_an_environment_that_is_played_by_steps_has_one_tool() -> None:
         assert said[0] == "wrong"
         assert said[1] == "action: a text is needed"
         assert "ValueError" in said[2]
-        assert said[3] == "right\n\nThe episode is over. Reward: 1"
+        assert said[3] == "right\n\nThe episode is over."
+        again = await me.ask("tools/call", call("step", action="7"), Mcp_Session_Id=session)
+        assert (again["isError"], again["content"][0]["text"]) == (True, "The episode is over.")
+        judged = {"prompt": "Guess.", "number": 7, "response": {"output": [assistant("I found it.")]}}
+        _, row, _ = await me.send(judged, "/verify", Cookie=f"rollforge_session={session}")
+        assert (row["reward"], row["steps"], row["terminated"]) == (1.0, 3, True)
+        assert row["response"]["output"][0]["content"][0]["text"] == "I found it."
+        status, found, _ = await me.send(judged, "/verify", Cookie=f"rollforge_session={session}")
+        assert (status, found["error"]["type"]) == (410, "session_over")
 
 
 async def test_a_session_is_found_whichever_worker_is_asked(tmp_path: Path) -> None:

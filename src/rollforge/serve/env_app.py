@@ -20,6 +20,7 @@ from rollforge.collect.closing import aclose
 from rollforge.envs.base import Env, Tool
 from rollforge.errors import UserError
 from rollforge.records.items import Json
+from rollforge.records.items import Response as ModelResponse
 from rollforge.records.problem import bad_request
 from rollforge.records.task import bare_task
 from rollforge.serve.app import App, answer, body, make_app, spec
@@ -119,7 +120,10 @@ def env_routes(env: Env, name: str, sessions: Sessions) -> APIRouter:
             seat = None
         if seat is None:
             seat = await while_connected(request, sessions.open(task))
-        found = await seat.verify(in_own_names(response, name), task)
+        # Steps that were taken here are what there is to judge: over MCP, the agent's own response only tells of its calls.
+        steps = seat.output if seat.stepwise else []
+        episode: ModelResponse = {**response, "output": steps} if steps else in_own_names(response, name)
+        found = await seat.verify(episode, task)
         return answer(judged_row(row, task, response, found))
 
     @router.post("/aggregate_metrics", tags=["metrics"], openapi_extra=spec(ROWS, AGGREGATE, CODES))

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 
 from rollforge.agents.episode import answer_items
 from rollforge.agents.tool_loop import ToolLoop
+from rollforge.envs.base import Step
 from rollforge.records.items import Json, add_usage, function_call_output, item_type, tool_name, user
 from rollforge.records.items import Response as ModelResponse
 from rollforge.records.problem import Problem
@@ -71,21 +72,28 @@ async def _stepped(seat: Seat, response: ModelResponse) -> Json:
 
 
 async def played(seat: Seat, response: ModelResponse) -> Json:
-    seat.output += (items := answer_items(response, len(seat.output)))
-    seat.usage = add_usage(seat.usage, response.get("usage"))
-    step = await seat.take_step({**response, "output": items})
+    step = await taken(seat, response)
     told: Json = {"observation": step.observation, "terminated": step.terminated, "truncated": step.truncated}
     info: Json = {**step.info, "tool_outputs": [{"call_id": name, "output": text} for name, text in step.outputs]}
-    seat.output += [function_call_output(name, text) for name, text in step.outputs]
-    seat.output += [user(step.observation)] if step.observation else []
     reward = step.reward
-    if step.terminated or step.truncated:
+    if seat.ended:
         found = await seat.verify({**response, "output": seat.output, "usage": seat.usage})
         reward = found.reward - seat.told
         told["verdict"] = {**found.fields, "reward": found.reward}
         info = {**{name: value for name, value in found.fields.items() if name not in (*told, "info")}, **info}
     seat.told += reward
     return {**told, "reward": reward, "info": info}
+
+
+async def taken(seat: Seat, response: ModelResponse) -> Step:
+    """A step, which the session's episode keeps."""
+    seat.output += (items := answer_items(response, len(seat.output)))
+    seat.usage = add_usage(seat.usage, response.get("usage"))
+    step = await seat.take_step({**response, "output": items})
+    seat.output += [function_call_output(name, text) for name, text in step.outputs]
+    seat.output += [user(step.observation)] if step.observation else []
+    seat.ended = step.terminated or step.truncated
+    return step
 
 
 LOOP = ToolLoop()

@@ -4,7 +4,8 @@
     initialize, without it -> a session of its own: `/mcp?task=3` is the environment's fourth task, `/mcp` its first
 
 The task's prompt and what the session shows come as the server's instructions. An environment that is played by steps has
-one tool, `step`. Every request is answered with JSON: nothing here takes the initiative, so there is no stream.
+one tool, `step`; its session stays until it is judged or nobody uses it. Every request is answered with JSON: nothing here
+takes the initiative, so there is no stream.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rollforge.records.lossless import dumps, loads
 from rollforge.records.problem import Problem, bad_request, problem_of
 from rollforge.records.task import Task, bare_task
 from rollforge.serve.app import answer, body, spec
-from rollforge.serve.env_steps import declared, played
+from rollforge.serve.env_steps import declared, taken
 from rollforge.serve.env_wire import CODES, OBJECT, usable
 from rollforge.serve.gone import while_connected
 from rollforge.serve.sessions import MCP_SESSION, MCP_TOKEN, Seat, Sessions
@@ -238,10 +239,11 @@ async def _stepped(seat: Seat, arguments: Json) -> Json:
     action = arguments.get("action")
     if not isinstance(action, str):
         return _content("action: a text is needed", error=True)
-    told = await played(seat, {"output": [assistant(action)]})
-    over = told["terminated"] or told["truncated"]
-    ending = f"The episode is over. Reward: {told['verdict']['reward']:g}" if over else ""
-    return _content("\n\n".join(text for text in (told["observation"], ending) if text))
+    if seat.ended:
+        return _content(_ENDED, error=True)
+    step = await taken(seat, {"output": [assistant(action)]})
+    # What it was worth is told by /verify: the client's model is no place for a reward.
+    return _content("\n\n".join(text for text in (step.observation, _ENDED if seat.ended else "") if text))
 
 
 def _content(text: str, *, error: bool = False) -> Json:
@@ -278,6 +280,7 @@ MESSAGE: Json = {
     "required": ["jsonrpc", "method"],
     "properties": {"jsonrpc": {"const": "2.0"}, "method": {"type": "string"}, "params": OBJECT},
 }
+_ENDED = "The episode is over."
 _PARSE, _INVALID, _METHOD, _PARAMS, _INTERNAL = -32700, -32600, -32601, -32602, -32603
 _LINE = 64 * 2**20
 _NEVER = 1e9

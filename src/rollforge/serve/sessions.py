@@ -63,6 +63,8 @@ class Seat:
         self.usage: Usage | None = None
         self.told = 0.0
         """Reward, of the steps so far."""
+        self.ended = False
+        """No step is left to take; it may still be judged."""
         self.over = False
         self.leave = asyncio.Event()
         """Over, and nobody uses it: its owner leaves it."""
