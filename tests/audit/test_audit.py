@@ -94,6 +94,35 @@ async def test_without_a_reference_the_row_says_what_is_right() -> None:
     assert any("no reference policy" in one.says for one in audit.findings if one.severity == "note")
 
 
+async def test_without_a_right_reply_nothing_is_as_good_as_it() -> None:
+    class Lamp:
+        """Turn it on."""
+
+        def reset(self) -> None:
+            self.on = False
+
+        def switch(self, code: str) -> str:
+            """Switch it."""
+            self.on = code == "7781"
+            return "ok"
+
+        def verify(self) -> float:
+            return float(self.on)
+
+    @rf.env(tasks=[{"prompt": "A poem about rain.", "words": ["rain", "cloud"]}], inline=True)
+    def poem(reply: str, words: list[str]) -> float:
+        return float(all(word in reply for word in words))
+
+    @rf.env(tasks=CAPITALS, solve=lambda: "nowhere", inline=True)
+    def misguided(reply: str, answer: str) -> float:
+        return float(reply.strip() == answer)
+
+    for env in (rf.env(Lamp, tasks=[{"prompt": "Turn it on."}], inline=True), poem, misguided):
+        audit = await audited(env)
+        assert not {"whitespace", "equal-form"} & {one.rule for one in audit.findings}
+        assert "whitespace" not in audit.passed
+
+
 async def test_a_file_of_tasks_and_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"prompt": "Capital of Chad?", "answer": "Djamena"}\n')
 

@@ -51,7 +51,8 @@ def attacks(known: Known, others: Sequence[Known], canary: Path) -> Iterator[Att
         yield attack if known.closed or attack.rule != "override" else _against_inert(attack)
     for attack in _code(canary):
         yield attack if known.closed else _against_inert(attack)
-    yield from _whitespace(known)
+    if known.right:
+        yield from _whitespace(known)
     yield from _swapped_rows(known)
     yield from _documents(known, others)
     if known.closed:
@@ -61,7 +62,8 @@ def attacks(known: Known, others: Sequence[Known], canary: Path) -> Iterator[Att
         yield from _hedged(known, wrong)
         yield from _lists(known)
         yield from _look_alikes(known)
-        yield from _equal_forms(known)
+        if known.right:
+            yield from _equal_forms(known)
     else:
         yield Attack("mutated", "its last word or digits changed", perturbed(known.reply), severity="note")
     yield from _trials(known)

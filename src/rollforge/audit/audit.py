@@ -172,13 +172,13 @@ async def _known(env: Any, ground: Ground, task: Task, success: float) -> Known:
         after = [await ground.play("nothing", task, _solution(reply, calls)) for reply in texts]
         low = min((one.reward for one in after if one.reward is not None), default=0.0)
         if full - low > EQUAL:
-            return with_rewards(known, full, low)
+            return with_rewards(known, full, low, played.reward is not None)
         known = replace(known, calls=(), closed=False, counts=False)
     low = min((one.reward for one in idle if one.reward is not None), default=0.0)
     # A reward that is the same whatever is said, or a reference that gets nothing: measured against what was asked for.
-    return with_rewards(
-        known, full if full - low > EQUAL else max(full, success), min(low, 0.0) if full - low <= EQUAL else low
-    )
+    if full - low <= EQUAL:
+        return with_rewards(known, max(full, success), min(low, 0.0), False)
+    return with_rewards(known, full, low, played.reward is not None)
 
 
 def _last_text(calls: Sequence[Call]) -> str:
@@ -210,7 +210,8 @@ async def _guessed(ground: Ground, task: Task, success: float) -> Known:
     known = known_of(task, best[1], (), own=False)
     if not best[1]:
         known = replace(known, closed=False)
-    return with_rewards(known, best[0] if best[1] else success, min(low.reward or 0.0, success - 1e-3))
+    full = best[0] if best[1] else success
+    return with_rewards(known, full, min(low.reward or 0.0, success - 1e-3), bool(best[1]))
 
 
 async def _attack(ground: Ground, known: Sequence[Known], canary: Path, wind: Callable[[], Awaitable[None]]) -> list[Hit]:

@@ -50,6 +50,8 @@ class Known:
     """The reply does; else only what was done with tools."""
     made: tuple[Call, ...] = ()
     """The reference's calls, also where the reply does not count after them."""
+    right: bool = True
+    """The reply is known to get full marks; else there is none that does."""
     own: bool = True
     """From the environment's reference policy, not put together from the row."""
 
@@ -110,8 +112,8 @@ def is_gold(name: str) -> bool:
     return bool(_GOLD_NAME.search(name)) and not _NOT_GOLD.search(name)
 
 
-def with_rewards(known: Known, full: float, low: float) -> Known:
-    return replace(known, full=full, low=low)
+def with_rewards(known: Known, full: float, low: float, right: bool) -> Known:
+    return replace(known, full=full, low=low, right=right)
 
 
 def recorded(solution: Solution, into: list[Call], said: list[str]) -> Solution:
