@@ -473,6 +473,24 @@ class put_and_taken:
         return "done"
 
 
+FLOORS = [{"prompt": f"Sell it for at least {floor}.", "floor": floor, "budget": 2 * floor} for floor in (50, 70, 110)]
+
+
+@broken("above", FLOORS, solve=None)
+class polite_turns:
+    """Sell it; each turn may be polite."""
+
+    def step(self, action: str, floor: int, budget: int) -> tuple[str, float, bool]:
+        polite = 0.1 * ("please" in action)
+        price = next((int(word) for word in action.split() if word.isdigit()), None)
+        if price is None:
+            return "Name a price.", polite, False
+        return "Deal.", polite + 0.9 * (floor <= price <= budget), True
+
+    def solve(self, budget: int) -> list[str]:
+        return [f"{budget} please"]
+
+
 CODES = [
     {"prompt": f"Hand in the code of {who}, on {day}.", "code": code, "day": day}
     for who, code, day in (("ann", 4127, "monday"), ("bob", 9033, "friday"), ("eve", 2518, "monday"))

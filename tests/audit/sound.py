@@ -470,3 +470,21 @@ def globs(reply: str, answer: str) -> float:
 )
 def numbers_of_words(reply: str, n: int) -> float:
     return float(len(reply.split()) in (n, n + 1))
+
+
+@sound([{"prompt": "Guess the word.", "word": word} for word in ("crane", "stale", "pound")], solve=None)
+class letters_found_once:
+    """Guess a word; what is new is paid."""
+
+    def reset(self) -> None:
+        self.found: set[int] = set()
+
+    def step(self, action: str, word: str) -> tuple[str, float, bool]:
+        guess = action.strip()
+        hits = {place for place, pair in enumerate(zip(guess, word, strict=False)) if pair[0] == pair[1]}
+        new, over = hits - self.found, guess == word
+        self.found |= hits
+        return str(sorted(hits)), 0.5 * len(new) / len(word) + 0.5 * over, over
+
+    def solve(self, word: str) -> list[str]:
+        return ["slate", word]

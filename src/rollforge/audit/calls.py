@@ -1,4 +1,4 @@
-"""What tool calls earn beyond what they achieve: the reference's again and again, and with the arguments of other tasks."""
+"""What tool calls and steps earn beyond what they achieve: again and again, and with the arguments of other tasks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import islice, product
 from time import monotonic
 from typing import Any
 
+from rollforge.agents.tool_loop import ToolLoop
 from rollforge.audit.finding import RULES, Finding, Shown, found, shown
 from rollforge.audit.known import FULL, HALF, Call, Known, replay
 from rollforge.audit.play import Ground, Played
@@ -18,6 +19,8 @@ from rollforge.records.lossless import dumps
 TASKS = 3
 TIMES = (2, 5, 40)
 MANY = TIMES[-1]
+TURNS = ToolLoop().max_turns
+"""That a policy has in an episode."""
 DISTINCT = 4
 """Calls of a reference that are repeated by themselves, and tools that are tried between them."""
 MOST = 400
@@ -46,16 +49,22 @@ class Try:
 
 async def look(ground: Ground, known: Sequence[Known], success: float) -> AsyncIterator[Finding]:
     above: list[Try] = []
+    farmed: list[Try] = []
     alone: list[Try] = []
     options: list[tuple[Try, bool]] = []
-    several = tried = 0
+    several = tried = stepwise = 0
     ends = monotonic() + SECONDS
     for one in known[:TASKS]:
         began = monotonic()
-        first = await _play(ground, one, "the reference's calls", list(one.made)) if one.made else None
+        first = await _play(ground, one, "the reference's calls", list(one.made)) if one.right and one.own else None
         if first is None or one.full <= one.low or first.share < FULL:
-            continue  # there are none, or they are worth that only once
-        room = min(MOST, max(1, int(LONGEST / (monotonic() - began) * len(one.made))))
+            continue  # there is none, or its calls are worth that only once
+        room = min(MOST, max(1, int(LONGEST / (monotonic() - began) * max(1, len(one.made)))))
+        stepwise += first.played.stepwise
+        async for again in _each(ground, one, _before(one) if first.played.stepwise else iter(()), room, ends):
+            farmed += [again] if (again.played.reward or 0.0) > max(one.full, success) + EQUAL else []
+        if not one.made:
+            continue
         tried += 1
         async for again in _each(ground, one, _again(one, first.played.tools), room, ends):
             above += [again] if (again.played.reward or 0.0) > max(one.full, success) + EQUAL else []
@@ -70,6 +79,10 @@ async def look(ground: Ground, known: Sequence[Known], success: float) -> AsyncI
         says = f"the reference's calls again get more than full marks: {_told(above, tried)}"
         remedy = "reward the state that is reached at the end, not the calls that were made"
         yield found("above", "error", says, [_shown(each) for each in above[:3]], remedy)
+    if farmed:
+        says = f"an action again and again before the reference gets more than full marks: {_told(farmed, stepwise)}"
+        remedy = "reward what steps achieve, or bound what one kind of action earns in an episode"
+        yield found("above", "error", says, [_shown(each) for each in farmed[:3]], remedy)
     if several > 1 and len(alone) == several:
         says = f"{_told(alone, several)}; fine only if each call adds to what the one before it achieved"
         yield found("calls", "warning", says, [_shown(each) for each in alone[:1]])
@@ -104,6 +117,15 @@ def _again(known: Known, tools: Sequence[Tool]) -> Iterator[tuple[str, Calls]]:
         for other in _undoing(call, tools):
             turns = f"{_name(call)} and {_name(other)} in turn, {MANY} times"
             yield turns, [*made[:at], *[call, other] * MANY, *made[at:]]
+
+
+def _before(known: Known) -> Iterator[tuple[str, Calls]]:
+    """An action that may leave the episode open, as often as a policy has turns, before what the reference does."""
+    own = [step for step in (*known.made, known.reply) if isinstance(step, str) and step]
+    plain = [re.sub(r"\d+", "", step).strip() for step in own]
+    times = TURNS - len(known.made) - 1
+    for action in list(dict.fromkeys((*plain, *own, "harbour copper maybe lantern")))[: 2 * DISTINCT]:
+        yield f"{_name(action)} {times} times", [*[action] * times, *known.made]
 
 
 def _alone(known: Known, tools: Sequence[Tool]) -> Iterator[tuple[str, Calls]]:
