@@ -674,6 +674,8 @@ def test_tasks_by_a_function_with_options() -> None:
     assert [row.params["input"] for row in tasks_of(found, level="hard", count=1)] == ["hard 0"]
     with pytest.raises(UserError, match=r"unknown task option 'levle'; did you mean level\?"):
         found.tasks(levle="hard")
+    with pytest.raises(UserError, match=r"unknown task option 'env'; .* \(here it is --set level=\.\.\., without env\.\)"):
+        found.tasks(env={"level": "hard"})
     endless = rf.env(of(1), tasks=lambda: iter(lambda: {"prompt": "again"}, None))
     assert next(endless.tasks()).params == {"input": "again"}
 

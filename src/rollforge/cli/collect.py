@@ -99,7 +99,7 @@ def collect(
     where = str(config or "the options")
     for key in values:
         if key not in CollectConfig.model_fields:  # before what is missing, which may be what this one was to be
-            raise unknown("key", key, CollectConfig.model_fields, f"(in {where})")
+            raise unknown("key", key, CollectConfig.model_fields, f"(in {where}; the environment's own are env.{key})")
     given = values.get("agent")
     remote = isinstance(given, dict) and str(given.get("use")).startswith(("http://", "https://"))
     for key, hint in (("env", "name an environment: rollforge env list"), ("model", "give a model: --model tiny")):

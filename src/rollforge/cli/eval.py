@@ -107,7 +107,7 @@ def _settings(file: Path | None, options: dict[str, Any], model: dict[str, Any],
     where = str(file or "the options")
     for key in values:
         if key not in EvalConfig.model_fields:
-            raise unknown("key", key, EvalConfig.model_fields, f"(in {where})")
+            raise unknown("key", key, EvalConfig.model_fields, f"(in {where}; the environment's own are env.{key})")
     if not values["models"]:
         raise UserError("give a model to evaluate: rollforge eval tiny --env arithmetic")
     if not values["env"]:

@@ -107,7 +107,13 @@ class TaskSource:
         names, required, everything = parameters(function)
         for name in options:
             if name not in names and not everything:
-                raise unknown("task option", name, names)
+                inner = options[name] if name == "env" else None
+                hint = (
+                    f"(here it is --set {next(iter(inner))}=..., without env.)"
+                    if inner and isinstance(inner, Mapping)
+                    else ""
+                )
+                raise unknown("task option", name, names, hint)
         missing = ", ".join(f"{name}=..." for name in names if name in required and name not in options)
         if missing:
             raise UserError(f"the tasks of {self.name} need {missing} (on the command line: --set {missing})")
