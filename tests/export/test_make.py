@@ -124,6 +124,21 @@ def test_a_prompt_that_says_nothing_is_empty(asked: Any) -> None:
         demonstration(row(responses_create_params={"input": asked}))
 
 
+def test_what_is_shown_after_the_last_action_is_left_out() -> None:
+    """An environment played by steps shows something after the step that ends it, too."""
+    seen = [{"role": "user", "content": text} for text in (".P.", "..P")]
+    value = with_output(said("on"), seen[0], said("on"), *seen)
+    made = record(value)
+    for completion in (
+        demonstration(value).completion,
+        make_half(made, origin_of(made, 0, 7)).completion,
+        make_judged(made, origin_of(made, 0, 7), True).completion,
+    ):
+        assert [message["content"] for message in completion] == ["on", ".P.", "on"]
+    with pytest.raises(Refused, match="there is no response"):
+        demonstration(with_output(*seen))
+
+
 def test_a_rollout_may_end_with_a_call() -> None:
     assert demonstration(with_output(call("submit", '{"x": 1}'))).completion[0]["content"] == ""
 

@@ -211,10 +211,12 @@ def _at(record: Record, path: str) -> Any:
 
 
 def _conversation(record: Record, how: How, *, no_refusal: bool = False) -> tuple[list[Json], list[Json]]:
-    """A last turn that only refuses is none: as an empty text it would be what the model never said. `no_refusal`: nor one
-    that refuses beside a text."""
+    """What an environment showed after the last action is no part of it. A last turn that only refuses is none: as an empty
+    text it would be what the model never said. `no_refusal`: nor one that refuses beside a text."""
     dialect = DIALECTS[how.reasoning]
     asked, completion = _chat(record.prompt_messages, dialect), _chat(record.response_messages, dialect)
+    while completion and completion[-1]["role"] == "user":
+        completion.pop()
     if not completion:
         raise Refused("there is no response")
     if is_blank(asked):
