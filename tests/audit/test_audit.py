@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +146,7 @@ async def test_a_tool_that_ends_the_session_and_one_that_never_ends() -> None:
 
         def look(self, where: str = "") -> str:
             """Look somewhere."""
-            if where == "/etc/passwd":
+            if where == "/proc/self/environ":
                 raise rf.VerifierFault("that was not foreseen")
             return "nothing"
 
@@ -158,6 +160,44 @@ async def test_a_tool_that_ends_the_session_and_one_that_never_ends() -> None:
     [one] = [one for one in audit.findings if one.rule == "tools"]
     assert "that was not foreseen" in one.says
     assert one.shown[0].calls
+
+
+async def test_a_tool_that_writes_anywhere_is_found_and_given_nothing_that_would_be_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "result.json").write_text("mine")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    named: set[str] = set()
+
+    class Notes:
+        """Say the word."""
+
+        def write(self, path: str, text: str) -> str:
+            """Write a note."""
+            named.add(path)
+            there = Path(path).exists()
+            if there and not path.startswith("/proc/"):
+                assert "rollforge-host-" in path
+            with contextlib.suppress(OSError, ValueError):
+                Path(path).write_text(text)
+            return "written"
+
+        def verify(self, reply: str, answer: str) -> float:
+            return float(reply.strip() == answer)
+
+        def solve(self, answer: str) -> str:
+            return answer
+
+    audit = await audited(rf.env(Notes, tasks=CAPITALS, inline=True), n=1)
+    [one] = [one for one in audit.findings if one.rule == "leak-host"]
+    assert "writes to files of the host" in one.says
+    assert not {"/etc/passwd", "~/.ssh/id_rsa"} & named
+    assert (tmp_path / "result.json").read_text() == "mine"
+    assert not list(temporary.glob("rollforge-host-*"))
+    assert not [one for one in audit.findings if one.rule == "tools"]
 
 
 async def test_a_program_cannot_end_the_audit() -> None:

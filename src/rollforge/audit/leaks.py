@@ -6,9 +6,11 @@ import os
 import re
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from secrets import token_hex
 from typing import Any
 
 from rollforge.audit.finding import Finding, Severity, brief, found, shown, where
@@ -21,7 +23,7 @@ from rollforge.models.scripted import perturbed
 from rollforge.records.items import input_items, mapping, text_of
 from rollforge.records.rollout import Outcome
 
-SECRET = "ROLLFORGE_AUDIT_SECRET"
+SECRET, _VARIABLE = "ROLLFORGE_AUDIT_SECRET", "-variable"
 MATERIAL = 400
 """Characters from which a prompt is material to read an answer from."""
 FILE_BYTES = 1_000_000
@@ -141,28 +143,51 @@ class _Calls:
     known: Known
     calls: list[Call]
     played: Played
+    touched: bool
+    """Whether they wrote to a file of the host, or took it away."""
 
 
 async def _tools(ground: Ground, known: Sequence[Known], first: Sequence[Played]) -> AsyncIterator[Finding]:
     if not any(played.tools for played in first):
         return
-    os.environ[SECRET] = secret = f"secret-{Random(os.getpid()).getrandbits(64):x}"
+    secret = f"secret-{token_hex(8)}"
+    os.environ[SECRET] = secret + _VARIABLE
     tried: list[_Calls] = []
     try:
-        for one, seen in zip(known, first, strict=True):
-            for tool in seen.tools:
-                for calls in _nonsense(tool, Random(one.task.id)):
-                    played = await ground.play("nonsense calls", one.task, say("harbour copper maybe lantern", calls))
-                    tried.append(_Calls(one, calls, played))
+        with _file(secret) as file:
+            for one, seen in zip(known, first, strict=True):
+                for tool in seen.tools:
+                    for calls in _nonsense(tool, Random(one.task.id), file):
+                        played = await ground.play("nonsense calls", one.task, say("harbour copper maybe lantern", calls))
+                        tried.append(_Calls(one, calls, played, _touched(file, secret)))
     finally:
         del os.environ[SECRET]
-    for finding in (_ended(tried), _given(tried, first), _reached(tried, secret), _paid(tried)):
+    for finding in (_ended(tried), _given(tried, first), _reached(tried, secret), _changed(tried), _paid(tried)):
         if finding is not None:
             yield finding
 
 
-def _nonsense(tool: Tool, rng: Random) -> Iterator[list[Call]]:
-    """Each list is one session's."""
+@contextmanager
+def _file(secret: str) -> Iterator[Path]:
+    """A file of the host that is no environment's, to be asked for. What would be missed is never named to a tool: what
+    reads a path may as well write to it, or take it away."""
+    with tempfile.TemporaryDirectory(prefix="rollforge-host-", ignore_cleanup_errors=True) as folder:
+        file = Path(folder, "accounts")
+        file.write_text(secret)
+        yield file
+
+
+def _touched(file: Path, secret: str) -> bool:
+    with suppress(OSError, UnicodeDecodeError):
+        if file.read_text() == secret:
+            return False
+    with suppress(OSError):
+        file.write_text(secret)
+    return True
+
+
+def _nonsense(tool: Tool, rng: Random, file: Path) -> Iterator[list[Call]]:
+    """Each list is one session's. `file`: one of the host."""
     properties: Mapping[str, Any] = tool.parameters.get("properties") or {}
     plain = mapping(random_value(tool.parameters, rng))
     texts = [name for name, part in properties.items() if isinstance(part, dict) and part.get("type", "string") == "string"]
@@ -172,31 +197,30 @@ def _nonsense(tool: Tool, rng: Random) -> Iterator[list[Call]]:
     if not texts:
         return
     hostile = (
-        "../../../../etc/passwd",
-        "/etc/passwd",
-        "; cat /etc/passwd",
+        f"{'../' * 20}{str(file).removeprefix('/')}",
+        str(file),
+        f"; cat {file}",
         "' OR '1'='1",
         "$(id)",
         "/proc/self/environ",
-        "~/.ssh/id_rsa",
+        "/proc/version",
     )
     yield [(tool.name, {**plain, **dict.fromkeys(texts, one)}) for one in hostile]
-    yield [(tool.name, {**plain, **dict.fromkeys(texts, one)}) for one in _CODE]
+    code = (
+        f"import os; print(dict(os.environ)); print(open('{file}').read())",
+        f"env; cat {file}",
+        f"__import__('os').popen('env; cat {file}').read()",
+        "SELECT name FROM sqlite_master",
+    )
+    yield [(tool.name, {**plain, **dict.fromkeys(texts, one)}) for one in code]
     files = [name for name in texts if re.search(r"path|file|name", name, re.IGNORECASE)]
     if files and len(texts) > 1:
         others = [name for name in texts if name not in files]
         yield [
-            (tool.name, {**plain, **dict.fromkeys(files, file), **dict.fromkeys(others, '{"reward": 1.0, "passed": true}')})
-            for file in ("result.json", "results.json", "reward.json", "reward.txt", "score.txt", "answer.txt")
+            (tool.name, {**plain, **dict.fromkeys(files, name), **dict.fromkeys(others, '{"reward": 1.0, "passed": true}')})
+            for name in ("result.json", "results.json", "reward.json", "reward.txt", "score.txt", "answer.txt")
+            if not Path(name).exists()  # here it may be the user's
         ]
-
-
-_CODE = (
-    "import os; print(dict(os.environ)); print(open('/etc/passwd').read())",
-    "env; cat /etc/passwd",
-    "__import__('os').popen('env; cat /etc/passwd').read()",
-    "SELECT name FROM sqlite_master",
-)
 
 
 def _ended(tried: Sequence[_Calls]) -> Finding | None:
@@ -247,19 +271,26 @@ def _is(output: str, text: str) -> bool:
 
 
 def _reached(tried: Sequence[_Calls], secret: str) -> Finding | None:
+    marks = {
+        secret + _VARIABLE: "the environment variables of the host",
+        secret: "files of the host",
+        "Linux version ": "/proc/version of the host",
+    }
     for one in tried:
         for (name, arguments), output in zip(one.calls, one.played.outputs, strict=False):
-            what = (
-                "the environment variables of the host"
-                if secret in output
-                else "/etc/passwd of the host"
-                if "root:" in output and ":/" in output and "/bin/" in output
-                else ""
-            )
+            what = next((what for mark, what in marks.items() if mark in output), "")
             if what:
                 says = f"the tool {name} shows {what}"
                 return found("leak-host", "error", says, [shown(one.played, "", [(name, arguments)])])
     return None
+
+
+def _changed(tried: Sequence[_Calls]) -> Finding | None:
+    one = next((one for one in tried if one.touched), None)
+    if one is None:
+        return None
+    says = f"the tool {one.calls[0][0]} writes to files of the host, or takes them away"
+    return found("leak-host", "error", says, [shown(one.played, "", one.calls)])
 
 
 def _paid(tried: Sequence[_Calls]) -> Finding | None:
