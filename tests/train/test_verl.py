@@ -393,11 +393,12 @@ async def test_a_session_ends_with_its_episode(bank: Exported, verl: None) -> No
     before = asyncio.all_tasks()
     data = agent_data(row)
     await one_call(pay, data, amount=1)
-    [session] = asyncio.all_tasks() - before
+    of_session = asyncio.all_tasks() - before
+    [session] = [task for task in of_session if task.get_coro().__name__ == "play"]
     del data
     gc.collect()
-    await asyncio.wait([session], timeout=10)
-    assert session.done()
+    await asyncio.wait(of_session, timeout=10)
+    assert all(task.done() for task in of_session)
     assert session.exception() is None
 
 
