@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +14,7 @@ from rollforge.export.check_rows import decoded
 from rollforge.export.text import listed, plain
 from rollforge.records.items import BYTES_PER_TOKEN, Json, inside, text_of
 from rollforge.records.lossless import dumps, loads
+from rollforge.records.rows import objects
 
 Measure: TypeAlias = Callable[[Sequence[Json], Sequence[Json]], int]
 """(messages, tools) -> tokens."""
@@ -105,7 +106,9 @@ def longer_in(file: Path, limit: int, names: Sequence[str] = ()) -> int:
     if (counted := _counted(file)) is not None:
         return counted if counted > limit else 0
     try:
-        rows = parquet_rows(file) if file.suffix == ".parquet" else _long(file, limit)
+        # A line of fewer bytes cannot hold so many tokens.
+        least = limit * BYTES_PER_TOKEN // 2 - len(INSTRUCTIONS) + 1
+        rows = parquet_rows(file) if file.suffix == ".parquet" else objects(file, least)
         some = ({name: _opened(row[name]) for name in names or row if name in row} for row in islice(rows, _SAMPLE))
         longest = max(map(row_tokens, some), default=0)
         return longest if surely(longest) > limit else 0
@@ -128,20 +131,6 @@ def _counted(file: Path) -> int | None:
         return None
     tokens = inside(found, "tokens")
     return tokens if type(tokens) is int else None
-
-
-def _long(file: Path, limit: int) -> Iterator[Json]:
-    """The rows whose lines have bytes enough for more tokens than `limit`."""
-    with file.open("rb") as lines:
-        for line in lines:
-            if len(line) + len(INSTRUCTIONS) <= limit * BYTES_PER_TOKEN // 2:
-                continue
-            try:
-                row = loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                yield row
 
 
 def _opened(value: Any) -> Any:

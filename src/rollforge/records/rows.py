@@ -138,10 +138,15 @@ SHADOWED = "shadowed"
 """Where the `rollforge` block keeps fields (of a task, of a verdict) whose names the row itself needs."""
 
 
-def objects(path: Path) -> Iterator[Json]:
-    """The JSON objects among the lines of a file; what is none is passed over. Raises `OSError` if it cannot be read."""
+def objects(path: Path, least: int = 0) -> Iterator[Json]:
+    """The JSON objects among the lines of a file that have `least` bytes; what is none is passed over.
+
+    Raises `OSError` if it cannot be read.
+    """
     with open(path, "rb") as file:
         for line in file:
+            if len(line) < least:
+                continue
             try:
                 row = loads(line)
             except ValueError:
