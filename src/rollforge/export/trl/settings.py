@@ -33,7 +33,7 @@ def files(made: Made) -> Mapping[str, str]:
     trainer = TRAINERS[made.kind]
     found = {f"{made.kind}.yaml": _yaml(made), "train.py": templates.train(made, trainer), "launch.sh": _launch(made)}
     if trainer == "GRPO":
-        found["rewards.py"] = templates.REWARDS
+        found["rewards.py"] = templates.rewards()
     return found
 
 

@@ -24,6 +24,10 @@ def train(made: Made, trainer: str) -> str:
     )
 
 
+def rewards() -> str:
+    return assemble(_REWARDS, "matcher", Path(__file__).parent / "rewards.py.txt")
+
+
 def _names(made: Made, split: str) -> list[str]:
     return [data.path.name if data.path.parent == made.folder else str(data.path) for data in made.of(split)]
 
@@ -71,11 +75,7 @@ trainer.train(resume_from_checkpoint=settings.resume_from_checkpoint)
 trainer.save_model(settings.output_dir)
 '''
 
-REWARDS = assemble(
-    """What a completion is worth, for TRL's GRPO. Edit it: your task's own rules make the better reward.
+_REWARDS = """What a completion is worth, for TRL's GRPO. Edit it: your task's own rules make the better reward.
 
 TRL calls `correct` with keywords: prompts, completions and every other column of the data, one entry for each
-completion. None means "not judged" and is left out; it is not 0.""",
-    "matcher",
-    Path(__file__).parent / "rewards.py.txt",
-)
+completion. None means "not judged" and is left out; it is not 0."""
