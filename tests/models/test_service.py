@@ -135,15 +135,16 @@ async def test_a_lying_service_is_an_infra_fault_that_says_how(name: str) -> Non
             await made.call("POST", "/x", {}, seconds=9)
 
 
-async def test_no_service_at_all_is_an_infra_fault_that_says_how_to_check() -> None:
+async def test_no_service_at_all_is_an_infra_fault_that_says_how_to_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rollforge.models.service._wait", lambda *_: 0.0)  # a try just before the deadline tells of that
     async with raw(b"") as (url, _):
         pass
     async with closing(Service(url)) as made:
         with pytest.raises(InfraFault, match=f"cannot connect to {url}/x .*check: curl -s {url}/health"):
-            await made.call("POST", "/x", {}, seconds=1)
+            await made.call("POST", "/x", {}, seconds=60)
     async with closing(Service("http://no-such-host.invalid")) as made:
         with pytest.raises((SetupError, InfraFault), match="cannot be resolved"):
-            await made.call("POST", "/x", {}, seconds=2)
+            await made.call("POST", "/x", {}, seconds=60)
 
 
 async def test_a_service_that_comes_back_is_found_again() -> None:
@@ -168,7 +169,7 @@ async def test_a_service_that_comes_back_is_found_again() -> None:
 async def test_a_deadline_covers_all_tries() -> None:
     async with service(Reply(FULL, 503, {"Retry-After": "30"}), HANG) as (made, _):
         with pytest.raises(InfraFault, match="full"):
-            await made.call("POST", "/x", {}, seconds=1)  # no time left to come back
+            await made.call("POST", "/x", {}, seconds=20)  # no time left to come back
         with pytest.raises(DeadlineExceeded, match=r"/x gave no answer within 0.1 s"):
             await made.call("POST", "/x", {}, seconds=0.1)
 
@@ -203,8 +204,9 @@ async def test_a_token_is_sent_and_shown_to_nobody(monkeypatch: pytest.MonkeyPat
     assert server.seen[0].headers["Authorization"] == f"Bearer {TOKEN}"
     secret = Service(f"http://me:{TOKEN}@127.0.0.1:1")
     assert TOKEN not in secret.shown
+    monkeypatch.setattr("rollforge.models.service._wait", lambda *_: 0.0)
     with pytest.raises(InfraFault) as refused:
-        await secret.call("POST", "/x", {}, seconds=0.2)
+        await secret.call("POST", "/x", {}, seconds=60)
     await secret.aclose()
     assert TOKEN not in str(refused.value)
 
