@@ -305,6 +305,7 @@ DIFFERENT = {
         ("5\\text{ kg}", "5\\text{ mg}"),
         ("10\\,\\mathrm{MHz}", "10\\,\\mathrm{kHz}"),
         ("5 mW", "5 MW"),
+        ("5.0 mA", "5 MA"),
         ("2\\text{ pounds}", "2\\text{ kg}"),
         ("5 yards", "5 km"),
         ("5 mol", "5 mmol"),

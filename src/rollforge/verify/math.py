@@ -77,9 +77,9 @@ def equivalent(given: str, expected: str) -> tuple[bool, Compared]:
     except Unreadable:
         if _same_text(given, expected):
             return True, "text"
-    # It finds a right answer in much that is none ("4 = 5", "evil" for "live", 11_3 for 11_2): not asked where the expected
-    # one is plain.
-    plain = gold is not None or expected.isalpha() or _BASE.search(expected)
+    # It finds a right answer in much that is none ("4 = 5", "evil" for "live", 11_3 for 11_2, mW for MW): not asked where
+    # the expected one is plain.
+    plain = gold is not None or expected.isalpha() or _BASE.search(expected) or _differ_in_case(given, expected)
     opinion = None if plain else second_opinion(given, expected)
     return (False, "text") if opinion is None else (opinion, "math_verify")
 
@@ -101,6 +101,12 @@ def _plain(text: str) -> str:
     words = _BASE.sub(r"\1\2_\3\4", _LETTERS.sub(r" \1 ", tidy(text)))
     words = re.sub(r"[^\W\d_]+", lambda word: word[0].casefold() if _one_case(word[0]) else word[0], words)
     return re.sub(r"\s*([^\w\s])\s*", r"\1", " ".join(words.split())).strip(".")
+
+
+def _differ_in_case(given: str, expected: str) -> bool:
+    """Whether they have the same words, but for letter case that matters."""
+    words, others = (re.findall(r"[^\W\d_]+", _plain(text)) for text in (given, expected))
+    return words != others and [word.casefold() for word in words] == [word.casefold() for word in others]
 
 
 def _one_case(word: str) -> bool:
