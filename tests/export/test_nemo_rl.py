@@ -316,7 +316,7 @@ def test_settings_reach_the_configuration() -> None:
     assert values["data"]["train"]["chat_key"] == "turns"
     assert values["logger"]["wandb_enabled"]
     assert not values["logger"]["tensorboard_enabled"]
-    assert values["checkpointing"]["checkpoint_dir"] == "/ckpt"
+    assert values["checkpointing"]["checkpoint_dir"] == "/ckpt/data"
     assert values["cluster"] == {"gpus_per_node": 2, "num_nodes": 2}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,11 @@ def test_a_path_that_pyxis_would_split(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="separators"):
         target.files(made("sft", tmp_path / "a:b", nodes=2, container="img"))
     target.files(made("sft", tmp_path / "a:b", container="img"))
+
+
+@pytest.mark.parametrize("of", TARGETS)
+def test_targets_do_not_resume_from_each_other(of: str, tmp_path: Path) -> None:
+    name, _, kind = of.partition(":")
+    whole = made(kind, tmp_path / of.replace(":", "-"), checkpoints="/ckpt")
+    text = "\n".join(resolve("export", name).files(whole).values())
+    assert set(re.findall(r"/ckpt\b(?:/[\w-]+)?", text)) == {f"/ckpt/{whole.folder.name}"}

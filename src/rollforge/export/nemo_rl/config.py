@@ -18,7 +18,7 @@ import yaml
 from rollforge.config import merge
 from rollforge.errors import UserError
 from rollforge.export import launch
-from rollforge.export.sizing import billions, ceil, checkpointing, mounts, release, room, spare, train_data
+from rollforge.export.sizing import billions, ceil, checkpointing, mounts, release, results, room, spare, train_data
 from rollforge.export.target import Data, Made, Settings
 
 VERSIONS = ("main", "0.7", "0.6", "0.5", "0.4")
@@ -304,7 +304,7 @@ def _validation(made: Made, values: Values, steps: int, version: str) -> None:
     metric = {"grpo": "val:accuracy", "sft": "val:val_loss", "dpo": "val:validation-default_loss"}[algorithm]
     values["checkpointing"] = {
         "enabled": True,
-        "checkpoint_dir": str(made.folder / made.settings.checkpoints),
+        "checkpoint_dir": str(results(made)),
         "metric_name": metric if rows else None,
         "higher_is_better": algorithm == "grpo",
         "save_period": period if rows else max(1, min(steps, 50)),

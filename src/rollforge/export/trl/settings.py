@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from rollforge.export.launch import script
-from rollforge.export.sizing import ceil, checkpointing, in_container, room, spare
+from rollforge.export.sizing import ceil, checkpointing, in_container, results, room, spare
 from rollforge.export.target import Data, Made
 from rollforge.export.trl import templates
 from rollforge.stats.model_size import billions
@@ -177,7 +177,7 @@ def _known(made: Made) -> Iterator[tuple[str, Any, str]]:
     else:
         yield "eval_strategy", "no", "there is no validation set"
     yield "save_strategy", "epoch", ""
-    yield "output_dir", str(made.folder / settings.checkpoints), ""
+    yield "output_dir", str(results(made)), ""
     yield "logging_steps", 1 if trainer == "GRPO" else 10, ""
     yield "report_to", settings.logger, ""
     yield "run_name", made.folder.name, ""
