@@ -40,15 +40,16 @@ def script(
         # A container is given the directory, if there is one: it must be there before.
         own = settings.checkpoints if settings.checkpoints.startswith("/") else None
         run = f"mkdir -p {shlex.quote(own)}\n{slurm}" if own else slurm
+    local = [Path(settings.model)] if settings.model.startswith("/") else []
     checks = [
-        *(f"have_path {shlex.quote(str(path))}" for path in paths),
+        *(f"have_path {shlex.quote(str(path))}" for path in (*paths, *local)),
         *(f"have_program {shlex.quote(name)}" for name in needs),
         *(f"have_module {shlex.quote(name)}" for name in modules),
         f'have_release {framework} {wanted} "$({{ {installed}; }} 2> /dev/null || true)"',
         *(f"have_variable {shlex.quote(name)}" for name in variables),
         *([] if settings.nodes > 1 else [f"have_gpus {settings.gpus}"]),
         *(["have_token WANDB_API_KEY"] if wandb else []),
-        *([f"hub_login {shlex.quote(settings.model)}"] if not settings.model.startswith(("/", ".")) else []),
+        *([] if local else [f"hub_login {shlex.quote(settings.model)}"]),
     ]
     where = f"cd {shlex.quote(home)}\n" if home else ""
     return _SCRIPT.format(about=about, folder=shlex.quote(str(folder)), checks="\n".join(checks), where=where, command=run)

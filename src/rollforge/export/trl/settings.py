@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -55,8 +54,6 @@ def values(made: Made) -> dict[str, Any]:
 def _launch(made: Made) -> str:
     settings = made.settings
     paths = [*(data.path for data in made.data), made.folder / f"{made.kind}.yaml"]
-    if settings.model.startswith(("/", ".")):
-        paths.append(Path(settings.model))
     given = values(made)["report_to"]
     loggers = given if isinstance(given, list) else [given]
     modules = ["trl", "datasets", *(_EXTRAS[name] for name in loggers if name in _EXTRAS)]
