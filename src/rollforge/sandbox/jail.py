@@ -31,13 +31,6 @@ from rollforge.sandbox.slots import Slots, cores
 
 Level = Literal["namespaces", "container", "landlock", "none"]
 
-LACKS: dict[Level, str] = {
-    "namespaces": "",
-    "container": "",
-    "landlock": "no limit on the number of processes and on the disk, processes of others are visible (no namespaces)",
-    "none": "no isolation from files, network and other processes: limits of time and memory only",
-}
-"""What is promised and not kept, by what the machine offers."""
 ALLOW = "ROLLFORGE_ALLOW_UNSANDBOXED"
 """Set to 1 (`--allow-unsandboxed`) to run all the same where isolation is weaker."""
 GRACE = 60.0

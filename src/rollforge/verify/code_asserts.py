@@ -232,10 +232,6 @@ def _arguments(node: ast.expr) -> list[ast.AST]:
     return [*node.args, *node.keywords] if isinstance(node, ast.Call) else []
 
 
-def _is_attribute(node: ast.expr) -> bool:
-    return isinstance(node, ast.Attribute)
-
-
 def _is_special(name: str) -> bool:
     return name.startswith("__") and name.endswith("__")
 
