@@ -5,7 +5,7 @@ import http.client
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from rollforge.records.items import assistant, function_call
 from rollforge.serve.env_app import env_app
 from rollforge.serve.sessions import COOKIE
 from rollforge.serve.settings import Settings
+from tests.collect.parts import failing_group, nothing
 from tests.conformance.test_envs import LowLevel
 from tests.serve.live import in_thread, serving
 
@@ -369,14 +370,17 @@ async def test_faults_of_a_verifier_keep_their_name(error: BaseException, status
         assert (await client().get("/status"))["sessions"]["open"] == 0
 
 
-async def test_deadlines_of_tools_and_verifiers() -> None:
+@pytest.mark.parametrize("before", [nothing, failing_group])
+async def test_deadlines_of_tools_and_verifiers(before: Callable[[], Awaitable[None]]) -> None:
     class Slow:
         async def wait(self) -> str:
             """Wait."""
+            await before()
             await asyncio.sleep(60)
             return ""
 
         async def verify(self) -> float:
+            await before()
             await asyncio.sleep(60)
             return 1.0
 

@@ -31,7 +31,7 @@ from rollforge.errors import InfraFault, VerifierFault, describe, stage
 from rollforge.records.items import Item, Response, Usage
 from rollforge.records.problem import Problem, bad_request
 from rollforge.records.task import Task
-from rollforge.sandbox.deadline import within
+from rollforge.sandbox.deadline import apart, within
 from rollforge.serve.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Seat:
     async def call(self, call: ToolCall, /) -> ToolOutput:
         """Run a tool. Raises `Problem` 410 if the session is over, else what the session raises."""
         with self._in_use(), stage("tools", InfraFault):
-            running = self._session.call(call)
+            running = apart(self._session.call(call))
             return _checked(await (within(self._limits.tool, f"the tool {call.name}", running) if self._limits else running))
 
     @property
@@ -91,7 +91,7 @@ class Seat:
     async def take_step(self, response: Response, /) -> Step:
         """Of a session that is played by steps. Not called `step`: an agent looks for that, and other sessions have none."""
         with self._in_use(), stage("tools", InfraFault):
-            step = cast("Stepping", self._session).step(response)
+            step = apart(cast("Stepping", self._session).step(response))
             limits = self._limits
             return await (within(limits.tool + limits.verify, "the step", step) if limits else step)
 
@@ -105,7 +105,7 @@ class Seat:
                 told = {name: value for name, value in row.fields.items() if value is not None}
                 params = row.params if row.params.get("input") else self.task.params
                 judge_by(replace(self.task, params=params, fields={**self.task.fields, **told}))
-            judging = self._session.verify(response)
+            judging = apart(self._session.verify(response))
             return verdict(await (within(self._limits.verify, "verify", judging) if self._limits else judging))
 
     def end(self) -> None:
