@@ -179,6 +179,24 @@ async def test_a_shared_server_serves_all_sessions_and_is_started_again_when_it_
         await made.aclose()
 
 
+def test_a_shared_server_is_there_for_the_next_event_loop(notes: McpServer) -> None:
+    made = mcp_env(McpServer(command=notes.command, shared=True), inline=True)(_right)
+
+    async def once() -> set[str]:
+        async def one() -> str:
+            async with made.open(task()) as session:
+                return (await session.call(ToolCall("pid", {}))).text
+
+        try:
+            return set(await asyncio.gather(*(one() for _ in range(4))))
+        finally:
+            await made.aclose()
+
+    first, then = asyncio.run(once()), asyncio.run(once())
+    assert len(first) == len(then) == 1
+    assert first != then
+
+
 async def test_a_server_that_dies_is_an_infrastructure_fault_and_no_verdict(made: McpEnv) -> None:
     async with made.open(task(expected="")) as session:
         with pytest.raises(InfraFault, match="out of ink"):

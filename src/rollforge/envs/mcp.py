@@ -101,7 +101,7 @@ class McpEnv(PythonEnv):
             yield McpSession(inner, sources, self._state, fields, self.limits)
 
     async def aclose(self) -> None:
-        links, self._shared = list(self._shared.values()), {}
+        links, self._shared, self._starting = list(self._shared.values()), {}, asyncio.Lock()  # locks keep to one loop
         for link in links:
             await link.close()
         await super().aclose()
