@@ -281,7 +281,8 @@ def _lost_thoughts(record: Record) -> list[str]:
     if b"encrypted_content" in record.line and _ENCRYPTED.search(record.line):
         found.append("encrypted reasoning")
     if b'"reasoning"' in record.line and any(
-        item.kind == "reasoning" and all_text(item.content) and all_text(item.summary) for item in record.items()
+        item.type == "reasoning" and item.content and all_text(item.content) and all_text(item.summary)
+        for item in record.items()
     ):
         found.append("summaries of reasoning that is there in full")
     return found

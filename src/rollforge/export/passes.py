@@ -177,7 +177,8 @@ class _Unit:
             )
             if apart is None:
                 apart = _apart(example)
-            tally.loose.update(apart)
+            for what in apart:
+                tally.loose[what] += 1
             if most := job.settings.max_length:
                 tally.over += (longest if self.plan.tokenizer else surely(longest)) > most
             if job.one_call and b'"tool_calls"' in line:
@@ -216,9 +217,10 @@ class _Unit:
         self._sides.clear()
 
     def note_lost(self, family: Family, record: Record) -> None:
-        if family != "prompt":
-            self.found.lost.update((family, what) for what in lost(record, self.plan.how))
-        self.found.lost.update((family, f"a tool that is no function ({what})") for what in hosted(record))
+        for what in lost(record, self.plan.how) if family != "prompt" else ():
+            self.found.lost[family, what] += 1
+        for what in hosted(record):
+            self.found.lost[family, f"a tool that is no function ({what})"] += 1
 
     def leave_out(self, jobs: Iterable[Job], reason: str) -> None:
         for job in jobs:

@@ -72,11 +72,13 @@ def loose(messages: Sequence[Any]) -> Iterator[tuple[int, str]]:
             continue
         if message.get("role") == "tool":
             given = message.get("tool_call_id") or None
-            answered = next((one for one in waiting if given is None or one[1] in (given, None)), None)
-            if answered is not None:
-                waiting.remove(answered)
-            elif given is None or given not in called:
-                yield place, NO_CALL
+            for number, (_, one) in enumerate(waiting):
+                if given is None or one is None or one == given:
+                    del waiting[number]
+                    break
+            else:
+                if given is None or given not in called:
+                    yield place, NO_CALL
         elif place < last and isinstance(calls := message.get("tool_calls"), list):
             ids = [call.get("id") or None for call in calls if isinstance(call, dict)]
             called += ids

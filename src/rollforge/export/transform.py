@@ -111,7 +111,8 @@ class ToSft:
 
         if self.format == "openai":
             row = sft(make_demonstration(record, origin_of(record, source, at), _HOW), _SETTINGS)
-            notes.update({f"rows with {what}" for _, what in loose(row["messages"])})
+            for what in {what for _, what in loose(row["messages"])}:
+                notes[f"rows with {what}"] += 1
             return row
         said = _said(record)
         if not said:
