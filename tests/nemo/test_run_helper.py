@@ -6,6 +6,8 @@ import asyncio
 import json
 import socket
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -234,6 +236,14 @@ def test_a_port_that_is_taken_is_told(policy_config: tuple[Path, Json]) -> None:
         with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1:{port}"):
             helper.start(GlobalConfigDictParserConfig(None, config, skip_load_from_cli=True))
         helper.shutdown()
+
+
+def test_servers_that_end_while_they_are_shut_down() -> None:
+    (loop := asyncio.new_event_loop()).close()
+    thread = threading.Thread(target=time.sleep, args=(0.1,))
+    thread.start()
+    RunHelper(thread, loop, asyncio.Event()).shutdown()
+    assert not thread.is_alive()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,7 +95,8 @@ class RunHelper:
         """End the servers; rollouts in flight are finished or cut off. Again does nothing."""
         thread, self._thread = self._thread, None
         if thread is not None and self._loop is not None and self._stop is not None and thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
+            with suppress(RuntimeError):  # they end by themselves at this moment: the loop is closed
+                self._loop.call_soon_threadsafe(self._stop.set)
             thread.join(STOP_SECONDS)
 
     def _run(self, config: GymConfig) -> None:
