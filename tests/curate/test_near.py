@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rollforge.bulk.record import Record
 from rollforge.curate.distinct import Signatures
 from rollforge.curate.near import NearArgs, Signature, bands, clusters, signature_of, similarity, steps
+from rollforge.curate.run import curate_rollouts
 from rollforge.curate.words import Grams, normal
 from rollforge.errors import UserError
 from rollforge.records.items import system, user
@@ -196,6 +197,17 @@ def test_responses() -> None:
     assert result.places == [0, 3]
     assert result.dropped[1].reason == "near duplicate response"
     assert ran(steps(NearArgs(of="response", within="group")), lines).places == [0, 1, 3]
+
+
+def test_responses_are_compared_whatever_other_steps_ask_of_the_rows(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    reply = text(rng, 100)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes(b"\n".join(line(text(rng, 50), reply, expected_answer=answer) for answer in "12"))
+    responses = {"near": {"of": "response"}}
+    for number, more in enumerate([[], [{"near": {"of": "prompt"}}]]):
+        report = curate_rollouts(rows, tmp_path / f"out{number}", recipe={"steps": [responses, *more]}).report
+        assert report.stages[1].kept == 1
 
 
 def test_a_template_that_swallows_the_data_is_warned_of() -> None:

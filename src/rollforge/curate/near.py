@@ -121,7 +121,8 @@ class Near:
 
     def _take(self, sample: Sample, row: int, signatures: Signatures, scopes: array[int]) -> bytes:
         fact: bytes = sample.facts[self._fact]
-        about = sample.facts.get("beside", b"")
+        # The fact is there for another step's sake, too.
+        about = sample.facts["beside"] if self._args.of == "prompt" else b""
         key = scoped((sample.prompt if self._args.of == "prompt" else key_of(fact)) + about, sample, self._args.within)
         signatures.add(row, key, signature_of(fact))
         # Only texts of one scope are compared. A signature cannot tell that texts are the same to the last word.
