@@ -13,7 +13,7 @@ from rollforge.bulk.blocks import Unusable, read
 from rollforge.bulk.record import Record
 from rollforge.errors import UserError
 from rollforge.records.items import item_type, text_of
-from rollforge.records.messages import Dialect, messages
+from rollforge.records.messages import Dialect, as_items, messages
 from rollforge.records.rows import BadLine, read_rollouts, rollout_from_row
 
 ROWS = Path(__file__).parents[1] / "records/rows/rollouts.jsonl"
@@ -70,7 +70,7 @@ def agree(line: bytes) -> None:
         assert record.env == (rollout.env or "")
         assert record.model == rollout.model
         assert record.size == Record(line).size
-        assert [item.kind for item in record.items()] == [item_type(item) for item in rollout.output]
+        assert [item.kind for item in record.items()] == [item_type(item) for item in as_items(rollout.output)]
 
 
 @pytest.mark.parametrize("line", ROWS.read_bytes().splitlines())

@@ -16,6 +16,12 @@ from tests.curate.made import called, record, said
 
 THOUGHT = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
 REFUSAL = {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}
+CHAT: list[Any] = [
+    {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "function": {"name": "add", "arguments": "{}"}}]},
+    {"role": "tool", "tool_call_id": "c", "content": "Error: no"},
+    {"role": "assistant", "content": "four"},
+]
+"""Chat messages among the items, as exports read them, too."""
 IDS = {"prompt_token_ids": [1, 2], "generation_token_ids": [3, 4, 5], "generation_log_probs": [0.1, 0.2, 0.3]}
 USAGE = {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12, "output_tokens_details": {"reasoning_tokens": 2}}
 
@@ -63,7 +69,14 @@ USAGE = {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12, "output_toke
         ("reasoning", record([said("<think>\n\n</think>4")]), False),
         ("reasoning", record([{"role": "assistant", "content": "4", "reasoning_content": "hm"}]), True),
         ("refused", record([REFUSAL]), True),
+        ("refused", record([{"role": "assistant", "content": None, "refusal": "no"}]), True),
+        ("refused", record([{**called()[0], "arguments": {}}, REFUSAL]), True),
         ("refused", record([said('a refusal is no "refusal"')]), False),
+        ("tool_calls", record(CHAT), 1),
+        ("tool_errors", record(CHAT), 1),
+        ("turns", record(CHAT), 2),
+        ("chars", record(CHAT), 9),
+        ("empty", record(CHAT[:1]), False),
         ("text", record([said("first"), *called(), said("last")]), "last"),
         ("text", record(called()), ""),
         ("prompt", record(), "2 + 2?"),

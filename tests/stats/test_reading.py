@@ -188,3 +188,19 @@ def test_more_rows_than_memory_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(blocks, "SIZE", 2000)
     assert profile(rows).row(tasks=True) == expected
     assert profile_files(source(write(tmp_path / "rollouts.jsonl", rows))).row(tasks=True) == expected
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_chat_messages_in_a_response_are_the_items_they_stand_for(tmp_path: Path, workers: int) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    output: list[Any] = [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "Error: no"},
+        {"role": "assistant", "content": "4", "tool_calls": []},
+    ]
+    rollouts = [made(output=output), made(task=1, output=[{**output[0], "tool_calls": [{"name": "add"}]}])]
+    found = profile_files(source(write(tmp_path / "rollouts.jsonl", rollouts)), workers=workers)
+    assert numbers(found) == numbers(profile(rollouts))
+    stats = found.overall.stats
+    assert [(tool.name, tool.calls, tool.errors) for tool in stats.tools] == [("add", 1, 1)]
+    assert (stats.judged, stats.call_errors, stats.texts.no_reply) == (2, 1, 1)

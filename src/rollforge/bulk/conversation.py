@@ -9,14 +9,17 @@ next row.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import msgspec
 import orjson
 
+from rollforge.errors import UserError
+from rollforge.records.items import Item as RawItem
 from rollforge.records.items import Json, item_type, text_of
 from rollforge.records.lossless import dumps
-from rollforge.records.messages import Dialect
+from rollforge.records.messages import Dialect, as_items
 
 _NOTHING = msgspec.Raw()
 
@@ -114,13 +117,20 @@ def last_turn(items: list[Item]) -> list[Item] | None:
     return items[start:end]
 
 
+def items_of(output: Sequence[RawItem]) -> list[Item]:
+    """Any items, read leniently; a chat message among them is the items that it stands for."""
+    with suppress(UserError):  # with calls that are none it stays what it is
+        output = as_items(output)
+    return [item_of(item) for item in output]
+
+
 def item_of(item: Json) -> Item:
     """Any item, read leniently."""
-    arguments = item.get("arguments")
+    arguments, content = item.get("arguments"), item.get("content")
     return Item(
         type=item_type(item),
         role=item.get("role", "assistant" if item_type(item) == "message" else None),
-        content=text_of(item.get("content")),
+        content=[_part_of(part) for part in content] if isinstance(content, list) else text_of(content),
         summary=[Part(text=text_of(item.get("summary")))],
         name=item.get("name") if isinstance(item.get("name"), str) else None,
         call_id=str(item["call_id"]) if item.get("call_id") is not None else None,
@@ -130,6 +140,11 @@ def item_of(item: Json) -> Item:
         error=msgspec.Raw(b"true") if item.get("error") else _NOTHING,
         generation_token_ids=msgspec.Raw(b"[]") if item.get("generation_token_ids") else _NOTHING,
     )
+
+
+def _part_of(part: Any) -> Part:
+    kind = part.get("type") if isinstance(part, dict) else None
+    return Part(kind if isinstance(kind, str) else None, text_of([part]))
 
 
 def all_text(content: Content) -> str:
@@ -236,6 +251,11 @@ def turns(items: list[Item], dialect: Dialect) -> list[Turn] | None:
     if started:
         found.append(_turn(thoughts, told, calls, dialect))
     return found
+
+
+def is_chat(item: Item) -> bool:
+    """Whether only the reference knows which items it stands for."""
+    return item.role == "tool" or (item.role == "assistant" and _says_more(item))
 
 
 def _says_more(item: Item) -> bool:

@@ -18,7 +18,18 @@ from typing import Any, TypeVar
 import msgspec
 import orjson
 
-from rollforge.bulk.conversation import MESSAGE_KEYS, Item, Turn, input_chat, item_of, last_turn, output_chat, turn_of, turns
+from rollforge.bulk.conversation import (
+    MESSAGE_KEYS,
+    Item,
+    Turn,
+    input_chat,
+    is_chat,
+    items_of,
+    last_turn,
+    output_chat,
+    turn_of,
+    turns,
+)
 from rollforge.errors import UserError
 from rollforge.records.items import Json, check_params, cut_short, mapping, text_of
 from rollforge.records.lossless import dumps, loads
@@ -392,9 +403,11 @@ class Record:
             for item in found:
                 if item.name is None if item.type == "function_call" else not item.type and item.role is None:
                     break
+                if is_chat(item):
+                    break
             else:
                 return found
-        return [item_of(item) for item in self.rollout.output]
+        return items_of(self.rollout.output)
 
     @property
     def tools(self) -> list[Json]:

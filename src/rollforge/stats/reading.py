@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 from rollforge.bulk.blocks import Block, Unusable, blocks, records, spread
-from rollforge.bulk.conversation import Item, all_text, is_error, item_of, model_calls
+from rollforge.bulk.conversation import Item, all_text, is_error, items_of, model_calls
 from rollforge.bulk.record import Record
 from rollforge.errors import UserError
 from rollforge.records.items import Item as RawItem
@@ -245,7 +245,7 @@ def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
     response = rollout.response or {}
     cut = cut_short(response.get("incomplete_details"), response.get("status"))
     part = _part(fragment, env, rollout.outcome, cut)
-    said = _said([item_of(item) for item in rollout.output])
+    said = _said(items_of(rollout.output))
     numbers = _numbers(rollout.reward, rollout.attempt, said)
     if said.called:
         _use(part.tools, said.called, said.failed)
