@@ -32,6 +32,7 @@ USAGE = {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12, "output_toke
         ("reward", record(reward=0.5), 0.5),
         ("tokens", record(response={"usage": USAGE}), 5),
         ("tokens", record(response={"usage": {"prompt_tokens": 3, "completion_tokens": 4}}), 4),
+        ("tokens", record(response={"usage": {"input_tokens": 3.0, "output_tokens": 4.0}}), 4),
         ("tokens", record([{**said("four"), **IDS}]), 3),
         ("tokens", record([said("12345678é")]), 3),
         ("tokens", record([*called('{"a": 1}'), THOUGHT, said("x")]), 4),

@@ -204,3 +204,15 @@ def test_chat_messages_in_a_response_are_the_items_they_stand_for(tmp_path: Path
     stats = found.overall.stats
     assert [(tool.name, tool.calls, tool.errors) for tool in stats.tools] == [("add", 1, 1)]
     assert (stats.judged, stats.call_errors, stats.texts.no_reply) == (2, 1, 1)
+
+
+def test_the_usage_of_chat_completions(tmp_path: Path) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 7, "completion_tokens_details": {"reasoning_tokens": 2}}
+    rollouts = [made(response={"usage": usage})]
+    found = profile_files(source(write(tmp_path / "rollouts.jsonl", rollouts)))
+    assert numbers(found) == numbers(profile(rollouts))
+    assert {name: tokens.total for name, tokens in found.overall.stats.tokens.items()} == {
+        "input": 5,
+        "output": 7,
+        "reasoning": 2,
+    }

@@ -16,7 +16,7 @@ from rollforge.bulk.conversation import Item, all_text, has_refusal, is_error, m
 from rollforge.bulk.record import Record
 from rollforge.curate.step import Fact
 from rollforge.errors import UserError
-from rollforge.records.items import BYTES_PER_TOKEN, Json, inside, text_of
+from rollforge.records.items import BYTES_PER_TOKEN, INPUT_TOKENS, OUTPUT_TOKENS, Json, first_of, inside, text_of
 from rollforge.records.messages import split_think
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -113,8 +113,10 @@ def _generated(record: Record) -> int | None:
     return sum(len(item.get("generation_token_ids") or ()) for item in record.rollout.output) or None
 
 
-def _count(usage: Json, *names: str) -> int | None:
-    return next((usage[name] for name in names if type(usage.get(name)) is int), None)
+def _count(usage: Json, names: Iterable[str]) -> int | None:
+    value = first_of(usage, names)
+    # A table that rows went through may have made 12.0 of 12.
+    return int(value) if type(value) is int or (type(value) is float and value.is_integer()) else None
 
 
 def _bytes(texts: Iterator[str]) -> int:
@@ -126,31 +128,31 @@ def reward(record: Record) -> float | None:
 
 
 def tokens(record: Record) -> int:
-    known = _count(record.usage, "output_tokens", "completion_tokens")
+    known = _count(record.usage, OUTPUT_TOKENS)
     known = _generated(record) if known is None else known
     return _bytes(_written(record)) if known is None else known
 
 
 def prompt_tokens(record: Record) -> int:
-    known = _count(record.usage, "input_tokens", "prompt_tokens")
+    known = _count(record.usage, INPUT_TOKENS)
     return _bytes(text_of(m["content"]) for m in record.prompt_messages()) if known is None else known
 
 
 def total_tokens(record: Record) -> int:
-    known = _count(record.usage, "total_tokens")
+    known = _count(record.usage, ("total_tokens",))
     return prompt_tokens(record) + tokens(record) if known is None else known
 
 
 def estimated(record: Record) -> bool:
-    return _count(record.usage, "output_tokens", "completion_tokens") is None and _generated(record) is None
+    return _count(record.usage, OUTPUT_TOKENS) is None and _generated(record) is None
 
 
 def _prompt_estimated(record: Record) -> bool:
-    return _count(record.usage, "input_tokens", "prompt_tokens") is None
+    return _count(record.usage, INPUT_TOKENS) is None
 
 
 def _total_estimated(record: Record) -> bool:
-    return _count(record.usage, "total_tokens") is None and (estimated(record) or _prompt_estimated(record))
+    return _count(record.usage, ("total_tokens",)) is None and (estimated(record) or _prompt_estimated(record))
 
 
 GUESSED: Mapping[str, Fact] = {

@@ -8,7 +8,7 @@ all three or none, on the last output item of each model call).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict
 
 Item: TypeAlias = dict[str, Any]
@@ -189,6 +189,19 @@ def check_params(params: Mapping[str, Any]) -> str | None:
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
         return "tools is not a list of tools"
     return None if isinstance(value, str) else check_items(value, "input")
+
+
+INPUT_TOKENS, OUTPUT_TOKENS = ("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens")
+"""Of a usage: the Responses API's name, and that of Chat Completions."""
+
+
+def first_of(values: Mapping[str, Any], names: Iterable[str]) -> Any:
+    """The value of the first of the names that has one; else None."""
+    for name in names:
+        value = values.get(name)
+        if value is not None:
+            return value
+    return None
 
 
 def token_count(value: Any) -> int:

@@ -20,8 +20,17 @@ from rollforge.bulk.blocks import Block, Unusable, blocks, records, spread
 from rollforge.bulk.conversation import Item, all_text, is_error, items_of, model_calls
 from rollforge.bulk.record import Record
 from rollforge.errors import UserError
+from rollforge.records.items import (
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    cut_short,
+    first_of,
+    input_items,
+    mapping,
+    prompt_text,
+    token_drift,
+)
 from rollforge.records.items import Item as RawItem
-from rollforge.records.items import cut_short, input_items, mapping, prompt_text, token_drift
 from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.rows import LARGEST, BadLine, lacks_reward, task_key
@@ -352,18 +361,21 @@ def _use(tools: dict[str, ToolUse], called: Sequence[str], failed: Sequence[str]
 
 def _add_tokens(numbers: dict[str, float], usage: Mapping[str, Any], generated: Sequence[RawItem]) -> None:
     """`generated`: items that may have token ids, which are counted where the usage is unknown."""
-    given, made = usage.get("input_tokens"), usage.get("output_tokens")
+    given, made = first_of(usage, INPUT_TOKENS), first_of(usage, OUTPUT_TOKENS)
     if made is None and generated:
         generated = [item for item in generated if item.get("generation_token_ids")]
         given = sum(len(item.get("prompt_token_ids") or ()) for item in generated)
         made = sum(len(item["generation_token_ids"]) for item in generated)
-    details = usage.get("output_tokens_details")
+    details = first_of(usage, _DETAILS)
     if _is_number(given):
         numbers["tokens.input"] = given
     if _is_number(made):
         numbers["tokens.output"] = made
     if isinstance(details, dict) and _is_number(details.get("reasoning_tokens")):
         numbers["tokens.reasoning"] = details["reasoning_tokens"]
+
+
+_DETAILS = tuple(f"{name}_details" for name in OUTPUT_TOKENS)
 
 
 def _add_seconds(numbers: dict[str, float], seconds: Mapping[str, Any]) -> None:

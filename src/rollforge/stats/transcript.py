@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rollforge.errors import UserError
-from rollforge.records.items import Item, input_items, item_type, text_of, tool_name
+from rollforge.records.items import INPUT_TOKENS, OUTPUT_TOKENS, Item, first_of, input_items, item_type, text_of, tool_name
 from rollforge.records.lossless import dumps
 from rollforge.records.messages import as_items
 from rollforge.records.rollout import Rollout
@@ -75,8 +75,9 @@ def facts(rollout: Rollout) -> Iterator[tuple[str, str]]:
     if len(shown) > MOST_FIELDS:
         yield "", f"and {len(shown) - MOST_FIELDS} more fields"
     usage: Any = (rollout.response or {}).get("usage")
-    if isinstance(usage, dict) and usage.get("output_tokens") is not None:
-        yield "tokens", f"{usage.get('input_tokens', '?')} in, {usage['output_tokens']} out"
+    if isinstance(usage, dict) and (made := first_of(usage, OUTPUT_TOKENS)) is not None:
+        given = first_of(usage, INPUT_TOKENS)
+        yield "tokens", f"{'?' if given is None else given} in, {made} out"
     if rollout.seconds:
         yield "seconds", ", ".join(f"{one_line(name, 20)} {number(value)}" for name, value in rollout.seconds.items())
     if rollout.token_drift is not None:
