@@ -391,11 +391,27 @@ def test_an_empty_split_is_warned_of() -> None:
         ({"train": 0, "validation": 1}, "nothing is left for train"),
         ({"train": 1, "validation": 0}, "everything is train"),
         ({"train": float("nan"), "validation": 0.1}, "cannot be"),
+        ({"test": 0.2}, r"split 0\.9/0/0\.2: the shares sum to 1\.1"),
+        ({"train": 90, "test": 20}, "the shares sum to 110"),
     ],
 )
 def test_impossible_shares(args: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         steps(SplitArgs(**args))
+
+
+@pytest.mark.parametrize(
+    ("args", "shares"),
+    [
+        ({"train": 0.8, "test": 0.2}, (0.8, 0.0, 0.2)),
+        ({"train": 70, "test": 10}, (70, 20, 10)),
+        ({"train": 0.7}, (0.7, 0.3, 0.0)),
+        ({"near": 0.9}, (0.9, 0.1, 0.0)),
+    ],
+)
+def test_validation_is_what_the_other_shares_leave(args: dict[str, Any], shares: tuple[float, ...]) -> None:
+    made = SplitArgs(**args)
+    assert (made.train, made.validation, made.test) == shares
 
 
 def test_too_few_prompts() -> None:

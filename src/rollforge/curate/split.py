@@ -52,6 +52,7 @@ class SplitArgs(Section):
     train: float = 0.9
     """The shares of prompts, as parts of 1 or of 100."""
     validation: float = 0.1
+    """What the others leave, where it is not said."""
     test: float = 0.0
     near: float | None = Field(THRESHOLD, ge=0.3, le=1)
     """The similarity (see the near step) of the user turns from which prompts stay together; null: only equal prompts do."""
@@ -69,9 +70,15 @@ class SplitArgs(Section):
     @classmethod
     def _as_before(cls, values: Any) -> Any:
         """Written out, so that a saved recipe says all."""
-        if not isinstance(values, Mapping) or any(side in values for side in SPLITS):
+        if not isinstance(values, Mapping):
             return values
-        return {**shares_before(values.get("previous")), **values}
+        if not any(side in values for side in SPLITS):
+            return {**shares_before(values.get("previous")), **values}
+        others = (values.get("train", 0.9), values.get("test", 0.0))
+        if "validation" in values or not all(isinstance(share, (int, float)) for share in others):
+            return values
+        rest = (100 if max(others) > 1 else 1) - sum(others)
+        return {**values, "validation": max(round(rest, 9), 0.0)}
 
     @classmethod
     def short(cls, value: Any) -> SplitArgs:
