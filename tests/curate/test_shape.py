@@ -72,6 +72,15 @@ def test_equal_rewards_only_move_into_the_range(tmp_path: Path) -> None:
     assert "math: all rewards are equal; they were only clipped to the range" in work.warnings
 
 
+def test_what_is_scaled_by_group_is_good_among_attempts_at_one_task_only(tmp_path: Path) -> None:
+    out, work = shape(tmp_path, {"math": [2.0, 2.0, 0.0, 10.0, 0.5, 0.5]}, method="scale", per="group")
+    assert out == {"math": [1, 1, 0, 1, 0.5, 0.5]}
+    best, level = work.warnings
+    assert best.startswith("the best attempt at a task has 1 now, however good it was")
+    assert level.startswith("2 rows are of tasks whose attempts have equal rewards outside the range")
+    assert not any("best attempt" in each for each in shape(tmp_path, {"math": [2.0, 0, 10]}, method="scale")[1].warnings)
+
+
 @pytest.mark.parametrize(
     ("rewards", "args", "advice"),
     [

@@ -74,17 +74,21 @@ class Shape:
     def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
         before: dict[str, Spread] = {}
         after: dict[str, Spread] = {}
-        changed = 0
+        changed = level = 0
+        """Rows; those of them whose group has equal rewards."""
         for sample, spread in self._with_spreads(samples, work, before):
             reward = self._shaped(sample.reward, spread)
             if reward != sample.reward:
                 sample.reward = sample.changes["reward"] = reward
                 changed += 1
+                level += spread.high - spread.low <= EQUAL
             after.setdefault(capped(sample.env, before, ENVIRONMENTS), Spread()).add(reward)
             yield sample
         work.notes["before"] = {env: before[env].text() for env in sorted(before)}
         work.notes["after"] = {env: after[env].text() for env in sorted(after)}
         work.warnings.extend(self._advice(before, after, changed))
+        if changed and self._method == "scale" and self._per == "group":
+            work.warnings.extend(self._of_groups(level))
 
     def _with_spreads(
         self, samples: Iterable[Sample], work: Workspace, before: dict[str, Spread]
@@ -171,6 +175,17 @@ class Shape:
             yield "thresholds on rewards (SFT, preference pairs) do not fit them any more; standardize for GRPO and PPO only"
         elif any(spread.low < RANGE[0] or spread.high > RANGE[1] for spread in after.values()):
             yield "rewards reach outside [-1, 1] still"
+
+    def _of_groups(self, level: int) -> Iterator[str]:
+        yield (
+            f"the best attempt at a task has {self._high:g} now, however good it was: thresholds on rewards (SFT, solve "
+            f"rates) compare attempts at one task only; per: env leaves tasks comparable"
+        )
+        if level:
+            yield (
+                f"{level:,} rows are of tasks whose attempts have equal rewards outside the range: they were only clipped "
+                f"to it"
+            )
 
 
 _DONE = {"scale": "scaled", "standardize": "standardized"}
