@@ -403,7 +403,7 @@ class Record:
             for item in found:
                 if item.name is None if item.type == "function_call" else not item.type and item.role is None:
                     break
-                if is_chat(item):
+                if item.role is not None and is_chat(item):
                     break
             else:
                 return found
