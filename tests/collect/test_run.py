@@ -368,6 +368,17 @@ async def test_no_task_at_all(tmp_path: Path, text: str, said: str) -> None:
     assert not (tmp_path / "run").exists()
 
 
+async def test_environment_and_model_by_their_entries(tmp_path: Path) -> None:
+    env, model = {"use": "choice", "level": "hard"}, {"use": "scripted:echo", "retries": 0}
+    await collected(tmp_path, env, model, limit=3)
+    rows = (tmp_path / "rollouts.jsonl").read_text().splitlines()
+    assert [json.loads(row)["level"] for row in rows] == ["hard"] * 3
+    used = json.loads((tmp_path / "run.json").read_text())["config"]
+    assert (used["env"], used["model"]["retries"]) == (env, 0)
+    with pytest.raises(UserError, match=r"unknown key 'model.retires'; did you mean retries"):
+        await collected(tmp_path / "other", env, {"use": "scripted:echo", "retires": 0})
+
+
 async def test_an_environment_without_tasks(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="script has no tasks of its own: give some with --tasks"):
         await collected(tmp_path / "run", env=Script())

@@ -9,7 +9,7 @@ import asyncio
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -62,20 +62,23 @@ class Summary:
     """The first task lines that could not be used; `tally.bad_lines` counts them all."""
 
 
-async def collect_rollouts(env: str | Env | None = None, model: str | Model | None = None, **options: Any) -> Summary:
+async def collect_rollouts(
+    env: str | Mapping[str, Any] | Env | None = None, model: str | Mapping[str, Any] | Model | None = None, **options: Any
+) -> Summary:
     """Collect verified rollouts into a run directory; call again with the same arguments to resume.
 
     Args:
-        env: an environment, or a reference to one (`arithmetic`, `my_env.py:name`, a URL).
-        model: a model, or the name of one (`tiny`, `chat:Qwen/Qwen3-8B`). Neither is needed if `agent` is the URL of an
-            agent service and `tasks` a file.
+        env: an environment, or a reference to one (`arithmetic`, `my_env.py:name`, a URL), or its entry in a
+            configuration (`{"use": "arithmetic", "level": "hard"}`).
+        model: a model, or the name of one (`tiny`, `chat:Qwen/Qwen3-8B`), or its entry (`{"use": "chat:Qwen/Qwen3-8B",
+            "base_url": ...}`). Neither is needed if `agent` is the URL of an agent service and `tasks` a file.
         options: the keys of `CollectConfig`: tasks, repeats, limit, sampling, seed, out, concurrency, ...
 
     Raises `UserError` when the request is wrong, `SetupError` when no rollout can succeed.
     """
     named = {"env": _named(env), "model": _named(model), **options}
     config = validate(CollectConfig, named, "the arguments of collect_rollouts()")
-    given = None if isinstance(env, str) else env, None if isinstance(model, str) else model
+    given = None if isinstance(env, (str, Mapping)) else env, None if isinstance(model, (str, Mapping)) else model
     return await Collection(config, *given).run()
 
 
@@ -269,8 +272,8 @@ def _marked(run_one: RunOne) -> RunOne:
     return run
 
 
-def _named(given: Any) -> str | None:
-    if given is None or isinstance(given, str):
+def _named(given: Any) -> Any:
+    if given is None or isinstance(given, (str, Mapping)):
         return given
     return str(getattr(given, "name", type(given).__name__))
 
