@@ -386,6 +386,9 @@ async def test_an_environment_without_tasks(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="script does not say how it would ask for this: give the row a prompt"):
         await collected(tmp_path / "run", env=Script(), tasks=tmp_path / "tasks.jsonl")
     (tmp_path / "tasks.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
+    url = {"use": "http://127.0.0.1:1", "level": "hard"}  # nobody there would be told
+    with pytest.raises(UserError, match=r"http://127.0.0.1:1 takes no options \(got level\): set them where it is made"):
+        await collected(tmp_path / "url", env=url, model="scripted:echo", tasks=tmp_path / "tasks.jsonl")
     assert (await collected(tmp_path / "run", env=Script(), tasks=tmp_path / "tasks.jsonl")).success
 
 

@@ -29,15 +29,18 @@ def env_tasks(
 ) -> Iterator[Task | BadLine]:
     """The tasks of `env`, made with `options`; those of the file `source` if it is given, read by `env` if it reads tasks.
 
-    Raises `UserError` if there are neither.
+    Raises `UserError` if there are neither, and for options of an environment that makes no tasks.
     """
     if hasattr(env, "tasks"):
         return env.tasks(source, **(options or {}))  # type: ignore[no-any-return]
+    name = name or str(getattr(env, "name", "the environment"))
+    if options:
+        raise UserError(f"{name} takes no options (got {', '.join(options)}): set them where it is made")
     if source is None:
-        raise UserError(f"{name or getattr(env, 'name', 'the environment')} has no tasks of its own: {remedy}")
+        raise UserError(f"{name} has no tasks of its own: {remedy}")
     if env is None:
         return read_tasks(source, bare_task)  # whoever plays them knows how to ask
-    return read_tasks(source, partial(_with_input, name or str(getattr(env, "name", "the environment"))))
+    return read_tasks(source, partial(_with_input, name))
 
 
 def env_task(env: Any, row: Mapping[str, Any]) -> Task:
