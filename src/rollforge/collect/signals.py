@@ -12,10 +12,12 @@ from typing import Any
 
 BLOCKED_SECONDS = 1.0
 
+_LISTENING: list[Callable[[int], None]] = []
+
 
 @contextmanager
 def on_signals(loop: asyncio.AbstractEventLoop, interrupt: Callable[[str], None]) -> Iterator[None]:
-    """While the body runs, each signal calls `interrupt` on the loop with its name.
+    """While the body runs, each signal calls `interrupt` on the loop with its name; where several bodies run, that of each.
 
     A loop that is blocked by somebody's code cannot: then the next signal, a second later or more, raises
     `KeyboardInterrupt` in that code. Signals that are ignored (nohup, background jobs) stay so.
@@ -31,25 +33,31 @@ def on_signals(loop: asyncio.AbstractEventLoop, interrupt: Callable[[str], None]
         waiting = None
         interrupt(name)
 
-    def handle(number: int, frame: Any) -> None:
+    def tell(number: int) -> None:
         nonlocal waiting
-        if ended:  # whoever began after us and ended after us has put us back
-            _pass_on(number, frame, before[signal.Signals(number)])
-            return
         now = time.monotonic()
         if waiting is not None and now - waiting >= BLOCKED_SECONDS:
             raise KeyboardInterrupt
         waiting = waiting or now
         loop.call_soon_threadsafe(on_loop, signal.Signals(number).name)
 
+    def handle(number: int, frame: Any) -> None:
+        if ended:  # whoever began after us and ended after us has put us back
+            _pass_on(number, frame, before[signal.Signals(number)])
+            return
+        for listener in _LISTENING:
+            listener(number)
+
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     handled = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in handled:
         signal.signal(number, handle)
+    _LISTENING.append(tell)
     try:
         yield
     finally:
         ended = True
+        _LISTENING.remove(tell)
         for number in handled:
             if signal.getsignal(number) is handle:
                 signal.signal(number, before[number] or signal.SIG_DFL)
