@@ -232,6 +232,7 @@ def test_the_command(tmp_path: Path) -> None:
     )
     for text in ("scripted:wrong against scripted:perfect", "significantly worse", "level: easy", "rollforge show e/"):
         assert text in both.stdout
+    assert both.stdout.endswith("--baseline e/scripted-perfect\n")  # of several models a baseline is one
     fallen = cli(
         tmp_path,
         "scripted:wrong",

@@ -143,7 +143,8 @@ def _print(done: Evaluated) -> None:
     show(Group(*_parts(done)))
     if done.stopped:
         print(f"\nstopped: {done.stopped}; the same command with --out {done.path} goes on")
-    print(f"\nevaluation: {done.path}   as a baseline: rollforge eval ... --baseline {done.path}")
+    first = next((runs[0].parent for model in done.models for runs in model.runs.values()), None)
+    print(f"\nevaluation: {done.path}" + (f"   as a baseline: rollforge eval ... --baseline {first}" if first else ""))
 
 
 def _parts(done: Evaluated) -> Iterator[RenderableType]:

@@ -183,7 +183,8 @@ def _joined(before: Attempts, after: Attempts, notes: list[str]) -> tuple[Groups
         raise UserError(f"{_names(before if not before.judged.any() else after)} has no rollout with a reward to compare")
     raise UserError(
         f"{_names(before)} and {_names(after)} have no task and repeat in common, so there is nothing to compare: "
-        f"{_some(before)}; {_some(after)}. Play the same environment with the same options and seed of its tasks."
+        f"the one has {_some(before)}; the other {_some(after)}. "
+        "Play the same environment with the same options and seed of its tasks."
     )
 
 
@@ -293,7 +294,7 @@ def _names(side: Attempts) -> str:
 
 def _some(side: Attempts) -> str:
     ids = ", ".join(task for task, _ in list(side.labels.values())[:3])
-    return f"the one has {len(side.labels)} tasks of {', '.join(side.envs)} ({ids}, ...)"
+    return f"{len(side.labels)} tasks of {', '.join(side.envs)} ({ids}, ...)"
 
 
 def _fell(name: str, one: Contrast) -> str:
