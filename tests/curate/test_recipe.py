@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from rollforge.curate.recipe import make_recipe, read_recipe
+from rollforge.curate.recipe import STEPS, make_recipe, read_recipe
 from rollforge.errors import UserError
+from rollforge.registry import attribute
 
 
 def names(recipe: Any) -> list[str]:
@@ -111,3 +113,11 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> No
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read"):
         read_recipe(tmp_path / "recipe.yaml")
+
+
+def test_every_argument_is_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/curate.md").read_text(encoding="utf-8")
+    for step, where in STEPS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{step}` |"))
+        told = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", row))))
+        assert set(attribute(where).model_fields) <= told, step
