@@ -1,6 +1,7 @@
 """The documentation is run: python blocks are executed, those with a title are files, and `rollforge` commands must succeed.
 
 A block after `<!-- not run: reason -->` is left out (it needs a server, say). Blocks of one page share a folder, in order.
+What there is to be set is told somewhere.
 """
 
 from __future__ import annotations
@@ -14,6 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from rollforge.collect.config import AgentConfig, Budget, CollectConfig, Deadlines, ModelConfig
+from rollforge.config import Section
+from rollforge.evaluate.config import EvalConfig
+from rollforge.loop.config import LoopConfig, Target
+from rollforge.serve.settings import Settings
+from rollforge.train.config import Evaluation, Lora, TrainConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
@@ -53,3 +61,15 @@ def test_page(page: Path, tmp_path: Path) -> None:
                 words = shlex.split(line, comments=True)
                 if words[:1] == ["rollforge"]:
                     run(words, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        *(CollectConfig, ModelConfig, AgentConfig, Deadlines, Budget, EvalConfig),
+        *(TrainConfig, Evaluation, Lora, LoopConfig, Target, Settings),
+    ],
+)
+def test_every_key_of_a_configuration_is_told(section: type[Section]) -> None:
+    told = "\n".join(page.read_text(encoding="utf-8") for page in PAGES).replace("--", "").replace("-", "_")
+    assert [name for name in section.model_fields if not re.search(rf"\b{name}\b", told)] == []
