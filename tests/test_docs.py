@@ -73,3 +73,11 @@ def test_page(page: Path, tmp_path: Path) -> None:
 def test_every_key_of_a_configuration_is_told(section: type[Section]) -> None:
     told = "\n".join(page.read_text(encoding="utf-8") for page in PAGES).replace("--", "").replace("-", "_")
     assert [name for name in section.model_fields if not re.search(rf"\b{name}\b", told)] == []
+
+
+def test_every_page_is_in_the_menu_and_linked_from_the_first() -> None:
+    pages = {str(page.relative_to(ROOT / "docs")) for page in ROOT.glob("docs/**/*.md")} - {"index.md"}
+    menu = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
+    linked = set(re.findall(r"\]\(([\w/-]+\.md)\)", (ROOT / "docs/index.md").read_text(encoding="utf-8")))
+    assert pages | {"index.md"} == menu
+    assert {page for page in pages if not page.startswith("adr/")} == linked

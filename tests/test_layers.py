@@ -1,9 +1,12 @@
 """The house has floors: a part imports only from parts below it, no two modules import each other, importing is cheap."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -79,6 +82,16 @@ def test_imports_go_down(name: str) -> None:
     own = FLOOR[part(name)]
     wrong = [to for to in GRAPH[name] if part(to) and part(to) != part(name) and FLOOR[part(to)] >= own]
     assert not wrong, f"{name} imports {', '.join(wrong)}, which is not below it"
+
+
+def test_the_page_on_the_architecture_has_the_floors() -> None:
+    page = (ROOT.parents[1] / "docs/design/architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\d½]+) \| (`.*?) \|", page, re.MULTILINE)
+    told = [
+        {name for _, parts in same for name in re.findall(r"`(\w+)`", parts)} for _, same in groupby(rows, itemgetter(0))
+    ]
+    there = {part(name) for name in MODULES} - {"", "__main__", "registry"}  # which shares a row with `errors`
+    assert [floor - {"registry"} for floor in told] == [floor for floor in (set(floor) & there for floor in FLOORS) if floor]
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
