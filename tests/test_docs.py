@@ -6,12 +6,15 @@ What there is to be set is told somewhere.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -81,3 +84,19 @@ def test_every_page_is_in_the_menu_and_linked_from_the_first() -> None:
     linked = set(re.findall(r"\]\(([\w/-]+\.md)\)", (ROOT / "docs/index.md").read_text(encoding="utf-8")))
     assert pages | {"index.md"} == menu
     assert {page for page in pages if not page.startswith("adr/")} == linked
+
+
+def test_the_signatures_of_verifiers_are_as_told() -> None:
+    page = (ROOT / "docs/reference/verifiers.md").read_text(encoding="utf-8")
+    compared = set()
+    for name, text in re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL):
+        module = import_module(f"rollforge.verify.{name}")
+        for function, arguments in re.findall(r"`(?:await )?([a-z_]+)(\([^`]*=[^`]*\))`", text):
+            told = ast.parse(f"def f{arguments}: ...").body[0]
+            assert isinstance(told, ast.FunctionDef)
+            there = signature(getattr(module, function)).parameters.values()
+            by_place = [one.name for one in there if one.kind is one.POSITIONAL_OR_KEYWORD]
+            assert [one.arg for one in told.args.args] == by_place[: len(told.args.args)], function
+            assert {one.arg for one in told.args.kwonlyargs} <= {one.name for one in there}, function
+            compared.add(function)
+    assert {"code", "sql", "rubric", "scored", "string_match"} <= compared
