@@ -309,6 +309,11 @@ async def test_tasks_of_one_answer(rows: list[dict[str, str]], leaks: bool) -> N
     assert rules(await audited(all_true)) == ({"leak-prompt"} if leaks else set())
 
 
+def test_every_rule_is_in_the_documentation() -> None:
+    page = (HERE.parents[1] / "docs/how-to/audit.md").read_text(encoding="utf-8")
+    assert [rule for rule in RULES if f"`{rule}`" not in page] == []
+
+
 async def test_reports(tmp_path: Path) -> None:
     audit = await audited(BROKEN["contains"][1], n=2)
     rows = json.loads(json.dumps(as_json(audit)))
