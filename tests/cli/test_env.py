@@ -54,6 +54,32 @@ def test_one_behind_a_url_shows_its_tools_for_a_task_of_a_file(tmp_path: Path) -
     assert "has no tasks of its own: give some with --tasks" in str(without.exception)
 
 
+def test_parameters_of_classes_have_their_types(tmp_path: Path) -> None:
+    file = tmp_path / "paint.py"
+    file.write_text(
+        """
+from enum import Enum
+import rollforge as rf
+from pydantic import BaseModel
+
+class Colour(Enum):
+    RED = "red"
+
+class Wall(BaseModel):
+    width: int
+
+@rf.env(tasks=[{"prompt": "Paint."}])
+class Paint:
+    def paint(self, colour: Colour, wall: Wall | None = None) -> str:
+        '''Paint a wall.'''
+
+    def verify(self) -> float:
+        return 1.0
+"""
+    )
+    assert "paint(colour: string, wall: object | null)  Paint a wall." in shown(str(file))[1]
+
+
 def test_a_task_that_there_is_not() -> None:
     done = CliRunner().invoke(app, ["env", "show", "counter", "--task", "100000"])
     assert done.exit_code != 0

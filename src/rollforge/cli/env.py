@@ -115,7 +115,9 @@ def new(
 def signatures(tools: Sequence[Tool]) -> Iterator[tuple[str, str]]:
     """`name(parameter: type)` and what it does, in a line."""
     for tool in tools:
-        names = ", ".join(f"{name}: {_type(schema)}" for name, schema in tool.parameters.get("properties", {}).items())
+        defined = tool.parameters.get("$defs", {})
+        named = tool.parameters.get("properties", {})
+        names = ", ".join(f"{name}: {_type(schema, defined)}" for name, schema in named.items())
         yield f"{tool.name}({names})", _first_line(tool.description)
 
 
@@ -154,8 +156,9 @@ def verdict_fields(rollout: Rollout, task: Task) -> dict[str, Any]:
     return {"reward_components": fields.pop("reward_components", None), **fields}
 
 
-def _type(schema: dict[str, Any]) -> str:
-    return str(schema.get("type") or " | ".join(_type(s) for s in schema.get("anyOf", [])) or "any")
+def _type(schema: dict[str, Any], defined: dict[str, Any]) -> str:
+    schema = defined.get(schema.get("$ref", "").removeprefix("#/$defs/"), schema)
+    return str(schema.get("type") or " | ".join(_type(s, defined) for s in schema.get("anyOf", [])) or "any")
 
 
 def _first_line(text: str) -> str:
