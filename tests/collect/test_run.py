@@ -183,6 +183,21 @@ async def test_another_configuration(tmp_path: Path, change: dict[str, Any], nam
     assert (tmp_path / "rollouts.jsonl").read_bytes() == before
 
 
+async def test_an_agents_code_is_part_of_the_run(tmp_path: Path) -> None:
+    agent = tmp_path / "mine.py"
+    code = "from beside import reply\nasync def agent(task, model, session):\n    return {'output': [reply]}\n"
+    agent.write_text(code)
+    (tmp_path / "beside.py").write_text("reply = {'type': 'message', 'role': 'assistant', 'content': '3'}\n")
+    for _ in range(2):
+        await collected(tmp_path / "run", agent=f"{agent}:agent")
+    for file in ("mine.py", "beside.py"):
+        before = (tmp_path / file).read_text()
+        (tmp_path / file).write_text(before + "# another\n")
+        with pytest.raises(UserError, match=r"agent.digest \(the agent's code\)"):
+            await collected(tmp_path / "run", agent=f"{agent}:agent")
+        (tmp_path / file).write_text(before)
+
+
 async def test_what_does_not_make_another_run(tmp_path: Path) -> None:
     await collected(tmp_path, budget={"rollouts": 1})
     changed: dict[str, Any] = {"concurrency": 2, "max_attempts": 9, "min_coverage": 0.5, "budget": {"rollouts": 2}}

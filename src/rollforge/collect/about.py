@@ -13,6 +13,7 @@ from pathlib import Path
 from rollforge import __version__
 from rollforge.collect.config import AgentConfig, CollectConfig
 from rollforge.envs.base import Env
+from rollforge.envs.sources import imported
 from rollforge.records.items import Json
 from rollforge.records.shown import shown, without_secrets
 
@@ -52,7 +53,17 @@ def about(config: CollectConfig, env_name: str) -> Json:
 def _agent(agent: AgentConfig) -> Json:
     if agent.use == "tool_loop":
         return agent.options  # as runs had it before there were others
-    return {"use": shown(agent.use) if agent.remote else agent.use, **agent.options}
+    return {"use": shown(agent.use) if agent.remote else agent.use, **agent.options, **_code(agent.use)}
+
+
+def _code(use: str) -> Json:
+    """The digest of an agent's file, where it is a file, with what it imports from beside it."""
+    place = use.partition(":")[0]
+    found = place if place.endswith(".py") else getattr(sys.modules.get(place), "__file__", None)
+    if found is None:
+        return {}
+    files = [Path(found), *imported([Path(found)])]
+    return {"digest": hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]}
 
 
 def _sha256(path: Path) -> str:

@@ -31,6 +31,7 @@ CONTENT = "content"
 """The key of a row's `rollforge` block with the hash of its task's content, where the task named its id itself."""
 
 MEANING = {
+    "agent.digest": "the agent's code",
     "env.digest": "the environment's code",
     "tasks.sha256": "the content of the tasks file",
 }
