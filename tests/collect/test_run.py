@@ -183,6 +183,19 @@ async def test_another_configuration(tmp_path: Path, change: dict[str, Any], nam
     assert (tmp_path / "rollouts.jsonl").read_bytes() == before
 
 
+async def test_a_model_that_is_a_function_has_its_name(tmp_path: Path) -> None:
+    async def one(request: Request) -> Response:
+        return reply("3")
+
+    async def other(request: Request) -> Response:
+        return reply("4")
+
+    await collected(tmp_path, model=one)
+    assert {row["rollforge"]["model"] for row in rows(tmp_path / "rollouts.jsonl")} == {"one"}
+    with pytest.raises(UserError, match=r'model.use: "one" there, "other" now'):
+        await collected(tmp_path, model=other)
+
+
 async def test_an_agents_code_is_part_of_the_run(tmp_path: Path) -> None:
     agent = tmp_path / "mine.py"
     code = "from beside import reply\nasync def agent(task, model, session):\n    return {'output': [reply]}\n"

@@ -275,7 +275,7 @@ def _marked(run_one: RunOne) -> RunOne:
 def _named(given: Any) -> Any:
     if given is None or isinstance(given, (str, Mapping)):
         return given
-    return str(getattr(given, "name", type(given).__name__))
+    return str(getattr(given, "name", None) or getattr(given, "__name__", type(given).__name__))
 
 
 def _runner(config: CollectConfig, env: Env, env_name: str, model: Model, agent: Agent, seed: int) -> Runner:
