@@ -332,6 +332,9 @@ def test_batches_fit(tmp_path: Path) -> None:
         assert samples % int(flags["train.batch_size"]) == 0
         assert int(flags["train.batch_size"]) % (int(flags["train.micro_batch_size"]) * gpus) == 0
         assert int(flags["vllm.num_engines"]) * int(flags["vllm.tensor_parallel_size"]) == gpus
+    # 144 is the first batch that goes by 9 GPUs and by 16 rows; 63 of the 64 that are usual will do.
+    for gpus, most in ((3, 63), (6, 54), (8, 48)):
+        assert f"--train.batch_size {most} " in TARGET.command(made("sft", tmp_path, rows=1000, gpus=gpus, nodes=3))
     with pytest.raises(UserError, match=r"of at most 16 rows cannot be spread over 16 GPUs x 2 rows: .* --micro-batch-size"):
         TARGET.command(made("sft", tmp_path, gpus=8, nodes=2, batch_size=16, micro_batch_size=2))
     with pytest.raises(UserError, match="of at most 3 prompts times 8 attempts cannot be spread over 32 GPUs: "):

@@ -109,8 +109,9 @@ def batch(most: int, rows: int, gpus: int, *, attempts: int = 1, micro: int = 1)
     divides = gpus * micro
     step = divides // math.gcd(divides, attempts)
     most_of_all = min(most, rows)
-    if most_of_all >= 4 * _ROUND:
-        step = math.lcm(step, _ROUND)  # a batch of 103 has no smaller batches
+    rounded = math.lcm(step, _ROUND)
+    if most_of_all >= max(4 * _ROUND, rounded):
+        step = rounded  # a batch of 103 has no smaller batches
     found = most_of_all // step * step
     if not found:
         what = f"{most_of_all} prompts times {attempts} attempts" if attempts > 1 else f"{most_of_all} rows"
