@@ -844,3 +844,26 @@ def test_why_a_rollout_is_no_demonstration(tmp_path: Path) -> None:
         "the model refused to answer",
         "the conversation has an item of type 'file_search_call', which Chat Completions cannot express",
     ]
+
+
+def test_local_models_and_images_are_named_by_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.jsonl", [row(f"{task}?", "4") for task in range(20)])
+    (tmp_path / "org/mine").mkdir(parents=True)
+    (tmp_path / "image.sqsh").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = {"./mine": "mine", "org/mine": "org/mine", "~/org/mine": "org/mine", str(tmp_path / "x"): "x"}
+    for number, (model, place) in enumerate(given.items()):
+        kinds = ["trl:sft", "nemo-rl:sft", "openrlhf:sft"]
+        result = export_rollouts(["a.jsonl"], kinds, f"out{number}", model=model, container="image.sqsh", checkpoints="~/ck")
+        for one in result.targets:
+            assert one.made.settings.model == str(tmp_path / place)
+            assert one.made.settings.container == str(tmp_path / "image.sqsh")
+            assert one.made.settings.checkpoints == str(tmp_path / "ck")
+            launch = (one.folder / "launch.sh").read_text()
+            assert f"\nhave_path {tmp_path / place}\n" in launch
+            assert "\nhub_login /" not in launch
+    result = export_rollouts(["a.jsonl"], ["trl:sft"], "hub", model="org/theirs", container="nvcr.io/nvidia/nemo:25")
+    [one] = result.targets
+    assert (one.made.settings.model, one.made.settings.container) == ("org/theirs", "nvcr.io/nvidia/nemo:25")
+    assert "\nhub_login org/theirs\n" in (one.folder / "launch.sh").read_text()

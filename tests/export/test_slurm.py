@@ -103,19 +103,3 @@ def test_targets_do_not_resume_from_each_other(of: str, tmp_path: Path) -> None:
     whole = made(kind, tmp_path / of.replace(":", "-"), checkpoints="/ckpt")
     text = "\n".join(resolve("export", name).files(whole).values())
     assert set(re.findall(r"/ckpt\b(?:/[\w-]+)?", text)) == {f"/ckpt/{whole.folder.name}"}
-
-
-@pytest.mark.parametrize("of", TARGETS)
-def test_a_model_of_the_working_directory_is_found_from_elsewhere(
-    of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "out" / "my model").mkdir(parents=True)
-    name, _, kind = of.partition(":")
-    for given in ("out/my model", "./out/my model"):
-        whole = made(kind, tmp_path / "data", model=given)
-        files = resolve("export", name).files(whole)
-        assert str(tmp_path / "out" / "my model") in "\n".join(files.values())
-        assert f"have_path '{tmp_path}/out/my model'" in files["launch.sh"]
-        assert not re.findall(r"^ *hub_login /", files["launch.sh"], re.MULTILINE)
-    assert made(kind, tmp_path / "data", model="Qwen/Qwen3-0.6B").settings.model == "Qwen/Qwen3-0.6B"

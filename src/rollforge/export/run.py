@@ -14,6 +14,7 @@ Workers do first, second and third; the parent holds counts and places.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -61,7 +62,7 @@ def export_rollouts(
     `to` has `target:kind`, as in "nemo-rl:grpo"; `options` are those of `Options` and `Settings`. `progress` is called with
     (bytes read, bytes in all). Raises `UserError`; nothing is left under the final names then.
     """
-    settings = validated(Settings, {key: value for key, value in options.items() if key in Settings.model_fields})
+    settings = _found(validated(Settings, {key: value for key, value in options.items() if key in Settings.model_fields}))
     rest = {key: value for key, value in options.items() if key not in Settings.model_fields}
     for key in rest:
         if key not in Options.model_fields:
@@ -102,6 +103,22 @@ def export_rollouts(
             elif one.folder.exists():
                 one.warnings.append(f"what stands in {one.folder} is of an earlier export: nothing was replaced")
     return result
+
+
+def _found(settings: Settings) -> Settings:
+    """What is on this machine by its absolute path: trainers start from directories of their own."""
+    found = {
+        "model": _absolute(settings.model, os.path.isdir),
+        "container": settings.container and _absolute(settings.container, os.path.isfile),
+        "checkpoints": os.path.expanduser(settings.checkpoints),
+    }
+    return settings.model_copy(update=found)
+
+
+def _absolute(name: str, there: Callable[[str], bool]) -> str:
+    """A name in a hub or a registry stays."""
+    path = os.path.expanduser(name)
+    return os.path.abspath(path) if path.startswith((".", "/")) or there(path) else name
 
 
 def _refuse_half_split(inputs: list[Input], options: Options) -> None:

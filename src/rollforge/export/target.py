@@ -6,7 +6,6 @@ script, helper modules). `export.run` reads, groups, pairs and writes; `export.c
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,19 +35,13 @@ def _one_line(text: str) -> str:
     return text
 
 
-def _at_hand(model: str) -> str:
-    """A directory as its whole path: jobs start in another one. What names none is a name on the hub."""
-    here = model.startswith(("./", "../", "~")) or os.path.isdir(model)
-    return os.path.abspath(os.path.expanduser(model)) if here else model
-
-
 OneLine = Annotated[str, AfterValidator(_one_line)]
 
 
 class Settings(Section):
     """What the configuration and the launch script are made with; all of it optional, all of it printed into them."""
 
-    model: Annotated[OneLine, AfterValidator(_at_hand)] = "Qwen/Qwen2.5-1.5B-Instruct"
+    model: OneLine = "Qwen/Qwen2.5-1.5B-Instruct"
     tokenizer: str | None = None
     """A directory or `tokenizer.json` at hand: lengths are measured with it instead of estimated."""
     version: str | None = None
