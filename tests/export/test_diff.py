@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from rollforge.errors import UserError
 from rollforge.export.diff import diff, shift
+from rollforge.export.run import export_rollouts
+from tests.export.toy import row as toy_row
 
 
 def write(path, rows):
@@ -295,3 +297,30 @@ def test_fields_that_differ_of_files_of_several_forms(tmp_path):
     parquet.write_table(pyarrow.Table.from_pylist(changed), tmp_path / "b" / "rows.parquet")
     found = diff(tmp_path / "a", tmp_path / "b")
     assert (found.both, found.looked, found.differing) == (3, 3, {"reward": 3})
+
+
+@pytest.mark.parametrize("kind", ["verl:grpo", "verl:grpo-parquet", "verl:sft", "trl:sft", "trl:grpo", "openrlhf:grpo"])
+def test_what_is_exported_of_the_same_rollouts_in_another_order_is_the_same(kind, tmp_path):
+    """JSON text says the same in any order of its keys, and verl's extra_info has the place of the rollout."""
+    if kind in ("verl:grpo-parquet", "verl:sft"):
+        pytest.importorskip("pyarrow")
+    tool = {"type": "function", "name": "add", "description": "d", "parameters": {"type": "object", "properties": {}}}
+    tools = [tool] if "sft" in kind else []
+    rollouts = [
+        {**toy_row(f"{task}?", str(task), 1.0, expected_answer=str(task), level=3), "_ng_task_index": task}
+        for task in range(20)
+    ]
+    for one in rollouts:
+        one["responses_create_params"]["tools"] = tools
+    others = [json.loads(json.dumps(one, sort_keys=True)) for one in reversed(rollouts)]
+    for name, rows in (("a", rollouts), ("b", others)):
+        export_rollouts([write(tmp_path / f"{name}.jsonl", rows)], [kind], tmp_path / name, workers=1)
+    folder = kind.replace(":", "-")
+    found = diff(tmp_path / "a" / folder, tmp_path / "b" / folder)
+    assert found.same, found.row()
+    assert (found.both, found.prompts_both, found.other_answer, found.other_response) == (20, 20, 0, 0)
+
+
+def test_json_that_somebody_said_is_compared_as_it_was_said(tmp_path):
+    found = pair(tmp_path, [row("p", output='{"a": 1, "b": 2}')], [row("p", output='{"b": 2, "a": 1}')])
+    assert (found.same, found.other_response) == (False, 1)

@@ -4,8 +4,8 @@
                                                                                  └► sorted by prompt: what differs per prompt
 
 Rows are the same if they say the same: the order of keys and spaces does not count, nor, in rollouts, what a run adds to its
-rows (times, ids), nor whether a prompt is written as a text or as messages. Two data sets are the same if they have the same
-rows in the same splits. Memory holds counts; digests are sorted on disk.
+rows (times, ids), nor whether a prompt is written as a text or as messages, tools as JSON text or as objects. Two data sets
+are the same if they have the same rows in the same splits. Memory holds counts; digests are sorted on disk.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from rollforge.bulk.parquet import arrow, parquet_rows
 from rollforge.bulk.record import digest
 from rollforge.bulk.spill import Kept, sort
 from rollforge.errors import UserError, reported
-from rollforge.export.check_rows import answer_of, canonical, common, prompt_of
+from rollforge.export.check_rows import answer_of, canonical, common, decoded, prompt_of
 from rollforge.records.items import Json, mapping
 from rollforge.records.lossless import loads
 from rollforge.stats.source import split_of_file
@@ -376,13 +376,25 @@ def _message(value: Any) -> Any:
 
 
 def _normal(row: Json) -> Json:
-    """With its prompt as messages."""
+    """With its prompt as messages; of an exported row, JSON text as what it says."""
     params = row.get("responses_create_params")
     if not isinstance(params, dict):
-        return row
+        return {name: _opened(name, value) for name, value in row.items()}
     asked = [*_asked(params.get("instructions"), "system"), *_asked(params.get("input"), "user")]
     others = {name: value for name, value in params.items() if name != "instructions" and value is not None}
     return {**row, "responses_create_params": {**others, "input": asked}}
+
+
+def _opened(name: str, value: Any) -> Any:
+    """The places where exports write JSON text are opened; a text elsewhere is as somebody said it."""
+    if name in ("messages", "prompt"):
+        value = decoded(value) if isinstance(value, str) and value.startswith("[{") else value
+    elif name in _TEXTS:
+        value = decoded(value)
+    return {inner: _opened(inner, one) for inner, one in value.items()} if isinstance(value, dict) else value
+
+
+_TEXTS = ("extra_info", "fields", "label", "reward_model", "row", "tools")
 
 
 def _prompt(row: Json) -> bytes:
@@ -392,9 +404,12 @@ def _prompt(row: Json) -> bytes:
 
 
 def _content(row: Json) -> Json:
-    """Without what a run adds: the same rollout may stand in two files."""
+    """Without what a run adds: the same rollout may stand in two files. verl's `extra_info` names the place of one."""
     if "responses_create_params" not in row:
-        return {name: _number(value) for name, value in row.items()}
+        content = {name: _number(value) for name, value in row.items()}
+        if isinstance(extra := content.get("extra_info"), dict):
+            content["extra_info"] = {name: value for name, value in extra.items() if name not in ("id", "index")}
+        return content
     content = {name: _number(value) for name, value in row.items() if name != "rollforge"}
     response = row.get("response")
     if isinstance(response, dict):
