@@ -202,6 +202,26 @@ def test_a_data_source_that_verl_does_not_know(tmp_path: Path) -> None:
     assert said({**row, "data_source": "openai/gsm8k"}, "data.prompt_key=question") == []
     assert said(row, "data.prompt_key=question reward.custom_reward_function.path=/r.py") == []
     assert any("there is no prompt" in one for one in said(row, "custom_reward_function.path=/r.py"))
+    # Our own rows are judged by a reward function: a command that leaves it out is told so, one that only submits is not.
+    task = {"tools_kwargs": {"_row": {"create_kwargs": {"row": "{}", "env": "my_gym"}}}}
+    [left_out] = said({**row, "extra_info": task}, "data.prompt_key=question")
+    assert "NotImplementedError without a reward function (reward.custom_reward_function.path=...)" in left_out
+    script.write_text("sbatch job.sh\n")
+    file.write_text(json.dumps({**row, "prompt": row["question"], "extra_info": task}) + "\n")
+    assert check_files([file], TARGET, "grpo", script, load=False).problems == []
+
+
+def test_a_script_of_verls_own_examples_needs_no_reward_function(tmp_path: Path) -> None:
+    row = {
+        "data_source": "openai/gsm8k",
+        "prompt": [{"role": "user", "content": "q"}],
+        "reward_model": {"ground_truth": "1"},
+    }
+    file, script = tmp_path / "a.jsonl", tmp_path / "run.sh"
+    file.write_text(f"{json.dumps(row)}\n" * 64)
+    script.write_text(f"{PPO} {ALL.replace(' reward.custom_reward_function.path=r.py', '')} $@\n")
+    found = [one.message for one in check_files([file], TARGET, "grpo", script, load=False).problems]
+    assert not [one for one in found if "reward" in one and "the same" not in one], found
 
 
 WRONG = [

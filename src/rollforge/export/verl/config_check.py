@@ -80,14 +80,17 @@ _READ: dict[str, tuple[Callable[..., Iterator[str]], dict[str, str]]] = {
 def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[str]], dict[str, str]] | None:
     """`Target.reads`, and whether there is a reward function."""
     try:
-        options = _read(kind, path).options
+        started = _read(kind, path)
     except UserError:
         return None  # which `check_config` says
+    if not started.entry:
+        return None
+    options = started.options
     check, usual = _READ[_BASE.get(kind, kind)]
     names = {name: str(options.get(key)) for key, name in usual.items() if options.get(key) not in (None, name)}
-    own = not all(options.absent(f"{place}custom_reward_function.path") for place in ("reward.", ""))
-    if usual is _PROMPTS and own:
-        check = partial(check, rewarded=True)
+    if usual is _PROMPTS:
+        own = not all(options.absent(f"{place}custom_reward_function.path") for place in ("reward.", ""))
+        check = partial(check, rewarded=own)
     elif not names:
         return None
     return partial(under_names, check, names), names
@@ -313,12 +316,6 @@ def _ppo(one: Started) -> Iterator[tuple[Level, str]]:
         yield "warning", "there are tools, but actor_rollout_ref.rollout.multi_turn.enable is not True"
     if get("actor_rollout_ref.rollout.multi_turn.enable") and all(map(absent, (*tools, users))):
         yield "error", "multi_turn.enable is True without tool_config_path or function_tool_path: the policy sees no tools"
-    if absent("reward.custom_reward_function.path") and absent("custom_reward_function.path"):
-        yield (
-            "warning",
-            "there is no reward.custom_reward_function.path: verl then knows the data_source of a few public data sets only "
-            "(NotImplementedError for others)",
-        )
 
 
 def _batches(one: Started, attempts: int | None) -> Iterator[tuple[Level, str]]:

@@ -78,15 +78,16 @@ def _reply(completion: Sequence[Json]) -> str:
 STOPS = "stops at the first (ValueError: sequence_length is larger)"
 
 
-def check_grpo_parquet(row: Json, *, rewarded: bool = False) -> Iterator[str]:
+def check_grpo_parquet(row: Json, *, rewarded: bool | None = None) -> Iterator[str]:
     """A row whose nested columns are JSON text, which GymRLHFDataset decodes."""
     yield from check_grpo(
         {key: decoded(value) if key in RL_COLUMNS else value for key, value in row.items()}, rewarded=rewarded
     )
 
 
-def check_grpo(row: Json, *, rewarded: bool = False) -> Iterator[str]:
-    """`rewarded`: by a reward function of one's own, which takes any `data_source`."""
+def check_grpo(row: Json, *, rewarded: bool | None = None) -> Iterator[str]:
+    """`rewarded`: whether by a reward function of one's own, which takes any `data_source`; None: nobody says. Our own
+    rows come with one."""
     if "prompt" not in row:
         yield "there is no prompt: RLHFDataset reads row['prompt'] (KeyError), or another column by data.prompt_key"
     else:
@@ -95,10 +96,11 @@ def check_grpo(row: Json, *, rewarded: bool = False) -> Iterator[str]:
         yield from for_calls(("prompt", row["prompt"]))
     if not isinstance(row.get("data_source"), str) or not row["data_source"]:
         yield "data_source is missing: the reward manager reads it of every row (KeyError)"
-    elif not rewarded and not _KNOWN.fullmatch(row["data_source"]) and not _task(row.get("extra_info")):
+    elif not (rewarded or _KNOWN.fullmatch(row["data_source"]) or (rewarded is None and _task(row.get("extra_info")))):
+        end = "; a --config that has one ends this" if rewarded is None else ""
         yield (
             f"warning: data_source {row['data_source'][:60]!r} is none that verl scores itself: NotImplementedError without "
-            "a reward function (reward.custom_reward_function.path=...; a --config that has one ends this)"
+            f"a reward function (reward.custom_reward_function.path=...{end})"
         )
     model = row.get("reward_model")
     info = row.get("extra_info")
