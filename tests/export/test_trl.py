@@ -163,7 +163,13 @@ GOOD = {"role": "assistant", "content": "!"}
         ),
         ("grpo", {"prompt": [USER], "completions": "x"}, "argument of reward functions"),
         ("dpo", {"prompt": [USER], "chosen": [GOOD]}, "rejected is missing"),
-        ("dpo", {"chosen": [USER, GOOD], "rejected": [USER, said("?")]}, "prompt is missing"),
+        (
+            "dpo",
+            {"chosen": [GOOD], "rejected": [said("?")]},
+            "there is no prompt, and chosen and rejected begin differently",
+        ),
+        ("dpo", {"chosen": "yes", "rejected": "no"}, "there is no prompt, and chosen and rejected begin differently"),
+        ("dpo", {"chosen": [GOOD]}, "prompt is missing"),
         ("dpo", {"prompt": [USER], "chosen": [GOOD], "rejected": [GOOD]}, "are the same"),
         ("dpo", {"prompt": [USER], "chosen": [GOOD], "rejected": [said("?")], "margin": 0}, "margin is 0"),
         (
@@ -238,6 +244,8 @@ def test_rows_of_text_and_of_messages_do_not_go_together(tmp_path: Path) -> None
         ("sft", {"messages": [{"role": "user", "content": [{"type": "image"}]}, {**GOOD, **PARTS}]}),
         ("sft", {"messages": [USER, {**GOOD, "function_call": None, "tool_calls": None}]}),
         ("dpo", {"prompt": "?", "chosen": "a", "rejected": "b"}),
+        ("dpo", {"chosen": [USER, GOOD], "rejected": [USER, said("?")]}),
+        ("dpo", {"chosen": "Human: ? Assistant: a", "rejected": "Human: ? Assistant: b"}),
         ("kto", {"chosen": [USER, GOOD], "rejected": [USER, said("?")]}),
         ("grpo", {"prompt": "?", "solution": "4"}),
     ],

@@ -69,6 +69,9 @@ def prompt_completion(row: Json) -> Iterator[str]:
 
 
 def dpo(row: Json) -> Iterator[str]:
+    if "prompt" not in row and row.keys() >= {"chosen", "rejected"}:
+        yield from dpo_implicit(row)  # the trainer is the same, and takes their common beginning for the prompt
+        return
     yield from _present(row, "prompt")
     yield from _same_type(row, "prompt", "chosen")
     yield from _text_or_messages(row, "prompt")
@@ -82,9 +85,9 @@ def dpo_implicit(row: Json) -> Iterator[str]:
     if "prompt" in row:
         yield "there is a prompt: then chosen and rejected are only what follows it; leave it out, or check the file as dpo"
     chosen, rejected = row.get("chosen"), row.get("rejected")
-    if isinstance(chosen, list) and isinstance(rejected, list) and chosen and rejected and chosen != rejected:
+    if isinstance(chosen, (list, str)) and type(chosen) is type(rejected) and chosen and rejected and chosen != rejected:
         if chosen[0] != rejected[0]:
-            yield "chosen and rejected begin differently: TRL takes their common beginning for the prompt, and there is none"
+            yield "there is no prompt, and chosen and rejected begin differently: TRL takes their common beginning for it"
         shorter = min(len(chosen), len(rejected))
         if chosen[:shorter] == rejected[:shorter]:
             yield "one of chosen and rejected is the beginning of the other: nothing is left of it without the common prompt"
