@@ -339,6 +339,20 @@ def test_completions_are_whole_groups_on_any_number_of_gpus(gpus: int, nodes: in
     assert (prompts > rows) == ("trains no step" in note)
 
 
+@pytest.mark.parametrize(("gpus", "nodes"), [(1, 1), (6, 1), (3, 2), (6, 2)])
+def test_the_check_counts_the_processes_of_the_launch_script(gpus: int, nodes: int, tmp_path: Path) -> None:
+    folder = tmp_path / "it's here"
+    folder.mkdir()
+    data = [Data("train", [], folder / "train.jsonl", 181, 100, 400, 181)]
+    for name, text in TARGET.files(Made("grpo", folder, data, Settings(gpus=gpus, nodes=nodes), True)).items():
+        (folder / name).write_text(text, encoding="utf-8")
+    found = [one.message for one in TARGET.check_config("grpo", folder / "grpo.yaml")]
+    assert not [one for one in found if "does not divide" in one]
+    (folder / "launch.sh").unlink()
+    found = [one.message for one in TARGET.check_config("grpo", folder / "grpo.yaml")]
+    assert bool([one for one in found if "does not divide" in one]) == (gpus > 1)
+
+
 @pytest.mark.parametrize(("gpus", "batch", "rows"), [(1, None, 5), (8, None, 3), (8, 512, 100_000), (1, 1, 50)])
 def test_no_batch_is_larger_than_the_data(gpus: int, batch: int | None, rows: int) -> None:
     data = [Data("train", [], Path("/d/train.jsonl"), rows, 100, 400)]

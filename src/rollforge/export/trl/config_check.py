@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import math
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -75,11 +76,21 @@ def check_config(kind: str, path: Path) -> Iterator[Problem]:
     except UserError as error:
         yield Problem(str(path), 0, "error", str(error))
         return
-    for level, message in _problems(kind, config, path.resolve().parent):
+    for level, message in _problems(kind, {**_launched(path), **config}, path.resolve().parent):
         yield Problem(str(path), _line(path, message), level, message)
 
 
 _Found = tuple[Level, str]
+
+
+def _launched(path: Path) -> dict[str, int]:
+    """What the launch script that an export wrote beside its configuration gives to the trl command."""
+    try:
+        script = (path.parent / "launch.sh").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    found = re.search(rf"--config .*\b{re.escape(path.name)}\b.* --num_processes (\d+)", script)
+    return {"num_processes": int(found[1])} if found else {}
 
 
 def _problems(kind: str, config: dict[str, Any], folder: Path) -> Iterator[_Found]:
