@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,15 @@ def test_expected_answers_are_looked_for(math: Path, tmp_path: Path) -> None:
     shown = run(write(tmp_path / "answered.jsonl", rows)).stdout
     assert "100% of those looked at" in shown
     assert "nemo-rl:grpo" in shown
+
+
+def test_expected_answers_are_looked_for_in_all_of_a_file(tmp_path: Path) -> None:
+    """Environments of a mix stand one after another."""
+    answered, others = grid([[1.0, 0.0]] * 100, fields={"expected_answer": "4"}), grid([[1.0, 0.0]] * 900, env="others")
+    shown = run(write(tmp_path / "mix.jsonl", [*answered, *others])).stdout
+    share = int(re.search(r"(\d+)% of those looked at", shown)[1])  # type: ignore[index]
+    assert 8 <= share <= 13
+    assert "nemo-rl:nemo-gym" in shown
 
 
 def test_tools_are_looked_for(tmp_path: Path) -> None:
