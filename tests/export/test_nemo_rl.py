@@ -289,6 +289,11 @@ def test_lengths_leave_room_and_the_users_wins() -> None:
     for kind, measured, length in (("sft", True, 3456), ("sft", False, 3840), ("grpo", True, 5632), ("grpo", False, 6400)):
         text = TARGET.files(Made(kind, Path("/data"), data, Settings(), measured))[f"{kind}.yaml"]
         assert parse(text)["policy"]["max_total_sequence_length"] == length
+    # Long answers get no second time as much: the policy would have to be served beyond what most models hold.
+    for longest, length in ((5000, 9600), (7000, 9600), (19000, 20992)):
+        data = [Data("train", [], Path("/data/train.jsonl"), 50, 500, longest)]
+        text = TARGET.files(Made("grpo", Path("/data"), data, Settings(), True))["grpo.yaml"]
+        assert parse(text)["policy"]["max_total_sequence_length"] == length
     text = TARGET.files(made("sft", Path("/data"), Settings(max_length=64)))["sft.yaml"]
     assert "rows of 64 tokens and more are masked" in text
 

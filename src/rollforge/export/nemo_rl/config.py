@@ -155,7 +155,9 @@ def _length(made: Made, notes: list[str]) -> int:
     anew = ALGORITHM[made.kind] == "grpo"
     if anew and made.settings.max_length:
         room(made.settings.max_length, prompt)
-    needed = prompt + max(512, 2 * (longest - prompt)) if anew else longest
+    # Twice as long as any was; where that is long already, vLLM would refuse what is beyond the model's own length.
+    answer = max(512, min(2 * (longest - prompt), max(longest - prompt, _LONG)))
+    needed = prompt + answer if anew else longest
     # NeMo RL masks rows that reach the limit.
     length = made.settings.max_length or max(512, ceil(spare(made) * needed + 32, 128))
     counted = "measured" if made.measured else "estimated at 4 bytes each"
@@ -163,6 +165,10 @@ def _length(made: Made, notes: list[str]) -> int:
     if length <= longest:
         notes.append(f"rows of {length} tokens and more are masked: they train nothing (NeMo RL does not say so)")
     return length
+
+
+_LONG = 8192
+"""Tokens of an answer."""
 
 
 # Data
