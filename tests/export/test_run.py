@@ -867,3 +867,9 @@ def test_local_models_and_images_are_named_by_absolute_paths(tmp_path: Path, mon
     [one] = result.targets
     assert (one.made.settings.model, one.made.settings.container) == ("org/theirs", "nvcr.io/nvidia/nemo:25")
     assert "\nhub_login org/theirs\n" in (one.folder / "launch.sh").read_text()
+
+
+def test_a_version_without_quotes_is_told_so(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", [row()])
+    with pytest.raises(UserError, match=r'--target-version.openrlhf 0.1: in YAML a version stands in quotes \("0.10"\)'):
+        export_rollouts([file], ["openrlhf:sft"], tmp_path / "out", target_version={"openrlhf": 0.10})

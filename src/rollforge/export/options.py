@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from rollforge.config import Section
 from rollforge.errors import UserError
 from rollforge.export.make import Reasoning
 from rollforge.export.pairs import Pairing
+
+
+def _text(version: Any) -> Any:
+    if isinstance(version, int | float):
+        raise ValueError('in YAML a version stands in quotes ("0.10"): without them 0.10 is 0.1')
+    return version
 
 
 class Options(Pairing):
@@ -35,7 +41,7 @@ class Options(Pairing):
     """Named in the data set card."""
     workers: int | None = Field(None, ge=1)
     overwrite: bool = False
-    target_version: dict[str, str] = Field(default_factory=dict)
+    target_version: dict[str, Annotated[str, BeforeValidator(_text)]] = Field(default_factory=dict)
     """Framework -> version whose formats are written."""
 
 
