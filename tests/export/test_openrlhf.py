@@ -68,7 +68,7 @@ def test_fields_are_read_under_the_names_that_the_flags_give(tmp_path: Path) -> 
     file, script = tmp_path / "train.jsonl", tmp_path / "run.sh"
     file.write_bytes(dumps({"question": [{"role": "user", "content": "q"}], "label": "4"}) + b"\n")
     for flag in ("data.input_key", "input_key"):
-        script.write_text(f"python3 -m openrlhf.cli.train_ppo_ray --{flag} question\n")
+        script.write_text(f"python3 -m openrlhf.cli.train_ppo_ray --{flag} question --data.apply_chat_template\n")
         found = check_files([file], TARGET, "grpo", script, load=False).problems
         assert [one for one in found if one.file == str(file)] == []
     script.write_text("python3 -m openrlhf.cli.train_ppo_ray --data.input_key prompt\n")
@@ -169,6 +169,7 @@ def test_what_openrlhf_takes_all_the_same_is_a_warning(kind: str, row: dict[str,
     assert says in found
 
 
+RENDERED = " --data.apply_chat_template"
 GOOD = [
     ("grpo", {"prompt": "6 times 7?", "label": 42}),
     ("grpo", {"prompt": [ASKED], "label": {"answer": 42}}),
@@ -187,7 +188,12 @@ def test_other_peoples_good_rows_are_left_alone(kind: str, row: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("kind", "row", "flags", "says"),
     [
-        ("grpo", {"prompt": [ASKED]}, "train_ppo_ray --data.input_key prompt --reward.model_name_or_path m", None),
+        (
+            "grpo",
+            {"prompt": [ASKED]},
+            f"train_ppo_ray --data.input_key prompt --reward.model_name_or_path m{RENDERED}",
+            None,
+        ),
         (
             "grpo",
             {"prompt": [ASKED]},
@@ -195,9 +201,23 @@ def test_other_peoples_good_rows_are_left_alone(kind: str, row: dict[str, Any]) 
             "error: there is no label",
         ),
         ("grpo", {"prompt": [ASKED]}, "train_ppo_ray --data.input_key prompt $MORE", "warning: there is no label"),
-        ("grpo", {"input": [ASKED]}, "train_ppo_ray --reward.model_name_or_path m", None),
+        ("grpo", {"input": [ASKED]}, f"train_ppo_ray --reward.model_name_or_path m{RENDERED}", None),
+        ("grpo", {"input": [ASKED]}, "train_ppo_ray --train.agent_func_path /a.py", None),
+        ("grpo", {"input": [ASKED]}, "train_ppo_ray --reward.model_name_or_path m", "error: prompt holds messages, which"),
         ("grpo", {"prompt": [ASKED]}, "train_ppo_ray --reward.model_name_or_path m", "there is no prompt"),
-        ("dpo", {"chosen": [ASKED, RIGHT], "rejected": [ASKED, LEFT]}, "train_dpo --data.chosen_key chosen", None),
+        ("dpo", {"chosen": [ASKED, RIGHT], "rejected": [ASKED, LEFT]}, f"train_dpo --data.max_len 9{RENDERED}", None),
+        (
+            "dpo",
+            {"chosen": [ASKED, RIGHT], "rejected": [ASKED, LEFT]},
+            "train_dpo --data.max_len 9",
+            "chosen holds messages",
+        ),
+        (
+            "sft",
+            {"messages": [ASKED, RIGHT]},
+            "train_sft --data.input_key messages --input_template x",
+            "messages holds messages",
+        ),
         ("dpo", {"chosen": [ASKED, RIGHT], "rejected": [ASKED, LEFT]}, "train_dpo --data.prompt_key prompt", "no prompt"),
         ("dpo", {"prompt": [ASKED], "chosen": [RIGHT], "rejected": [LEFT]}, "train_dpo --data.max_len 9", "begins with the"),
         ("dpo", {"prompt": "6 times 7?", "chosen": "42", "rejected": "41"}, "train_dpo --data.max_len 9", "is not read"),

@@ -16,7 +16,7 @@ from rollforge.export.defines import not_defined
 from rollforge.export.lengths import longer_in
 from rollforge.export.openrlhf.config import VERSIONS, flat
 from rollforge.export.openrlhf.flags import DOTTED, FLAT, GONE, SWITCHES
-from rollforge.export.openrlhf.rows import CUT, check_dpo, check_grpo, check_sft, check_sft_simple
+from rollforge.export.openrlhf.rows import CUT, check_as_text, check_dpo, check_grpo, check_sft, check_sft_simple
 from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, read_script
 from rollforge.export.target import Level, Problem, Seen
 from rollforge.records.items import Json
@@ -81,7 +81,10 @@ def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[
     given = {name: _field(options, flag) for flag, name in usual.items()}
     names = {name: key for name, key in given.items() if isinstance(key, str) and key != name}
     asked = {said: _asked(options, flag) for said, flag in _ASKED.get(kind, {}).items()}
-    return partial(under_names, partial(check, **asked), names), names
+    check = partial(check, **asked)
+    if options.absent("data.apply_chat_template") and options.absent("train.agent_func_path"):  # an agent may render them
+        check = partial(check_as_text, check)
+    return partial(under_names, check, names), names
 
 
 def _field(options: Options, flag: str) -> Any:
@@ -238,11 +241,8 @@ def _values(entry: str, options: Options, elsewhere: bool) -> Iterator[tuple[Lev
     for flag, name in _MODULES.items():
         if (said := not_defined(get(flag), name)) is not None:
             yield "error", f"--{flag}: {said}, which OpenRLHF imports"
-    if absent("data.apply_chat_template"):
-        yield (
-            "warning",
-            "--data.apply_chat_template is not set: rows of messages then fail, text is trained on without markup",
-        )
+    if absent("data.apply_chat_template") and absent("data.input_template"):
+        yield "warning", "neither --data.apply_chat_template nor --data.input_template is set: text is trained on as it is"
     if entry == "train_sft" and get("data.multiturn") and get("data.output_key"):
         yield "error", "--data.multiturn takes the whole conversation from --data.input_key: leave --data.output_key out"
     if entry == "train_sft" and absent("data.multiturn") and get("data.input_key") == "messages":

@@ -6,7 +6,7 @@ None of them gives `tools` to the chat template: the schemas stand in the system
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rollforge.export.examples import Demonstration, Pair, Prompt
@@ -153,6 +153,15 @@ def check_dpo(row: Json, *, prompted: bool | None = None, templated: bool | None
         yield f"margin is {_what(margin)}, not a number"
     if row.get("tools"):
         yield _TOOLS
+
+
+def check_as_text(check: Callable[[Json], Iterator[str]], row: Json) -> Iterator[str]:
+    """For a command without the chat template."""
+    yield from check(row)
+    for key in ("prompt", "messages", "input", "output", "chosen", "rejected"):
+        if isinstance(row.get(key), list):
+            yield f"{key} holds messages, which OpenRLHF takes for text without --data.apply_chat_template: it fails"
+            return
 
 
 def _check_whole(chosen: list[Any], rejected: list[Any]) -> Iterator[str]:
