@@ -722,6 +722,18 @@ def test_what_is_inherited_without_override(place: Place) -> None:
     expect(found, "wraps every prompt", "warning")
 
 
+def test_what_a_list_or_a_null_takes_the_place_of_is_not_inherited(place: Place) -> None:
+    values = grpo(place)
+    del values["data"]["_override_"]
+    values["data"]["train"] = [values["data"]["train"]]
+    values["data"]["default"] = {"prompt_file": None, "env_name": "math"}
+    assert place.check("grpo", values) == []
+    values = sft(place, GOOD["sft"])
+    del values["data"]["_override_"]
+    values["data"] |= {"train": {**values["data"]["train"], "split": None}, "validation": None}
+    assert place.check("sft", values) == []
+
+
 def test_a_parents_data_set_trained_instead_of_the_file(place: Place) -> None:
     values = grpo(place)
     del values["data"]["_override_"]

@@ -218,7 +218,8 @@ class _Configuration:
             )
         inherited = section(self.parent or {}, "data")
         if inherited and not own.get("_override_"):
-            kept = [key for key in _inherited(inherited) if key not in _inherited(own)]
+            left = _inherited(self.data)  # not what a null or a list takes the place of
+            kept = [key for key in _inherited(inherited) if key in left and key not in _inherited(own)]
             if kept:
                 yield "data", "warning", f"without `_override_: true` the parent's {', '.join(kept)} stay; add it under data"
         entries = [(key, entry) for split in ("train", "validation") for key, entry in self.entries(split)]
