@@ -26,6 +26,7 @@ from rollforge.export.verl import TARGET
 from rollforge.records.lossless import dumps
 from rollforge.registry import resolve
 from tests.export.samples_gym import CLOCK, WEATHER, demonstration, environment, made, pair, prompt, rollouts
+from tests.export.toy import row as toy_row
 
 GOLDEN = Path(__file__).parent / "golden" / "verl"
 EXAMPLES = {
@@ -667,3 +668,15 @@ def test_tools_call_the_environment_in_one_session(verl: Any, tmp_path: Path, mo
     assert verdict["score"] == 1.0
     assert [path for path, _, _ in server.requests].count("/seed_session") == 1
     assert all(cookie for _, _, cookie in server.requests[1:])
+
+
+@pytest.mark.parametrize(("gpus", "validation", "told"), [(8, 0.1, True), (1, 0.1, False), (8, 0, False)])
+def test_validation_that_is_too_small_to_be_looked_at_is_told(
+    gpus: int, validation: float, told: bool, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow")
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps(toy_row(f"{number}?", f"{number}")) + "\n" for number in range(40)))
+    [done] = export_rollouts([file], ["verl:sft"], tmp_path / "out", gpus=gpus, validation=validation).targets
+    found = [one.message for one in done.problems if "neither trained on nor looked at" in one.message]
+    assert bool(found) is told, done.problems

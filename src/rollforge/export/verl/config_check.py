@@ -264,6 +264,14 @@ def _traps(one: Started) -> Iterator[tuple[Level, str]]:
             yield "warning", "data.max_length is 1024 unless set, and data.truncation: error stops at the first longer row"
         if absent("optim.lr"):
             yield "warning", "optim.lr is 1e-3 unless set: far too much for a language model; 1e-5 is usual"
+        train = get("data.train_files")
+        beside = Path(train).parent / "validation.parquet" if isinstance(train, str) else None
+        if absent("data.val_files") and beside and beside.is_file():
+            yield (
+                "warning",
+                f"{beside.name} is neither trained on nor looked at: data.val_files is null, as verl drops a batch of fewer "
+                "rows than GPUs; hold out more, or nothing (rollforge export --validation), or use fewer GPUs",
+            )
 
 
 def _before_moved() -> bool:
