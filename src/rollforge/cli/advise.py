@@ -71,8 +71,8 @@ def _nothing(source: Source) -> str:
     return visible(f"{source.name} ({what})" if what else source.name)
 
 
-def _looked_at(sources: Sequence[Source], places: int = 100) -> tuple[float | None, bool]:
-    """The share of rows with an expected answer, and whether any offers tools: of the first ones at so many places of each
+def _looked_at(sources: Sequence[Source]) -> tuple[float | None, bool]:
+    """The share of rows with an expected answer, and whether any offers tools: of the first ones at a hundred places of each
     file. Environments of a mix may stand one after another."""
     from rollforge.bulk.blocks import blocks, records
     from rollforge.bulk.record import Record
@@ -82,7 +82,7 @@ def _looked_at(sources: Sequence[Source], places: int = 100) -> tuple[float | No
     found: list[bool] = []
     tools = False
     for file in (file for source in sources for file in source.files):
-        for block in blocks([file], file.stat().st_size // places + 1):
+        for block in blocks([file], file.stat().st_size // 100 + 1):
             rows = (row for _, row in islice(records(block), 3) if isinstance(row, Record) and row.reward is not None)
             for row in rows:
                 # Rows of which something else is broken are counted among those that could not be used.

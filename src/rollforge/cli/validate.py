@@ -49,7 +49,7 @@ def validate(
         counts = {"rollouts": rows.outcomes.total(), "judged": rows.size, "tasks": len(rows.names), "unusable": rows.bad}
         print_json({"run": run, **counts, "passed": not bad, "checks": [asdict(mark) for mark in marks]})
     else:
-        _print(run, marks)
+        _print(marks)
         print(f"{visible(run)}: {rows.size:,} rewards of {len(rows.names):,} tasks; {len(bad)} to mend")
         if rows.bad:
             print(f"{plural(rows.bad, 'line')} could not be used; rollforge stats --bad lists them")
@@ -66,7 +66,7 @@ def _readable(run: str) -> Source:
     return source
 
 
-def _print(run: str, marks: list[Mark]) -> None:
+def _print(marks: list[Mark]) -> None:
     from rich.text import Text
 
     from rollforge.stats.visible import visible

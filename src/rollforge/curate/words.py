@@ -51,7 +51,7 @@ class Grams:
     def __init__(self, words: bytes) -> None:
         import numpy as np
 
-        self._bytes = letters = np.frombuffer(words, np.uint8)
+        letters = np.frombuffer(words, np.uint8)
         spaces = np.flatnonzero(letters == 32)
         self._starts = np.concatenate((_ZERO(), spaces + 1))
         self._ends = np.append(spaces, len(letters))

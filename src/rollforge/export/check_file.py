@@ -32,7 +32,6 @@ class File:
         self.name = name
         self.part = Part()
         self._more: list[Problem] = []
-        self._prompts: Any = None
 
     @property
     def rows(self) -> int:

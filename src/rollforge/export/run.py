@@ -298,13 +298,13 @@ def _first_place(attempts: list[Stored]) -> Any:
     return _place(attempts[0])
 
 
-def _units(items: Iterable[Any], size: Callable[[Any], int], most: int = 1000) -> Iterator[tuple[int, list[Any]]]:
-    """(number, items) of about `most` rows."""
+def _units(items: Iterable[Any], size: Callable[[Any], int]) -> Iterator[tuple[int, list[Any]]]:
+    """(number, items) of about a thousand rows."""
     number, batch, rows = 0, [], 0
     for item in items:
         batch.append(item)
         rows += size(item)
-        if rows >= most:
+        if rows >= 1000:
             yield number, batch
             number, batch, rows = number + 1, [], 0
     if batch:
