@@ -187,9 +187,9 @@ class Split:
                 self._tell_of_kept(work, own, self._by_hash(chance)[roots] != sides, torn)
 
     def _take(self, sample: Sample, row: int, signatures: Signatures) -> bytes:
-        if self._args.near is not None:
-            signatures.add(row, sample.facts[_ASKED], signature_of(sample.facts[self._fact]))
         asked: bytes = sample.facts[_ASKED]
+        if self._args.near is not None:
+            signatures.add(row, asked, signature_of(sample.facts[self._fact]))
         return asked
 
     def _read(self, file: Path) -> Iterator[Sample]:
@@ -360,7 +360,8 @@ class Proof:
                     f"prompt in every split, too (each_env: false splits them by hash alone)"
                 )
             if not count:
-                work.warnings.append(f"{side} is empty: {plural(total, 'prompt')}{self._why(args)}")
+                near = "" if args.near is None else ", or near duplicates that must stay together (near: null)"
+                work.warnings.append(f"{side} is empty: {plural(total, 'prompt')}, too few for its share{near}")
             elif count < FEW:
                 work.warnings.append(
                     f"{side} has {plural(count, 'prompt')}: figures over so few say little; collect more tasks"
@@ -409,10 +410,6 @@ class Proof:
                 f"{_OFF * 100:g} points from the shares: {', '.join(off[:_NAMED])}{more}. A prompt's hash says on which "
                 f"side it is, so that grown data move none; with more tasks, or by another seed, it comes nearer"
             )
-
-    def _why(self, args: SplitArgs) -> str:
-        near = "" if args.near is None else ", or near duplicates that must stay together (near: null)"
-        return f", too few for its share{near}"
 
 
 def mixed(halves: NDArray[np.uint64], seed: int) -> NDArray[np.float64]:
