@@ -43,7 +43,7 @@ def grpo(row: Json, input_key: str = "input", output_key: str = "output") -> Ite
     answer = row.get(output_key)
     if output_key not in row:
         yield f"no {output_key!r}: KeyError when loading; it must hold the expected answer"
-    elif answer is None or answer == "" or (isinstance(answer, str) and not answer.strip()):
+    elif answer is None or (isinstance(answer, str) and not answer.strip()):
         yield f"{output_key!r} is empty: every attempt is scored 0, without a word; it must hold the expected answer"
     elif not isinstance(answer, str):
         yield f"{output_key!r} is {_named(answer)}: the verifier fails inside and scores 0; write it as a string"
@@ -54,10 +54,8 @@ def grpo(row: Json, input_key: str = "input", output_key: str = "output") -> Ite
                 f"{output_key!r} is {_cut(answer)} and ground_truth {_cut(str(truth))}: NeMo RL compares with {output_key!r}"
                 f" and drops ground_truth; set output_key: ground_truth, or write the expected answer into {output_key!r}"
             )
-        elif output_key != "output" or "ground_truth" not in row or answer:
-            problem = answer_problem(answer, question if isinstance(question, str) else "")
-            if problem:
-                yield f"{WARNING}{output_key!r} {problem}"
+        elif problem := answer_problem(answer, question if isinstance(question, str) else ""):
+            yield f"{WARNING}{output_key!r} {problem}"
 
 
 def _same(one: str, other: str) -> bool:
