@@ -68,12 +68,14 @@ _GONE = (
 )
 
 
+_PAIRS = {"data.prompt_key": "prompt", "data.chosen_key": "chosen", "data.rejected_key": "rejected"}
 _PROMPTS = {"data.prompt_key": "prompt", "data.reward_fn_key": "data_source"}
 _READ: dict[str, tuple[Callable[..., Iterator[str]], dict[str, str]]] = {
     "grpo": (check_grpo, _PROMPTS),
     "grpo-parquet": (check_grpo_parquet, _PROMPTS),
     "sft": (check_sft, {"data.messages_key": "messages", "data.tools_key": "tools"}),
-    "rm": (check_rm, {"data.prompt_key": "prompt", "data.chosen_key": "chosen", "data.rejected_key": "rejected"}),
+    "rm": (check_rm, _PAIRS),
+    "dpo": (check_rm, _PAIRS),
 }
 
 
@@ -86,7 +88,7 @@ def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[
     if not started.entry:
         return None
     options = started.options
-    check, usual = _READ[_BASE.get(kind, kind)]
+    check, usual = _READ[kind]
     names = {name: str(options.get(key)) for key, name in usual.items() if options.get(key) not in (None, name)}
     if usual is _PROMPTS:
         own = not all(options.absent(f"{place}custom_reward_function.path") for place in ("reward.", ""))
@@ -94,9 +96,6 @@ def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[
     elif not names:
         return None
     return partial(under_names, check, names), names
-
-
-_BASE = {"dpo": "rm"}
 
 
 def trains_on(kind: str, path: Path) -> tuple[list[str], list[str]]:
@@ -118,7 +117,7 @@ def against(kind: str, path: Path, files: Mapping[Path, Seen]) -> Iterable[Probl
         return []  # which `check_config` says
     if one.entry not in ("ppo", "sft") or "tools" in one.options.values:
         return []
-    found = (*_batch(one, files), *_longer(one, _BASE.get(kind, kind), files))
+    found = (*_batch(one, files), *_longer(one, kind, files))
     return [Problem(str(path), 0, level, said) for level, said in found]
 
 
@@ -251,8 +250,8 @@ def _traps(one: Started) -> Iterator[tuple[Level, str]]:
                 f"{key}: since verl 0.7 it is {now} (the old one is carried over)",
             )
     yield from _files(one)
-    for place, usual in (("reward.custom_reward_function", "compute_score"), ("custom_reward_function", "compute_score")):
-        if (said := not_defined(get(f"{place}.path"), get(f"{place}.name") or usual)) is not None:
+    for place in ("reward.custom_reward_function", "custom_reward_function"):
+        if (said := not_defined(get(f"{place}.path"), get(f"{place}.name") or "compute_score")) is not None:
             yield "error", f"{place}: {said}, which verl looks up (AttributeError)"
     name = get("data.custom_cls.name")
     if name and (said := not_defined(get("data.custom_cls.path"), name)) is not None:
@@ -347,22 +346,21 @@ def _batches(one: Started, attempts: int | None) -> Iterator[tuple[Level, str]]:
 
 def _composed(one: Started) -> Iterator[str]:
     """What Hydra says of the overrides, with the configuration of the verl that is installed."""
-    if importlib.util.find_spec("verl") is None or importlib.util.find_spec("hydra") is None or not one.given:
-        return
     found = importlib.util.find_spec("verl")
-    places = list(found.submodule_search_locations or ()) if found else []
-    omega: Any = import_module("hydra")
+    if found is None or importlib.util.find_spec("hydra") is None or not one.given:
+        return
+    [place, *_] = list(found.submodule_search_locations or ())
+    composer: Any = import_module("hydra")
     state: Any = import_module("hydra.core.global_hydra").GlobalHydra.instance()
     errors: Any = import_module("hydra.errors")
-
-    folder = Path(places[0]) / "trainer" / "config"
+    folder = Path(place) / "trainer" / "config"
     config = one.config or ("sft_trainer_engine" if one.entry == "sft" else "ppo_trainer")
     if not os.path.exists(folder / f"{config}.yaml"):
         return  # somebody's own
     given = [f"{key}={hydra(value if known(str(value)) else None)}" for key, value in one.given]
     state.clear()
-    with omega.initialize_config_dir(str(folder), version_base=None):
+    with composer.initialize_config_dir(str(folder), version_base=None):
         try:
-            omega.compose(config, given)
+            composer.compose(config, given)
         except errors.HydraException as error:
             yield f"the configuration of verl {version('verl')} does not take it: {' '.join(str(error).split())[:400]}"
