@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from textwrap import TextWrapper
@@ -50,6 +50,14 @@ class Tally:
             if bound is not None:
                 self.low = bound if self.low is None else min(self.low, bound)
                 self.high = bound if self.high is None else max(self.high, bound)
+
+    @classmethod
+    def of(cls, parts: Iterable[Tally]) -> Tally:
+        """Of all of them together."""
+        whole = cls()
+        for part in parts:
+            whole.join(part)
+        return whole
 
     def row(self) -> Json:
         mean = self.total / self.rows if self.rows and isfinite(self.total) else None
@@ -124,26 +132,21 @@ class Report:
 
     def row(self) -> Json:
         """report.json."""
-        read, written = Tally(), self.written
-        for tally in self.read.values():
-            read.join(tally)
-        splits = {}
-        for name, by_env in written.items():
-            whole = Tally()
-            for tally in by_env.values():
-                whole.join(tally)
-            splits[name] = whole.row() | {"environments": {env: by_env[env].row() for env in sorted(by_env)}}
         return {
             "runs": self.runs,
             "funnel": [stage.row() for stage in self.stages],
             "kept": self.kept,
             "copies": self.rows - self.kept if self.rows else 0,
-            "written": splits,
-            "read": read.row() | {"environments": {env: self.read[env].row() for env in sorted(self.read)}},
+            "written": {name: _by_env(tallies) for name, tallies in self.written.items()},
+            "read": _by_env(self.read),
             "bad_lines": [{"file": b.file, "line": b.line, "reason": b.reason, "text": b.text} for b in self.bad],
             "files": self.files,
             "warnings": self.warnings,
         }
+
+
+def _by_env(tallies: Mapping[str, Tally]) -> Json:
+    return Tally.of(tallies.values()).row() | {"environments": {env: tallies[env].row() for env in sorted(tallies)}}
 
 
 def text(report: Report, out: str | None, width: int = 100) -> Iterator[str]:
@@ -200,9 +203,7 @@ def _name(text: str) -> str:
 def _written(report: Report) -> Iterator[str]:
     envs = sorted({env for by_env in report.written.values() for env in by_env})
     for name, by_env in report.written.items():
-        whole = Tally()
-        for tally in by_env.values():
-            whole.join(tally)
+        whole = Tally.of(by_env.values())
         reward = f"reward {number(whole.low)} to {number(whole.high)}, mean {number(whole.total / whole.rows)}"
         parts = [f"{one_line(env, 30)} {by_env[env].rows:,}" for env in envs if env in by_env]
         more = f", and {len(parts) - 6} more" if len(parts) > 6 else ""
