@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from rollforge.bulk.blocks import Unusable, blocks, line_number, processes, spre
 from rollforge.bulk.spill import Sorted
 from rollforge.curate.recipe import Recipe, make_recipe, read_recipe
 from rollforge.curate.report import ENVIRONMENTS, Report, Stage, Tally
-from rollforge.curate.scan import Hashing, Input, inputs, other_rows, scanner
+from rollforge.curate.scan import Hashing, Input, inputs, other_rows, scan
 from rollforge.curate.split import shares_before
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.curate.write import MANIFEST, Draft, Order, json_text, small, write
@@ -190,7 +191,7 @@ class _Work:
         first: dict[bytes, str] = {}
         shards: set[str] = set()
         cut = self.hashing.through(blocks(paths))
-        for block in spread(scanner(self.files, facts), cut, self.workers):
+        for block in spread(partial(scan, inputs=self.files, facts=facts), cut, self.workers):
             source = block.source
             counts[source]["rows"] += len(block.samples) + len(block.lost)
             counts[source]["unusable"] += len(block.bad)

@@ -6,7 +6,6 @@ import hashlib
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from rollforge.bulk.blocks import Block, Unusable, lines, read
@@ -136,10 +135,6 @@ def _wrong(line: bytes) -> str | None:
     except (UserError, ValueError) as error:
         return str(error)
     return None
-
-
-def scanner(inputs: Sequence[Input], facts: Mapping[str, Fact]) -> partial[Scanned]:
-    return partial(scan, inputs=inputs, facts=facts)
 
 
 class Hashing:
