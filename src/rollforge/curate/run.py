@@ -211,8 +211,18 @@ class _Work:
             if len(paths) > 1:
                 _shards(block.samples, first, shards)
             yield from block.samples
-        unusable = sum(count["unusable"] for count in counts)
-        for path, count in zip(paths, counts, strict=True):
+        self._tell_of_lines(report)
+        if shards:
+            report.notes.append(
+                f"attempts at the same tasks stand in {' and '.join(sorted(shards))}, whose rows name no environment: here "
+                f"they are one group each, but they are written with the names of their files as their environments, and "
+                f"other commands will part them; if they are shards of one file, join them first: cat A B > C"
+            )
+
+    def _tell_of_lines(self, report: Report) -> None:
+        """Which files are something else, and how many lines no rows. Raises `UserError` for an array of rows."""
+        read = list(zip(self.files, self.counts, strict=True))
+        for path, count in ((one.path, count) for one, count in read):
             what = alien_file(path) if count["unusable"] > count["rows"] else None
             if what and count["rows"]:
                 # Of an array with an object a line the last one is a row; else rows among other bytes are what is left.
@@ -225,19 +235,13 @@ class _Work:
                 what = other_rows(path) or "it holds blank lines only"
             if what:
                 report.alien.append(f"{path}: {what}")
-        filled = {one.run for one, count in zip(self.files, counts, strict=True) if count["rows"] or count["unusable"]}
+        filled = {one.run for one, count in read if count["rows"] or count["unusable"]}
         report.alien += [f"{run}: it is empty" for run in dict.fromkeys(one.run for one in self.files) if run not in filled]
-        if unusable:
-            blank = stage.dropped["blank line"]
+        unusable, blank = sum(count["unusable"] for count in self.counts), report.stages[0].dropped["blank line"]
+        if unusable > blank:
+            lines = report.stages[0].taken - blank
             aside = f"; {DROPPED}.jsonl has rows only, not these" if self.keep_dropped else ""
-            if unusable > blank:
-                report.notes.append(f"{unusable - blank:,} of {stage.taken - blank:,} lines are no usable rows{aside}")
-        if shards:
-            report.notes.append(
-                f"attempts at the same tasks stand in {' and '.join(sorted(shards))}, whose rows name no environment: here "
-                f"they are one group each, but they are written with the names of their files as their environments, and "
-                f"other commands will part them; if they are shards of one file, join them first: cat A B > C"
-            )
+            report.notes.append(f"{unusable - blank:,} of {lines:,} lines are no usable rows{aside}")
 
     def _apply(self, step: Step, stage: Stage, samples: Iterator[Sample], orders: _Orders) -> Iterator[Sample]:
         runs = [one.run for one in self.files]
