@@ -261,8 +261,8 @@ class _Work:
                 stage.drop(item.reason)
                 if keep:
                     sample = item.sample
-                    changes = {key: value for key, value in sample.changes.items() if key == "rollforge"}
-                    orders.add(_dropped(sample.source, sample.at, changes, step.name, item.reason, item.evidence))
+                    block = sample.changes.get("rollforge", {})
+                    orders.add(_dropped(sample.source, sample.at, block, step.name, item.reason, item.evidence))
             else:
                 stage.kept += 1
                 yield item
@@ -289,10 +289,10 @@ def _facts(steps: Iterable[Step]) -> dict[str, Fact]:
     return facts
 
 
-def _dropped(source: int, at: int, changes: Json, step: str, reason: str, evidence: Json | None) -> Order:
-    """The original row; what the steps before changed is not in it."""
+def _dropped(source: int, at: int, block: Json, step: str, reason: str, evidence: Json | None) -> Order:
+    """The original row; what the steps before changed is not in it, but for its `rollforge` block."""
     why: Json = {"step": step, "reason": reason} | ({"evidence": evidence} if evidence is not None else {})
-    return (source, at, DROPPED, 1, {"rollforge": {**changes.get("rollforge", {}), "dropped": why}})
+    return (source, at, DROPPED, 1, {"rollforge": {**block, "dropped": why}})
 
 
 def _kind(line: Unusable) -> str:
