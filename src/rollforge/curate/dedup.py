@@ -15,6 +15,7 @@ import orjson
 
 from rollforge.bulk.conversation import Turn
 from rollforge.bulk.record import Record, digest
+from rollforge.bulk.spill import Kept
 from rollforge.config import Section
 from rollforge.curate.distinct import Distinct
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
@@ -70,16 +71,10 @@ class Dedup:
         self._by, self._keep, self._within = by, keep, within
 
     def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
-        import numpy as np
-
         rows = Distinct()
         with closing(work.keep(rows.watch(samples, self._key))) as kept:
             numbers, digests = rows.numbers()
-            rank = None
-            if self._keep == "best":
-                rank = np.frombuffer(rows.rewards) * -1
-            elif self._keep == "shortest":
-                rank = np.fromiter((sample.facts["response length"] for sample in kept), np.int64, len(kept))
+            rank = ranked(self._keep, rows, kept, lambda sample: sample.facts["response length"])
             stays = rows.firsts(numbers, len(digests), rank)
             for row, (sample, first) in enumerate(zip(kept, stays[numbers].data, strict=True)):
                 if first == row:
@@ -139,6 +134,15 @@ def _answer(record: Record) -> bytes:
 
 def _number(half: bytes) -> int:
     return int.from_bytes(half)
+
+
+def ranked(keep: Keep, rows: Distinct, kept: Kept[Sample], length: Callable[[Sample], int]) -> Any:
+    """A number for every row, of which the lowest stays; None: the first does."""
+    import numpy as np
+
+    if keep == "best":
+        return np.frombuffer(rows.rewards) * -1
+    return np.fromiter(map(length, kept), np.int64, len(kept)) if keep == "shortest" else None
 
 
 def once(sample: Sample, work: Workspace) -> Sample:

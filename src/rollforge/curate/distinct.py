@@ -47,7 +47,7 @@ class Distinct:
         """(number of the file, byte) of the row that came as number `row`."""
         return self._sources[row], self._places[row]
 
-    def firsts(self, numbers: Any, count: int, rank: Any = None) -> NDArray[np.int64]:
+    def firsts(self, numbers: Any, count: int, rank: Any) -> NDArray[np.int64]:
         """For every number below `count`, of the rows that have it (`numbers`: of each row) the one with the lowest rank, of
         equals the first as they were read, whatever the order in which they come; 0 without a row."""
         import numpy as np

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from rollforge.bulk.record import Record, digest
 from rollforge.config import Section
-from rollforge.curate.dedup import Keep, Within, beside, once, scoped
+from rollforge.curate.dedup import Keep, Within, beside, once, ranked, scoped
 from rollforge.curate.distinct import Distinct, Signatures
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.curate.words import Grams, asked, said, tokens
@@ -100,11 +100,7 @@ class Near:
             of_text = np.zeros(count, np.uint64)
             of_text[numbers] = np.frombuffer(scopes, np.uint64)
             roots = clusters(signatures, args.threshold, of_text)
-            rank = None
-            if args.keep == "best":
-                rank = np.frombuffer(rows.rewards) * -1
-            elif args.keep == "shortest":
-                rank = np.fromiter((length_of(sample.facts[self._fact]) for sample in kept), np.int64, len(kept))
+            rank = ranked(args.keep, rows, kept, lambda sample: length_of(sample.facts[self._fact]))
             stays = rows.firsts(roots[numbers], count, rank)[roots]
             alike = self._alike(signatures, numbers, stays)
             self._tell(work, roots)
