@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from rollforge.bulk.conversation import Item, all_text, has_refusal, is_error, model_calls
@@ -123,10 +124,6 @@ def _bytes(texts: Iterator[str]) -> int:
     return -(-sum(len(text.encode("utf-8", "replace")) for text in texts) // BYTES_PER_TOKEN)
 
 
-def reward(record: Record) -> float | None:
-    return record.reward
-
-
 def tokens(record: Record) -> int:
     known = _count(record.usage, OUTPUT_TOKENS)
     known = _generated(record) if known is None else known
@@ -183,10 +180,6 @@ def truncated(record: Record) -> bool:
     return record.incomplete is not None
 
 
-def failed(record: Record) -> bool:
-    return record.failed
-
-
 def empty(record: Record) -> bool:
     return not any(item.kind.endswith("_call") or (item.said and all_text(item.content).strip()) for item in _items(record))
 
@@ -216,24 +209,12 @@ def prompt(record: Record) -> str:
     return text_of(asked)
 
 
-def env(record: Record) -> str:
-    return record.env
-
-
-def model(record: Record) -> str | None:
-    return record.model
-
-
 def outcome(record: Record) -> str:
     return str(record.outcome)
 
 
-def repeat(record: Record) -> int | None:
-    return record.index
-
-
 _FACTS: dict[str, tuple[Callable[[Record], Any], str]] = {
-    "reward": (reward, "the reward, as the steps before left it"),
+    "reward": (attrgetter("reward"), "the reward, as the steps before left it"),
     "tokens": (tokens, "output tokens: of the usage, else counted token ids, else estimated (4 bytes a token)"),
     "prompt_tokens": (prompt_tokens, "input tokens: of the usage (which may add up all model calls), else estimated"),
     "total_tokens": (total_tokens, "both together"),
@@ -243,16 +224,19 @@ _FACTS: dict[str, tuple[Callable[[Record], Any], str]] = {
     "tool_errors": (tool_errors, "tool calls that returned an error"),
     "chars": (chars, "characters that the model wrote: text, reasoning, names and arguments of calls"),
     "truncated": (truncated, "whether the answer was cut short"),
-    "failed": (failed, "whether the response says that it failed: an error, or the status failed or cancelled"),
+    "failed": (
+        attrgetter("failed"),
+        "whether the response says that it failed: an error, or the status failed or cancelled",
+    ),
     "empty": (empty, "whether the answer has neither text nor calls"),
     "reasoning": (reasoning, "whether the answer has reasoning to read: an item, or a think tag at its head"),
     "refused": (refused, "whether the model refused"),
     "text": (text, "the final text, of the last assistant message"),
     "prompt": (prompt, "the text of the last user message of the prompt"),
-    "env": (env, "the environment's name"),
-    "model": (model, "the model's name"),
+    "env": (attrgetter("env"), "the environment's name"),
+    "model": (attrgetter("model"), "the model's name"),
     "outcome": (outcome, "how the attempt ended: scored, policy_fault"),
-    "repeat": (repeat, "which repeat of the task this is, from 0"),
+    "repeat": (attrgetter("index"), "which repeat of the task this is, from 0"),
 }
 
 ABOUT: dict[str, str] = {
