@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -34,7 +34,7 @@ from rollforge.stats.thresholds import (
 )
 
 Name = Literal["sft", "dpo", "grpo", "ppo"]
-NAMES: tuple[Name, ...] = ("sft", "dpo", "grpo", "ppo")
+NAMES: tuple[Name, ...] = get_args(Name)
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "sft": {"min_reward": SFT_RELAXED, "drop_truncated": True},
