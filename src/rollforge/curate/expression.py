@@ -275,10 +275,11 @@ def _extreme(node: Node, parts: list[Run]) -> Run:
     choose: Callable[[list[Any]], Any] = min if node.name == "min" else max
     if len(parts) > 1:
         return _numeric(node, parts, choose)
-    numbers: Callable[[Any, Any], Any] = lambda found, _: (  # noqa: E731
-        choose(found) if found and all(type(value) in _NUMBERS for value in found) else None
-    )
-    return _of(node, parts, (list,), "a list", numbers)
+
+    def act(found: Any, _: Any) -> Any:
+        return choose(found) if found and all(type(value) in _NUMBERS for value in found) else None
+
+    return _of(node, parts, (list,), "a list", act)
 
 
 def _abs(node: Node, parts: list[Run]) -> Run:
