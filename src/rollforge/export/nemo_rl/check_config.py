@@ -322,7 +322,7 @@ class _Configuration:
 
     def from_parent(self, key: str) -> bool:
         """Whether this file names the data of an entry, and its parent the data set."""
-        own = section(section(self.own, "data"), key.removeprefix("data."))
+        own = section(self.own, "data", key.removeprefix("data."))
         return "data_path" in own and "dataset_name" not in own
 
     def prompt_file(self, key: str, name: str) -> Iterator[Found]:
@@ -500,7 +500,7 @@ class _Configuration:
         policy = section(self.values, "policy")
         tokenizer = section(policy, "tokenizer")
         model, name = policy.get("model_name"), tokenizer.get("name")
-        own = section(section(self.own, "policy"), "tokenizer")
+        own = section(self.own, "policy", "tokenizer")
         if model and name and "${" not in str(name) and name != model and "name" not in own:
             yield (
                 "policy.tokenizer.name",
@@ -549,7 +549,7 @@ class _Configuration:
                 "error",
                 "no vllm_model_for_training.yaml: results have no token ids (ValueError: no generation data)",
             )
-        vllm = section(section(section(self.values, "policy"), "generation"), "vllm_cfg")
+        vllm = section(self.values, "policy", "generation", "vllm_cfg")
         for key in ("async_engine", "expose_http_server"):
             if vllm.get(key) is not True:
                 yield f"policy.generation.vllm_cfg.{key}", "warning", "NeMo RL sets it to true for NeMo Gym; write it"

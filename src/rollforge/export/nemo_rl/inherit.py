@@ -43,8 +43,9 @@ def number(values: Values, key: str) -> int | None:
     return None
 
 
-def section(values: Mapping[str, Any], key: str) -> Values:
-    return mapping(values.get(key))
+def section(values: Values, *keys: str) -> Values:
+    """What stands under keys within each other; {} where there is no such section."""
+    return mapping(inside(values, *keys))
 
 
 def keys(values: Values, before: str = "") -> set[str]:

@@ -22,7 +22,7 @@ def _training(values: Values, algorithm: str) -> int | None:
     others = section(values, "on_policy_distillation").get("enabled") or "reward_model" in section(values, "env")
     if not gpus or not nodes or others:
         return None
-    together = section(section(section(values, "policy"), "generation"), "colocated").get("enabled", True)
+    together = section(values, "policy", "generation", "colocated").get("enabled", True)
     if algorithm != "grpo" or together is True:
         return gpus * nodes
     key = "gpus_per_node" if nodes == 1 else "num_nodes"
@@ -34,7 +34,7 @@ def _training(values: Values, algorithm: str) -> int | None:
 
 def _copy(values: Values) -> int | None:
     """GPUs over which one copy of the model is spread; None if not known."""
-    megatron = section(section(values, "policy"), "megatron_cfg").get("enabled")
+    megatron = section(values, "policy", "megatron_cfg").get("enabled")
     backend = "megatron_cfg" if megatron else "dtensor_cfg"
     kinds = ("tensor_model", "pipeline_model", "context") if megatron else ("tensor", "context")
     product = 1
