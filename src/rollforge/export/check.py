@@ -22,7 +22,7 @@ from rollforge.export.check_file import NO_PARQUET, File, leaks
 from rollforge.export.check_rows import LONGEST, Work
 from rollforge.export.named import other_data
 from rollforge.export.target import Kind, Problem, Seen, Target
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside
 from rollforge.records.lossless import loads
 
 
@@ -276,7 +276,7 @@ def _exported(path: Path) -> tuple[str, str] | None:
         manifest = loads((path.absolute().parent / "manifest.json").read_bytes())
     except (OSError, ValueError):
         return None
-    files = manifest.get("files") if isinstance(manifest, dict) else None
+    files = inside(manifest, "files")
     if not isinstance(files, dict) or path.name not in files:
         return None
     to, kind = str(manifest.get("target")), str(manifest.get("kind"))

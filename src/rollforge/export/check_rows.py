@@ -25,7 +25,7 @@ from rollforge.bulk.blocks import Block
 from rollforge.bulk.record import expected
 from rollforge.export.mixed import Schema, cut
 from rollforge.export.target import Level
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside
 from rollforge.records.lossless import dumps, has_long_number, loads
 
 SHOWN = 5
@@ -373,17 +373,17 @@ def _nulls(row: Json, number: int, part: Part) -> None:
     tools = _decoded(tools) if isinstance(tools, str) else tools
     for tool in tools if isinstance(tools, list) else ():
         inner = tool.get("function", tool) if isinstance(tool, dict) else None
-        parameters = inner.get("parameters") if isinstance(inner, dict) else None
-        properties = parameters.get("properties") if isinstance(parameters, dict) else None
-        if not isinstance(properties, dict) or not isinstance(inner, dict):
+        properties = inside(inner, "parameters", "properties")
+        if not isinstance(properties, dict):
             continue
-        known[str(inner.get("name"))] = {key for key, schema in properties.items() if schema is not None}
+        name = inside(inner, "name")
+        known[str(name)] = {key for key, schema in properties.items() if schema is not None}
         empty = next((key for key, schema in properties.items() if schema is None), None)
         if empty is not None:
             part.say(
                 number,
                 "error",
-                FILLED.format(f"the tool {inner.get('name')} has a parameter {empty!r} that is null"),
+                FILLED.format(f"the tool {name} has a parameter {empty!r} that is null"),
                 "null schema",
             )
     for name in ("messages", "prompt", "completion", "chosen", "rejected"):

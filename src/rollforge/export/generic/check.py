@@ -119,7 +119,7 @@ def _messages(row: Json, name: str) -> Iterator[str]:
             yield f"{place}.tool_calls is {_short(calls)}, not a list"
             continue
         for call in calls:
-            function = call.get("function") if isinstance(call, dict) else None
+            function = inside(call, "function")
             if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not call.get("id"):
                 yield f"{place}.tool_calls: a call without id or function.name: {_short(call)}"
                 continue
@@ -137,7 +137,7 @@ def _openai_rest(row: Json, known: tuple[str, ...]) -> Iterator[str]:
             yield f"{name} is no field of the format ({', '.join(known)}): OpenAI refuses the file"
     tools = row.get("tools")
     for number, tool in enumerate(tools if isinstance(tools, list) else ()):
-        function = tool.get("function") if isinstance(tool, dict) else None
+        function = inside(tool, "function")
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             yield f"tools[{number}] is not {{type: function, function: {{name, ...}}}}: {_short(tool)}"
         elif not FUNCTION.fullmatch(function["name"]):

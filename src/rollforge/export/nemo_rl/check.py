@@ -14,7 +14,7 @@ from rollforge.bulk.record import ANSWERS
 from rollforge.export.nemo_rl.rows import AS_GIVEN, EXPONENT, LEFT_OUT, PERCENT, matched
 from rollforge.export.target import Alike
 from rollforge.export.text import REASONING, for_calls
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside
 from rollforge.records.lossless import loads
 
 WARNING = "warning: "
@@ -206,7 +206,7 @@ def dpo_messages(row: Json) -> Iterator[str]:
         return
     ranks: list[Any] = []
     for place, one in enumerate(completions):
-        completion = one.get("completion") if isinstance(one, dict) else None
+        completion = inside(one, "completion")
         if not isinstance(one, dict) or not isinstance(completion, list) or not completion:
             yield f"completions[{place}] must be {{rank: int, completion: [messages]}}, and is {_named(one)}"
             continue

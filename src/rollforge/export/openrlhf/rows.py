@@ -21,7 +21,7 @@ from rollforge.export.text import (
     question,
     with_tools,
 )
-from rollforge.records.items import Json
+from rollforge.records.items import Json, inside
 from rollforge.records.lossless import dumps
 
 
@@ -103,7 +103,7 @@ def check_sft(row: Json) -> Iterator[str]:
     if isinstance(messages, str):
         yield "messages is text: with --data.multiturn it fails (TypeError), else the row is dropped without a word"
     if isinstance(messages, list) and messages:
-        roles = [one.get("role") if isinstance(one, dict) else None for one in messages]
+        roles = [inside(one, "role") for one in messages]
         if "assistant" not in roles:
             yield "no message is the assistant's: nothing of this row is trained on"
         elif roles[-1] != "assistant":

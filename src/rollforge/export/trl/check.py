@@ -44,7 +44,7 @@ def sft(row: Json) -> Iterator[str]:
         yield from _sharegpt(row["conversations"])
     name, key = ("conversations", "from") if "conversations" in row else ("messages", "role")
     turns = row.get(name)
-    roles = [turn.get(key) if isinstance(turn, dict) else None for turn in turns] if isinstance(turns, list) else []
+    roles = [inside(turn, key) for turn in turns] if isinstance(turns, list) else []
     if roles and "assistant" not in roles and all(role in ROLES for role in roles):
         yield f"{name}: no assistant turn, so there is nothing to imitate"
     elif roles and roles[-1] != "assistant":
@@ -211,7 +211,7 @@ def _sharegpt(turns: Any) -> Iterator[str]:
 
 
 def _call(call: Any, place: str) -> Iterator[str]:
-    function = call.get("function") if isinstance(call, dict) else None
+    function = inside(call, "function")
     if not isinstance(function, dict):
         yield f"{place} has no function {{name, arguments}}"
         return

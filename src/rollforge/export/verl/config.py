@@ -29,6 +29,8 @@ from rollforge.export.sizing import (
     whole_length,
 )
 from rollforge.export.target import Data, Level, Made, Settings
+from rollforge.export.verl.rows import decoded
+from rollforge.records.items import inside
 from rollforge.records.lossless import dumps
 
 VERSIONS = ("0.9", "0.8", "0.7", "0.6")
@@ -306,11 +308,11 @@ def problems_of_tools(tools: list[Any]) -> Iterator[tuple[Level, str]]:
             yield "error", f"tools[{number}] has no class_name: verl loads the class that runs the tool by it"
             continue
         given = tool.get("config")
-        if not isinstance(given, dict) or given.get("type") != "native":
+        if inside(given, "type") != "native":
             yield "error", f"tools[{number}].config.type is not native: verl 0.9 knows no other"
-        schema = tool.get("tool_schema") or _text_schema(given)
-        function = schema.get("function") if isinstance(schema, dict) else None
-        name = function.get("name") if isinstance(function, dict) else None
+        schema = tool.get("tool_schema") or decoded(inside(given, "schema"))
+        function = inside(schema, "function")
+        name = inside(function, "name")
         if not isinstance(name, str):
             if tool.get("tool_schema"):
                 yield "error", f"tools[{number}].tool_schema names no function: verl refuses it (OpenAIFunctionToolSchema)"
@@ -325,18 +327,11 @@ def problems_of_tools(tools: list[Any]) -> Iterator[tuple[Level, str]]:
             yield from _narrow(name, function)
 
 
-def _text_schema(given: Any) -> Any:
-    from rollforge.export.verl.rows import decoded
-
-    return decoded(given.get("schema")) if isinstance(given, dict) else None
-
-
 def _narrow(name: str, function: Any) -> Iterator[tuple[Level, str]]:
     """verl/tools/schemas.py: a parameter's schema has type, description and enum; type and the description are demanded."""
     if not isinstance(function.get("description"), str):
         yield "error", f"the tool {name!r} has no description: verl refuses it (OpenAIFunctionSchema)"
-    parameters = function.get("parameters", {"properties": {}})
-    properties = parameters.get("properties") if isinstance(parameters, dict) else None
+    properties = inside(function.get("parameters", {"properties": {}}), "properties")
     if not isinstance(properties, dict):
         yield "error", f"the tool {name!r} has no parameters.properties: verl refuses it (OpenAIFunctionParametersSchema)"
         return
