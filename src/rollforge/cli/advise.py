@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rollforge.cli.output import print_json, show
+from rollforge.cli.sources import profiled
 
 if TYPE_CHECKING:
     from rollforge.curate.advise import Advice
@@ -29,19 +30,9 @@ def advise(
 ) -> None:
     """Which training algorithm the rollouts fit (GRPO, SFT, DPO, PPO) and why, with the next commands; what not to do with
     them; what to collect next, with which settings."""
-    from rollforge.bulk.alien import refuse_alien
-    from rollforge.bulk.blocks import processes
-    from rollforge.cli.output import reading_all
     from rollforge.curate.advise import advise as judge
-    from rollforge.stats.profiling import profile_files
-    from rollforge.stats.source import find_each
 
-    sources = find_each(runs)
-    for file in (file for source in sources for file in source.files):
-        refuse_alien(file)
-    size = sum(file.stat().st_size for source in sources for file in source.files)
-    with reading_all(size) as seen:
-        found = profile_files(*sources, success=success, workers=workers or processes(size), seen=seen)
+    sources, found = profiled(runs, success=success, workers=workers)
     split = any(source.splits for source in sources)
     answered, tools = _looked_at(sources)
     advice = judge(found, [source.name for source in sources], model, answered, split=split, tools=tools)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rollforge.cli.output import console
+from rollforge.cli.sources import readable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,13 +28,9 @@ def show(
     full: bool = typer.Option(False, "--full", help="Long texts in full."),
 ) -> None:
     """Show transcripts: prompt, reasoning, tool calls and their outputs, reply, reward or failure."""
-    from rollforge.bulk.alien import refuse_alien
     from rollforge.stats.pick import Filter, extremes, failed, first
-    from rollforge.stats.source import find_run
 
-    source, wanted = find_run(run), Filter(task, index)
-    for file in source.files:
-        refuse_alien(file)
+    source, wanted = readable(run), Filter(task, index)
     choices: list[Choice] = []
     if best or worst:
         choices += extremes(source, wanted, best=(limit or 1) * best, worst=(limit or 1) * worst)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from rollforge.cli.output import reading_all, show
+from rollforge.cli.output import show
+from rollforge.cli.sources import profiled
 
 if TYPE_CHECKING:
     from rollforge.stats.profiling import Profile, Section
@@ -29,19 +30,7 @@ def stats(
     html: Path | None = typer.Option(None, metavar="FILE", help="Also write the report as one HTML file."),
 ) -> None:
     """Statistics of rollouts by environment and overall: rewards with intervals, pass@k, difficulty, cost, and verdicts."""
-    from rollforge.bulk.alien import refuse_alien
-    from rollforge.bulk.blocks import processes
-    from rollforge.stats.profiling import profile_files
-    from rollforge.stats.source import find_each
-
-    sources = find_each(runs)
-    for file in (file for source in sources for file in source.files):
-        refuse_alien(file)
-    size = sum(file.stat().st_size for source in sources for file in source.files)
-    with reading_all(size) as seen:
-        found = profile_files(
-            *sources, success=success, keep_bad=sys.maxsize if bad else 5, workers=workers or processes(size), seen=seen
-        )
+    sources, found = profiled(runs, success=success, workers=workers, keep_bad=sys.maxsize if bad else 5)
     names = [source.name for source in sources]
     section = found.overall if env is None else _section(found, env)
     if html is not None:

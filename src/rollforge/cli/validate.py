@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from rollforge.cli.output import console, print_json
+from rollforge.cli.sources import readable
 
 if TYPE_CHECKING:
     from rollforge.audit.validate import Mark
-    from rollforge.stats.source import Source
 
 
 def validate(
@@ -38,7 +38,7 @@ def validate(
         if not (first and comma and second):
             raise UserError(f"--compare {compare!r} names two fields, as in --compare judge_reward,library_reward")
         pair = first, second
-    rows, *earlier = (read(_readable(one).rollouts(), success) for one in (run, against) if one is not None)
+    rows, *earlier = (read(readable(one).rollouts(), success) for one in (run, against) if one is not None)
     marks = look(rows, success=success, label=label, compare=pair)
     for before in earlier:
         marks += drift(before, rows)
@@ -54,16 +54,6 @@ def validate(
         if rows.bad:
             print(f"{plural(rows.bad, 'line')} could not be used; rollforge stats --bad lists them")
     sys.exit(1 if bad else 0)
-
-
-def _readable(run: str) -> Source:
-    from rollforge.bulk.alien import refuse_alien
-    from rollforge.stats.source import find_run
-
-    source = find_run(run)
-    for file in source.files:
-        refuse_alien(file)
-    return source
 
 
 def _print(marks: list[Mark]) -> None:
