@@ -63,6 +63,7 @@ def _audit(
     import uvloop
 
     from rollforge.audit.audit import audit_env
+    from rollforge.collect.closing import aclose
     from rollforge.config import with_set
     from rollforge.envs.base import Limits
     from rollforge.envs.load import load_env
@@ -77,8 +78,7 @@ def _audit(
                 found, name, reference=reference, tasks=tasks, options=options, n=n, success=success, limits=limits
             )
         finally:
-            if hasattr(found, "aclose"):
-                await found.aclose()
+            await aclose(found)
 
     with prints_aside():
         return uvloop.run(run(load_env(reference)))

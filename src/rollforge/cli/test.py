@@ -56,13 +56,13 @@ def _checks(env: Any, reference: str, **options: Any) -> list[Check]:
     import uvloop
 
     from rollforge.audit.contract import check_env
+    from rollforge.collect.closing import aclose
 
     async def run() -> list[Check]:
         try:
             return await check_env(env, getattr(env, "name", None) or reference, **options)
         finally:
-            if hasattr(env, "aclose"):
-                await env.aclose()
+            await aclose(env)
 
     return uvloop.run(run())
 
