@@ -61,15 +61,6 @@ class _Params(msgspec.Struct, gc=False):
     ground_truth: msgspec.Raw = _NOTHING
 
 
-class _Response(msgspec.Struct, gc=False):
-    output: list[Item] | msgspec.UnsetType = msgspec.UNSET
-    usage: Any = None
-    incomplete_details: Any = None
-    status: Any = None
-    error: Any = None
-    model: Any = None
-
-
 class _About(msgspec.Struct, gc=False):
     """A response without its output, which is nearly all of it."""
 
@@ -78,6 +69,10 @@ class _About(msgspec.Struct, gc=False):
     status: Any = None
     error: Any = None
     model: Any = None
+
+
+class _Response(_About, gc=False):
+    output: list[Item] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Asked:
@@ -513,7 +508,7 @@ class Record:
     def _fields(self) -> Iterator[tuple[str, msgspec.Raw]]:
         return ((key, raw) for key, raw in (self._every or {}).items() if key not in _OWN and key[:1] != "_")
 
-    def _about(self) -> _Response | _About:
+    def _about(self) -> _About:
         """What is known of the response beside its output."""
         if self._response is not None:
             return self._response
@@ -540,8 +535,7 @@ class Record:
             fields = _LOOSE.decode(raw) or {}
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise self._problem(error) from None
-        names = ("usage", "incomplete_details", "status", "error", "model")
-        return _Response(**{name: _loads(fields[name]) for name in names if name in fields})
+        return _Response(**{name: _loads(fields[name]) for name in _About.__struct_fields__ if name in fields})
 
     def _problem(self, error: object) -> UserError:
         """What is wrong with the row in the words of `records.rows`."""
