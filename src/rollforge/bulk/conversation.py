@@ -92,12 +92,13 @@ def input_chat(raw: msgspec.Raw, dialect: Dialect) -> list[Json] | None:
         found = _INPUT.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return [{"role": "user", "content": found}] if isinstance(found, str) else _chat(found, dialect)
+    return [{"role": "user", "content": found}] if isinstance(found, str) else output_chat(found, dialect)
 
 
 def output_chat(items: list[Item], dialect: Dialect) -> list[Json] | None:
     """A response's items as chat messages; None where the reference must do it."""
-    return _chat(items, dialect)
+    found = turns(items, dialect)
+    return None if found is None else [_message(turn, dialect) for turn in found]
 
 
 def last_turn(items: list[Item]) -> list[Item] | None:
@@ -281,11 +282,6 @@ def _turn(thoughts: list[str], told: str | None, calls: list[Item], dialect: Dia
         end = "</think>" if told is not None or calls else ""
         return Turn("assistant", f"<think>{thought}{end}{told or ''}", calls)
     return Turn("assistant", told or "", calls, None if dialect.reasoning == "none" else thought)
-
-
-def _chat(items: list[Item], dialect: Dialect) -> list[Json] | None:
-    found = turns(items, dialect)
-    return None if found is None else [_message(turn, dialect) for turn in found]
 
 
 def _message(turn: Turn, dialect: Dialect) -> Json:
