@@ -104,8 +104,8 @@ class Found:
 
     rows: Counter[str] = field(default_factory=Counter)
     unusable: dict[str, Reason] = field(default_factory=dict)
-    left_out: dict[int, Counter[str]] = field(default_factory=dict)
-    refused: dict[int, dict[str, Reason]] = field(default_factory=dict)
+    left_out: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    refused: dict[int, dict[str, Reason]] = field(default_factory=lambda: defaultdict(dict))
     segments: dict[int, list[Segment]] = field(default_factory=dict)
     attempts: list[Run] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
@@ -202,7 +202,7 @@ class _Unit:
 
     def refuse(self, jobs: Iterable[Job], reason: str, origin: Origin | Attempt) -> None:
         for job in jobs:
-            _reason(self.found.refused.setdefault(job.number, {}), reason, origin.source, origin.at)
+            _reason(self.found.refused[job.number], reason, origin.source, origin.at)
 
     def refuse_once(self, jobs: Iterable[Job], reason: str, chosen: Origin | Attempt) -> None:
         """With however many it was to be paired."""
@@ -224,10 +224,7 @@ class _Unit:
 
     def leave_out(self, jobs: Iterable[Job], reason: str) -> None:
         for job in jobs:
-            left_out = self.found.left_out.get(job.number)
-            if left_out is None:
-                left_out = self.found.left_out[job.number] = Counter()
-            left_out[reason] += 1
+            self.found.left_out[job.number][reason] += 1
 
     def close(self) -> Found:
         for number, sheet in self._sheets.items():
@@ -349,14 +346,14 @@ def first(plan: Plan, block: Block) -> Found:
             unit.leave_out(judged, between)
         if pairs:
             add_to_runs(found.attempts, group, (reward, record.size, block.source, at, split, record.env))
-        elif prompts and (one := (group, _prompts(reward, options))) not in seen:
+        elif prompts and (one := (group, _prompt_wanted(reward, options))) not in seen:
             # Of each task its first attempt, and the first that is good enough.
             seen.add(one)
             found.attempts.append((group, [(reward, 0, block.source, at, split, record.env)]))
     return unit.close()
 
 
-def _prompts(reward: float, options: Options) -> bool:
+def _prompt_wanted(reward: float, options: Options) -> bool:
     """Whether an attempt's prompt is wanted."""
     return options.prompt_reward is None or reward >= options.prompt_reward
 
@@ -371,12 +368,12 @@ def second(plan: Plan, work: tuple[int, Groups]) -> Found:
     options = plan.options
     prompts, pairs = plan.of("prompt"), plan.of("pair")
     unit.found.tasks = len(groups)
-    with Rows(plan.inputs, eager=bool(plan.of("pair"))) as rows:
+    with Rows(plan.inputs, eager=bool(pairs)) as rows:
         for stored in groups:
             attempts = [Attempt(*one) for one in stored]
-            held: dict[tuple[int, int], Half | None] = {}
+            held: dict[Place, Half | None] = {}
             if prompts:
-                one = next((one for one in attempts if _prompts(one.reward, options)), None)
+                one = next((one for one in attempts if _prompt_wanted(one.reward, options)), None)
                 if one is None:
                     unit.leave_out(prompts, f"no reward >= {options.prompt_reward:g} (--prompt-reward)")
                 else:
@@ -401,11 +398,11 @@ def third(plan: Plan, work: tuple[int, list[tuple[int, Attempt, Attempt]]]) -> F
     """Pairs of different prompts."""
     number, pairs = work
     unit = _Unit(plan, f"3-{number}")
-    with Rows(plan.inputs, eager=bool(plan.of("pair"))) as rows:
-        for number, good, bad in pairs:
+    with Rows(plan.inputs, eager=True) as rows:
+        for job, good, bad in pairs:
             unit.begin()
-            if not _no_pair(unit, plan.jobs[number], partial(_half, unit, rows, {}), set(), good, bad):
-                unit.found.funnels[number].across += 1
+            if not _no_pair(unit, plan.jobs[job], partial(_half, unit, rows, {}), set(), good, bad):
+                unit.found.funnels[job].across += 1
     return unit.close()
 
 
@@ -439,7 +436,7 @@ class Rows:
 _OPEN = 64
 
 
-def _half(unit: _Unit, rows: Rows, held: dict[tuple[int, int], Half | None], place: Attempt) -> Half | None:
+def _half(unit: _Unit, rows: Rows, held: dict[Place, Half | None], place: Attempt) -> Half | None:
     where = (place.source, place.at)
     if where not in held:
         record = rows.at(place)
