@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import yaml
 
-from rollforge.bulk.parquet import arrow
+from rollforge.bulk.parquet import parquet_rows
 from rollforge.export.result import Done, Exported
 from rollforge.export.writer import LINEAGE
 from rollforge.records.items import Json
@@ -131,12 +131,9 @@ def _schema(file: Path, columns: Mapping[str, str] | None) -> str:
 
 def _first_row(file: Path) -> Json:
     if file.suffix == ".parquet":
-        _, parquet = arrow()
-        with parquet.ParquetFile(file) as opened:
-            found: Json = next(opened.iter_batches(batch_size=1)).to_pylist()[0]
-    else:
-        with open(file, "rb") as lines:
-            found = orjson.loads(lines.readline())
+        return next(parquet_rows(file))
+    with open(file, "rb") as lines:
+        found: Json = orjson.loads(lines.readline())
     return found
 
 
