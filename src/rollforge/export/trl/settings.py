@@ -15,7 +15,7 @@ import yaml
 
 from rollforge.export.launch import script
 from rollforge.export.sizing import ceil, checkpointing, in_container, results, room, spare
-from rollforge.export.target import Data, Made
+from rollforge.export.target import Made
 from rollforge.export.trl import templates
 from rollforge.stats.model_size import billions
 
@@ -189,11 +189,7 @@ def _data(made: Made) -> Iterator[tuple[str, Any, str]]:
         yield "dataset_train_split", "train", ""
         yield "dataset_test_split", "validation", ""
         return
-    yield "datasets", [{"path": _loader(data), "data_files": str(data.path)} for data in train], ""
-
-
-def _loader(data: Data) -> str:
-    return "parquet" if data.path.suffix == ".parquet" else "json"
+    yield "datasets", [{"path": "json", "data_files": str(data.path)} for data in train], ""
 
 
 def _batches(made: Made) -> Iterator[tuple[str, Any, str]]:
@@ -238,7 +234,7 @@ def _group(made: Made) -> tuple[int, int, int]:
     unit = math.lcm(generations, processes)  # completions that are whole groups, evenly spread
     wanted = generations * min(settings.batch_size or 16, rows)
     per_process = max(1, wanted // unit) * unit // processes
-    fitting = settings.micro_batch_size or max(1, min(8, _TOKENS // max(1, _longest(made) or 1)))
+    fitting = settings.micro_batch_size or max(1, min(8, _TOKENS // max(1, _longest(made))))
     micro = max(size for size in range(1, min(fitting, per_process) + 1) if per_process % size == 0)
     return generations, micro, per_process // micro
 

@@ -14,7 +14,6 @@ def train(made: Made, trainer: str) -> str:
     return (
         _TRAIN.replace("@TRAINER", trainer)
         .replace("@KIND", made.kind)
-        .replace("@LOADER", "parquet" if any(data.path.suffix == ".parquet" for data in made.data) else "json")
         .replace("@FILES", repr(files).replace("'", '"'))
         .replace("@IMPORT", "import rewards\n\n" if grpo else "")
         .replace("@SCRIPT", "GRPOScriptArguments" if grpo else "ScriptArguments")
@@ -63,7 +62,7 @@ _, settings, model, _ = parser.parse_args_and_config(arguments + others)
 settings.model_init_kwargs = {"dtype": model.dtype, **(settings.model_init_kwargs or {})}
 
 paths = {split: [str(HERE / name) for name in names] for split, names in FILES.items()}
-data = load_dataset("@LOADER", data_files=paths)
+data = load_dataset("json", data_files=paths)
 trainer = @TRAINERTrainer(
     model=model.model_name_or_path,
 @REWARD    args=settings,
