@@ -11,8 +11,7 @@ from typing import Any
 
 from rollforge.errors import UserError
 from rollforge.export.launch import script
-from rollforge.export.openrlhf.flags import DOTTED
-from rollforge.export.openrlhf.flags import FLAT as FLAT_FLAGS
+from rollforge.export.openrlhf.flags import DOTTED, FLAT, flat
 from rollforge.export.pieces import assemble
 from rollforge.export.sizing import (
     attempts_at,
@@ -35,89 +34,6 @@ HERE = Path(__file__).parent
 REWARD, SERVER, AGENT, JOB = "reward_func.py", "reward_server.py", "agent_func.py", "job.sh"
 SCRIPTS = {"grpo": "train_ppo_ray", "sft": "train_sft", "sft-simple": "train_sft", "dpo": "train_dpo"}
 
-FLAT = {
-    "actor.adam.lr": "actor_learning_rate",
-    "actor.adam.weight_decay": "l2",
-    "actor.entropy_coef": "entropy_loss_coef",
-    "actor.gradient_checkpointing_enable": "gradient_checkpointing",
-    "actor.gradient_checkpointing_reentrant": "gradient_checkpointing_use_reentrant",
-    "actor.model_name_or_path": "pretrain",
-    "adam.betas": "adam_betas",
-    "adam.lr": "learning_rate",
-    "adam.weight_decay": "l2",
-    "algo.advantage.estimator": "advantage_estimator",
-    "algo.advantage.gamma": "gamma",
-    "algo.advantage.lambd": "lambd",
-    "algo.advantage.no_std_norm": "no_advantage_std_norm",
-    "algo.dynamic_filtering_enable": "dynamic_filtering",
-    "algo.dynamic_filtering_range": "dynamic_filtering_reward_range",
-    "algo.kl.estimator": "kl_estimator",
-    "algo.kl.init_coef": "init_kl_coef",
-    "algo.kl.use_loss": "use_kl_loss",
-    "ckpt.disable_ds": "disable_ds_ckpt",
-    "ckpt.load_enable": "load_checkpoint",
-    "ckpt.max_mem": "max_ckpt_mem",
-    "ckpt.max_num": "max_ckpt_num",
-    "ckpt.output_dir": "save_path",
-    "ckpt.path": "ckpt_path",
-    "ckpt.save_hf": "save_hf_ckpt",
-    "ckpt.save_steps": "save_steps",
-    "critic.adam.lr": "critic_learning_rate",
-    "critic.freezing_steps": "freezing_actor_steps",
-    "critic.model_name_or_path": "critic_pretrain",
-    "critic.save_value_network": "save_value_network",
-    "critic.value_clip": "value_clip",
-    "data.prompt_dataset": "prompt_data",
-    "data.prompt_probs": "prompt_data_probs",
-    "ds.enable_sleep": "deepspeed_enable_sleep",
-    "ds.lora.alpha": "lora_alpha",
-    "ds.lora.rank": "lora_rank",
-    "ds.lora.target_modules": "target_modules",
-    "ds.ring_attn_head_stride": "ring_head_stride",
-    "ds.tensor_parallel_size": "ds_tensor_parallel_size",
-    "ds.use_universal_ckpt": "use_ds_universal_ckpt",
-    "eval.dataset": "eval_dataset",
-    "eval.n_samples_per_prompt": "eval_n_samples_per_prompt",
-    "eval.split": "eval_split",
-    "eval.steps": "eval_steps",
-    "eval.temperature": "eval_temperature",
-    "logger.tensorboard_dir": "use_tensorboard",
-    "logger.wandb.key": "use_wandb",
-    "logger.wandb.project": "wandb_project",
-    "logger.wandb.run_name": "wandb_run_name",
-    "model.beta": "beta",
-    "model.compute_fp32_loss_enable": "compute_fp32_loss",
-    "model.gradient_checkpointing_enable": "gradient_checkpointing",
-    "model.gradient_checkpointing_reentrant": "gradient_checkpointing_use_reentrant",
-    "model.ipo_enable": "ipo",
-    "model.loss_type": "loss",
-    "model.margin_loss_enable": "margin_loss",
-    "model.model_name_or_path": "pretrain",
-    "model.pretrain_mode_enable": "pretrain_mode",
-    "ref.model_name_or_path": "ref_pretrain",
-    "reward.clip_range": "reward_clip_range",
-    "reward.model_name_or_path": "reward_pretrain",
-    "reward.normalize_enable": "normalize_reward",
-    "reward.num_gpus_per_node": "reward_num_gpus_per_node",
-    "reward.num_nodes": "reward_num_nodes",
-    "reward.offload": "ref_reward_offload",
-    "reward.remote_url": "remote_rm_url",
-    "rollout.batch_size": "rollout_batch_size",
-    "rollout.max_tokens_per_gpu": "rollout_max_tokens_per_gpu",
-    "rollout.micro_batch_size": "micro_rollout_batch_size",
-    "train.async_enable": "async_train",
-    "train.batch_size": "train_batch_size",
-    "train.colocate_all": "colocate_all_models",
-    "train.dynamic_batch_enable": "use_dynamic_batch",
-    "train.full_determinism_enable": "full_determinism",
-    "train.max_tokens_per_gpu": "train_max_tokens_per_gpu",
-    "train.micro_batch_size": "micro_train_batch_size",
-    "train.partial_rollout_enable": "partial_rollout",
-    "vllm.enable_prefix_caching": "enable_prefix_caching",
-    "vllm.enforce_eager": "enforce_eager",
-}
-"""Dotted flag -> its flat name to 0.10.1. Others are the last part (`data.max_len`), or parts joined by `_` (`vllm.x`)."""
-
 
 def number(version: str | None) -> tuple[int, int, int]:
     """`0.9.7` as numbers; a minor release alone (`0.10`) stands for its newest, which is what pip installs for it."""
@@ -132,17 +48,6 @@ def dotted(version: str | None) -> bool:
 
 
 _NEWEST = {"0.11": 2, "0.10": 4, "0.9": 10}
-
-
-def flat(flag: str) -> str:
-    head, _, rest = flag.partition(".")
-    if flag in FLAT or not rest:
-        return FLAT.get(flag, flag)
-    return (
-        f"{head}_{rest}"
-        if head in ("vllm", "ref", "critic") or (head == "actor" and "num_" in rest)
-        else rest.replace(".", "_")
-    )
 
 
 def files(made: Made) -> Mapping[str, str]:
@@ -179,7 +84,7 @@ def files(made: Made) -> Mapping[str, str]:
 def sections(kind: str) -> set[str]:
     """Groups of the dotted flags, and the flat flags."""
     script = SCRIPTS[kind]
-    return {flag.partition(".")[0] for flag in (*DOTTED[script], *FLAT_FLAGS[script])}
+    return {flag.partition(".")[0] for flag in (*DOTTED[script], *FLAT[script])}
 
 
 def command(made: Made) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 from rollforge.export.check_rows import under_names
 from rollforge.export.defines import not_defined
 from rollforge.export.lengths import longer_in
-from rollforge.export.openrlhf.config import VERSIONS, flat
-from rollforge.export.openrlhf.flags import DOTTED, FLAT, GONE, SWITCHES
+from rollforge.export.openrlhf.config import VERSIONS
+from rollforge.export.openrlhf.flags import DOTTED, FLAT, GONE, SWITCHES, flat
 from rollforge.export.openrlhf.rows import CUT, check_as_text, check_dpo, check_grpo, check_sft, check_sft_simple
 from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, read_script
 from rollforge.export.target import Level, Problem, Seen
