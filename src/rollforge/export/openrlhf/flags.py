@@ -148,13 +148,11 @@ _FORMER = {
     "adam.betas": "adam_betas",
     "adam.lr": "learning_rate",
     "adam.weight_decay": "l2",
-    "algo.advantage.estimator": "advantage_estimator",
     "algo.advantage.gamma": "gamma",
     "algo.advantage.lambd": "lambd",
     "algo.advantage.no_std_norm": "no_advantage_std_norm",
     "algo.dynamic_filtering_enable": "dynamic_filtering",
     "algo.dynamic_filtering_range": "dynamic_filtering_reward_range",
-    "algo.kl.estimator": "kl_estimator",
     "algo.kl.init_coef": "init_kl_coef",
     "algo.kl.use_loss": "use_kl_loss",
     "ckpt.disable_ds": "disable_ds_ckpt",
@@ -164,7 +162,6 @@ _FORMER = {
     "ckpt.output_dir": "save_path",
     "ckpt.path": "ckpt_path",
     "ckpt.save_hf": "save_hf_ckpt",
-    "ckpt.save_steps": "save_steps",
     "critic.adam.lr": "critic_learning_rate",
     "critic.freezing_steps": "freezing_actor_steps",
     "critic.model_name_or_path": "critic_pretrain",
@@ -173,8 +170,6 @@ _FORMER = {
     "data.prompt_dataset": "prompt_data",
     "data.prompt_probs": "prompt_data_probs",
     "ds.enable_sleep": "deepspeed_enable_sleep",
-    "ds.lora.alpha": "lora_alpha",
-    "ds.lora.rank": "lora_rank",
     "ds.lora.target_modules": "target_modules",
     "ds.ring_attn_head_stride": "ring_head_stride",
     "ds.tensor_parallel_size": "ds_tensor_parallel_size",
@@ -186,9 +181,6 @@ _FORMER = {
     "eval.temperature": "eval_temperature",
     "logger.tensorboard_dir": "use_tensorboard",
     "logger.wandb.key": "use_wandb",
-    "logger.wandb.project": "wandb_project",
-    "logger.wandb.run_name": "wandb_run_name",
-    "model.beta": "beta",
     "model.compute_fp32_loss_enable": "compute_fp32_loss",
     "model.gradient_checkpointing_enable": "gradient_checkpointing",
     "model.gradient_checkpointing_reentrant": "gradient_checkpointing_use_reentrant",
@@ -219,4 +211,5 @@ _FORMER = {
     "vllm.enable_prefix_caching": "enable_prefix_caching",
     "vllm.enforce_eager": "enforce_eager",
 }
-"""Dotted flag -> its flat name to 0.10.1. Others are the last part (`data.max_len`), or parts joined by `_` (`vllm.x`)."""
+"""Dotted flag -> its flat name to 0.10.1. Others are what follows the first dot (`data.max_len`), or all
+of it (`vllm.x`), joined by `_`."""
