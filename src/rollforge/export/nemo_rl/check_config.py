@@ -26,6 +26,8 @@ _PROCESSORS = {
     *("default", "helpsteer3_data_processor", "kd_data_processor", "math_data_processor", "math_hf_data_processor"),
     *("multichoice_qa_processor", "sft_processor", "vlm_hf_data_processor", "nemo_gym_data_processor"),
 }
+_WANTED = {"sft": ("sft_processor", "TypeError add_bos"), "nemo-gym": ("nemo_gym_data_processor", "every row fails")}
+"""The processor, and what comes of none."""
 _FLAT = ("dataset_name", "train_data_path", "val_data_path", "train_jsonl_fpath", "validation_jsonl_fpath")
 _LOCAL = ("ResponseDataset", "openai_format", "NemoGymDataset")
 _PAIRS = ("BinaryPreferenceDataset", "PreferenceDataset")
@@ -287,26 +289,8 @@ class _Configuration:
                 "warning",
                 f"{name!r} is no data set for local files, and data_path is not read by it",
             )
-        processor = entry.get("processor")
         if self.algorithm != "dpo":
-            wanted = {"sft": "sft_processor", "nemo-gym": "nemo_gym_data_processor"}.get(
-                self.kind if self.kind == "nemo-gym" else self.algorithm
-            )
-            if processor is None and wanted:
-                fails = "TypeError add_bos" if wanted == "sft_processor" else "every row fails"
-                yield (
-                    f"{key}.processor",
-                    "error",
-                    f"it is missing, and math_hf_data_processor is taken: {fails}; set {wanted}",
-                )
-            elif processor is not None and processor not in _PROCESSORS and "." not in str(processor):
-                yield (
-                    f"{key}.processor",
-                    "warning",
-                    f"{processor!r} is none of NeMo RL's own: {', '.join(sorted(_PROCESSORS))}",
-                )
-            elif wanted and processor is not None and processor != wanted:
-                yield f"{key}.processor", "error", f"{processor!r} does not fit; set {wanted}"
+            yield from self.processor(f"{key}.processor", entry.get("processor"))
         if name == "openai_format" and entry.get("use_preserving_dataset") and self.version == "0.6":
             yield f"{key}.use_preserving_dataset", "error", NOT_JOINED
         if entry.get("prompt_file") and self.kind in ("grpo", "sft-simple", "sft"):
@@ -319,6 +303,16 @@ class _Configuration:
             )
         if path and name in self.local:
             yield from self.files.check(f"{key}.data_path", str(path), entry, str(name))
+
+    def processor(self, key: str, given: str | None) -> Iterator[Found]:
+        wanted, fails = _WANTED.get(self.kind if self.kind == "nemo-gym" else self.algorithm, ("", ""))
+        if given is None:
+            if wanted:
+                yield key, "error", f"it is missing, and math_hf_data_processor is taken: {fails}; set {wanted}"
+        elif given not in _PROCESSORS and "." not in given:
+            yield key, "warning", f"{given!r} is none of NeMo RL's own: {', '.join(sorted(_PROCESSORS))}"
+        elif wanted and given != wanted:
+            yield key, "error", f"{given!r} does not fit; set {wanted}"
 
     def from_parent(self, key: str) -> bool:
         """Whether this file names the data of an entry, and its parent the data set."""
