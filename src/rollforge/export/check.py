@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from codecs import BOM_UTF8
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -133,7 +133,6 @@ def check_files(
         if target.configs and place.suffix not in target.configs:
             raise UserError(f"{place}: for {target.name} only {', '.join(target.configs)} files are looked at")
     usual = Work(rules.check, rules.columns, rules.reader == "lines", alike=rules.alike.of if rules.alike else None)
-    problems: list[Problem] = []
     seen: list[File] = []
     loaded: list[str] = []
     for name in files:
@@ -143,36 +142,16 @@ def check_files(
         seen.append(one)
         work = _as_configured(usual, target, kind, configs, path)
         if one.opens():
-            if path.suffix == ".parquet":
-                one.parquet(work)
-                if rules.reader == "lines":
-                    one.say("error", f"{target.name} reads {kind} as JSON Lines: {NO_PARQUET}")
-                if one.rows and rules.reader == "pandas" and (free := free_json(path)):
-                    one.say("error", f"{' and '.join(free)}: {_FREE.format(target.name)}")
-            else:
-                one.jsonl(work, workers)
-                if rules.format == "parquet":
-                    fails = rules.reader == "pandas"  # `datasets` reads either
-                    what = "this is JSON Lines, on which pandas.read_parquet fails" if fails else "this is JSON Lines"
-                    one.say("error" if fails else "warning", f"{target.name} reads Parquet for {kind}; {what}")
+            _look(one, work, target, kind, workers)
             one.whole(rules)
         if load and one.rows and not work.names and not any(found.level == "error" for found in one.said()):
             loaded += [said] if (said := one.load(target, kind)) else []
-        problems += one.said()
-    problems += leaks(seen)
+    problems = [*(found for one in seen for found in one.said()), *leaks(seen)]
     rows = [f"{Path(found.file).resolve()}:{found.line}:" for found in problems if found.line]
     for place in configs:
         # A framework's check of its configuration may look into the data that it names: those lines are named already.
         problems += [found for found in target.check_config(kind, place) if not any(row in found.message for row in rows)]
-        if target.trains_on:
-            mine = [one for one in seen if one.split in ("train", "")] or seen
-            problems += other_data(place, *target.trains_on(kind, place), [Path(one.name) for one in mine])
-        if target.against and (
-            training := {
-                Path(one.name): Seen(one.rows, one.part.labels) for one in seen if one.rows and one.split in ("train", "")
-            }
-        ):
-            problems += target.against(kind, place, training)
+        problems += _misfits(target, kind, place, seen)
     return Checked(
         [_with_advice(problem) for problem in problems],
         sum(one.rows for one in seen),
@@ -180,6 +159,33 @@ def check_files(
         f"{target.name}:{kind}",
         {one.name: one.about() for one in seen},
     )
+
+
+def _look(one: File, work: Work, target: Target, kind: str, workers: int) -> None:
+    """At the rows of a file, and whether they stand in one of the format that is read."""
+    rules, path = target.kinds[kind], Path(one.name)
+    if path.suffix == ".parquet":
+        one.parquet(work)
+        if rules.reader == "lines":
+            one.say("error", f"{target.name} reads {kind} as JSON Lines: {NO_PARQUET}")
+        if one.rows and rules.reader == "pandas" and (free := free_json(path)):
+            one.say("error", f"{' and '.join(free)}: {_FREE.format(target.name)}")
+    else:
+        one.jsonl(work, workers)
+        if rules.format == "parquet":
+            fails = rules.reader == "pandas"  # `datasets` reads either
+            what = "this is JSON Lines, on which pandas.read_parquet fails" if fails else "this is JSON Lines"
+            one.say("error" if fails else "warning", f"{target.name} reads Parquet for {kind}; {what}")
+
+
+def _misfits(target: Target, kind: str, config: Path, files: Sequence[File]) -> Iterator[Problem]:
+    """What does not fit together of a configuration and the files."""
+    training = [one for one in files if one.split in ("train", "")]
+    if target.trains_on:
+        yield from other_data(config, *target.trains_on(kind, config), [Path(one.name) for one in training or files])
+    seen = {Path(one.name): Seen(one.rows, one.part.labels) for one in training if one.rows}
+    if target.against and seen:
+        yield from target.against(kind, config, seen)
 
 
 _FREE = (
