@@ -7,7 +7,7 @@ list makes the Llama templates write their tool instructions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rollforge.export.examples import Demonstration, Judged, Pair, Prompt
@@ -23,13 +23,12 @@ NO_TOOLS = "null"
 def grpo(example: Prompt, _: Settings) -> Json:
     """Each column but `prompt` is an argument of the reward functions; all are text: every row has the same types."""
     prompt = chat(_generated_after(example.messages))
-    fields = {name: value for name, value in example.fields.items() if name != "agent_ref" and not name.startswith("_ng_")}
     return {
         "prompt": prompt,
         "ground_truth": example.answer or "",
         "env": example.origin.env,
         "task": example.origin.task,
-        "fields": dumps(fields).decode(),
+        "fields": fields_text(example.fields),
         "tools": tools_text(example.tools),
     }
 
@@ -87,6 +86,12 @@ def chat(messages: Iterable[Json]) -> list[Json]:
             message = {"role": "tool", "name": names[message["tool_call_id"]], **message}
         found.append(message)
     return found
+
+
+def fields_text(fields: Mapping[str, Any]) -> str:
+    """The task's own, not what names its agent or its place in a collection."""
+    own = {name: value for name, value in fields.items() if name != "agent_ref" and not name.startswith("_ng_")}
+    return dumps(own).decode()
 
 
 def tools_text(tools: Sequence[Json]) -> str:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from rollforge.errors import UserError
-from rollforge.export.trl.rows import tools_text
+from rollforge.export.trl.rows import fields_text, tools_text
 from rollforge.records.chat import chat_request, params_from_chat
 from rollforge.records.items import Json
-from rollforge.records.lossless import dumps, loads
+from rollforge.records.lossless import loads
 from rollforge.records.messages import TEMPLATE
 from rollforge.records.task import Task, task_from_row
 
@@ -48,12 +48,11 @@ def task_of(row: Mapping[str, Any]) -> Task:
 def row_of(task: Task, env_name: str) -> Json:
     """The columns of `rollforge export --to trl:grpo` that a reward needs; all but the prompt are text."""
     chat = chat_request(task.params, TEMPLATE)
-    fields = {name: value for name, value in task.fields.items() if name != "agent_ref" and not name.startswith("_ng_")}
     return {
         "prompt": chat["messages"],
         "env": env_name,
         "task": task.id,
-        "fields": dumps(fields).decode(),
+        "fields": fields_text(task.fields),
         "tools": tools_text(chat.get("tools") or ()),
     }
 
