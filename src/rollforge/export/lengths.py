@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rollforge.bulk.parquet import parquet_rows
-from rollforge.bulk.record import for_the_same
 from rollforge.errors import UserError
 from rollforge.export.check_rows import decoded
 from rollforge.export.text import listed, plain
@@ -41,12 +40,6 @@ def estimate(messages: Sequence[Json], tools: Sequence[Json] = ()) -> int:
         if message["role"] == "tool":
             size += _RESULT
     return -(-size // BYTES_PER_TOKEN) + MARKUP * len(messages)
-
-
-@for_the_same
-def dumped(tools: Sequence[Json]) -> bytes:
-    """Tools as JSON."""
-    return dumps(tools)
 
 
 _CALL, _RESULT = len("<tool_call>\n\n</tool_call>"), len("<tool_response>\n\n</tool_response>")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rollforge.bulk.record import for_the_same
 from rollforge.export.examples import Demonstration, Judged, Pair, Prompt
-from rollforge.export.lengths import dumped
 from rollforge.export.target import Refused, Settings
 from rollforge.export.trl.check import SAID
 from rollforge.records.items import Json
@@ -94,8 +94,9 @@ def fields_text(fields: Mapping[str, Any]) -> str:
     return dumps(own).decode()
 
 
+@for_the_same
 def tools_text(tools: Sequence[Json]) -> str:
-    return dumped(tools).decode() if tools else NO_TOOLS
+    return dumps(tools).decode() if tools else NO_TOOLS
 
 
 def _split(prompt: list[Json], completion: list[Json]) -> tuple[list[Json], list[Json]]:
