@@ -14,7 +14,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -147,7 +147,7 @@ class LiveRollouts:
                 counts.flaws[found.kind] += 1
             # TRL wants a token at least.
             return Trajectory([filler], [filler], [0.0], [0], 0), None
-        return Trajectory(found.prompt_ids, found.completion_ids, found.log_probs, [0] * len(found.mask), found.calls), None
+        return replace(found, mask=[0] * len(found.mask)), None
 
 
 def reward(completions: list[Any], verdict: list[float | None], **_: Any) -> list[float | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ LARGE: dict[Method, Defaults] = {
 def defaults(method: Method, policy: Policy, lora: bool) -> Defaults:
     chosen = (SMALL if policy.small else LARGE)[method]
     if lora and not policy.small:
-        chosen = Defaults(chosen.learning_rate * 10, chosen.batch, chosen.epochs, chosen.steps)
+        return replace(chosen, learning_rate=chosen.learning_rate * 10)
     return chosen
 
 
@@ -77,8 +77,6 @@ def _settings(config: TrainConfig, policy: Policy, usual: Defaults, out: Path) -
     each = int(config.trainer.get("per_device_train_batch_size", batch))
     if batch % each:
         raise UserError(f"trainer.per_device_train_batch_size is {each}: it has to divide the batch of {batch}")
-    half = policy.device == "cuda" and _bf16()
-    every = config.save_every
     values: dict[str, Any] = {
         "output_dir": str(out / "checkpoints"),
         "per_device_train_batch_size": each,
@@ -88,14 +86,14 @@ def _settings(config: TrainConfig, policy: Policy, usual: Defaults, out: Path) -
         "warmup_steps": 5,
         "logging_steps": 1,
         "save_strategy": "steps",
-        "save_steps": every or 0.1,
+        "save_steps": config.save_every or 0.1,
         "save_total_limit": config.keep,
         "seed": config.seed,
         "report_to": list(config.track) or "none",
         "run_name": out.name,
         "disable_tqdm": True,
         "use_cpu": policy.device == "cpu",
-        "bf16": half,
+        "bf16": policy.device == "cuda" and _bf16(),
     }
     values |= {"max_steps": config.steps} if config.steps else {"num_train_epochs": config.epochs or usual.epochs}
     if config.method == "grpo":
