@@ -75,9 +75,14 @@ def own_fault(rollout: Rollout, calls: Sequence[TokenCall], forward: Forward | N
 
 def around(seen: Sequence[Any], found: Sequence[Any], forward: Forward | None) -> tuple[str, str]:
     """Both at the first place where they differ."""
-    pairs = enumerate(zip(seen, found, strict=False))
-    place = next((at for at, (a, b) in pairs if a != b), min(len(seen), len(found)))
+    place = parting(seen, found)
     return excerpt(seen, place, forward), excerpt(found, place, forward)
+
+
+def parting(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """The first place where they differ; the end of the shorter one."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def excerpt(ids: Sequence[Any], place: int, forward: Forward | None) -> str:

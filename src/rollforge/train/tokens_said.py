@@ -9,6 +9,7 @@ from typing import Any
 
 from rollforge.records.items import Item, item_type, text_of
 from rollforge.records.rollout import Rollout
+from rollforge.train.flaws import parting
 from rollforge.train.forward import Forward
 
 
@@ -41,7 +42,7 @@ def misread(items: Sequence[Item], generated: Sequence[int], rollout: Rollout, f
     if said == decoded:
         return None
     a, b = json.dumps(said, ensure_ascii=False), json.dumps(decoded, ensure_ascii=False)
-    place = next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    place = parting(a, b)
     start = max(0, place - 40)
     return Misread("its tokens do not say what its items say", a[start : place + 40], b[start : place + 40])
 
