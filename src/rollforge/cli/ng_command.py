@@ -81,10 +81,11 @@ def number(values: dict[str, Any], key: str) -> int | None:
 
 
 def repeats(value: Any) -> int | dict[str, int]:
-    counts = value.values() if isinstance(value, dict) else [1 if value is None else value]
+    value = 1 if value is None else value
+    counts = value.values() if isinstance(value, dict) else [value]
     if not all(type(count) is int and count >= 1 for count in counts):
         raise UserError(f"num_repeats is {value!r}, not a number from 1 on, nor {{AGENT: number, _default: number}}")
-    return dict(value) if isinstance(value, dict) else (1 if value is None else int(value))
+    return dict(value) if isinstance(value, dict) else int(value)
 
 
 def settings_of(config: GymConfig) -> Settings:
