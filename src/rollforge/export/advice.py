@@ -131,8 +131,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "no val_data_path",
         _KEY + r"(val_data_path|train_data_path|chat_key|system_key|system_prompt|tool_key)\b",
-        "NeMo RL 0.4 and 0.5 read all of train_data_path, val_data_path, chat_key, system_key, system_prompt, "
-        "tool_key and "
+        "NeMo RL 0.4 and 0.5 read all of train_data_path, val_data_path, chat_key, system_key, system_prompt, tool_key and "
         "use_preserving_dataset of an openai_format data set; one is missing.",
         "Write all seven keys, or export for the version you run: rollforge export ... --to nemo-rl:sft --target-version "
         "nemo-rl=0.5.",
@@ -162,8 +161,7 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         r"|Column (name )?\(?\[?['\"](input|output|messages|prompt|chosen|rejected)['\"].* not in",
         "The rows do not have the field that the configuration names: the data was made for another data set class, or "
         "input_key, output_key, prompt_key ... do not match.",
-        "See the fields with: head -n 1 FILE | python -m json.tool. Then name them in the configuration, or check "
-        "the file: "
+        "See the fields with: head -n 1 FILE | python -m json.tool. Then name them in the configuration, or check the file: "
         "rollforge check FILE --for nemo-rl:grpo.",
     ),
     (
@@ -179,10 +177,9 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         r"(no|(?<![\d.,])0) (dpo |preference )?pairs( were)?( created| found| made)|created 0 (dpo |preference )?pairs",
         "No two attempts at one prompt differ enough in reward: one attempt per prompt, equal rewards, or a gap below the "
         "threshold.",
-        "See the rewards: rollforge stats ROLLOUTS. Lower --min_gap (0.1), or --high_threshold 0.6 --low_threshold "
-        "0.5 with "
-        "--strategy stratified; or collect more attempts per task: rollforge collect --repeats 8 at temperature 0.7 "
-        "or more.",
+        "See the rewards: rollforge stats ROLLOUTS. Lower --min_gap (0.1), or --high_threshold 0.6 --low_threshold 0.5 with "
+        "--strategy stratified; or collect more attempts per task: rollforge collect --repeats 8 at temperature 0.7 or "
+        "more.",
     ),
     (
         "out of memory (GPU)",
@@ -190,12 +187,10 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         r"|No available memory for the cache blocks|^\W*([\w.]+: )?((CUDA|GPU) )?(OOM|out[ -]of[ -]memory)( errors?)?\W*$",
         "The model, its optimizer and the activations of one micro batch do not fit onto the GPU.",
         "In this order: train_micro_batch_size 1 or 2 (TRL: per_device_train_batch_size; verl: "
-        "ppo_micro_batch_size_per_gpu; "
-        "OpenRLHF: --train.micro_batch_size), activation checkpointing (NeMo RL: "
-        "policy.dtensor_cfg.activation_checkpointing: "
-        "true), a shorter maximum length, less memory for generation (gpu_memory_utilization), LoRA, more GPUs. 1-3B "
-        "need one "
-        "GPU of 24 GB, 7-8B one or two of 40-80 GB, 32B and more four to eight of 80 GB.",
+        "ppo_micro_batch_size_per_gpu; OpenRLHF: --train.micro_batch_size), activation checkpointing (NeMo RL: "
+        "policy.dtensor_cfg.activation_checkpointing: true), a shorter maximum length, less memory for generation "
+        "(gpu_memory_utilization), LoRA, more GPUs. 1-3B need one GPU of 24 GB, 7-8B one or two of 40-80 GB, 32B and more "
+        "four to eight of 80 GB.",
     ),
     (
         "out of memory (host)",
@@ -223,11 +218,9 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         r"Couldn't cast (array of type|\S+:)|DatasetGenerationError|changed from (object|string|number|array)"
         r"|ArrowInvalid.*straddl"
         r"|column names don't match",
-        "datasets fixes the schema from the first 10 MB of a JSON file, and a later row has a key or type that is "
-        "not in it: "
-        "another tool's argument, the first tool call, a new column.",
-        "rollforge check FILE names line and key. Put one row of every set of keys first (rollforge export does), or "
-        "write "
+        "datasets fixes the schema from the first 10 MB of a JSON file, and a later row has a key or type that is not in "
+        "it: another tool's argument, the first tool call, a new column.",
+        "rollforge check FILE names line and key. Put one row of every set of keys first (rollforge export does), or write "
         "tools and arguments as JSON text.",
     ),
     (
@@ -246,8 +239,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "data section of an older version",
         r"data\.train\s+Field required|Field required.*data\.train|migrat\w+.*data\.train",
         "The configuration has data.train_data_path, the shape of NeMo RL 0.4 and 0.5; from 0.6 on it is "
-        "data.train.data_path. "
-        "With a parent configuration the old keys are ignored and the parent's data set is trained instead.",
+        "data.train.data_path. With a parent configuration the old keys are ignored and the parent's data set is trained "
+        "instead.",
         "data: {_override_: true, train: {data_path: /abs/train.jsonl}, validation: null, default: {dataset_name: ...}}.",
     ),
     (

@@ -238,9 +238,8 @@ MASK = (1 << 64) - 1
 _ALIKE = 20
 NULL_ARGUMENT = "null argument in "
 FILLED = (
-    "{}: a struct column of Arrow or pandas filled it in, and chat templates print it. Write tools and arguments as "
-    "JSON text, "
-    "or JSON Lines"
+    "{}: a struct column of Arrow or pandas filled it in, and chat templates print it. Write tools and arguments as JSON "
+    "text, or JSON Lines"
 )
 _SOURCE = (
     "nobody decodes it, and the model would read brackets and quotes instead of turns; write a list of messages "
@@ -256,11 +255,9 @@ _CUT = {
     "write text",
 }
 _MISFIT = {
-    "fails": "{} {}: datasets fixes the schema from the first 10 MB and fails here. Put one row of every set of keys "
-    "first "
+    "fails": "{} {}: datasets fixes the schema from the first 10 MB and fails here. Put one row of every set of keys first "
     "(as rollforge export does), or write tools and arguments as JSON text",
-    "null": "{} {}: datasets fixes the schema from the first 10 MB and fills it with null, which chat templates "
-    "print. Put "
+    "null": "{} {}: datasets fixes the schema from the first 10 MB and fills it with null, which chat templates print. Put "
     "one row of every set of keys first (as rollforge export does)",
     "changed": "{} {}: datasets turns it into text here. Use one type for the field",
     "read": "{}: {} is JSON, and other rows have other values there: datasets reads it, and gives its value. Use one type "
