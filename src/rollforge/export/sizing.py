@@ -23,7 +23,7 @@ def too_large(settings: Settings) -> list[str]:
     """A line where a model, by its name, takes more memory than the GPUs have; offloading may help it yet."""
     size = model_size.billions(settings.model)
     each, what = (2, "the weights") if settings.lora else (8, "weights, gradients and Adam's two moments")
-    need, gpus = (size or 0) * each, settings.gpus * settings.nodes
+    need, gpus = (size or 0) * each, settings.all_gpus
     if need <= _GPU * gpus:
         return []
     remedy = f"ask for {math.ceil(need / _GPU)} (--gpus, --nodes){'' if settings.lora else ' or train with --lora'}"

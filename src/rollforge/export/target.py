@@ -73,6 +73,11 @@ class Settings(Section):
     mapping: Annotated[dict[str, str], BeforeValidator(flattened), AfterValidator(checked)] = Field(default_factory=dict)
     """Output name (dots nest) -> source, for `generic:mapping` (`export.mapping`)."""
 
+    @property
+    def all_gpus(self) -> int:
+        """Of all nodes."""
+        return self.gpus * self.nodes
+
 
 @dataclass(frozen=True, slots=True)
 class Data:

@@ -110,7 +110,7 @@ def config(made: Made, notes: list[str]) -> Values:
 def _batches(made: Made, values: Values, notes: list[str]) -> int:
     """Training steps. Incomplete batches are dropped (`drop_last`), so a batch larger than the data means no step at all."""
     settings, algorithm = made.settings, ALGORITHM[made.kind]
-    ranks = settings.gpus * settings.nodes
+    ranks = settings.all_gpus
     rows = sum(data.rows for data in train_data(made))
     epochs = settings.epochs or 1
     if algorithm == "grpo":
@@ -304,7 +304,7 @@ def _validation(made: Made, values: Values, steps: int, version: str) -> None:
     elif algorithm == "grpo":
         section |= {"max_val_samples": min(rows, 256) or 256, "val_batch_size": min(rows, 256) or 256}
     elif rows:
-        ranks = made.settings.gpus * made.settings.nodes
+        ranks = made.settings.all_gpus
         most = min(8, rows)
         section |= {"val_global_batch_size": max(ranks, most - most % ranks), "val_micro_batch_size": 1}
     metric = {"grpo": "val:accuracy", "sft": "val:val_loss", "dpo": "val:validation-default_loss"}[algorithm]

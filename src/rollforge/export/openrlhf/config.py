@@ -164,7 +164,7 @@ def dpo(made: Made) -> dict[str, Any]:
 def grpo(made: Made) -> dict[str, Any]:
     """Flags of `openrlhf.cli.train_ppo_ray` for GRPO, everything on the same GPUs."""
     settings, train = made.settings, train_data(made)
-    gpus = settings.gpus * settings.nodes
+    gpus = settings.all_gpus
     attempts = attempts_at(settings)
     if made.with_tools and number(settings.version) < (0, 9, 1):
         raise UserError(
@@ -229,7 +229,7 @@ def _room(made: Made) -> dict[str, Any]:
 
 def _batches(made: Made) -> dict[str, Any]:
     settings = made.settings
-    gpus = settings.gpus * settings.nodes
+    gpus = settings.all_gpus
     rows = sum(one.rows for one in train_data(made))
     size = batch(settings.batch_size or 64, rows, gpus, micro=settings.micro_batch_size or 1)
     micro = settings.micro_batch_size or max(one for one in (1, 2, 4) if size % (gpus * one) == 0)
@@ -248,7 +248,7 @@ def _common(made: Made, model: str) -> dict[str, Any]:
         "ckpt.save_steps": -1,
         "logger.logging_steps": 1,
     }
-    if billions(settings.model) * 16 / (settings.gpus * settings.nodes) > 60:  # bytes per parameter, in GB a GPU
+    if billions(settings.model) * 16 / settings.all_gpus > 60:  # bytes per parameter, in GB a GPU
         values["ds.adam_offload"] = True
     if settings.lora:
         values |= {"ds.lora.rank": settings.lora, "ds.lora.alpha": 2 * settings.lora}

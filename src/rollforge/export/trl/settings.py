@@ -39,7 +39,7 @@ def files(made: Made) -> Mapping[str, str]:
 def command(made: Made) -> str:
     """One node: as many processes as GPUs. Several: to be run on each node, inside `srun`."""
     settings = made.settings
-    processes = settings.gpus * settings.nodes
+    processes = settings.all_gpus
     words = ["trl", TRAINERS[made.kind].lower(), "--config", str(made.folder / f"{made.kind}.yaml")]
     if processes > 1:
         words += ["--accelerate_config", _sharding(made)]
@@ -117,7 +117,7 @@ def _notes(made: Made) -> Iterator[str]:
     if not made.measured:
         yield "Lengths are estimated, not counted (4 bytes a token): give a tokenizer to have them counted."
     size = billions(settings.model)
-    if size and size >= 7 and settings.gpus * settings.nodes == 1 and not settings.lora:
+    if size and size >= 7 and settings.all_gpus == 1 and not settings.lora:
         yield f"{size:g}B parameters need about {16 * size:.0f} GB with Adam in full: use LoRA, or more GPUs."
 
 
@@ -194,7 +194,7 @@ def _data(made: Made) -> Iterator[tuple[str, Any, str]]:
 
 def _batches(made: Made) -> Iterator[tuple[str, Any, str]]:
     settings = made.settings
-    processes = settings.gpus * settings.nodes
+    processes = settings.all_gpus
     rows = max(1, sum(data.rows for data in made.of("train")))
     batch = min(settings.batch_size or 8 * max(4, processes), rows)
     least = 2 if made.kind == "kto" else 1
@@ -210,7 +210,7 @@ def _batches(made: Made) -> Iterator[tuple[str, Any, str]]:
 
 def _grpo(made: Made) -> Iterator[tuple[str, Any, str]]:
     settings = made.settings
-    processes = settings.gpus * settings.nodes
+    processes = settings.all_gpus
     generations, micro, steps = _group(made)
     yield "num_generations", generations, "attempts at each prompt"
     yield "max_completion_length", max_completion_length(made), "tokens, all turns together"
@@ -228,7 +228,7 @@ def _grpo(made: Made) -> Iterator[tuple[str, Any, str]]:
 def _group(made: Made) -> tuple[int, int, int]:
     """(attempts per prompt, completions per pass and GPU, passes): together a whole number of prompts, as TRL demands."""
     settings = made.settings
-    processes = settings.gpus * settings.nodes
+    processes = settings.all_gpus
     generations = settings.generations or 8
     rows = max(1, sum(data.rows for data in made.of("train")))
     unit = math.lcm(generations, processes)  # completions that are whole groups, evenly spread
@@ -241,7 +241,7 @@ def _group(made: Made) -> tuple[int, int, int]:
 
 def _prompts_per_step(made: Made) -> int:
     generations, micro, steps = _group(made)
-    return micro * steps * made.settings.gpus * made.settings.nodes // generations
+    return micro * steps * made.settings.all_gpus // generations
 
 
 def max_length(made: Made) -> int:
@@ -268,6 +268,6 @@ def _sharding(made: Made) -> str:
     """One of the configurations in trl/accelerate_configs: a copy on each GPU, or one spread over them."""
     settings = made.settings
     size = billions(settings.model)
-    if settings.gpus * settings.nodes == 1:
+    if settings.all_gpus == 1:
         return "single_gpu"
     return "zero3" if size is not None and size >= 3 and not settings.lora else "multi_gpu"

@@ -114,7 +114,7 @@ def grpo(made: Made) -> dict[str, Any]:
     tools = made.with_tools
     if version == "0.6" and tools:
         raise UserError("verl 0.6 gives tools no episode to belong to: use verl 0.7 or newer for tasks with tools")
-    gpus = settings.gpus * settings.nodes
+    gpus = settings.all_gpus
     attempts = attempts_at(settings)
     prompt, answer = lengths(made)
     prompt += ceil(len(dumps(made.tools)) / 4, 128) if tools else 0
@@ -187,7 +187,7 @@ def sft(made: Made) -> dict[str, Any]:
     version = release(settings.version, VERSIONS)
     if version == "0.6":
         raise UserError("verl 0.6's SFT trainer has another data set class: use verl 0.7 or newer")
-    gpus = settings.gpus * settings.nodes
+    gpus = settings.all_gpus
     length = whole_length(made)
     validation = [one for one in made.of("validation") if one.rows >= gpus]
     rows = min(sum(one.rows for one in part) for part in (train, validation) if part)
