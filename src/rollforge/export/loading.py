@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from rollforge.errors import UserError
+from rollforge.export.trial import read_into
 
 _COMPARED = 2000
 """Rows that are compared with the file, from its beginning, and as many at its end."""
@@ -28,21 +29,15 @@ def loaded(path: Path) -> Iterator[Any]:
     """The file as a `datasets.Dataset`. Raises what `datasets` raises, and `UserError` where the file has no rows, or they
     come back otherwise than they stand in it."""
     datasets = importlib.import_module("datasets")
-    quiet = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        with tempfile.TemporaryDirectory(prefix="rollforge-") as cache:
-            loader = "parquet" if path.suffix == ".parquet" else "json"
-            if path.stat().st_size == 0:
-                raise UserError(f"{path}: the file has no rows")
-            data = datasets.load_dataset(loader, data_files=str(path), split="train", cache_dir=cache)
-            if not len(data):
-                raise UserError(f"{path}: the file has no rows")
-            compare(path, data)
-            yield data
-    finally:
-        if not quiet:
-            datasets.enable_progress_bars()
+    with tempfile.TemporaryDirectory(prefix="rollforge-") as cache, read_into(cache):
+        loader = "parquet" if path.suffix == ".parquet" else "json"
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: the file has no rows")
+        data = datasets.load_dataset(loader, data_files=str(path), split="train", cache_dir=cache)
+        if not len(data):
+            raise UserError(f"{path}: the file has no rows")
+        compare(path, data)
+        yield data
 
 
 def compare(path: Path, data: Any) -> None:
