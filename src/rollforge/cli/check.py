@@ -77,8 +77,8 @@ def _check(
     from rollforge.export.check import check_export, check_files, guess
     from rollforge.registry import resolve
 
-    exports = [(folder, to, kind) for file in files if file.is_dir() for folder, to, kind in _exports(file, target)]
-    results = [(check_export(folder, to, kind, workers=workers, load=loader), "") for folder, to, kind in exports]
+    exports = [found for file in files if file.is_dir() for found in _exports(file, target)]
+    results = [(check_export(*found, workers=workers, load=loader), "") for found in exports]
     plain = [file for file in files if not file.is_dir()]
     if configs and not plain:
         raise UserError("--config is for files; an export's own configuration is checked with it")
