@@ -40,7 +40,7 @@ from rollforge.export.make import (
 from rollforge.export.mixed import cut
 from rollforge.export.options import Input, Options
 from rollforge.export.pairs import EQUAL_TEXTS, REFUSED, Attempt, Funnel, Left, left_over, pair_up
-from rollforge.export.target import Family, Refused, Settings
+from rollforge.export.target import Family, Kind, Refused, Settings, Target
 from rollforge.export.text import loose
 from rollforge.export.writer import Segment, Sheet
 from rollforge.records.items import Json
@@ -58,19 +58,15 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A target's kind, as far as workers need it."""
+    """A target's kind that is asked for."""
 
     number: int
-    target: str
-    kind: str
-    family: Family
-    row: Callable[[Any, Settings], Json]
+    target: Target
+    name: str
+    """Of the kind."""
+    kind: Kind
     settings: Settings
-    needs_answer: bool
-    every: bool = False
-    by_datasets: bool = False
-    """Its file is JSON Lines that `datasets` reads."""
-    one_call: bool = False
+    one_call: bool
     """The model's chat template refuses turns with several calls."""
 
 
@@ -85,7 +81,7 @@ class Plan:
     """For part files."""
 
     def of(self, *families: Family) -> list[Job]:
-        return [job for job in self.jobs if job.family in families]
+        return [job for job in self.jobs if job.kind.family in families]
 
 
 Stored: TypeAlias = tuple[float, int, int, int, str, str]
@@ -153,11 +149,11 @@ class _Unit:
         apart: set[str] | None = None
         for job in jobs:
             try:
-                row = job.row(example, job.settings)
+                row = job.kind.row(example, job.settings)
                 if isinstance(example, Prompt):
                     _check_prompt(example, row, job)
                 line = dumps(row)
-                if job.by_datasets and cut(row) is not None:
+                if job.kind.by_datasets and cut(row) is not None:
                     raise Refused("a whole number beyond 64 bits (`datasets` makes a float of it)")
                 if not longest:
                     prompt, longest = self._lengths(example, len(line))
@@ -262,7 +258,7 @@ TOOLS = 2000
 
 
 def _check_prompt(example: Prompt, row: Json, job: Job) -> None:
-    if job.needs_answer and example.answer is None:
+    if job.kind.needs_answer and example.answer is None:
         raise Refused(example.lacking)
     # Some environments write the prompt themselves, when the session begins: their tasks are whole without one.
     if is_blank(example.messages) and "responses_create_params" not in row:
@@ -307,8 +303,8 @@ def first(plan: Plan, block: Block) -> Found:
     found.done = block.end - block.start
     source = plan.inputs[block.source]
     demonstrations = plan.of("demonstration")
-    judged = [job for job in plan.of("judged") if not job.every]
-    every = [job for job in plan.of("judged") if job.every]
+    judged = [job for job in plan.of("judged") if not job.kind.every]
+    every = [job for job in plan.of("judged") if job.kind.every]
     prompts, pairs = plan.of("prompt"), plan.of("pair")
     low = f"reward < {options.min_reward:g} (--min-reward)"
     between = f"reward between {options.low_threshold:g} and {options.high_threshold:g}"

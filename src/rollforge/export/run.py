@@ -39,7 +39,7 @@ from rollforge.export.passes import TOOLS, Found, Groups, Job, Plan, Reason, Run
 from rollforge.export.place import move, workplace
 from rollforge.export.result import Done, Exported
 from rollforge.export.sizing import release, too_large
-from rollforge.export.target import Data, Kind, Made, Settings, Target
+from rollforge.export.target import Data, Made, Settings, Target
 from rollforge.export.text import LEARNED, takes_one_call
 from rollforge.export.writer import Parts, sha256
 from rollforge.records.items import Json
@@ -80,14 +80,9 @@ def export_rollouts(
     originals = [Original(one.file) for one in inputs]
     with workplace(final, names, given.overwrite) as work, manifest.hashed(originals, beside=workers > 1) as hashes:
         plan = _plan(wanted, inputs, settings, given, work / "parts")
-        totals = Totals(
-            [_parts(target.kinds[job.kind], job.settings) for (target, _), job in zip(wanted, plan.jobs, strict=True)]
-        )
+        totals = Totals([_parts(job) for job in plan.jobs])
         ends = run_passes(plan, totals, planned, workers, lambda done: progress(done, size) if progress else None)
-        done = [
-            _finish(target, job, plan, totals, work, final, workers)
-            for (target, _), job in zip(wanted, plan.jobs, strict=True)
-        ]
+        done = [_finish(job, plan, totals, work, final, workers) for job in plan.jobs]
         notes = [*_without_effect(wanted, given), *too_large(settings)]
         result = Exported(final, inputs, given, totals.rows, totals.unusable, planned, done, notes)
         sources = manifest.sources(inputs, ends, hashes(ends))
@@ -147,18 +142,13 @@ def _plan(wanted: list[tuple[Target, str]], inputs: list[Input], settings: Setti
         release(version, versions, name)
     jobs = []
     for number, ((target, kind), keys) in enumerate(zip(wanted, aimed(settings.set, wanted), strict=True)):
-        made = target.kinds[kind]
-        if made.needs_mapping and not settings.mapping:
+        if target.kinds[kind].needs_mapping and not settings.mapping:
             raise UserError(
                 f"{target.name}:{kind} has no mapping: --mapping FILE, a YAML file with lines such as `question: prompt`"
             )
         wanted_version = options.target_version.get(target.name, settings.version)
         mine = settings.model_copy(update={"version": wanted_version, "set": keys})
-        by_datasets = made.format == "jsonl" and made.reader == "datasets"
-        one_call = takes_one_call(settings.model)
-        jobs.append(
-            Job(number, target.name, kind, made.family, made.row, mine, made.needs_answer, made.every, by_datasets, one_call)
-        )
+        jobs.append(Job(number, target, kind, target.kinds[kind], mine, takes_one_call(settings.model)))
     if settings.tokenizer:
         Counted(settings.tokenizer)  # what is wrong with it is said before anything is read
     parts.mkdir()
@@ -237,9 +227,10 @@ class Totals:
                 self.tools.setdefault(key, tool)
 
 
-def _parts(kind: Kind, settings: Settings) -> Parts:
+def _parts(job: Job) -> Parts:
+    kind = job.kind
     columns = dict(kind.columns or {}) if kind.format == "parquet" else None
-    per_env = kind.per_env is not None and kind.per_env(settings)
+    per_env = kind.per_env is not None and kind.per_env(job.settings)
     return Parts(per_env=per_env, pairs=kind.family == "pair", columns=columns)
 
 
@@ -353,8 +344,8 @@ def _failed(inputs: Iterable[Input]) -> Counter[str]:
 # One target's directory
 
 
-def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, out: Path, workers: int) -> Done:
-    kind, number, settings = job.kind, job.number, job.settings
+def _finish(job: Job, plan: Plan, totals: Totals, work: Path, out: Path, workers: int) -> Done:
+    target, kind, number, settings = job.target, job.name, job.number, job.settings
     name = f"{target.name}-{kind}"
     folder, place = out / name, work / name
     place.mkdir()
@@ -373,7 +364,7 @@ def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, ou
         for one in files
     ]
     made = Made(kind, folder, data, settings, settings.tokenizer is not None, list(totals.tools.values()))
-    family = target.kinds[kind].family
+    family = job.kind.family
     done = Done(
         target=target,
         kind=kind,
@@ -395,14 +386,14 @@ def _finish(target: Target, job: Job, plan: Plan, totals: Totals, work: Path, ou
         done.beside = {str(path.relative_to(place)): sha256(path) for path in inside if path.name not in data_files}
         write(place / "check.json", manifest.dump(checked))
     done.warnings += _warnings(done, job, plan, totals)
-    if done.over and (said := target.kinds[kind].overlong):
+    if done.over and (said := job.kind.overlong):
         # The check tells it of a sample, by an estimate.
         done.problems = [one for one in done.problems if said not in one.message]
     return done
 
 
 def _warnings(done: Done, job: Job, plan: Plan, totals: Totals) -> Iterator[str]:
-    kind, options = done.target.kinds[done.kind], plan.options
+    kind, options = job.kind, plan.options
     for key in job.settings.set:
         if wrong := wrong_key(done.target, done.kind, key):
             yield f"--set {key}: {wrong}; it is written as given"

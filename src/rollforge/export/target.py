@@ -194,6 +194,11 @@ class Kind:
     overlong: str = ""
     """What becomes of rows that are longer than the configuration's maximum, and what mends it."""
 
+    @property
+    def by_datasets(self) -> bool:
+        """Whether its files are JSON Lines that `datasets` reads."""
+        return self.format == "jsonl" and self.reader == "datasets"
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
