@@ -201,8 +201,8 @@ def _ranked(section: Section, given: _Given) -> list[Choice]:
     s = section.stats
     fits = {fit.algorithm: fit for fit in section.fits}
     found = [
-        (_GUIDE[name](s), _choice(replaced, s, given))
-        for name, replaced in (
+        (_GUIDE[name](s), _choice(fit, s, given))
+        for name, fit in (
             ("GRPO", _grpo(fits["GRPO"], s)),
             ("DPO", fits["DPO"]),
             ("SFT", _sft(fits["SFT"], s)),
