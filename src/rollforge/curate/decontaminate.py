@@ -209,19 +209,7 @@ class Benchmark:
         self._short.pop(b"", None)
         if not (self._items or self._short):
             raise UserError(f"none of the {sum(counts.values()):,} benchmark items has a word: none could be found")
-        self._lengths: list[tuple[int, NDArray[np.uint64], NDArray[np.int32]]] = []
-        self._sizes = np.zeros(len(self._items), np.int32)
-        ignored = 0
-        for size in sorted(hashes):
-            flat = np.concatenate(hashes[size])
-            items = np.repeat(np.array(owners[size], np.int32), [len(each) for each in hashes[size]])
-            order = np.argsort(flat, kind="stable")
-            flat, items = flat[order], items[order]
-            _, places, times = np.unique(flat, return_inverse=True, return_counts=True)
-            kept = times[places] <= options.common
-            ignored += int((times > options.common).sum())
-            self._lengths.append((size, flat[kept], items[kept]))
-            self._sizes += np.bincount(items[kept], minlength=len(self._items)).astype(np.int32)
+        ignored = self._index(hashes, owners, options.common)
         self.about = {
             "benchmarks": counts,
             "items": len(self._items),
@@ -241,6 +229,26 @@ class Benchmark:
                 f"{self.about['only_common']:,} benchmark items have no n-gram of their own (each is in more than "
                 f"{options.common} items) and cannot be found; raise `common`"
             )
+
+    def _index(self, hashes: dict[int, list[NDArray[np.uint64]]], owners: dict[int, list[int]], common: int) -> int:
+        """Sort the n-grams of each length, with the items that have them; how many are left out, being in more than `common`
+        items."""
+        import numpy as np
+
+        self._lengths: list[tuple[int, NDArray[np.uint64], NDArray[np.int32]]] = []
+        self._sizes = np.zeros(len(self._items), np.int32)
+        ignored = 0
+        for size in sorted(hashes):
+            flat = np.concatenate(hashes[size])
+            items = np.repeat(np.array(owners[size], np.int32), [len(each) for each in hashes[size]])
+            order = np.argsort(flat, kind="stable")
+            flat, items = flat[order], items[order]
+            _, places, times = np.unique(flat, return_inverse=True, return_counts=True)
+            kept = times[places] <= common
+            ignored += int((times > common).sum())
+            self._lengths.append((size, flat[kept], items[kept]))
+            self._sizes += np.bincount(items[kept], minlength=len(self._items)).astype(np.int32)
+        return ignored
 
     def equal(self, question: str) -> Json | None:
         """The item of few words that a question is."""
