@@ -164,7 +164,8 @@ class LiveEnvironment:
             raise UserError(
                 f"{type(self).__name__} gives the reward itself: leave out get_reward=True or the reward function"
             )
-        return await self._attempt.end(items_from_messages([_said(said)] if isinstance(said, str) else said))
+        messages = [{"role": "assistant", "content": said}] if isinstance(said, str) else said
+        return await self._attempt.end(items_from_messages(messages))
 
     def _leave(self) -> None:
         if self._end is not None:
@@ -199,10 +200,6 @@ def _chosen(players: Mapping[str, Player], row: Mapping[str, Any]) -> Player:
     if named not in players:
         raise UserError(f"a row is of the environment {named!r}; there are: {', '.join(players)}")
     return players[named]
-
-
-def _said(text: str) -> Json:
-    return {"role": "assistant", "content": text}
 
 
 def _tell(name: str, tasks: Sequence[Task], rollouts: Sequence[Rollout], columns: Mapping[str, Any]) -> None:
