@@ -95,10 +95,10 @@ def _facts(report: Json) -> list[str]:
             f"of {rollouts['rollouts']:,} rollouts {unjudged} had no verdict and {drifted} drifted "
             f"({rollouts['drifted_share']:.2%}): masked, in no group's mean"
         )
-        compared = rollouts["log_probs"]
+        apart = rollouts["log_probs"]
         lines.append(
-            f"log probabilities of the sampler and of the trainer are at most {compared['max']:.1e} apart "
-            f"({compared['tokens']:,} tokens)"
+            f"log probabilities of the sampler and of the trainer are at most {apart['max']:.1e} apart "
+            f"({apart['tokens']:,} tokens)"
         )
     return lines
 
