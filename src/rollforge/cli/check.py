@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,6 @@ import typer
 from rollforge.cli.output import print_json
 
 if TYPE_CHECKING:
-    from rollforge.export.advice import Advice
     from rollforge.export.check import Checked
     from rollforge.export.target import Target
 
@@ -153,7 +153,7 @@ def _explain(error: str | None, log: Path | None, json: bool) -> bool:
     else:
         found = advise_log(read_log(log or ""))
     if json:
-        print_json([{"line": one.line, "count": one.count, "text": one.text[:500], **_row(one.advice)} for one in found])
+        print_json([{"line": one.line, "count": one.count, "text": one.text[:500], **asdict(one.advice)} for one in found])
         return bool(found)
     for one in found:
         times = f" ({one.count:,} times)" if one.count > 1 else ""
@@ -162,7 +162,3 @@ def _explain(error: str | None, log: Path | None, json: bool) -> bool:
     if not found:
         print("no failure that is known; rollforge check FILE --for FRAMEWORK:KIND looks at the data")
     return bool(found)
-
-
-def _row(advice: Advice) -> dict[str, str]:
-    return {"name": advice.name, "cause": advice.cause, "remedy": advice.remedy}

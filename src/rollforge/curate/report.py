@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from textwrap import TextWrapper
 from typing import Any
@@ -139,7 +139,7 @@ class Report:
             "copies": self.rows - self.kept if self.rows else 0,
             "written": {name: _by_env(tallies) for name, tallies in self.written.items()},
             "read": _by_env(self.read),
-            "bad_lines": [{"file": b.file, "line": b.line, "reason": b.reason, "text": b.text} for b in self.bad],
+            "bad_lines": [asdict(bad) for bad in self.bad],
             "files": self.files,
             "warnings": self.warnings,
         }

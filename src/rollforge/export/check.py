@@ -10,7 +10,7 @@ import importlib.util
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -73,10 +73,7 @@ class Checked:
             "warnings": self.warnings,
             "loader": self.loader,
             "files": self.files,
-            "problems": [
-                {"file": one.file, "line": one.line, "level": one.level, "message": one.message, "more": one.more}
-                for one in self.problems
-            ],
+            "problems": [asdict(one) for one in self.problems],
         }
 
 
