@@ -184,7 +184,7 @@ class _Work:
         return sorted(files, key=lambda file: file["file"])
 
     def _read(self, report: Report, orders: _Orders, progress: Callable[[int, int], None] | None) -> Iterator[Sample]:
-        stage, bad = report.stages[0], _First(self.files, report.bad)
+        stage = report.stages[0]
         facts = _facts(self.recipe.chain)
         paths = [one.path for one in self.files]
         total, counts = sum(path.stat().st_size for path in paths), self.counts
@@ -198,7 +198,9 @@ class _Work:
             stage.taken += len(block.samples) + len(block.lost) + len(block.bad)
             for at, line in block.bad:
                 stage.drop(_kind(line))
-                bad.add(source, at, line)
+                if line.text and len(report.bad) < _BAD:
+                    number, text = line_number(paths[source], at), line.text.decode("utf-8", "replace")
+                    report.bad.append(BadLine(str(paths[source]), number, line.reason, text))
             for at, reason in block.lost:
                 stage.drop(reason)
                 if self.keep_dropped:
@@ -299,19 +301,6 @@ def _kind(line: Unusable) -> str:
     """Why, without what differs from line to line."""
     reason = line.reason.partition(" (")[0]
     return reason if reason == "blank line" else f"unreadable: {reason}"
-
-
-class _First:
-    """The first unusable lines, with their numbers."""
-
-    def __init__(self, files: Sequence[Input], into: list[BadLine]) -> None:
-        self._files, self._into = files, into
-
-    def add(self, source: int, at: int, line: Unusable) -> None:
-        if len(self._into) < _BAD and line.text:
-            path = self._files[source].path
-            text = line.text.decode("utf-8", "replace")
-            self._into.append(BadLine(str(path), line_number(path, at), line.reason, text))
 
 
 class _Orders(Sorted[Order]):
