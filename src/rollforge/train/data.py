@@ -17,10 +17,8 @@ from rollforge.records.task import Task
 from rollforge.train.adapters.trl_rows import task_of
 from rollforge.train.config import TrainConfig
 
-COLUMNS = {"sft": "messages", "dpo": "chosen", "grpo": "prompt"}
-"""By which a file of rows is told from one of rollouts."""
-ALSO = {"sft": "prompt"}
-"""`trl:sft-prompt-completion` has that instead."""
+COLUMNS = {"sft": {"messages", "prompt"}, "dpo": {"chosen"}, "grpo": {"prompt"}}
+"""By any of which a file of rows is told from one of rollouts; `prompt` for SFT is that of `trl:sft-prompt-completion`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +115,7 @@ def _exported(path: Path, method: str) -> Path | None:
     first = next(read_rows([path]), {})
     if "responses_create_params" in first or "response" in first or "output" in first:
         return None
-    if COLUMNS[method] in first or ALSO.get(method) in first:
+    if COLUMNS[method] & first.keys():
         return path
     raise UserError(f"{path} has the columns {', '.join(first) or 'none'}; {method} learns from rows of trl:{method}")
 
