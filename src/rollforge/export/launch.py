@@ -30,8 +30,8 @@ def script(
     `folder` is the script's own, which the configuration names; `release` is the framework's (as `--target-version` has
     it) that the files are for, and `installed` a command that prints the one that is there (default: of the installed
     package); `paths` must exist; `needs` are programs, `modules` Python modules that must be there; `variables` of the
-    environment must be set; `home` is the directory in which to run; `slurm` replaces the command where `settings.nodes >
-    1`; `wandb`: the configuration logs to Weights & Biases, which wants a key.
+    environment must be set; `home` is the directory in which to run; `slurm` (which calls `sbatch`) replaces the command
+    where `settings.nodes > 1`; `wandb`: the configuration logs to Weights & Biases, which wants a key.
     """
     framework, wanted = release
     installed = installed or f"python3 -c \"from importlib.metadata import version; print(version('{framework}'))\""
@@ -40,6 +40,7 @@ def script(
         # A container is given the directory, if there is one: it must be there before.
         own = settings.checkpoints if settings.checkpoints.startswith("/") else None
         run = f"mkdir -p {shlex.quote(own)}\n{slurm}" if own else slurm
+        needs = [*needs, "sbatch"]
     local = [Path(settings.model)] if settings.model.startswith("/") else []
     checks = [
         *(f"have_path {shlex.quote(str(path))}" for path in (*paths, *local)),

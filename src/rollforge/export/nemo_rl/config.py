@@ -419,7 +419,7 @@ def _launch(made: Made, values: Values) -> str:
         folder=made.folder,
         release=("nemo-rl", version_of(settings)),
         paths=paths,
-        needs=["sbatch"] if settings.nodes > 1 else ["uv"],
+        needs=[] if settings.nodes > 1 else ["uv"],
         home=home,
         installed=installed,
         slurm=go + _slurm(made) if settings.nodes > 1 else None,

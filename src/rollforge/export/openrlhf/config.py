@@ -72,7 +72,7 @@ def files(made: Made) -> Mapping[str, str]:
         folder=made.folder,
         release=("openrlhf", flags),
         paths=[*(one.path for one in made.data), *(made.folder / name for name in found)],
-        needs=["sbatch"] if job else ["deepspeed"] if made.kind != "grpo" else [],
+        needs=[] if job or made.kind == "grpo" else ["deepspeed"],
         modules=["openrlhf"],
         variables=["GYM_URL"] if made.kind == "grpo" and made.played else [],
         slurm=job,

@@ -59,7 +59,6 @@ def _launch(made: Made) -> str:
     modules = ["trl", "datasets", *(_EXTRAS[name] for name in loggers if name in _EXTRAS)]
     modules += [*(["peft"] if settings.lora else []), *(["deepspeed"] if _sharding(made).startswith("zero") else [])]
     about = f"{TRAINERS[made.kind]} with TRL on {settings.nodes} x {settings.gpus} GPUs"
-    needs = ["trl", *(["sbatch"] if settings.nodes > 1 else [])]
     # The reward function is imported from the working directory.
     return script(
         command(made),
@@ -68,7 +67,7 @@ def _launch(made: Made) -> str:
         folder=made.folder,
         release=("trl", "1.16"),
         paths=paths,
-        needs=needs,
+        needs=["trl"],
         modules=modules,
         home=str(made.folder),
         slurm=_slurm(made),

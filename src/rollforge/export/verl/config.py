@@ -65,7 +65,6 @@ def files(made: Made) -> Mapping[str, str]:
         folder=made.folder,
         release=("verl", version),
         paths=[*(one.path for one in made.data), *(made.folder / name for name in found)],
-        needs=["sbatch"] if job else [],
         modules=["verl"],
         variables=["GYM_URL"] if made.kind.startswith("grpo") and made.played else [],
         slurm=job,
