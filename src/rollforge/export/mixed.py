@@ -208,10 +208,8 @@ class _Node:
     def _fit_plain(self, kind: str, path: str, found: list[Misfit]) -> None:
         if kind in self.kinds or (kind == "int" and "float" in self.kinds) or (kind == "date" and "str" in self.kinds):
             return
-        if "str" in self.kinds:
-            found.append(Misfit(path, "changed", f"is {_NAMES[kind]} here, {self._name()} before"))
-        else:
-            found.append(Misfit(path, "fails", f"is {_NAMES[kind]} here, {self._name()} before"))
+        says = f"is {_NAMES[kind]} here, {self._name()} before"
+        found.append(Misfit(path, "changed" if "str" in self.kinds else "fails", says))
 
     def _name(self) -> str:
         return " or ".join(sorted(_NAMES[kind] for kind in self.kinds))
