@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 
 from rollforge.curate.bounded import Search
 from rollforge.curate.facts import GROUP
-from rollforge.curate.grammar import ExpressionError as ExpressionError
 from rollforge.curate.grammar import Node, parse
 
 Run: TypeAlias = Callable[[Mapping[str, Any], list[str]], Any]
