@@ -11,8 +11,6 @@ from rollforge.export.loading import installed, loaded
 from rollforge.export.target import Kind, Made, Problem, Target
 from rollforge.records.lossless import dumps
 
-__all__ = ["TARGET"]
-
 
 def files(made: Made) -> Mapping[str, str]:
     """For ShareGPT the entries of LLaMA-Factory's `dataset_info.json`; nothing for the others."""

@@ -8,8 +8,6 @@ from rollforge.export.trl.config_check import against, check_config, sections, t
 from rollforge.export.trl.load import load
 from rollforge.export.trl.settings import command, files
 
-__all__ = ["TARGET"]
-
 TARGET = Target(
     name="trl",
     kinds={
