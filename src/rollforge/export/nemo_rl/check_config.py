@@ -309,7 +309,7 @@ class _Configuration:
         if given is None:
             if wanted:
                 yield key, "error", f"it is missing, and math_hf_data_processor is taken: {fails}; set {wanted}"
-        elif given not in _PROCESSORS and "." not in given:
+        elif given not in _PROCESSORS and "." not in str(given):
             yield key, "warning", f"{given!r} is none of NeMo RL's own: {', '.join(sorted(_PROCESSORS))}"
         elif wanted and given != wanted:
             yield key, "error", f"{given!r} does not fit; set {wanted}"
