@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from rollforge.collect.run_dir import RunDir
 from rollforge.config import validate
 from rollforge.errors import InfraFault, SetupError, UserError
 from rollforge.models.base import Request
+from rollforge.models.tiny import SHIPPED
 from rollforge.records.items import Response
 from rollforge.records.rows import read_rollouts
 from tests.collect.parts import Script, keys, reply, rows, task, until
@@ -181,6 +183,21 @@ async def test_another_configuration(tmp_path: Path, change: dict[str, Any], nam
     with pytest.raises(UserError, match=named):
         await collected(tmp_path, **change)
     assert (tmp_path / "rollouts.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("model", "file"), [("tiny:{}/model", "model/config.json"), ("scripted:{}/said.jsonl", "said.jsonl")]
+)
+async def test_a_models_files_are_part_of_the_run(tmp_path: Path, model: str, file: str) -> None:
+    shutil.copytree(SHIPPED, tmp_path / "model")
+    (tmp_path / "said.jsonl").write_text('{"text": "3"}\n')
+    for note in ("", "of another training"):
+        (tmp_path / "model/rollforge.json").write_text(note)  # where the checkpoint comes from is not the checkpoint
+        await collected(tmp_path / "run", model=model.format(tmp_path), limit=1)
+    with (tmp_path / file).open("a") as handle:
+        handle.write("\n")
+    with pytest.raises(UserError, match=r"model.digest \(the model's files\)"):
+        await collected(tmp_path / "run", model=model.format(tmp_path), limit=1)
 
 
 async def test_a_model_that_is_a_function_has_its_name(tmp_path: Path) -> None:

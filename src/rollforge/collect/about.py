@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from rollforge import __version__
@@ -27,7 +28,8 @@ def identity(config: CollectConfig, env: Env | None) -> Json:
     return {
         "env": config.env and {"use": use, **(config.env.model_extra or {}), **own},
         "tasks": {"sha256": _sha256(config.tasks)} if config.tasks else None,
-        "model": config.model and {"use": config.model.use, "extra_body": config.model.extra_body},
+        "model": config.model
+        and {"use": config.model.use, "extra_body": config.model.extra_body, **_files(config.model.use)},
         "repeats": config.repeats,
         "limit": config.limit,
         "sampling": config.sampling,
@@ -54,6 +56,30 @@ def _agent(agent: AgentConfig) -> Json:
     if agent.use == "tool_loop":
         return agent.options  # as runs had it before there were others
     return {"use": shown(agent.use) if agent.remote else agent.use, **agent.options, **_code(agent.use)}
+
+
+def _files(use: str) -> Json:
+    """The digest of a checkpoint, or of answers that were written down, where the model is files here: they may be others
+    under the same name after another training."""
+    backend, _, name = use.partition(":")
+    place = Path(name.removesuffix("+tokens").removesuffix("+drift")).expanduser()
+    parts: list[Path] = []
+    if backend == "scripted" and place.suffix == ".jsonl":
+        parts = [place]
+    elif backend in ("tiny", "transformers") and name and place.is_dir():
+        parts = sorted(file for part in _PARTS for file in place.glob(part))
+    there = [(file, file.stat()) for file in parts if file.is_file()]
+    listed = [(file.name, _content(file, stat.st_size, stat.st_mtime_ns)) for file, stat in there]
+    return {"digest": hashlib.sha256(repr(listed).encode()).hexdigest()[:16]} if listed else {}
+
+
+_PARTS = ("*.safetensors", "*.bin", "config.json", "generation_config.json", "tokenizer*.json", "chat_template*")
+
+
+@lru_cache(1000)
+def _content(file: Path, size: int, changed: int) -> str:
+    """An evaluation asks for each environment; nothing is read again that has its size and time."""
+    return _sha256(file)
 
 
 def _code(use: str) -> Json:

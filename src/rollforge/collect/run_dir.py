@@ -33,6 +33,7 @@ CONTENT = "content"
 MEANING = {
     "agent.digest": "the agent's code",
     "env.digest": "the environment's code",
+    "model.digest": "the model's files",
     "tasks.sha256": "the content of the tasks file",
 }
 """Of what is compared by its hash."""
