@@ -17,10 +17,12 @@ import pytest
 import yaml
 from tokenizers import Tokenizer
 
+import rollforge as rf
 from rollforge.errors import RolloutError, SetupError, UserError
 from rollforge.export.run import export_rollouts
 from rollforge.models.tiny import SHIPPED
 from rollforge.records.rows import dump, row_of
+from rollforge.records.task import task_from_row
 from rollforge.train.adapters.verl import RollforgeAgentLoop, compute_score
 from rollforge.train.adapters.verl_tools import EnvironmentTool
 from rollforge.train.play import player
@@ -591,3 +593,32 @@ def test_verls_tool_loop_and_reward_manager_use_the_environment(bank: Exported, 
     assert found.non_tensor_batch["calls"].tolist() == [1.0, 2.0]
     assert "left 7" in WORDS.text(found.batch["responses"][1].tolist())
     assert open_tasks == 1  # every session is closed
+
+
+DICE = """
+import rollforge as rf
+
+
+@rf.env(tasks=[{"prompt": "Say the number."}], inline=True)
+class dice:
+    def reset(self, seed: int) -> str: self.number = str(seed % 1000); return f" It is {self.number}"
+
+    def verify(self, reply: str): return float(reply == self.number)
+
+    def solve(self, seed: int): return str(seed % 1000)
+"""
+
+
+async def test_what_was_shown_by_the_seed_of_a_task_is_judged_by_it(tmp_path: Path) -> None:
+    env = tmp_path / "dice.py"
+    env.write_text(DICE)
+    await rf.collect_rollouts(str(env), "scripted:perfect", sampling={"temperature": 1}, out=tmp_path / "run")
+    export_rollouts(tmp_path / "run", ["verl:grpo", "openrlhf:grpo", "nemo-rl:nemo-gym"], tmp_path / "data", validation=0)
+    verl, openrlhf, gym = (
+        json.loads((tmp_path / f"data/{folder}/train.jsonl").read_text())
+        for folder in ("verl-grpo", "openrlhf-grpo", "nemo-rl-nemo-gym")
+    )
+    number = verl["prompt"][-1]["content"].rpartition(" ")[2]
+    assert (await compute_score("dice", number, "", verl["extra_info"], env=str(env)))["score"] == 1.0
+    for row in (json.loads(openrlhf["label"])["task"], gym):
+        assert task_from_row(row).id == verl["extra_info"]["task"]

@@ -47,6 +47,14 @@ class Prompt:
     """The final text of the first rollout."""
     lacking: str = ""
     """Why there is no answer, with what mends it."""
+    task_id: str = ""
+    """Of the task, where a run of ours told it."""
+
+    @property
+    def named_fields(self) -> Json:
+        """The fields with the task's id: what an environment draws by the task's `seed` follows from it, and the prompt may
+        hold what was shown of that, so whoever plays or judges the row has to draw the same."""
+        return {"task_id": self.task_id, **self.fields} if self.task_id else self.fields
 
 
 @dataclass(slots=True)

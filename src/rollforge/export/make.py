@@ -89,6 +89,10 @@ class _Stored(Prompt):
         return task_fields(self._record)
 
     @property
+    def task_id(self) -> str:  # type: ignore[override]
+        return str(self._record.block.get("task") or "")
+
+    @property
     def output(self) -> str:  # type: ignore[override]
         try:
             return last_text(self._record.response_messages(self._dialect))

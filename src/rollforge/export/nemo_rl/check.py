@@ -131,7 +131,7 @@ def _verdicts(name: str, value: Any) -> bool:
         return bool(value) and all(isinstance(one, (bool, int, float)) for one in value)
     if isinstance(value, dict):
         return name in _LEFT and not value.keys() & {*ANSWERS}
-    return value is None or isinstance(value, (bool, int, float)) or name in ("task_name", "id", "uuid")
+    return value is None or isinstance(value, (bool, int, float)) or name in ("task_name", "task_id", "id", "uuid")
 
 
 _LEFT = ("metadata", "info", "match_details", "result")

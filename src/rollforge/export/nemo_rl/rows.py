@@ -43,7 +43,7 @@ def grpo(example: Prompt, settings: Settings) -> Json:
 
 def nemo_gym(example: Prompt, settings: Settings) -> Json:
     """`NemoGymDataset`: the task as the gym gave it, without the verdict's fields, for attempts by the trainer's policy."""
-    fields = dict(example.fields)
+    fields = dict(example.named_fields)
     agent = fields.pop("agent_ref", None)
     if not (isinstance(agent, dict) and agent.get("name")):
         if not example.origin.env:

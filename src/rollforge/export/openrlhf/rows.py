@@ -38,7 +38,7 @@ def grpo(example: Prompt, _: Settings) -> Json:
 
 def label(example: Prompt) -> str:
     """JSON text of the expected answer and the task: rewards and agents get nothing of a row but its label."""
-    task = {**example.fields, "responses_create_params": example.params}
+    task = {**example.named_fields, "responses_create_params": example.params}
     return dumps({"expected_answer": example.answer, "task": task}).decode()
 
 

@@ -26,7 +26,7 @@ def grpo(example: Prompt, _: Settings) -> Json:
     origin = example.origin
     only_text(example.messages, "verl")
     # What an environment needs to open a session and to judge: train.adapters.verl, gym_tools.py, reward.py.
-    task = dumps({**example.fields, "responses_create_params": example.params}).decode()
+    task = dumps({**example.named_fields, "responses_create_params": example.params}).decode()
     return {
         "data_source": origin.env or "rollforge",
         "prompt": example.messages,
