@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from rollforge.config import validate
 from rollforge.curate import filter as module
 from rollforge.curate.facts import Field
-from rollforge.curate.filter import Filter, FilterArgs, steps
+from rollforge.curate.filter import Absent, Filter, FilterArgs, steps
 from rollforge.curate.grammar import ExpressionError
+from rollforge.curate.run import curate_rollouts
 from rollforge.curate.step import Drop, Sample, Workspace
 from rollforge.errors import UserError
 from tests.curate.made import called, record, said, sample, through, worked
@@ -151,9 +152,20 @@ def test_why_no_group_is_kept(groups: str, rewards: tuple[float, ...], told: str
 
 def test_facts_are_shared_by_name() -> None:
     one, other = Filter("reward > 0 or task.a > 1"), Filter("task.a > 1 and turns == 2")
-    assert one.facts.keys() & other.facts.keys() == {"task.a > 1"}
+    assert one.facts.keys() & other.facts.keys() == {"task.a > 1", "no task.a"}
     assert one.facts["task.a > 1"] == other.facts["task.a > 1"]
-    assert Filter("task.a > reward").facts == {"task.a": Field("task", ("a",))}
+    assert one.facts["no task.a"] == other.facts["no task.a"]
+    assert Filter("task.a > reward").facts == {"task.a": (a := Field("task", ("a",))), "no task.a": Absent(a)}
+
+
+def test_a_field_that_no_row_has_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    rows = [record(level="hard"), record(metrics={"accuracy": 1}), record(level=None, seen=1)]
+    file.write_bytes(b"\n".join(row.line for row in rows))
+    expression = 'task.levl != "easy" and task.level != "easy" and metrics.accuracy < 2 and task.other == null'
+    report = curate_rollouts(file, tmp_path / "out", recipe={"steps": [{"filter": f"{expression} or reward >= 0"}]}).report
+    (warning,) = report.stages[1].warnings
+    assert warning == "unknown field 'task.levl'; did you mean task.level? (no row here has it)"
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([0.0, 0.5, 1.0])), max_size=12))

@@ -176,7 +176,7 @@ class Balance:
             if first is not None and count == rows:
                 if not isinstance(field, InRow):
                     raise UserError(f"{self.name}: no row has its {name}")
-                raise unknown("field", name, _beside(field, first, work), f"(no row has it, in {self.name})")
+                raise unknown("field", name, beside(field, first, work), f"(no row has it, in {self.name})")
             if count:
                 work.warnings.append(f"{count:,} of {rows:,} rows have no {name}; they are a category of their own, null")
 
@@ -203,7 +203,7 @@ _OWN = ("env", "source", "difficulty")
 _LABEL = "task.task_name"
 
 
-def _beside(field: InRow, sample: Sample, work: Workspace) -> list[str]:
+def beside(field: InRow, sample: Sample, work: Workspace) -> list[str]:
     """What stands in a row beside the field."""
     if not work.files:
         return []
@@ -213,9 +213,9 @@ def _beside(field: InRow, sample: Sample, work: Workspace) -> list[str]:
         return []
     *way, last = field.path
     whole = {"usage": record.usage, "seconds": record.block.get("seconds")}
-    beside = inside(whole[field.root] if field.root in whole else record.fields(_NOT_FIELDS), *way)
+    there = inside(whole[field.root] if field.root in whole else record.fields(_NOT_FIELDS), *way)
     start = ".".join(map(str, (field.root, *way)))
-    return [f"{start}.{key}" for key in beside if key != last] if isinstance(beside, dict) else []
+    return [f"{start}.{key}" for key in there if key != last] if isinstance(there, dict) else []
 
 
 _NOT_FIELDS = ("agent_ref", "_ng_task_index", "_ng_rollout_index")

@@ -12,12 +12,14 @@ from pydantic import Field
 from rollforge.bulk.record import Record
 from rollforge.bulk.spill import Kept
 from rollforge.config import Section
+from rollforge.curate.balance import beside
 from rollforge.curate.expression import Doubt, Run, compile, function
 from rollforge.curate.facts import GUESSED, LATER
+from rollforge.curate.facts import Field as InRow
 from rollforge.curate.grammar import Node
 from rollforge.curate.spread import Spread
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
-from rollforge.errors import UserError
+from rollforge.errors import UserError, unknown
 from rollforge.stats.thresholds import EQUAL, SUCCESS
 
 
@@ -62,13 +64,20 @@ class Filter:
         self._later = [(name, get) for name, get in _LATER.items() if name in names]
         guessed = {f"estimated {name}": fact for name, fact in GUESSED.items() if name in whole.names}
         self._guessed = tuple(guessed)
-        self.facts = needed | guessed
+        self._fields = dict(_fields(whole.node))
+        absent = {f"no {name}": Absent(field) for name, field in self._fields.items()}
+        self.facts = needed | guessed | absent
 
     def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
         rows = guessed = kept = most = 0
         differ = False
+        first: Sample | None = None
+        unseen = dict(self._fields)
         for sample, group in self._with_groups(samples, work):
             rows += 1
+            first = first or sample
+            for name in [name for name in unseen if not sample.facts[f"no {name}"]]:
+                del unseen[name]
             if group is not None:
                 most = max(most, group.rewards.count)
                 differ = differ or not group.equal
@@ -78,6 +87,9 @@ class Filter:
             yield judged
         if self._grouped and rows and not kept:
             work.warnings.append(f"it drops everything. {_why_none(most, differ)}")
+        if first is not None:
+            for name, place in unseen.items():
+                work.warnings.append(str(unknown("field", name, beside(place, first, work), "(no row here has it)")))
         if guessed:
             work.warnings.append(f"{guessed:,} of {rows:,} rows have no token counts; they are estimated at 4 bytes a token")
 
@@ -113,6 +125,25 @@ class Filter:
                 yield sample, group
             if rest is not None:
                 rest.close()
+
+
+def _fields(node: Node) -> Iterator[tuple[str, InRow]]:
+    """The fields of rows that it asks for; not those that are compared with null, which may well be nowhere."""
+    if isinstance(node.value, InRow) and node.name not in LATER:
+        yield node.name, node.value
+    if node.kind != "compare" or not any(part.kind == "value" and part.value is None for part in node.parts):
+        for part in node.parts:
+            yield from _fields(part)
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A fact: whether a row lacks the field."""
+
+    field: InRow
+
+    def __call__(self, record: Record) -> bool:
+        return self.field(record) is None
 
 
 def _why_none(most: int, differ: bool) -> str:
