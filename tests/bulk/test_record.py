@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rollforge.bulk.asked import asked_of
 from rollforge.bulk.blocks import Unusable, read
 from rollforge.bulk.record import Record
 from rollforge.errors import UserError
@@ -193,6 +194,25 @@ def test_a_prompt_is_the_same_however_it_is_written() -> None:
     assert asked != prompt({"input": "Which?", "instructions": "Be brief."})
     system = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Which?"}]
     assert prompt({"input": system}) == prompt({"input": "Which?", "instructions": "Be brief."})
+
+
+def test_prompts_that_called_tools_differently_are_others_of_one_question() -> None:
+    def record(date: int, call_id: str = "c", *, chat: bool = False) -> Record:
+        arguments = json.dumps({"date": date})
+        call = {"type": "function_call", "name": "book", "arguments": arguments, "call_id": call_id}
+        history = [call, {"type": "function_call_output", "call_id": call_id, "output": "ok"}]
+        if chat:
+            calls = [{"id": call_id, "type": "function", "function": {"name": "book", "arguments": arguments}}]
+            answer = {"role": "tool", "tool_call_id": call_id, "content": "ok"}
+            history = [{"role": "assistant", "content": None, "tool_calls": calls}, answer]
+        asked = [{"role": "user", "content": "Book it."}, *history, {"role": "user", "content": "For when?"}]
+        row = {"responses_create_params": {"input": asked}, "response": {"output": []}, "reward": 1}
+        return Record(json.dumps(row).encode())
+
+    assert record(1).prompt == record(1, "d").prompt == record(1, chat=True).prompt
+    assert record(1).prompt != record(2).prompt
+    assert record(1).group != record(2).group
+    assert asked_of(record(1)) == asked_of(record(2))  # on one side of a split
 
 
 def test_history_in_the_form_of_chat_messages_keeps_its_calls() -> None:

@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollforge.bulk.record import Record
+from rollforge.curate.dedup import DedupArgs
+from rollforge.curate.dedup import steps as dedup_steps
 from rollforge.curate.distinct import Signatures
 from rollforge.curate.near import NearArgs, Signature, bands, clusters, signature_of, similarity, steps
 from rollforge.curate.run import curate_rollouts
 from rollforge.curate.words import Grams, normal
 from rollforge.errors import UserError
-from rollforge.records.items import system, user
+from rollforge.records.items import function_call, function_call_output, system, user
 from tests.curate.sampled import Result, line, ran, samples
 
 WORDS = [f"w{number}" for number in range(3000)]
@@ -187,6 +189,16 @@ def test_within() -> None:
     assert ran(steps(NearArgs()), lines).places == [0]
     assert ran(steps(NearArgs(within="env")), lines).places == [0, 1]
     assert ran(steps(NearArgs(within="group")), lines).places == [0, 1, 2]
+
+
+def test_prompts_with_other_calls_are_no_duplicates() -> None:
+    def asked(date: int) -> list[Any]:
+        calls = [function_call("book", f'{{"date": {date}}}', "c"), function_call_output("c", "ok")]
+        return [user("Book it."), *calls, user("For when did you book it, and what did it cost?")]
+
+    lines = [line(asked(1)), line(asked(2)), line(asked(1))]
+    for made in (steps(NearArgs()), dedup_steps(DedupArgs())):
+        assert [place for place in ran(made, lines).places if place < 2] == [0, 1]
 
 
 def test_responses() -> None:

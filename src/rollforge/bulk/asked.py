@@ -34,14 +34,15 @@ def role_of(message: Any) -> Any:
 
 
 def asked_of(record: Record) -> bytes:
-    """16 bytes: `Record.prompt`; of a prompt that ends with the model's turns or tools' words, what was asked before."""
+    """16 bytes: `Record.prompt`; of a prompt that ends with the model's turns or tools' words, what was asked before. Which
+    tools were called on the way does not count: what was said is the same."""
     return _before(record.prompt_messages()) or record.prompt
 
 
 @for_the_same
 def _before(chat: list[Json]) -> bytes:
-    """b"" where nothing follows what was asked."""
-    asked = up_to_user(chat)
-    if not asked or len(asked) == len(chat):
+    """b"" where nothing follows what was asked, and no tool was called."""
+    asked = up_to_user(chat) or chat
+    if len(asked) == len(chat) and not any(message.get("tool_calls") for message in chat):
         return b""
     return digest(dumps([[message["role"], message["content"]] for message in asked]))

@@ -280,7 +280,8 @@ class Record:
 
     @property
     def prompt(self) -> bytes:
-        """16 bytes that say which prompt this is: the roles and texts of `instructions` and `input`, however written."""
+        """16 bytes that say which prompt this is: the roles, texts and calls of `instructions` and `input`, however they are
+        written."""
         mark = self._asked.mark
         return self._prompt_of()[0] if mark is None else mark[0]
 
@@ -294,7 +295,7 @@ class Record:
         if asked.mark is None:
             chat = self.prompt_messages()
             question = next((message["content"] for message in reversed(chat) if message["role"] == "user"), "")
-            mark = digest(dumps([[message["role"], message["content"]] for message in chat]))
+            mark = digest(dumps(list(map(_told, chat))))
             asked.mark = (mark, text_of(question)[:320])
         return asked.mark
 
@@ -544,6 +545,12 @@ class Record:
         except UserError as problem:
             return problem
         return UserError(f"the row cannot be read: {error}")
+
+
+def _told(message: Json) -> list[Any]:
+    """Role and content; of a message that calls tools the calls, without their ids."""
+    calls = [[call["function"]["name"], call["function"]["arguments"]] for call in message.get("tool_calls") or ()]
+    return [message["role"], message["content"], *([calls] if calls else [])]
 
 
 def expected(get: Callable[[str], Any], at: str = "") -> Iterator[tuple[str, Any]]:

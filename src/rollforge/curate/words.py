@@ -101,7 +101,7 @@ def asked(prompt: Sequence[Json], *, all_turns: bool = True) -> tuple[str, bytes
     prompt = prompt if all_turns else up_to_user(prompt) or prompt
     turns = [message for message in prompt if role_of(message) == "user"] or prompt
     others = [turn for turn in prompt if all_turns and turns is not prompt and role_of(turn) != "user"]
-    beside = [*filter(None, (_other(text_of(turn.get("content"))) for turn in others)), *_beside_text(prompt)]
+    beside = [*filter(None, map(_other, map(_with_calls, others))), *_beside_text(prompt)]
     return "\n".join(text_of(turn.get("content")) for turn in turns), digest(b"\0".join(beside)) if beside else b""
 
 
@@ -110,11 +110,13 @@ def said(messages: Iterable[Json]) -> str:
     found = []
     for message in messages:
         if message.get("role") == "assistant":
-            found.append(text_of(message.get("content")))
-            found += (
-                f"{call['function']['name']} {call['function']['arguments']}" for call in message.get("tool_calls") or ()
-            )
+            found.append(_with_calls(message))
     return "\n".join(found)
+
+
+def _with_calls(message: Json) -> str:
+    calls = (call["function"] for call in message.get("tool_calls") or ())
+    return "\n".join([text_of(message.get("content")), *(f"{call['name']} {call['arguments']}" for call in calls)])
 
 
 @lru_cache(16)
