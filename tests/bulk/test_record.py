@@ -198,11 +198,12 @@ def test_a_prompt_is_the_same_however_it_is_written() -> None:
 
 def test_prompts_that_called_tools_differently_are_others_of_one_question() -> None:
     def record(date: int, call_id: str = "c", *, chat: bool = False) -> Record:
-        arguments = json.dumps({"date": date})
+        arguments = json.dumps({"to": 1, "date": date})
         call = {"type": "function_call", "name": "book", "arguments": arguments, "call_id": call_id}
         history = [call, {"type": "function_call_output", "call_id": call_id, "output": "ok"}]
         if chat:
-            calls = [{"id": call_id, "type": "function", "function": {"name": "book", "arguments": arguments}}]
+            written = f'{{"date":{date},"to":1}}'
+            calls = [{"id": call_id, "type": "function", "function": {"name": "book", "arguments": written}}]
             answer = {"role": "tool", "tool_call_id": call_id, "content": "ok"}
             history = [{"role": "assistant", "content": None, "tool_calls": calls}, answer]
         asked = [{"role": "user", "content": "Book it."}, *history, {"role": "user", "content": "For when?"}]

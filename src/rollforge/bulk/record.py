@@ -548,9 +548,16 @@ class Record:
 
 
 def _told(message: Json) -> list[Any]:
-    """Role and content; of a message that calls tools the calls, without their ids."""
-    calls = [[call["function"]["name"], call["function"]["arguments"]] for call in message.get("tool_calls") or ()]
+    """Role and content; of a message that calls tools the calls, without their ids, their arguments as values."""
+    calls = [[call["function"]["name"], _argued(call["function"]["arguments"])] for call in message.get("tool_calls") or ()]
     return [message["role"], message["content"], *([calls] if calls else [])]
+
+
+def _argued(text: str) -> str:
+    try:
+        return dumps(loads(text), sort_keys=True).decode()
+    except ValueError:
+        return text
 
 
 def expected(get: Callable[[str], Any], at: str = "") -> Iterator[tuple[str, Any]]:
