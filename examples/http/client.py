@@ -25,7 +25,7 @@ def rollout(url: str, row: dict) -> dict | None:
 if __name__ == "__main__":
     url, file, group = sys.argv[1], sys.argv[2], int(sys.argv[3])
     with open(file, encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in lines if line.strip()]
     with ThreadPoolExecutor(64) as pool:
         for found in pool.map(lambda row: rollout(url, row), [row for row in rows for _ in range(group)]):
             if found is not None:

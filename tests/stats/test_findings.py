@@ -79,6 +79,14 @@ def test_rows_without_a_usable_reward_are_rollouts_without_one(reason: str, leve
         assert "--bad` lists them" in said.do
 
 
+@pytest.mark.parametrize("other", [None, Outcome.INFRA_FAULT])
+def test_another_attempt_is_advised_where_it_can_help(other: Outcome | None) -> None:
+    outcomes = [Outcome.VERIFIER_FAULT] * 3 + [other] * (other is not None)
+    rows = distinct(MEDIUM) + [made(None, 99, index, outcome=outcome) for index, outcome in enumerate(outcomes)]
+    said = {finding.check: finding for finding in profile(rows).overall.findings}["coverage"]
+    assert said.do.startswith("Run the same collect command" if other else "Mend the environment, then rollforge reverify")
+
+
 def test_coverage_of_the_plan() -> None:
     assert levels(distinct(MEDIUM), planned=100)["coverage"] == "bad"
 

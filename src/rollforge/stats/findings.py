@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isclose
 from typing import Literal
 
 from rollforge.records.rollout import Outcome
@@ -85,6 +86,7 @@ def between(environments: Sequence[Stats]) -> list[Finding]:
 
 def _ending(s: Stats) -> Iterator[Finding]:
     """Which rollouts have a reward at all."""
+    faults = s.outcomes[Outcome.VERIFIER_FAULT]
     if s.coverage is not None:
         level: Level = "ok" if s.coverage >= at.COVERAGE else "warn" if s.coverage >= at.POOR_COVERAGE else "bad"
         what = f"{s.coverage:.1%} of the rollouts have a reward"
@@ -93,6 +95,8 @@ def _ending(s: Stats) -> Iterator[Finding]:
         if s.unrewarded:
             what += f"; {plural(s.unrewarded, 'row')} without a usable one"
             do = "`rollforge stats RUN --bad` lists them: give them the reward that they lack, or judge their answers anew."
+        elif faults and isclose(s.judged, s.coverage * (s.judged + faults)):  # nothing else is missing
+            do = "Mend the environment, then rollforge reverify. `rollforge show RUN --failures` shows why they failed."
         yield Finding(
             "coverage",
             level,
@@ -102,7 +106,6 @@ def _ending(s: Stats) -> Iterator[Finding]:
             "Failures are not random: the long and the hard rollouts fail first, so the means below flatter.",
             do,
         )
-    faults = s.outcomes[Outcome.VERIFIER_FAULT]
     if faults:
         yield Finding(
             "verifier_faults",
