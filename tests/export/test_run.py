@@ -42,6 +42,7 @@ def test_several_targets_in_one_pass(tmp_path: Path) -> None:
         ("2.1", "2.0", 1),
     ]
     labels = [one["label"] for one in lines(tmp_path / "out" / "toy-kto" / "train.jsonl")]
+    assert result.targets[-1].made.data[0].desirable == sum(labels)
     assert labels == [False, True] * 3
     folder = tmp_path / "out" / "toy-sft"
     assert {file.name for file in folder.iterdir()} == {

@@ -562,6 +562,17 @@ def test_weights_of_kto_make_up_for_the_rarer_label(good: int, bad: int, weights
     assert [said in one for one in found] == ([True] if said else [])
 
 
+@pytest.mark.parametrize(("good", "bad"), [(34, 110), (110, 34), (4, 4), (4, 0), (0, 4), (1, 3)])
+def test_an_export_for_kto_weighs_its_labels(good: int, bad: int, tmp_path: Path) -> None:
+    file = verdicts(tmp_path, good, bad)
+    data = [Data("train", [], file, good + bad, 100, 400, desirable=good)]
+    text = TARGET.files(Made("kto", tmp_path, data, Settings(), True))["kto.yaml"]
+    (tmp_path / "kto.yaml").write_text(text)
+    assert ("desirable_weight" in text) == (good != bad and min(good, bad) > 0)
+    found = check_files([file], TARGET, "kto", tmp_path / "kto.yaml", load=False).problems
+    assert not [one for one in found if "weights do not make up" in one.message]
+
+
 @pytest.mark.parametrize("label", [True, False])
 def test_one_label_alone_tells_nothing(label: bool, tmp_path: Path) -> None:
     file = verdicts(tmp_path, 5 * label, 5 * (not label))

@@ -20,7 +20,7 @@ from rollforge.bulk.original import replaced
 from rollforge.bulk.record import Record, digest
 from rollforge.bulk.spill import add_to_runs
 from rollforge.errors import UserError
-from rollforge.export.examples import Example, Origin, Pair, Prompt
+from rollforge.export.examples import Example, Judged, Origin, Pair, Prompt
 from rollforge.export.lengths import Counted, Measure, estimate, row_estimate, surely
 from rollforge.export.make import (
     Half,
@@ -171,6 +171,8 @@ class _Unit:
             tally.count(
                 origin.env, origin.reward, prompt, longest, answered, bool(example.tools) or _most_calls(example) > 0
             )
+            if isinstance(example, Judged):
+                tally.desirable += example.label
             if apart is None:
                 apart = _apart(example)
             for what in apart:

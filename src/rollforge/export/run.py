@@ -359,6 +359,7 @@ def _finish(job: Job, plan: Plan, totals: Totals, work: Path, out: Path, workers
             longest_prompt=one.tally.longest_prompt,
             longest=one.tally.longest,
             answered=one.tally.answered,
+            desirable=one.tally.desirable,
             tools=one.tally.tools,
         )
         for one in files

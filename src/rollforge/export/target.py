@@ -97,6 +97,8 @@ class Data:
     """Prompts that carry an expected answer."""
     tools: bool = False
     """Whether any row has tools or tool calls."""
+    desirable: int = 0
+    """Judged answers that are good."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ class Tally:
     longest_prompt: int = 0
     longest: int = 0
     answered: int = 0
+    desirable: int = 0
+    """Judged answers that are good."""
     lacking: Counter[str] = field(default_factory=Counter)
     """Prompts without an expected answer, by why."""
     tools: bool = False
@@ -73,6 +75,7 @@ class Tally:
         self.longest_prompt = max(self.longest_prompt, other.longest_prompt)
         self.longest = max(self.longest, other.longest)
         self.answered += other.answered
+        self.desirable += other.desirable
         self.lacking += other.lacking
         self.tools = self.tools or other.tools
         self.parallel += other.parallel

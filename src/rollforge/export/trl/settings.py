@@ -149,6 +149,8 @@ def _known(made: Made) -> Iterator[tuple[str, Any, str]]:
     else:
         yield "max_length", max_length(made), "tokens of prompt and answer; TRL cuts what is longer without a word"
         yield from _batches(made)
+    if trainer == "KTO":
+        yield from _weights(made)
     if made.kind == "sft":
         yield (
             "assistant_only_loss",
@@ -205,6 +207,15 @@ def _batches(made: Made) -> Iterator[tuple[str, Any, str]]:
     yield "gradient_accumulation_steps", steps, f"{micro * steps * processes} rows a step"
     if made.of("validation"):
         yield "per_device_eval_batch_size", micro, ""
+
+
+def _weights(made: Made) -> Iterator[tuple[str, Any, str]]:
+    """The rarer label weighs as much as the other; KTOTrainer warns from 4:3 on."""
+    good = sum(data.desirable for data in made.of("train"))
+    bad = sum(data.rows for data in made.of("train")) - good
+    if good and bad and good != bad:
+        rarer = "desirable" if good < bad else "undesirable"
+        yield f"{rarer}_weight", round(max(good, bad) / min(good, bad), 2), f"{good:,} rows are desirable, {bad:,} are not"
 
 
 def _grpo(made: Made) -> Iterator[tuple[str, Any, str]]:
