@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from rollforge.audit.suite import run_suite
+from rollforge.cli.main import app
 from rollforge.envs.load import load_env
 
 ROLLFORGE = str(Path(sys.executable).parent / "rollforge")
@@ -156,3 +158,10 @@ def test_options_and_tasks_from_a_file(folder: Path) -> None:
 def test_where_programs_run_is_an_option(folder: Path) -> None:
     done = check(folder, "coding", "--sandbox", "dokcer", status=2)
     assert "unknown place 'dokcer'; did you mean docker? (--sandbox)" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["test", "audit"])
+def test_a_file_that_is_not_there_is_no_fault_of_the_environment(command: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [command, "arithmetic", "--tasks", str(tmp_path / "missing.jsonl")])
+    assert result.exit_code == 2
+    assert "does not exist" in result.output

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def contract(
     env: str = typer.Argument(..., help="Environment: a name, path/to/file.py:name, package.module:name, or a URL."),
-    tasks: Path | None = typer.Option(None, help="JSONL file of tasks, instead of the environment's own."),
+    tasks: Path | None = typer.Option(None, exists=True, help="JSONL file of tasks, instead of the environment's own."),
     n: int = typer.Option(8, "-n", min=1, help="How many tasks are played."),
     success: float = typer.Option(1.0, help="The reward that the reference solution should get."),
     set_: list[str] = typer.Option([], "--set", help="An option of its task generator, as in --set level=hard."),
