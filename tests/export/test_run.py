@@ -343,6 +343,10 @@ def test_prompts_without_an_answer_are_warned_about(tmp_path: Path) -> None:
     assert named.warnings[-1] == "no row has no.such: --answer names a field that is not there"
     full = export_rollouts(file, kinds[:1], tmp_path / "b", workers=1, validation=0, answer="responses_create_params")
     assert full.targets[0].warnings == []
+    mix = export_rollouts(
+        file, kinds[:1], tmp_path / "c", workers=1, validation=0, answer="no.such,verifier_metadata.answer,expected_answer"
+    )
+    assert [one["ground_truth"] for one in lines(mix.targets[0].folder / "train.jsonl")] == ["1", '["5","five"]', '{"x":1}']
 
 
 def test_tasks_below_a_reward_are_left_out(tmp_path: Path) -> None:

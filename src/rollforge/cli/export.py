@@ -31,7 +31,10 @@ def export(
     max_pairs: int | None = typer.Option(None, help="Pairs of one task, at most (default 4)."),
     across_prompts: bool = typer.Option(False, "--across-prompts", help="Stratified: pair what is left of different tasks."),
     reasoning: str | None = typer.Option(None, help="keep (default: reasoning_content), inline (<think>) or drop."),
-    answer: str | None = typer.Option(None, help="Field with the expected answer, dotted (default: looked for)."),
+    answer: str | None = typer.Option(
+        None,
+        help="Field with the expected answer, dotted; several with commas: the first that is there (default: looked for).",
+    ),
     validation: float | None = typer.Option(None, help="Share of the prompts held out (default 0.1; 0: none)."),
     seed: int | None = typer.Option(None, help="Of that split (default 0)."),
     min_coverage: float | None = typer.Option(None, help="Share of rollouts that must have been judged (default 0.8)."),

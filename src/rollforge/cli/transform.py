@@ -26,7 +26,7 @@ def grpo() -> None:
         default="text",
         help="what stands in output: the rollout's final text, or the expected answer (NeMo RL grades against output)",
     )
-    parser.add_argument("--answer", metavar="FIELD", help="the field with the expected answer, dotted (default: looked for)")
+    parser.add_argument("--answer", metavar="FIELD", help="the field with the expected answer, dotted; A,B: the first there")
     parser.add_argument("--with_reward", "--with-reward", action="store_true", help="add the reward to each row")
 
     def work(options: argparse.Namespace) -> Transformed:

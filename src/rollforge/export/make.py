@@ -36,7 +36,7 @@ DIALECTS: dict[Reasoning, Dialect] = {
 class How:
     reasoning: Reasoning = "keep"
     answer: str | None = None
-    """Dotted path of the field with the expected answer; None: looked for (`Record.expected`)."""
+    """Dotted path of the field with the expected answer, or several with commas; None: looked for (`Record.expected`)."""
 
 
 VERDICT = frozenset(
@@ -181,7 +181,7 @@ def answer_of(record: Record, path: str | None = None) -> str | None:
     only where `path` names them, as JSON."""
     if path is not None:
         return _answer_text(_at(record, path), structured=True)
-    first = next((value for _, value in record.expected() if value not in ([], {})), None)
+    first = next((value for _, value in record.expected() if value not in _EMPTY), None)
     return _answer_text(first, structured=False)
 
 
@@ -205,10 +205,18 @@ def _answer_text(value: Any, structured: bool) -> str | None:
     return dumps(value).decode() if structured and value else None
 
 
-def _at(record: Record, path: str) -> Any:
-    value = record.field(path)  # a field may have a dot in its name
-    first, *rest = path.split(".")
-    return inside(record.field(first), *rest) if value is None else value
+def _at(record: Record, paths: str) -> Any:
+    """The value of the first that says something."""
+    found = None
+    for path in paths.split(","):
+        value = record.field(path)  # a field may have a dot in its name
+        first, *rest = path.split(".")
+        value = inside(record.field(first), *rest) if value is None else value
+        found = value if found in _EMPTY else found
+    return found
+
+
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
 # Messages and tools

@@ -32,7 +32,7 @@ class Options(Pairing):
     """Share of rollouts (planned, or read) that must have been judged."""
     reasoning: Reasoning = "keep"
     answer: str | None = None
-    """Dotted path of the field with the expected answer."""
+    """Dotted path of the field with the expected answer; several with commas: of each row the first that it has."""
     validation: float = Field(0.1, ge=0, lt=1)
     """Share of the prompts held out, where the input is not split already."""
     seed: int = 0
