@@ -129,3 +129,12 @@ def test_reasons_without_number_stay_bounded() -> None:
 def test_equal_up_to_the_last_bits_is_equal() -> None:
     found = compared(again(0.3, 0.1 + 0.2), again(0.3, 0.3, 0, 1, output=[assistant("x")]))
     assert (found.agree, found.pairs.changed) == (2, 0)
+
+
+def test_the_interval_of_a_difference_that_only_rose_may_reach_below_zero() -> None:
+    risen = compared(*(again(0.0, float(task == 0), task) for task in range(10))).difference
+    fallen = compared(*(again(1.0, float(task != 0), task) for task in range(10))).difference
+    assert risen.low is not None
+    assert risen.high is not None
+    assert (fallen.low, fallen.high) == pytest.approx((-risen.high, -risen.low))
+    assert risen.low < 0 < risen.high

@@ -168,7 +168,7 @@ class Comparing:
             pairs=pairs(before, after, tasks),
             before=clustered_mean(before, tasks),
             after=clustered_mean(after, tasks),
-            difference=clustered_mean(change, tasks),
+            difference=clustered_mean(change, tasks, cut=False),
             pass_at=pass_at(solved_before, solved_after, tasks),
             success=self._success,
             newly_judged=self._newly,
