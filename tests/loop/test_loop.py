@@ -90,6 +90,14 @@ def test_categories_that_fail_in_the_evaluation_are_tried_more_often(tmp_path: P
     assert {count for prompt, count in after.items() if int(prompt[0]) >= 3} == {4}
 
 
+def test_a_reward_that_falls_short_by_its_last_bit_is_a_success(tmp_path: Path) -> None:
+    recipe(tmp_path)
+    env = tmp_path / "parts_env.py"
+    env.write_text(ENV.replace("float(reply == str(answer))", "(0.7 + 0.2 + 0.1) * (reply == str(answer))"))
+    looped = loop(tmp_path, collect={"env": f"{env}:sums", "repeats": 2}, curate=None, target={"drop": 1.0}, iterations=2)
+    assert looped.rows[2]["target"]["dropped"] > 0
+
+
 def test_a_changed_recipe_is_refused_or_holds_from_the_next_iteration_on(tmp_path: Path) -> None:
     loop(tmp_path, iterations=1)
     changed: dict[str, Any] = {

@@ -17,6 +17,7 @@ from rollforge.records.lossless import dumps
 from rollforge.records.rows import BadLine, read_tasks
 from rollforge.records.task import Task
 from rollforge.stats.source import find_run
+from rollforge.stats.thresholds import EQUAL
 from rollforge.train.tasks import split_tasks, write_tasks
 
 TRAIN, TEST, TARGETED = "train.jsonl", "test.jsonl", "tasks.jsonl"
@@ -85,7 +86,7 @@ def solve_rates(runs: Iterable[Path], target: Target) -> dict[str, Rate]:
                 continue
             rate = of_run.setdefault(_key(target, rollout.task, rollout.task_fields), Rate())
             rate.attempts += 1
-            rate.solved += rollout.reward >= target.success
+            rate.solved += rollout.reward >= target.success - EQUAL
         rates |= of_run
     return rates
 
