@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from rollforge.errors import UserError
+from rollforge.evaluate.config import EvalConfig
+from rollforge.evaluate.run import Evaluated
 from rollforge.loop.lineage import find, lineage, related
 from rollforge.loop.state import read_state
 from tests.loop.parts import ENV, TASKS, StandIn, answers, loop, recipe
@@ -198,6 +200,18 @@ def test_no_rollout_worth_learning_from_stops_the_loop_which_goes_on_when_there_
     looped = loop(tmp_path, model=f"scripted:{answers(tmp_path / 'nothing.jsonl', below=0)}")
     assert "iteration-1/data: no rollout is left to learn from: the step 'filter" in str(looped.stopped)
     assert "train" not in looped.rows[1]
+
+
+def test_an_evaluation_that_is_stopped_before_a_rollout_ended_stops_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stopped(config: EvalConfig, around: Any) -> Evaluated:
+        return Evaluated(tmp_path, [], [], [], [], "SIGINT")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rollforge.loop.steps.evaluate", stopped)
+        assert loop(tmp_path).stopped == "SIGINT"
+    assert loop(tmp_path).stopped is None
 
 
 def test_a_collection_with_too_few_verdicts_stops_the_loop(tmp_path: Path) -> None:

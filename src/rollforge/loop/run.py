@@ -73,8 +73,9 @@ def run_loop(
     check(config, out, steps)
     with opened(out, config, apply_next) as state:
         walk = _Walk(state, steps, say)
-        policy, stopped = walk.start(), None
+        policy, stopped = start(state.config(1)), None
         try:
+            policy = walk.start()
             for iteration in range(1, config.iterations + 1):
                 policy = walk.iteration(iteration, policy)
         except _Stopped as stop:

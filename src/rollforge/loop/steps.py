@@ -83,6 +83,8 @@ class RealSteps:
 
     def evaluate(self, config: EvalConfig, /) -> Measured:
         done = asyncio.run(evaluate(config, self._around))
+        if not done.models:  # stopped before a rollout had ended
+            return Measured(done.path, {}, 0, 0, done.stopped)
         overall = done.models[0].overall
         uncovered = "fewer rollouts have a reward than eval.min_coverage wants" if done.uncovered else None
         return Measured(done.path, _mean(overall.reward), overall.judged, overall.tasks, done.stopped or uncovered)
