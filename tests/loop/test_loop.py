@@ -14,11 +14,15 @@ from typing import Any
 
 import pytest
 
+from rollforge.collect.config import CollectConfig
+from rollforge.collect.run import Summary
 from rollforge.errors import UserError
 from rollforge.evaluate.config import EvalConfig
 from rollforge.evaluate.run import Evaluated
 from rollforge.loop.lineage import find, lineage, related
+from rollforge.loop.run import run_loop
 from rollforge.loop.state import read_state
+from rollforge.loop.steps import Measured
 from tests.loop.parts import ENV, TASKS, StandIn, answers, loop, recipe
 
 
@@ -123,6 +127,46 @@ def test_a_policy_that_was_trained_elsewhere_goes_on(tmp_path: Path) -> None:
     assert known["models"]["given-2"]["made_runs"][-1] == "iteration-2/collect"
 
 
+def test_a_changed_recipe_holds_for_tasks_and_start_too_where_no_iteration_has_begun(tmp_path: Path) -> None:
+    class Broken(StandIn):
+        def collect(self, config: CollectConfig, /) -> Summary:
+            raise UserError("no collection")
+
+    with pytest.raises(UserError, match="no collection"):
+        loop(tmp_path, Broken(), iterations=1)
+    better = f"scripted:{answers(tmp_path / 'better.jsonl', below=5)}"
+    changed: dict[str, Any] = {
+        "collect": {"env": f"{tmp_path}/sums_env.py:sums", "repeats": 2, "limit": 300},
+        "model": better,
+    }
+    looped = loop(tmp_path, iterations=1, apply_next=True, **changed)
+    assert looped.rows[0]["eval"]["reward"]["value"] == pytest.approx(5 / 6, abs=0.1)
+    assert looped.rows[1]["eval"]["since_start"]["value"] == looped.rows[1]["eval"]["change"]["value"]
+    steps = read_state(tmp_path / "out").steps
+    assert lineage(steps)["models"]["start"]["model"] == better
+    with pytest.raises(UserError, match="no collection"):
+        loop(tmp_path, Broken(), iterations=2, apply_next=True, **changed | {"seed": 1})
+    changed["collect"]["limit"] = 20
+    loop(tmp_path, iterations=2, apply_next=True, **changed)
+    assert len(per_task(tmp_path / "out", 2)) == 20
+
+
+def test_a_policy_that_was_misnamed_is_named_again(tmp_path: Path) -> None:
+    class Misnamed(StandIn):
+        def evaluate(self, config: EvalConfig, /) -> Measured:
+            super().evaluate(config)
+            raise UserError("no such model")
+
+    loop(tmp_path, train=None, trained=None, iterations=1)
+    wrong, right = (f"scripted:{answers(tmp_path / f'{name}.jsonl', below=5)}" for name in ("wrong", "right"))
+    with pytest.raises(UserError, match="no such model"):
+        loop(tmp_path, Misnamed(), train=None, trained=None, iterations=2, model=wrong, apply_next=True)
+    looped = loop(tmp_path, train=None, trained=None, iterations=2, model=right, apply_next=True)
+    assert looped.rows[2]["eval"]["change"]["value"] > 0
+    known = lineage(read_state(tmp_path / "out").steps)
+    assert not any("wrong" in run for run in known["runs"])
+
+
 def test_how_it_runs_may_change_and_keys_are_not_stored(tmp_path: Path) -> None:
     model = {"use": f"scripted:{answers(tmp_path / 'start.jsonl', below=3)}"}
     loop(tmp_path, iterations=1, model={**model, "headers": {"x-key": "hush"}})
@@ -217,6 +261,12 @@ def test_an_evaluation_that_is_stopped_before_a_rollout_ended_stops_the_loop(
 def test_a_collection_with_too_few_verdicts_stops_the_loop(tmp_path: Path) -> None:
     looped = loop(tmp_path, model="scripted:flaky:1.0", eval=None, collect={"env": "counter", "limit": 2, "max_attempts": 1})
     assert "iteration-1/collect: 0 of 8 rollouts have a reward" in str(looped.stopped)
+    measured = {"env": "counter", "limit": 2, "repeats": 2, "max_attempts": 1}
+    looped = run_loop(recipe(tmp_path, model="scripted:flaky:1.0", eval=measured), tmp_path / "other", StandIn())
+    assert looped.stopped == (
+        "eval: 0 of 4 rollouts have a reward, less than eval.min_coverage wants; mend what failed and run the loop "
+        "again with `retry_failed: true`, or lower it"
+    )
 
 
 def test_a_loop_without_training_exports_what_each_iteration_collected(tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ class State:
         if listed:
             begun = max((_iteration(step) for step in self.steps), default=0)
             entry = {"from": begun + 1, "recipe": now}
+            # Tasks, and the measure of the start, that were made by a recipe of which nothing else came.
+            kept = {name: facts for name, facts in self.steps.items() if begun and facts["iteration"] <= begun}
+            self._stored["steps"] = kept
             self._stored["recipes"] = [r for r in self._stored["recipes"] if r["from"] < entry["from"]] + [entry]
             self.save()
 
