@@ -86,8 +86,15 @@ class RealSteps:
         if not done.models:  # stopped before a rollout had ended
             return Measured(done.path, {}, 0, 0, done.stopped)
         overall = done.models[0].overall
-        uncovered = "fewer rollouts have a reward than eval.min_coverage wants" if done.uncovered else None
-        return Measured(done.path, _mean(overall.reward), overall.judged, overall.tasks, done.stopped or uncovered)
+        uncovered = (
+            f"eval: {overall.judged} of {overall.planned} rollouts have a reward, less than eval.min_coverage wants; mend "
+            "what failed and run the loop again with `retry_failed: true`, or lower it"
+            if done.uncovered
+            else None
+        )
+        # Not that of the evaluation: it may hold those of another model that was named there first, by mistake.
+        runs = next(iter(done.models[0].runs.values()))[0].parent
+        return Measured(runs, _mean(overall.reward), overall.judged, overall.tasks, done.stopped or uncovered)
 
     def compare(self, before: Path, after: Path, /) -> Compared:
         found = compare_runs(before, after)
