@@ -182,6 +182,13 @@ async def test_calls_without_an_id_get_one_each_and_the_model_s_own_items_stay_a
     assert first == before
 
 
+async def test_calls_of_one_answer_with_one_id_get_one_each() -> None:
+    episode, _, session = await loop(response(call(), call(), call(call_id="c2")), response(call()), response(DONE))
+    ids = [made.call_id for made in session.calls]
+    assert ids == ["c1", "c1_1", "c2", "c1"]
+    assert [item["call_id"] for item in episode["output"] if item["type"] == "function_call"] == ids
+
+
 # Limits.
 
 

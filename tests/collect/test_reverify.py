@@ -168,6 +168,16 @@ async def test_calls_that_never_came_to_the_environment_are_not_made(tmp_path: P
     assert rows(tmp_path / "b/rollouts.jsonl")[0]["reward"] == 1.0
 
 
+async def test_calls_of_one_id_are_made_in_their_order(tmp_path: Path) -> None:
+    output = [function_call("pay", json.dumps({"amount": amount}), "c") for amount in (3, 4)]
+    output += [function_call_output("c", f"left {left}") for left in (7, 3)]
+    params: Any = {"input": "?", "tools": TOOLS}
+    one = made(output=[*output, assistant("done")], params=params, fields={"balance": 10})
+    done = await again(written(tmp_path / "a", one), Purse, tmp_path / "b")
+    assert (done.verified, done.failed) == (1, 0)
+    assert rows(tmp_path / "b/rollouts.jsonl")[0]["reward"] == 1
+
+
 @pytest.mark.parametrize(
     ("stored", "same"),
     [

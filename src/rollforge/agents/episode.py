@@ -45,7 +45,8 @@ class Episode:
 
 
 def answer_items(response: Any, before: int) -> list[Item]:
-    """The items of a model's answer, every call with an id. Copies where one had none: the model may keep its own."""
+    """The items of a model's answer, every call with an id of its own. Copies where one had none: the model may keep its
+    own."""
     if not isinstance(response, dict):
         raise InfraFault(f"the model returned {type(response).__name__}, not a response")
     if response.get("status") in ("failed", "cancelled"):
@@ -56,12 +57,16 @@ def answer_items(response: Any, before: int) -> list[Item]:
     problem = check_items(items, "output")
     if problem:
         raise InfraFault(f"the model's answer cannot be used: {problem}")
-    return [
-        {**item, "call_id": item.get("id") or f"call_{before + position}"}
-        if item.get("type") == "function_call" and not item.get("call_id")
-        else item
-        for position, item in enumerate(items)
-    ]
+    found: list[Item] = []
+    seen = set[Any]()
+    for number, item in enumerate(items, before):
+        if item.get("type") == "function_call":
+            call_id = item.get("call_id") or item.get("id") or f"call_{number}"
+            call_id = f"{call_id}_{number}" if call_id in seen else call_id
+            seen.add(call_id)
+            item = item if call_id == item.get("call_id") else {**item, "call_id": call_id}
+        found.append(item)
+    return found
 
 
 def shortened(text: str, most: int) -> str:

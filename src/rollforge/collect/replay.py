@@ -113,13 +113,13 @@ class Replay:
 
     async def _call_tools(self, task: Stored, session: Session, items: list[Item]) -> None:
         declared = {tool_name(tool) for tool in task.params.get("tools") or []}
-        waiting: dict[str, Item] = {}
+        waiting: dict[str, list[Item]] = {}  # some servers give one id to several calls of an answer
         for item in items:
             if item.get("type") == "function_call":
-                waiting[str(item.get("call_id"))] = item
+                waiting.setdefault(str(item.get("call_id")), []).append(item)
             elif item.get("type") == "function_call_output":
-                call = waiting.pop(str(item.get("call_id")), None)
-                made = _made(call, declared) if call else None
+                calls = waiting.get(str(item.get("call_id")))
+                made = _made(calls.pop(0), declared) if calls else None
                 if made is None:
                     continue  # answered by the loop: it never came to the environment
                 found = (await session.call(made)).text
