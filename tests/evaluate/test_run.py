@@ -153,6 +153,18 @@ async def test_what_was_played_is_not_played_again_and_models_can_be_added(tmp_p
         await evaluate(config(tmp_path, seed=5))
 
 
+async def test_models_that_differ_by_their_server_alone_keep_their_rollouts(tmp_path: Path) -> None:
+    models = [{"use": "scripted:perfect", "base_url": f"http://{host}/v1"} for host in "abc"]
+    await evaluate(config(tmp_path, models=models[:2]))
+    for given in (models[1::-1], models[1:2]):
+        with pytest.raises(UserError, match="scripted-perfect-2 holds what scripted:perfect at http://b/v1 played"):
+            await evaluate(config(tmp_path, models=given))
+    again = await evaluate(config(tmp_path, models=models))
+    assert [one.name for one in again.models] == ["scripted:perfect", "scripted:perfect (2)", "scripted:perfect (3)"]
+    moved = await evaluate(config(tmp_path, models=[{"use": "scripted:perfect", "base_url": "http://moved/v1"}]))
+    assert moved.success
+
+
 async def test_a_baseline_is_a_gate(tmp_path: Path) -> None:
     await evaluate(config(tmp_path, models=["scripted:perfect"]))
     fallen = await evaluate(config(tmp_path, models=["scripted:wrong"], out=tmp_path / "b", baseline=tmp_path / "out"))

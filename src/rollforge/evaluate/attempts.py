@@ -131,8 +131,12 @@ def field_of(fields: Json, name: str) -> Any:
 
 def told(source: Source) -> Json:
     """What a run says of itself; {} for a file of rollouts, which says nothing of how it came to be."""
+    return run_about(source.files[0].parent)
+
+
+def run_about(run: Path) -> Json:
     try:
-        about = orjson.loads((source.files[0].parent / RUN).read_bytes())
+        about = orjson.loads((run / RUN).read_bytes())
     except (OSError, ValueError):
         return {}
     return mapping(about)

@@ -18,16 +18,16 @@ from rollforge.collect.run_dir import new_path, slug, write_json
 from rollforge.envs.load import load_env
 from rollforge.envs.tasks import env_tasks
 from rollforge.errors import UserError, unknown
-from rollforge.evaluate.attempts import RESULT, Attempts, field_of, find_runs, read_attempts
+from rollforge.evaluate.attempts import RESULT, Attempts, field_of, find_runs, read_attempts, run_about
 from rollforge.evaluate.config import EvalConfig
 from rollforge.evaluate.paired import Paired, compare_attempts
 from rollforge.evaluate.score import Mode, Score, TaskScore, failure_modes, score, solved_calls, task_scores
-from rollforge.records.items import Json
-from rollforge.records.shown import shown
+from rollforge.records.items import Json, inside
+from rollforge.records.shown import shown, without_secrets
 from rollforge.records.task import Task
 from rollforge.registry import resolve
 from rollforge.stats.estimate import finite
-from rollforge.stats.source import find_run
+from rollforge.stats.source import RUN, find_run
 from rollforge.stats.text import percent
 
 MOST_LOOKED_AT = 10_000
@@ -116,6 +116,7 @@ async def evaluate(config: EvalConfig, around: Around = nullcontext) -> Evaluate
         [config.collection(model, env, out / folder / place) for env, place in zip(config.env, envs, strict=True)]
         for model, folder in zip(config.models, folders, strict=True)
     ]
+    _refuse_exchanged(config, out, folders)
     own = _check_names(config)
     _check_fields(config)
     # Entries of one name (another file, other options) are told apart by their folders.
@@ -239,6 +240,23 @@ def _check_fields(config: EvalConfig) -> None:
 def _refuse_run(out: Path) -> None:
     if (out / "run.json").exists():
         raise UserError(f"{out} is a run directory; an evaluation holds several: choose another --out")
+
+
+def _refuse_exchanged(config: EvalConfig, out: Path, folders: list[str]) -> None:
+    """Raises `UserError` where models that differ by their server alone would get one another's rollouts: their folders are
+    numbered in the order in which they are given."""
+    played: dict[str, Json] = {}
+    for run in out.glob(f"*/*/{RUN}"):
+        about = run_about(run.parent)
+        played[run.parent.parent.name] = {key: inside(about, "config", "model", key) for key in ("use", "base_url")}
+    for model, folder in zip(config.models, folders, strict=True):
+        own = without_secrets({"use": model.use, "base_url": model.base_url})
+        other = next((name for name, one in played.items() if one == own), folder)
+        if played.get(folder, own) != own and other != folder:
+            raise UserError(
+                f"{out / other} holds what {own['use']} at {', '.join(own['base_url'])} played, and it would get {folder} "
+                "now: give the models in the order that they had, or choose another --out"
+            )
 
 
 def _numbered(names: list[str], suffix: str = " ({})") -> list[str]:
