@@ -817,6 +817,13 @@ def test_known_failures_get_advice(error, name):
     assert found[0].remedy
 
 
+def test_the_advice_on_verls_input_ids_is_another_template():
+    """Qwen3's fails without reasoning in the messages, too; and ignored, it leaves the reasoning of all turns out."""
+    [found] = advise("AssertionError: Set `ignore_input_ids_mismatch=True` to ignore input_ids mismatch")
+    assert "chat_template.jinja" in found.remedy
+    assert "without their reasoning" in found.remedy
+
+
 @pytest.mark.parametrize(
     "text",
     [

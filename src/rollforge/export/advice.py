@@ -342,8 +342,11 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     (
         "input ids differ",
         r"AssertionError.*input_ids|ignore_input_ids_mismatch",
-        "verl templates each message alone and compares with the whole; templates that move <think> (Qwen3) differ.",
-        "data.ignore_input_ids_mismatch=True, or leave the reasoning out of the messages.",
+        "verl templates each message alone and compares with the whole; templates that write <think> at the last turn only "
+        "(Qwen3) differ, with and without reasoning in the messages.",
+        "A chat template that writes every turn alike, as chat_template.jinja in a copy of the model (TRL brings some: "
+        "chat_templates/qwen3_training.jinja). data.ignore_input_ids_mismatch=True runs, but trains on turns without their "
+        "reasoning.",
     ),
     (
         "tools of the wrong type",
