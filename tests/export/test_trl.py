@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import rollforge.models.tiny
 from rollforge.errors import UserError
 from rollforge.export.advice import advise
-from rollforge.export.check import check_files
+from rollforge.export.check import check_export, check_files
 from rollforge.export.examples import Demonstration, Judged, Pair, Prompt
 from rollforge.export.target import Data, Made, Refused, Settings
 from rollforge.export.trl import TARGET
@@ -732,6 +732,27 @@ WHOLE = """{% if tools %}TOOLS {{ tools | tojson }}
 
 @pytest.mark.trainers
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("held_out", "says"),
+    [
+        ([{"role": "assistant", "content": "", "reasoning_content": "Hm."}], "completion[].reasoning_content is a new key"),
+        ([{"role": "assistant", "content": "Yes."}], None),
+    ],
+)
+def test_what_is_held_out_is_read_with_the_types_of_the_training_file(
+    held_out: list[Json], says: str | None, tmp_path: Path
+) -> None:
+    """As load_dataset of the folder does, which fails (CastError), though each file by itself is sound."""
+    asked = [{"role": "user", "content": "Well?"}]
+    rows = {"train": [{"role": "assistant", "content": "No."}], "validation": held_out}
+    for split, completion in rows.items():
+        row = {"prompt": [{"role": "user", "content": split}, *asked], "completion": completion, "tools": "null"}
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    checked = check_export(tmp_path, TARGET, "sft-prompt-completion", load=False)
+    errors = [one for one in checked.problems if one.level == "error"]
+    assert [(one.line, says in one.message) for one in errors] == ([(1, True)] if says else [])
+
+
 @pytest.mark.parametrize("kind", ["sft", "sft-prompt-completion", "dpo", "dpo-implicit", "kto"])
 def test_what_is_trained_on_has_every_call_and_no_null(kind: str, tmp_path: Path) -> None:
     """12 MB, in which tools and arguments that were not in the first 10 MB come at the end."""

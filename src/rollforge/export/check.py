@@ -18,7 +18,7 @@ from rollforge.bulk.original import regular
 from rollforge.bulk.parquet import free_json, parquet_rows
 from rollforge.errors import UserError
 from rollforge.export.advice import advise
-from rollforge.export.check_file import NO_PARQUET, File, leaks
+from rollforge.export.check_file import NO_PARQUET, File, leaks, unlike
 from rollforge.export.check_rows import LONGEST, Work
 from rollforge.export.named import other_data
 from rollforge.export.target import Kind, Problem, Seen, Target
@@ -144,6 +144,7 @@ def check_files(
         if load and one.rows and not work.names and not any(found.level == "error" for found in one.said()):
             loaded += [said] if (said := one.load(target, kind)) else []
     problems = [*(found for one in seen for found in one.said()), *leaks(seen)]
+    problems += unlike(seen) if target.at_once else ()
     rows = [f"{Path(found.file).resolve()}:{found.line}:" for found in problems if found.line]
     for place in configs:
         # A framework's check of its configuration may look into the data that it names: those lines are named already.

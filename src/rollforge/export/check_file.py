@@ -31,6 +31,8 @@ class File:
     def __init__(self, name: str) -> None:
         self.name = name
         self.part = Part()
+        self.schema: Schema | None = None
+        """Of JSON Lines that `datasets` reads."""
         self._more: list[Problem] = []
 
     @property
@@ -79,6 +81,7 @@ class File:
             work.schema, work.first_end = None, 0
             if not work.by_line:
                 work.schema, work.first_end = self._learn(work.names.values())
+                self.schema = work.schema
             for part in spread(work, blocks([self.name], longest=LONGEST), workers):
                 self.part.add(part)
         except TooLong as error:
@@ -277,3 +280,32 @@ def leaks(files: Sequence[File]) -> Iterator[Problem]:
                 where = f"{count:,} of its prompts are in {train.name} as well"
                 says = f"{where}: {other.split} says nothing then; split by prompt (rollforge curate --split)"
                 yield Problem(other.name, line, "error", says)
+
+
+def unlike(files: Sequence[File]) -> Iterator[Problem]:
+    """What held-out files have that the types of the training file have no place for, where both are read at once."""
+    train, schema = next(
+        ((one.name, one.schema) for one in files if one.split == "train" and one.rows and one.schema), ("", None)
+    )
+    for other in files:
+        if other.split in ("", "train") or not (schema and other.schema):
+            continue
+        with open(other.name, "rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    row = loads(line)
+                except ValueError:
+                    continue
+                if isinstance(row, dict) and (misfits := schema.misfits(row)):
+                    yield Problem(other.name, number, "error", _UNLIKE[misfits[0].effect].format(misfits[0], train))
+                    break
+
+
+_ONCE = (
+    "beside {1}, {0.path} {0.what}: the trl command reads both files with the types of that one, and {does}. Run train.py, "
+    "which reads each by itself, or hold out other rows (--seed), or none (--validation 0)"
+)
+_UNLIKE = {
+    effect: _ONCE.replace("{does}", does)
+    for effect, does in (("fails", "fails here"), ("null", "fills it with null"), ("changed", "makes text of it"))
+}

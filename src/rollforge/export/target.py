@@ -220,6 +220,8 @@ class Target:
     not installed. Raises what the loader raises."""
     configs: tuple[str, ...] = (".yaml", ".yml")
     """How the names of its configurations end, scripts too where they hold the options; () for formats of no framework."""
+    at_once: bool = False
+    """Whether it reads the training file and what is held out together, with the types of the first."""
     module: str = ""
     """The framework's package, where it has another name."""
     reads: Callable[[str, Path, Path], tuple[Callable[[Json], Iterable[str]], Mapping[str, str]] | None] | None = None

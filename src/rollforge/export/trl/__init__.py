@@ -61,6 +61,7 @@ TARGET = Target(
         ),
     },
     versions=("1.16",),
+    at_once=True,
     files=files,
     command=command,
     check_config=check_config,

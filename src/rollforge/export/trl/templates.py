@@ -62,7 +62,8 @@ _, settings, model, _ = parser.parse_args_and_config(arguments + others)
 settings.model_init_kwargs = {"dtype": model.dtype, **(settings.model_init_kwargs or {})}
 
 paths = {split: [str(HERE / name) for name in names] for split, names in FILES.items()}
-data = load_dataset("json", data_files=paths)
+# One by one: read together, both would have the types of the first.
+data = {split: load_dataset("json", data_files=names, split="train") for split, names in paths.items()}
 trainer = @TRAINERTrainer(
     model=model.model_name_or_path,
 @REWARD    args=settings,
