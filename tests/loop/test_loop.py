@@ -89,6 +89,13 @@ def test_tasks_that_fail_are_tried_more_often_and_stay_one_group(tmp_path: Path)
     assert ids[1] < ids[0]
 
 
+def test_a_loop_that_has_solved_all_its_tasks_stops(tmp_path: Path) -> None:
+    solved = f"scripted:{answers(tmp_path / 'solved.jsonl', below=6)}"
+    looped = loop(tmp_path, model=solved, target={"drop": 1.0}, iterations=3, regression="ignore")
+    assert looped.stopped == "iteration-2/target: all 169 tasks are solved at 1 or above, none is left to learn from"
+    assert [row["iteration"] for row in looped.rows] == [0, 1]
+
+
 def test_categories_that_fail_in_the_evaluation_are_tried_more_often(tmp_path: Path) -> None:
     loop(tmp_path, target={"by": "level", "below": 0.9, "times": 2})
     after = per_task(tmp_path / "out", 2)

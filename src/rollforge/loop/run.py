@@ -186,7 +186,11 @@ class _Walk:
                 runs = [file.parent for file in sorted(policy.measured.glob("**/rollouts.jsonl"))]
             else:
                 runs = [self._out / f"iteration-{before}/collect" for before in range(1, n)]
-            return target_tasks(tasks, solve_rates(runs, target), target, self._folder(name) / TARGETED)
+            counts = target_tasks(tasks, solve_rates(runs, target), target, self._folder(name) / TARGETED)
+            if not counts["tasks"]:
+                what = f"all {counts['dropped']} tasks are solved at {target.drop:g} or above"
+                raise _Stopped(f"{name}: {what}, none is left to learn from")
+            return counts
 
         self._step(name, "target", n, work)
         return self._out / name / TARGETED

@@ -94,8 +94,7 @@ def solve_rates(runs: Iterable[Path], target: Target) -> dict[str, Rate]:
 def target_tasks(tasks: Path, rates: dict[str, Rate], target: Target, out: Path) -> Json:
     """Write the tasks again, those that fail `target.times` times, without those that are solved.
 
-    The copies are further repeats of the same task (`_ng_rollout_index`), so that its rollouts stay one group. Raises
-    `UserError` if no task is left.
+    The copies are further repeats of the same task (`_ng_rollout_index`), so that its rollouts stay one group.
     """
     counts = {"tasks": 0, "more": 0, "dropped": 0}
 
@@ -115,8 +114,6 @@ def target_tasks(tasks: Path, rates: dict[str, Rate], target: Target, out: Path)
 
     with open(out, "wb") as file:
         file.writelines(rows())
-    if not counts["tasks"]:
-        raise UserError(f"all {counts['dropped']} tasks are solved at {target.drop:g} or above, none is left to learn from")
     return counts
 
 
