@@ -732,6 +732,19 @@ WHOLE = """{% if tools %}TOOLS {{ tools | tojson }}
 
 @pytest.mark.trainers
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("number", "fails"), [(1e-12, True), (3.141592653589793, False)])
+def test_a_number_that_datasets_makes_zero_is_an_error(number: float, fails: bool, tmp_path: Path) -> None:
+    """Numbers of free objects are written anew with ten decimal places."""
+    pytest.importorskip("datasets")
+    pytest.importorskip("trl")
+    calls = call("c1", "solve", near=number), call("c2", "solve", start=1)
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps({"messages": [*ASK, said("", one)], "tools": "null"}) + "\n" for one in calls))
+    problems = check_files([path], TARGET, "sft").problems
+    assert any("near is 0.0, not 1e-12" in one.message for one in problems) is fails
+    assert any(one.level == "error" for one in problems) is fails
+
+
 @pytest.mark.parametrize(
     ("held_out", "says"),
     [

@@ -79,8 +79,8 @@ def _difference(written: Any, read: Any, where: str) -> str:
         pairs = enumerate(zip(written, read, strict=True))
         return next((found for n, (one, other) in pairs if (found := _difference(one, other, f"{where}[{n}]"))), "")
     if isinstance(written, float) and isinstance(read, float):
-        # Where objects differ, datasets writes their numbers anew with ten digits.
-        return "" if abs(written - read) <= 1e-9 * max(1.0, abs(written)) else f"{where} is {read!r}, not {written!r}"
+        # Where objects differ, datasets writes their numbers anew with ten decimal places: 1e-12 becomes 0.
+        return "" if abs(written - read) <= 1e-6 * abs(written) else f"{where} is {read!r}, not {written!r}"
     return "" if written == read else f"{where} is {_short(read)}, not {_short(written)}"
 
 
