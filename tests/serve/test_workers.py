@@ -145,11 +145,11 @@ async def test_what_is_in_flight_is_finished_also_where_it_was_passed_on(bank: P
 
 
 async def in_flight(url: str, number: int) -> None:
-    """Until so many requests are under way (those passed on count twice)."""
-    while True:
-        workers = await workers_of(url)
-        if sum(worker["in_flight"] for worker in workers) >= number:
-            return
+    """Until so many requests are under way, and all have come to where they are answered (those passed on count twice)."""
+    count, same = 0, 0
+    while count < number or same < 20:
+        now = sum(worker["in_flight"] for worker in await workers_of(url))
+        count, same = now, same + 1 if now == count else 0
         await asyncio.sleep(0.01)
 
 

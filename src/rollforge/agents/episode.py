@@ -58,12 +58,12 @@ def answer_items(response: Any, before: int) -> list[Item]:
     if problem:
         raise InfraFault(f"the model's answer cannot be used: {problem}")
     found: list[Item] = []
-    seen = set[Any]()
+    seen = set[str]()
     for number, item in enumerate(items, before):
         if item.get("type") == "function_call":
             call_id = item.get("call_id") or item.get("id") or f"call_{number}"
-            call_id = f"{call_id}_{number}" if call_id in seen else call_id
-            seen.add(call_id)
+            call_id = f"{call_id}_{number}" if str(call_id) in seen else call_id
+            seen.add(str(call_id))
             item = item if call_id == item.get("call_id") else {**item, "call_id": call_id}
         found.append(item)
     return found
