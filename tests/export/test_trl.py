@@ -766,6 +766,8 @@ def test_what_is_held_out_is_read_with_the_types_of_the_training_file(
     assert [(one.line, says in one.message) for one in errors] == ([(1, True)] if says else [])
 
 
+@pytest.mark.trainers
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["sft", "sft-prompt-completion", "dpo", "dpo-implicit", "kto"])
 def test_what_is_trained_on_has_every_call_and_no_null(kind: str, tmp_path: Path) -> None:
     """12 MB, in which tools and arguments that were not in the first 10 MB come at the end."""
