@@ -18,14 +18,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from rollforge.bulk.blocks import Unusable, read_at
 from rollforge.config import Section
-from rollforge.curate.facts import ABOUT, LATER, fact
+from rollforge.curate.facts import ABOUT, LATER, fact, neighbours
 from rollforge.curate.facts import Field as InRow
 from rollforge.curate.grammar import parse
 from rollforge.curate.step import Drop, Fact, Sample, Step, Workspace
 from rollforge.errors import UserError, unknown
-from rollforge.records.items import inside
 from rollforge.records.lossless import dumps
 from rollforge.stats.thresholds import EASY, EQUAL, LARGEST_ENV, MEDIUM, SUCCESS
 
@@ -176,7 +174,7 @@ class Balance:
             if first is not None and count == rows:
                 if not isinstance(field, InRow):
                     raise UserError(f"{self.name}: no row has its {name}")
-                raise unknown("field", name, beside(field, first, work), f"(no row has it, in {self.name})")
+                raise unknown("field", name, neighbours(field, first, work), f"(no row has it, in {self.name})")
             if count:
                 work.warnings.append(f"{count:,} of {rows:,} rows have no {name}; they are a category of their own, null")
 
@@ -201,24 +199,6 @@ class Balance:
 
 _OWN = ("env", "source", "difficulty")
 _LABEL = "task.task_name"
-
-
-def beside(field: InRow, sample: Sample, work: Workspace) -> list[str]:
-    """What stands in a row beside the field."""
-    if not work.files:
-        return []
-    with open(work.files[sample.source], "rb") as file:
-        record = read_at(file, sample.at)
-    if isinstance(record, Unusable):  # it changed while it was read
-        return []
-    *way, last = field.path
-    whole = {"usage": record.usage, "seconds": record.block.get("seconds")}
-    there = inside(whole[field.root] if field.root in whole else record.fields(_NOT_FIELDS), *way)
-    start = ".".join(map(str, (field.root, *way)))
-    return [f"{start}.{key}" for key in there if key != last] if isinstance(there, dict) else []
-
-
-_NOT_FIELDS = ("agent_ref", "_ng_task_index", "_ng_rollout_index")
 
 
 def of_runs(work: Workspace) -> str:

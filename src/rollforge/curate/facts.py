@@ -13,9 +13,10 @@ from difflib import get_close_matches
 from operator import attrgetter
 from typing import Any, TypeAlias
 
+from rollforge.bulk.blocks import Unusable, read_at
 from rollforge.bulk.conversation import Item, all_text, has_refusal, is_error, model_calls
 from rollforge.bulk.record import Record
-from rollforge.curate.step import Fact
+from rollforge.curate.step import Fact, Sample, Workspace
 from rollforge.errors import UserError
 from rollforge.records.items import BYTES_PER_TOKEN, INPUT_TOKENS, OUTPUT_TOKENS, Json, first_of, inside, text_of
 from rollforge.records.messages import split_think
@@ -245,3 +246,21 @@ ABOUT: dict[str, str] = {
     **GROUP,
 }
 """Every name in one line."""
+
+
+def neighbours(field: Field, sample: Sample, work: Workspace) -> list[str]:
+    """Names of what stands in a row beside the field."""
+    if not work.files:
+        return []
+    with open(work.files[sample.source], "rb") as file:
+        record = read_at(file, sample.at)
+    if isinstance(record, Unusable):  # it changed while it was read
+        return []
+    *way, last = field.path
+    whole = {"usage": record.usage, "seconds": record.block.get("seconds")}
+    there = inside(whole[field.root] if field.root in whole else record.fields(_NOT_FIELDS), *way)
+    start = ".".join(map(str, (field.root, *way)))
+    return [f"{start}.{key}" for key in there if key != last] if isinstance(there, dict) else []
+
+
+_NOT_FIELDS = ("agent_ref", "_ng_task_index", "_ng_rollout_index")

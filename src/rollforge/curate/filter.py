@@ -12,9 +12,8 @@ from pydantic import Field
 from rollforge.bulk.record import Record
 from rollforge.bulk.spill import Kept
 from rollforge.config import Section
-from rollforge.curate.balance import beside
 from rollforge.curate.expression import Doubt, Run, compile, function
-from rollforge.curate.facts import GUESSED, LATER
+from rollforge.curate.facts import GUESSED, LATER, neighbours
 from rollforge.curate.facts import Field as InRow
 from rollforge.curate.grammar import Node
 from rollforge.curate.spread import Spread
@@ -89,7 +88,7 @@ class Filter:
             work.warnings.append(f"it drops everything. {_why_none(most, differ)}")
         if first is not None:
             for name, place in unseen.items():
-                work.warnings.append(str(unknown("field", name, beside(place, first, work), "(no row here has it)")))
+                work.warnings.append(str(unknown("field", name, neighbours(place, first, work), "(no row here has it)")))
         if guessed:
             work.warnings.append(f"{guessed:,} of {rows:,} rows have no token counts; they are estimated at 4 bytes a token")
 
