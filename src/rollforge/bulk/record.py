@@ -555,8 +555,8 @@ def _told(message: Json) -> list[Any]:
 
 def _argued(text: str) -> str:
     try:
-        return dumps(loads(text), sort_keys=True).decode()
-    except ValueError:
+        return _written(text.strip().encode()).decode()
+    except (UserError, ValueError):
         return text
 
 

@@ -74,8 +74,7 @@ class Shape:
     def __call__(self, samples: Iterable[Sample], work: Workspace, /) -> Iterator[Sample | Drop]:
         before: dict[str, Spread] = {}
         after: dict[str, Spread] = {}
-        changed = level = 0
-        """Rows; those of them whose group has equal rewards."""
+        changed = level = 0  # rows; those of them whose group has equal rewards
         for sample, spread in self._with_spreads(samples, work, before):
             reward = self._shaped(sample.reward, spread)
             if reward != sample.reward:

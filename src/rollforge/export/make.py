@@ -209,10 +209,11 @@ def _at(record: Record, paths: str) -> Any:
     """The value of the first that says something."""
     found = None
     for path in paths.split(","):
-        value = record.field(path)  # a field may have a dot in its name
+        found = record.field(path)  # a field may have a dot in its name
         first, *rest = path.split(".")
-        value = inside(record.field(first), *rest) if value is None else value
-        found = value if found in _EMPTY else found
+        found = inside(record.field(first), *rest) if found is None else found
+        if found not in _EMPTY:
+            break
     return found
 
 
