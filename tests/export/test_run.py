@@ -559,7 +559,7 @@ def test_each_kind_has_the_pairs_that_it_would_have_alone(tmp_path: Path, option
         ([], {}, "name at least one target"),
         ([(TOY, "sft")], {"min_rewrad": 1}, "did you mean min_reward"),
         ([(TOY, "sft")], {"strategy": "best"}, "strategy"),
-        ([(TOY, "sft")], {"tokenizer": "nowhere"}, "there is no nowhere"),
+        ([(TOY, "sft")], {"tokenizer": "nowhere"}, "nowhere is not there, nor in the hub's cache"),
         ([(TOY, "sft")], {"gpus": 0}, r"--gpus 0: should be greater than or equal to 1"),
         ([(TOY, "sft")], {"nodes": -1}, r"--nodes -1: "),
         ([(TOY, "sft")], {"lora": -4}, r"--lora -4: "),

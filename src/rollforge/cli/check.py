@@ -23,6 +23,10 @@ def check(
         None, "--for", metavar="FRAMEWORK:KIND", help="nemo-rl:sft, trl:dpo, ... (default: guessed); for a run: on-policy."
     ),
     config: list[Path] = typer.Option([], metavar="FILE", help="Also check the framework's configuration."),
+    tokenizer: Path | None = typer.Option(
+        None,
+        help="The model's, in a directory or in the hub's cache, or a .jinja file: its chat template is tried on every row.",
+    ),
     loader: bool = typer.Option(True, help="Run the framework's own loader, if it is installed."),
     workers: int = typer.Option(1, min=1, help="Processes."),
     json: bool = typer.Option(False, "--json", help="Print what was found as JSON."),
@@ -42,10 +46,10 @@ def check(
     tokens of a run."""
     from rollforge.errors import UserError
 
-    of_on_policy = {"--model": model, "--tolerance": tolerance, "--max-drift": max_drift}
+    of_on_policy: dict[str, object] = {"--model": model, "--tolerance": tolerance, "--max-drift": max_drift}
     given = [name for name, value in of_on_policy.items() if value is not None]
     if error is not None or log is not None:
-        if files or target or config or given or (error is not None and log is not None):
+        if files or target or config or tokenizer or given or (error is not None and log is not None):
             raise UserError("--error and --log stand alone: one of them, no files, no other option but --json")
         raise typer.Exit(0 if _explain(error, log, json) else 1)
     if not files:
@@ -53,12 +57,12 @@ def check(
     if target == "on-policy":
         from rollforge.cli.on_policy import check_on_policy
 
-        if config:
-            raise UserError("--config is for exported files, not for --for on-policy")
+        if config or tokenizer:
+            raise UserError(f"--{'config' if config else 'tokenizer'} is for exported files, not for --for on-policy")
         return check_on_policy(files, model, 1e-3 if tolerance is None else tolerance, max_drift or 0.0, json)
     if given:
         raise UserError(f"{', '.join(given)}: only with --for on-policy")
-    results = _check(files, target, config, loader, workers)
+    results = _check(files, target, config, tokenizer, loader, workers)
     if json:
         rows = [checked.row() | ({"guessed": why} if why else {}) for checked, why in results]
         print_json(rows[0] if len(rows) == 1 else rows)
@@ -70,7 +74,7 @@ def check(
 
 
 def _check(
-    files: list[Path], target: str | None, configs: list[Path], loader: bool, workers: int
+    files: list[Path], target: str | None, configs: list[Path], tokenizer: Path | None, loader: bool, workers: int
 ) -> list[tuple[Checked, str]]:
     """Each with why its format was guessed; "" where it was said."""
     from rollforge.errors import UserError
@@ -78,7 +82,7 @@ def _check(
     from rollforge.registry import resolve
 
     exports = [found for file in files if file.is_dir() for found in _exports(file, target)]
-    results = [(check_export(*found, workers=workers, load=loader), "") for found in exports]
+    results = [(check_export(*found, tokenizer=tokenizer, workers=workers, load=loader), "") for found in exports]
     plain = [file for file in files if not file.is_dir()]
     if configs and not plain:
         raise UserError("--config is for files; an export's own configuration is checked with it")
@@ -89,7 +93,8 @@ def _check(
         else:
             name, _, kind = target.partition(":")
         to = resolve("export", name, "(--for FRAMEWORK:KIND)")
-        results.append((check_files(plain, to, kind, configs, workers=workers, load=loader), why))
+        checked = check_files(plain, to, kind, configs, tokenizer=tokenizer, workers=workers, load=loader)
+        results.append((checked, why))
     return results
 
 
@@ -141,7 +146,7 @@ def _print(checked: Checked, why: str) -> None:
         print(visible(line))
     errors, warnings = checked.errors, checked.warnings
     counts = f"{plural(errors, 'error')}, {plural(warnings, 'warning')}" if checked.problems else "no problems"
-    print(f"{checked.target}: {counts}; {visible(checked.loader)}")
+    print(f"{checked.target}: {counts}; {visible(checked.tried)}")
 
 
 def _explain(error: str | None, log: Path | None, json: bool) -> bool:

@@ -39,7 +39,11 @@ def export(
     seed: int | None = typer.Option(None, help="Of that split (default 0)."),
     min_coverage: float | None = typer.Option(None, help="Share of rollouts that must have been judged (default 0.8)."),
     model: str | None = typer.Option(None, help="To be trained: name on the hub, or directory."),
-    tokenizer: str | None = typer.Option(None, help="tokenizer.json, or its directory: lengths are counted, not estimated."),
+    tokenizer: str | None = typer.Option(
+        None,
+        help="The model's, in a directory or in the hub's cache: lengths are counted, and its chat template is tried on "
+        "every row.",
+    ),
     gpus: int | None = typer.Option(None, help="Per node (default 1)."),
     nodes: int | None = typer.Option(None, help="Nodes; more than one: Slurm (default 1)."),
     lora: int | None = typer.Option(None, help="Rank of LoRA, where the framework has it."),

@@ -22,6 +22,7 @@ from rollforge.export.check_file import NO_PARQUET, File, leaks, unlike
 from rollforge.export.check_rows import LONGEST, Work
 from rollforge.export.named import other_data
 from rollforge.export.target import Kind, Problem, Seen, Target
+from rollforge.models.template import read_template
 from rollforge.records.items import Json, inside
 from rollforge.records.lossless import loads
 
@@ -38,6 +39,8 @@ class Checked:
     """What the framework's own loader said, or that it is not installed."""
     target: str = ""
     """`nemo-rl:sft`"""
+    template: str = ""
+    """Whose chat template rendered the rows."""
     files: dict[str, Json] = field(default_factory=dict)
     """Per file: rows, distinct rows and prompts, bytes of the longest row."""
 
@@ -48,6 +51,11 @@ class Checked:
     @property
     def warnings(self) -> int:
         return sum(1 + problem.more for problem in self.problems if problem.level == "warning")
+
+    @property
+    def tried(self) -> str:
+        """By what the rows were tried, beside the rules of their format."""
+        return f"{self.loader}; rendered by the chat template of {self.template}" if self.template else self.loader
 
     def lines(self) -> list[str]:
         """For people: each message once, with the lines that it is about."""
@@ -72,6 +80,7 @@ class Checked:
             "errors": self.errors,
             "warnings": self.warnings,
             "loader": self.loader,
+            **({"template": self.template} if self.template else {}),
             "files": self.files,
             "problems": [asdict(one) for one in self.problems],
         }
@@ -90,10 +99,18 @@ def summarised(problems: Sequence[Problem]) -> list[str]:
     return said
 
 
-def check_export(folder: str | Path, target: Target, kind: str, *, workers: int = 1, load: bool = True) -> Checked:
+def check_export(
+    folder: str | Path,
+    target: Target,
+    kind: str,
+    *,
+    tokenizer: str | Path | None = None,
+    workers: int = 1,
+    load: bool = True,
+) -> Checked:
     """Check one output of `rollforge export`: the data files (`*.jsonl`, `*.parquet`) and configurations (`*.yaml`; scripts
-    where they hold the options) directly in its folder. `load` False leaves the framework's loader out. Raises `UserError`
-    if it has no data files."""
+    where they hold the options) directly in its folder. The rest as `check_files`. Raises `UserError` if it has no data
+    files."""
     place = Path(folder)
     data = data_files(place)
     if not data:
@@ -101,7 +118,7 @@ def check_export(folder: str | Path, target: Target, kind: str, *, workers: int 
         there = f"; folders in it: {', '.join(inside[:10])}" if inside else ""
         raise UserError(f"{place} holds no data files (.jsonl, .parquet){there}")
     configs = sorted(file for file in place.iterdir() if file.suffix in target.configs)
-    return check_files(data, target, kind, configs, workers=workers, load=load)
+    return check_files(data, target, kind, configs, tokenizer=tokenizer, workers=workers, load=load)
 
 
 def data_files(folder: Path) -> list[Path]:
@@ -115,13 +132,16 @@ def check_files(
     kind: str,
     config: str | Path | Sequence[Path] | None = None,
     *,
+    tokenizer: str | Path | None = None,
     workers: int = 1,
     load: bool = True,
 ) -> Checked:
     """Check data files, anybody's, and configurations for one kind of a framework.
 
-    A file's split is taken from its name (train, val..., test): the same prompt on two sides is an error. Raises `UserError`
-    if a file is not there, is no configuration that can be looked at, or the target has no such kind.
+    A file's split is taken from its name (train, val..., test): the same prompt on two sides is an error. `tokenizer`: the
+    model's directory, or a file of it; its chat template renders the rows. `load` False leaves the framework's loader out.
+    Raises `UserError` if a file is not there, is no configuration that can be looked at, there is no chat template, or the
+    target has no such kind.
     """
     rules = kind_of(target, kind)
     configs = [Path(config)] if isinstance(config, str | Path) else config or ()
@@ -129,7 +149,9 @@ def check_files(
         _must_be_there(place)
         if target.configs and place.suffix not in target.configs:
             raise UserError(f"{place}: for {target.name} only {', '.join(target.configs)} files are looked at")
-    usual = Work(rules.check, rules.columns, rules.reader == "lines", alike=rules.alike.of if rules.alike else None)
+    render = partial(rules.rendered, read_template(tokenizer)) if tokenizer and rules.rendered else None
+    alike = rules.alike.of if rules.alike else None
+    usual = Work(rules.check, rules.columns, rules.reader == "lines", alike=alike, rendered=render)
     seen: list[File] = []
     loaded: list[str] = []
     for name in files:
@@ -155,6 +177,7 @@ def check_files(
         sum(one.rows for one in seen),
         together(loaded) or _no_loader(target, load),
         f"{target.name}:{kind}",
+        str(tokenizer) if render else "",
         {one.name: one.about() for one in seen},
     )
 

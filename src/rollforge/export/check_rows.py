@@ -84,6 +84,15 @@ class Part:
             first.append((line, level, message))
         self.found[key] = (count + 1, first)
 
+    def say_all(self, line: int, messages: Iterable[str]) -> int:
+        """As `Kind.check` gives them. Returns how many of them are errors."""
+        errors = 0
+        for message in messages:
+            warning = message.removeprefix("warning: ")
+            errors += warning == message
+            self.say(line, "error" if warning == message else "warning", warning)
+        return errors
+
     def add(self, other: Part) -> None:
         """Another part that follows this one."""
         for key, (count, first) in other.found.items():
@@ -133,6 +142,8 @@ class Work:
     columns: Any
     by_line: bool
     alike: Callable[[Json], str | None] | None = None
+    rendered: Callable[[Json], Iterable[str]] | None = None
+    """`Kind.rendered` with the model's chat template."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Usual name of a field -> its name in these rows."""
     schema: Schema | None = None
@@ -198,18 +209,15 @@ class Work:
         look for the prompt, if it is another."""
         number = part.lines
         part.rows += 1
-        errors = 0
-        for message in self.check(row):
-            if message.startswith("warning: "):
-                part.say(number, "warning", message.removeprefix("warning: "))
-            else:
-                errors += 1
-                part.say(number, "error", message)
+        errors = part.say_all(number, self.check(row))
         if self.alike and (like := self.alike(row)) is not None and len(part.alike) < _ALIKE:
             part.alike.setdefault(like, number)
         row = {**row, **{usual: row[name] for usual, name in self.names.items() if name in row}} if self.names else row
         if not errors and not self.columns and (name := _source_of(row)) is not None:
+            errors += 1
             part.say(number, "error", f"{name!r} is JSON text: {_SOURCE}")
+        if self.rendered and not errors:
+            part.say_all(number, self.rendered(row if prompt is None else prompt))
         part.hashes.extend((number, digest & MASK, hash(prompt_of(row if prompt is None else prompt)) & MASK))
         if text is None or b"null" in text or (b'"tool_calls"' in text and not part.differing()):
             _nulls(row, number, part)

@@ -11,6 +11,7 @@ from rollforge.bulk.parquet import parquet_rows
 from rollforge.errors import UserError
 from rollforge.export.check_rows import decoded
 from rollforge.export.text import listed, plain
+from rollforge.models.template import local
 from rollforge.records.items import BYTES_PER_TOKEN, Json, inside, text_of
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.rows import objects
@@ -63,7 +64,8 @@ class Counted:
     def __init__(self, path: str) -> None:
         from tokenizers import Tokenizer
 
-        file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+        file = local(path)
+        file = file / "tokenizer.json" if file.is_dir() else file
         if not file.is_file():
             raise UserError(f"--tokenizer {path}: there is no {file}; give a tokenizer.json, or a directory that holds one")
         try:

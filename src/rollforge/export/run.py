@@ -42,6 +42,7 @@ from rollforge.export.sizing import release, too_large
 from rollforge.export.target import Data, Made, Settings, Target
 from rollforge.export.text import LEARNED, takes_one_call
 from rollforge.export.writer import Parts, sha256
+from rollforge.models.template import find_template
 from rollforge.records.items import Json
 from rollforge.registry import known, resolve
 from rollforge.stats.source import find_each
@@ -150,7 +151,9 @@ def _plan(wanted: list[tuple[Target, str]], inputs: list[Input], settings: Setti
         mine = settings.model_copy(update={"version": wanted_version, "set": keys})
         jobs.append(Job(number, target, kind, target.kinds[kind], mine, takes_one_call(settings.model)))
     if settings.tokenizer:
-        Counted(settings.tokenizer)  # what is wrong with it is said before anything is read
+        # What is wrong with it is said before anything is read.
+        Counted(settings.tokenizer)
+        find_template(settings.tokenizer)
     parts.mkdir()
     how = How(options.reasoning, options.answer)
     return Plan(tuple(jobs), tuple(inputs), options, how, settings.tokenizer, parts)
@@ -380,7 +383,7 @@ def _finish(job: Job, plan: Plan, totals: Totals, work: Path, out: Path, workers
     if files:
         # Checked where it stands, before it has its final name: for that the configuration names this place first.
         _configure(target, replace(made, folder=place, data=[replace(one, path=place / one.path.name) for one in data]))
-        checked = _check(done, place, workers)
+        checked = _check(done, place, settings.tokenizer, workers)
         _configure(target, made, place)
         inside = sorted(path for path in place.rglob("*") if path.is_file())
         data_files = {one.name for one in files}
@@ -475,10 +478,12 @@ def _configure(target: Target, made: Made, place: Path | None = None) -> None:
             path.chmod(0o755)
 
 
-def _check(done: Done, place: Path, workers: int) -> Json:
+def _check(done: Done, place: Path, tokenizer: str | None, workers: int) -> Json:
     """What the check says of `place`, in the words of the final folder."""
     from rollforge.export.check import check_export
 
-    checked = check_export(place, done.target, done.kind, workers=workers).moved(str(place), str(done.folder))
-    done.problems, done.loader = checked.problems, checked.loader
+    model = tokenizer if tokenizer and find_template(tokenizer) else None
+    checked = check_export(place, done.target, done.kind, tokenizer=model, workers=workers)
+    checked = checked.moved(str(place), str(done.folder))
+    done.problems, done.loader = checked.problems, checked.tried
     return checked.row()

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from rollforge.config import Section
 from rollforge.export.mapping import checked, flattened
+from rollforge.models.template import ChatTemplate
 from rollforge.records.items import Json
 
 Family = Literal["prompt", "demonstration", "pair", "judged"]
@@ -43,7 +44,8 @@ class Settings(Section):
 
     model: OneLine = "Qwen/Qwen2.5-1.5B-Instruct"
     tokenizer: str | None = None
-    """A directory or `tokenizer.json` at hand: lengths are measured with it instead of estimated."""
+    """A model's directory, a file in it, or its name in the hub's local cache: lengths are measured instead of estimated,
+    and the check renders the rows by its chat template."""
     version: str | None = None
     """Of the framework; None: the newest this package knows."""
     home: OneLine | None = None
@@ -175,6 +177,9 @@ class Kind:
     """(row) -> what is wrong with it, by the framework's contract; a row written by anybody."""
     about: str
     """One line: class or trainer that reads it, and its fields."""
+    rendered: Callable[[ChatTemplate, Json], Iterable[str]] | None = None
+    """(the model's chat template, row) -> what the template makes wrong of it, rendered as the framework does
+    (`export.rendered`); None: rows of text."""
     format: Literal["jsonl", "parquet"] = "jsonl"
     reader: Literal["datasets", "lines", "pandas"] = "datasets"
     """Of the framework: json.loads line by line dies on blank lines, pandas leaves free JSON of `datasets` as text."""

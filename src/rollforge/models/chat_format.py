@@ -1,25 +1,18 @@
-"""The chat format of a checkpoint: conversation to token ids, generated text to items.
-
-Chat templates come with checkpoints, which are untrusted: they run in jinja's immutable sandbox, in the environment that
-transformers gives them (same filters and globals, so the same text).
-"""
+"""The chat format of a checkpoint: conversation to token ids, generated text to items."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from functools import cache, lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
-from jinja2 import TemplateError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from rollforge.errors import SetupError, UserError
+from rollforge.models.template import ChatTemplate
 from rollforge.records.chat import chat_request
 from rollforge.records.items import Item, Json, Params, assistant, function_call, input_items
 from rollforge.records.lossless import dumps, loads
@@ -38,7 +31,6 @@ class ChatFormat:
         self, template: str, tokenizer: Tokenizer, special_tokens: Mapping[str, str], eos_ids: frozenset[int], vocab: int
     ) -> None:
         self._tokenizer = tokenizer
-        self._special_tokens = special_tokens
         self._eos = {id: tokenizer.id_to_token(id) or "" for id in eos_ids}
         self._vocab = vocab
         self._made_of: dict[int, int] = {}
@@ -46,10 +38,7 @@ class ChatFormat:
         self._renders = False
         added = tokenizer.get_added_tokens_decoder().values()
         self._unsaid = re.compile("|".join(re.escape(token.content) for token in added if token.special) or r"(?!)")
-        try:
-            self._template = _environment().from_string(template)
-        except TemplateError as error:
-            raise UserError(f"the chat template is broken: {error}") from error
+        self._template = ChatTemplate(template, special_tokens)
 
     @classmethod
     def of(cls, tokenizer: Any, eos_ids: Iterable[int] = (), **variables: Any) -> ChatFormat:
@@ -114,9 +103,8 @@ class ChatFormat:
 
     def _render(self, conversation: bytes) -> str:
         chat, tools, generation = loads(conversation)
-        context = {"messages": chat, "tools": tools, "documents": None, "add_generation_prompt": generation}
         try:
-            text = self._template.render(**self._special_tokens, **context)
+            text = self._template.render(chat, tools, generation=generation)
         except (TemplateError, TypeError) as error:
             # One that has rendered others is no wrong template: the task is at fault, its tools perhaps.
             kind = UserError if self._renders else SetupError
@@ -242,36 +230,3 @@ def _with_object(function: Json) -> Json:
     except (json.JSONDecodeError, TypeError, RecursionError):
         return function
     return {**function, "arguments": value} if isinstance(value, dict) else function
-
-
-class _Generation(Extension):
-    """`{% generation %}` marks what the assistant says, for training; it renders its body."""
-
-    tags = frozenset(("generation",))  # type: ignore[assignment]
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = _now
-    return environment
-
-
-def _to_json(
-    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    # jinja's own filter escapes HTML.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise TemplateError(message)
-
-
-def _now(form: str) -> str:
-    return datetime.now().strftime(form)

@@ -9,6 +9,7 @@ from rollforge.export.nemo_rl import check, rows
 from rollforge.export.nemo_rl.check_config import check_config, reads, trains_on
 from rollforge.export.nemo_rl.config import VERSIONS, apart, command, files, sections
 from rollforge.export.nemo_rl.loader import load
+from rollforge.export.rendered import asked, grown, rendering
 from rollforge.export.target import Kind, Target
 
 TARGET = Target(
@@ -20,6 +21,7 @@ TARGET = Target(
             rows.grpo,
             check.grpo,
             "ResponseDataset for GRPO: input, output (the expected answer), ground_truth (the same)",
+            rendered=rendering(asked, texts=True),
             per_env=apart,
             alike=check.ONE_TASK,
             needs_answer=True,
@@ -34,13 +36,20 @@ TARGET = Target(
             reader="lines",
         ),
         "sft": Kind(
-            "demonstration", rows.sft, check.sft, "openai_format: messages, tools", reader="lines", overlong=check.MASKED
+            "demonstration",
+            rows.sft,
+            check.sft,
+            "openai_format: messages, tools",
+            rendered=rendering(grown),
+            reader="lines",
+            overlong=check.MASKED,
         ),
         "sft-simple": Kind(
             "demonstration",
             rows.sft_simple,
             check.sft_simple,
             "ResponseDataset for SFT: input, output; one turn of text",
+            rendered=rendering(grown, texts=True),
             alike=check.ONE_TASK,
             overlong=check.MASKED,
         ),
@@ -49,6 +58,7 @@ TARGET = Target(
             rows.dpo,
             check.dpo,
             "BinaryPreferenceDataset: prompt (messages), chosen, rejected, reward_gap; text only",
+            rendered=rendering(grown, texts=True),
             overlong=check.MASKED,
         ),
         "dpo-messages": Kind(
@@ -56,6 +66,7 @@ TARGET = Target(
             rows.dpo_messages,
             check.dpo_messages,
             "PreferenceDataset: context, completions with rank; tool turns as text",
+            rendered=rendering(grown),
             overlong=check.MASKED,
         ),
     },

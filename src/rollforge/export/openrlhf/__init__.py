@@ -16,6 +16,7 @@ from rollforge.export.openrlhf.rows import (
     sft,
     sft_simple,
 )
+from rollforge.export.rendered import asked, by_length, rendering
 from rollforge.export.target import Kind, Target
 
 TARGET = Target(
@@ -24,16 +25,22 @@ TARGET = Target(
     kinds={
         "grpo": Kind(
             *("prompt", grpo, check_grpo, "train_ppo_ray, PromptDataset: {prompt: messages, label, datasource}"),
+            rendered=rendering(asked),
             unanswered="reward_func.py has the environment at $GYM_URL judge them, and the run stops where none is there",
         ),
         "sft": Kind(
             *("demonstration", sft, check_sft, "train_sft, SFTDataset: {messages}, the tools' schemas in the system turn"),
+            rendered=rendering(by_length),
             overlong=CUT,
         ),
         "sft-simple": Kind(
             *("demonstration", sft_simple, check_sft_simple, "train_sft, SFTDataset: {input, output} as text"), overlong=CUT
         ),
-        "dpo": Kind("pair", dpo, check_dpo, "train_dpo, RewardDataset: {prompt, chosen, rejected, margin}", overlong=CUT),
+        "dpo": Kind(
+            *("pair", dpo, check_dpo, "train_dpo, RewardDataset: {prompt, chosen, rejected, margin}"),
+            rendered=rendering(by_length),
+            overlong=CUT,
+        ),
     },
     versions=VERSIONS,
     files=files,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rollforge.export.rendered import alone, asked, rendering
 from rollforge.export.target import Kind, Target
 from rollforge.export.verl.config import VERSIONS, command, files, sections
 from rollforge.export.verl.config_check import against, check_config, reads, trains_on
@@ -33,16 +34,20 @@ TARGET = Target(
     name="verl",
     configs=(".yaml", ".yml", ".sh"),
     kinds={
-        "grpo": Kind("prompt", grpo, check_grpo, f"main_ppo, RLHFDataset: {_ROW}", unanswered=_LIVE),
+        "grpo": Kind(
+            "prompt", grpo, check_grpo, f"main_ppo, RLHFDataset: {_ROW}", rendered=rendering(asked), unanswered=_LIVE
+        ),
         "grpo-parquet": Kind(
             *("prompt", grpo, check_grpo_parquet),
             f"main_ppo, RLHFDataset by gym_rl_dataset.py: {_ROW}, nested ones as JSON text",
+            rendered=rendering(asked),
             format="parquet",
             columns=RL_COLUMNS,
             unanswered=_LIVE,
         ),
         "sft": Kind(
             *("demonstration", sft, check_sft, "sft_trainer, MultiTurnSFTDataset by gym_sft_dataset.py: {messages, tools}"),
+            rendered=rendering(alone),
             format="parquet",
             reader="pandas",
             columns=SFT_COLUMNS,

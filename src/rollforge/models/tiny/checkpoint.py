@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import safetensors
 from tokenizers import Tokenizer
 
 from rollforge.errors import UserError
 from rollforge.models.chat_format import ChatFormat
+from rollforge.models.template import lacking, read_json, special_tokens, template_text
 from rollforge.models.tiny.llama import Array, Config, Layer, Linear, Llama
 
 
@@ -47,24 +47,27 @@ def read_checkpoint(directory: Path, dtype: type[np.floating[Any]] = np.float64)
     if not directory.is_dir():
         wanted = "a directory with config.json, model.safetensors, tokenizer.json and a chat template"
         raise UserError(f"there is no directory {str(directory)!r}; `tiny:DIR` takes {wanted}")
-    raw = _json(directory / "config.json")
+    raw = read_json(directory / "config.json")
     config = read_config(raw, str(directory / "config.json"))
-    defaults = _json(directory / "generation_config.json", {})
-    tokenizer_config = _json(directory / "tokenizer_config.json", {})
+    defaults = read_json(directory / "generation_config.json", {})
+    tokenizer_config = read_json(directory / "tokenizer_config.json", {})
     tokenizer = _tokenizer(directory / "tokenizer.json")
     if tokenizer.get_vocab_size() > config.vocab:
         sizes = f"the tokenizer has {tokenizer.get_vocab_size()} tokens, the model {config.vocab}"
         raise UserError(f"{directory}: {sizes}: they do not belong together")
-    special = _special_tokens(tokenizer_config)
+    special = special_tokens(tokenizer_config)
     eos = {*_ids(raw.get("eos_token_id")), *_ids(defaults.get("eos_token_id"))}
     eos |= _ids(tokenizer.token_to_id(special.get("eos_token", "")))
     if not eos:
         raise UserError(f"{directory} names no eos token: no answer would end (eos_token_id in generation_config.json)")
+    template = template_text(directory, tokenizer_config)
+    if template is None:
+        raise lacking(directory)
     return Checkpoint(
         name=directory.resolve().name,
         model=_model(config, _weights(directory, dtype), str(directory)),
         tokenizer=tokenizer,
-        template=_template(directory, tokenizer_config),
+        template=template,
         special_tokens=special,
         eos_ids=frozenset(eos),
         defaults=defaults,
@@ -99,20 +102,6 @@ def read_config(raw: Mapping[str, Any], where: str) -> Config:
         raise UserError(f"{where}: not a usable Llama configuration ({type(error).__name__}: {error})") from error
 
 
-def _json(path: Path, missing: Any = None) -> Any:
-    if not path.exists() and missing is not None:
-        return missing
-    try:
-        value = orjson.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except orjson.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is {type(value).__name__}, not an object")
-    return value
-
-
 def _tokenizer(path: Path) -> Tokenizer:
     if not path.exists():
         raise UserError(
@@ -122,28 +111,6 @@ def _tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_str(path.read_text("utf-8"))
     except Exception as error:  # the library raises plain Exception
         raise UserError(f"{path} is not a tokenizer: {error}") from error
-
-
-def _template(directory: Path, tokenizer_config: Mapping[str, Any]) -> str:
-    path = directory / "chat_template.jinja"
-    if path.exists():
-        return path.read_text("utf-8")
-    template = tokenizer_config.get("chat_template")
-    if isinstance(template, list):  # several by name
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("tool_use") or named.get("default")
-    if not isinstance(template, str):
-        raise UserError(f"{directory} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)")
-    return template
-
-
-def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
-    found = {}
-    for key, value in tokenizer_config.items():
-        text = value.get("content") if isinstance(value, dict) else value
-        if key.endswith("_token") and isinstance(text, str):
-            found[key] = text
-    return found
 
 
 def _ids(value: Any) -> set[int]:
@@ -158,7 +125,7 @@ def _weights(directory: Path, dtype: type[np.floating[Any]]) -> dict[str, Array]
     index = directory / "model.safetensors.index.json"
     files: Iterable[str] = ["model.safetensors"]
     if index.exists() and not (directory / "model.safetensors").exists():
-        files = sorted({Path(name).name for name in _json(index).get("weight_map", {}).values()})
+        files = sorted({Path(name).name for name in read_json(index).get("weight_map", {}).values()})
     weights: dict[str, Array] = {}
     for path in (directory / name for name in files):
         try:

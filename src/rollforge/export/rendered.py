@@ -1,0 +1,394 @@
+"""Rows as the model will read them: rendered by its chat template, in the framework's own way.
+
+A template may refuse a conversation, leave parts of it out, or write a turn otherwise once another follows. Trainers cut
+answers out of what it writes, by prefixes or by lengths, and most say nothing where that goes wrong.
+
+    row ─► its conversations ─► calls of the template as the framework makes them ─► what is wrong with what comes back
+
+A problem is an error unless its text begins with "warning: ", as in `Kind.check`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property, partial
+from typing import Any, NamedTuple, TypeAlias
+
+from rollforge.errors import short
+from rollforge.export.check_rows import common, decoded
+from rollforge.models.template import ChatTemplate
+from rollforge.records.items import Json, inside, text_of
+from rollforge.records.messages import split_think
+
+MOST_TURNS = 64
+"""Of a longer conversation, the beginnings of so many turns are rendered: the first few and the last ones."""
+
+
+class Refusal(Exception):
+    """In the template's own words."""
+
+
+class Talk(NamedTuple):
+    """A conversation in a row."""
+
+    messages: list[Json]
+    tools: list[Json] | None
+    prompt: int
+    """So many of the messages are the prompt; 0: it is not parted."""
+    variables: Json
+    """What the template is told beside it: TRL's `chat_template_kwargs`, verl's `enable_thinking`."""
+
+
+class View:
+    """A conversation and its template."""
+
+    def __init__(self, talk: Talk, template: ChatTemplate) -> None:
+        self.talk = talk
+        self.template = template
+        self.messages = talk.messages
+
+    def text(self, messages: Sequence[Json], tools: Sequence[Json] | None = None, *, generation: bool = False) -> str:
+        """Raises `Refusal`."""
+        try:
+            return self.template.render(messages, tools, generation=generation, **self.talk.variables)
+        except Exception as error:  # noqa: BLE001 - a template is a program, and whatever it raises is the finding
+            raise Refusal(short(error).removeprefix("TemplateError: ")) from None
+
+    def first(self, count: int, *, generation: bool = False) -> str:
+        """So many messages."""
+        return self.text(self.messages[:count], self.talk.tools, generation=generation)
+
+    @cached_property
+    def whole(self) -> str:
+        return self.first(len(self.messages))
+
+    def bare(self, text: str) -> str:
+        """Without the special tokens and line breaks at its end."""
+        marks = [re.escape(value) for value in self.template.variables.values() if isinstance(value, str) and value]
+        return re.sub(rf"(?:{'|'.join([*marks, _MARK])}|\s)+\Z", "", text)
+
+
+Cut: TypeAlias = Callable[[View], Iterator[str]]
+
+
+def rendering(cut: Cut, *, texts: bool = False) -> Callable[[ChatTemplate, Json], Iterator[str]]:
+    """For `Kind.rendered`. `texts`: prompts and answers of plain text are made messages of; else they are left alone."""
+    return partial(_problems, cut=cut, texts=texts)
+
+
+def _problems(template: ChatTemplate, row: Json, *, cut: Cut, texts: bool) -> Iterator[str]:
+    said: set[str] = set()
+    for talk in _talks(row, texts):
+        for problem in _of(View(talk, template), cut):
+            if problem not in said:
+                said.add(problem)
+                yield problem
+
+
+def _of(view: View, cut: Cut) -> Iterator[str]:
+    try:
+        yield from cut(view)
+    except Refusal as refusal:
+        yield f"the chat template refuses this conversation: {refusal}{_wanted(view)}"
+
+
+def _talks(row: Json, texts: bool) -> Iterator[Talk]:
+    """The conversations of a row of any kind; none where it is no chat, which the check of the row says."""
+
+    def chat(value: Any, role: str) -> list[Json]:
+        if isinstance(value, list):
+            return value
+        return [{"role": role, "content": value}] if texts and isinstance(value, str) else []
+
+    def talk(prompt: list[Json], answer: list[Json]) -> Iterator[Talk]:
+        messages = [*prompt, *answer]
+        if messages and all(map(_is_message, messages)):
+            yield Talk(messages, tools if _is_list(tools) and tools else None, len(prompt), variables)
+
+    tools = decoded(row.get("tools"))
+    given = row.get("chat_template_kwargs")
+    variables = dict(given) if isinstance(given, dict) else {}
+    if isinstance(row.get("enable_thinking"), bool):
+        variables["enable_thinking"] = row["enable_thinking"]
+    if isinstance(row.get("messages"), list):
+        yield from talk([], row["messages"])
+    elif isinstance(row.get("completions"), list):
+        for one in row["completions"]:
+            yield from talk(chat(row.get("context"), "user"), chat(inside(one, "completion"), "assistant"))
+    elif "prompt" in row or "input" in row:
+        prompt = chat(row.get("prompt", row.get("input")), "user")
+        answers: list[Any] = [row[name] for name in ("completion", "chosen", "rejected", "output") if name in row]
+        for answer in answers or [[]]:
+            yield from talk(prompt, chat(answer, "assistant")) if prompt else ()
+    elif "chosen" in row and "rejected" in row:
+        shared = len(common(row["chosen"], row["rejected"]))
+        for side in (row["chosen"], row["rejected"]):
+            if isinstance(side, list):
+                yield from talk(side[:shared], side[shared:])
+
+
+def _wanted(view: View) -> str:
+    """Where the arguments of calls are what a template stumbles over: how it takes them."""
+    for form, change in (("JSON text", _as_text), ("objects", decoded)):
+        changed = [_with_arguments(message, change) for message in view.messages]
+        if changed != view.messages:
+            with suppress(Refusal):
+                view.text(changed, view.talk.tools)
+                return f" (it takes the arguments of calls as {form})"
+    return ""
+
+
+def _as_text(arguments: Any) -> Any:
+    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else arguments
+
+
+def _with_arguments(message: Json, change: Callable[[Any], Any]) -> Json:
+    def changed(call: Json) -> Json:
+        if isinstance(call.get("function"), dict):
+            return {**call, "function": changed(call["function"])}
+        return {**call, "arguments": change(call["arguments"])} if "arguments" in call else call
+
+    calls = message.get("tool_calls")
+    return {**message, "tool_calls": list(map(changed, calls))} if calls else message
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("role"), str) and _is_list(value.get("tool_calls") or [])
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+
+
+def asked(view: View) -> Iterator[str]:
+    """Prompts: rendered with the opening of an answer."""
+    count = view.talk.prompt or len(view.messages)
+    yield from _left_out(view, count, view.first(count, generation=True))
+
+
+def whole(view: View) -> Iterator[str]:
+    """Conversations that are rendered once: TRL's SFT."""
+    yield from _left_out(view, len(view.messages), view.whole)
+
+
+def grown(view: View) -> Iterator[str]:
+    """NeMo RL (`get_formatted_message_log`, data/llm_message_utils.py): each beginning of the conversation is rendered; a
+    message is what its beginning has after the first character that the one before has not."""
+    yield from whole(view)
+    before, count = "", len(view.messages)
+    for number in _turns(count):
+        try:
+            text = view.first(number)
+        except Refusal as refusal:
+            yield (
+                f"NeMo RL renders every beginning of a conversation, and the chat template refuses the first {number} of "
+                f"the {count} messages: {refusal}"
+            )
+            return
+        if lost := _left(before, text):
+            level = "" if view.bare(lost) else "warning: "
+            yield (
+                f"{level}the chat template writes what stands before message {number} otherwise than without it "
+                f"({_cut(lost)} is gone): NeMo RL, which takes each message for what is new, trains on both. {_ALIKE}"
+            )
+            return
+        before = text
+
+
+def by_length(view: View) -> Iterator[str]:
+    """OpenRLHF (datasets/sft_dataset.py, reward_dataset.py): an answer is what stands after as many characters as the prompt
+    with the opening of an answer has; of several in a conversation each by itself, and tools are not given."""
+    view = View(view.talk._replace(tools=None), view.template)
+    yield from whole(view)
+    count = len(view.messages)
+    places = [number for number, message in enumerate(view.messages) if message["role"] == "assistant"]
+    answers = [(view.talk.prompt, count)] if view.talk.prompt else [(number, number + 1) for number in places[-MOST_TURNS:]]
+    for start, end in answers:
+        opened, said = view.first(start, generation=True), view.first(end)
+        if not said.startswith(opened):
+            begins = _cut(said[len(opened) :])
+            yield (
+                f"the chat template opens message {start + 1} with {_cut(_left(opened, said))}, and does not write that "
+                f"where an answer stands: OpenRLHF cuts at the opening's length, and trains on {begins}. {_ALIKE}"
+            )
+            return
+        if end < count and not view.whole.startswith(view.bare(said)):
+            yield (
+                f"the chat template writes message {end} otherwise once others follow ({_cut(_left(said, view.whole))} is "
+                f"gone): OpenRLHF counts where it stands before that, and trains on the wrong tokens. {_ALIKE}"
+            )
+            return
+
+
+def at_common(view: View) -> Iterator[str]:
+    """TRL (`common_prefix_length`, data_utils.py): the answer begins where the prompt with the opening of an answer and the
+    whole conversation part."""
+    yield from whole(view)
+    opened = view.first(view.talk.prompt, generation=True)
+    if not view.whole.startswith(opened):
+        yield (
+            f"warning: the chat template opens an answer with {_cut(_left(opened, view.whole))}, and where one stands it "
+            f"writes {_cut(_left(view.whole, opened))}: TRL warns, and trains on the latter"
+        )
+
+
+def alone(view: View) -> Iterator[str]:
+    """verl (multiturn_sft_dataset.py, utils/tokenizer/chat_template.py): each message is rendered alone, tools with the
+    first one, results of parallel calls together (gym_sft_dataset.py); joined they must be the whole."""
+    yield from whole(view)
+    nothing = {"role": "user", "content": ""}
+    try:
+        one, two = view.text([nothing]), view.text([nothing] * 2)
+    except Refusal as refusal:
+        yield f"verl renders two questions in a row to find the system prompt, and the chat template refuses that: {refusal}"
+        return
+    system = len(one) - (len(two) - len(one))
+    joined = ""
+    for start, end in _groups(view.messages):
+        messages, tools = view.messages[start:end], None if start else view.talk.tools
+        try:
+            text = _text_alone(view, messages, tools)
+        except Refusal as refusal:
+            yield f"verl renders each message alone, and the chat template refuses that of message {start + 1}: {refusal}"
+            return
+        joined += text[system:] if start and messages[0]["role"] != "system" else text
+        if not view.whole.startswith(joined):
+            yield (
+                f"the chat template writes message {start + 1} otherwise alone ({_cut(_left(joined, view.whole))} is not in "
+                f"the whole): verl, which renders one by one, stops with an AssertionError. {_ALIKE}"
+            )
+            return
+    if joined != view.whole:
+        yield (
+            f"the chat template ends the conversation with {_cut(view.whole[len(joined) :])}, which no message alone has: "
+            f"verl, which renders one by one, stops with an AssertionError. {_ALIKE}"
+        )
+
+
+def _text_alone(view: View, messages: Sequence[Json], tools: Sequence[Json] | None) -> str:
+    try:
+        return view.text(messages, tools)
+    except Refusal:  # there are templates that want a question
+        empty = [{"role": "user", "content": [{"type": "text", "text": ""}]}]
+        return view.text([*empty, *messages], tools)[len(view.text(empty, tools)) :]
+
+
+_MARK = r"<\|[^|<>]*\|>"
+_ALIKE = (
+    "Train with a template that writes every turn alike, as chat_template.jinja in a copy of the model (TRL brings some: "
+    "chat_templates/*_training.jinja)"
+)
+
+
+def _turns(count: int) -> Iterator[int]:
+    """Beginnings of a conversation, by their lengths."""
+    if count <= MOST_TURNS:
+        yield from range(1, count + 1)
+    else:
+        few = MOST_TURNS // 8
+        yield from range(1, few + 1)
+        yield from range(count - MOST_TURNS + few + 1, count + 1)
+
+
+def _groups(messages: Sequence[Json]) -> Iterator[tuple[int, int]]:
+    """Messages one by one; tools' results that follow each other together."""
+    start = 0
+    for end in range(1, len(messages) + 1):
+        if end == len(messages) or not (messages[start]["role"] == messages[end]["role"] == "tool"):
+            yield start, end
+            start = end
+
+
+def _left_out(view: View, count: int, text: str) -> Iterator[str]:
+    """What of the messages is not in the text that was made of them."""
+    messages, tools = view.messages[:count], view.talk.tools
+    for number, message in enumerate(messages, 1):
+        thought, said = _parts(message)
+        if not _stands(said, text):
+            whose = f"message {number}, the {message['role']}'s"
+            yield f"the chat template leaves out what is said in {whose}: the model never reads it"
+        if not _stands(thought, text):
+            yield (
+                f"warning: the chat template leaves out the reasoning of message {number}: nothing is learned from it "
+                "(--reasoning inline writes it into the text, drop leaves it out of the data)"
+            )
+        content = message.get("content", "")
+        if isinstance(content, list) and str(content) in text:
+            yield f"the chat template writes the list of message {number} as Python does: give its content as text"
+        if content is None and "None" in text:
+            written = [*messages[: number - 1], {**message, "content": ""}, *messages[number:]]
+            if view.text(written, tools).count("None") < text.count("None"):
+                yield f'the chat template writes None for message {number}, which has no content: write ""'
+        for arguments in _arguments(message):
+            given = decoded(arguments)
+            if isinstance(arguments, str) and isinstance(given, dict) and json.dumps(arguments, ensure_ascii=False) in text:
+                yield (
+                    f"the chat template writes the arguments in message {number} as text within JSON, with every quote "
+                    "escaped: give them as objects, not as JSON text"
+                )
+            elif isinstance(given, dict) and not all(_stands(one, text) for one in given.values() if isinstance(one, str)):
+                yield f"the chat template leaves out arguments of the calls in message {number}: the model never reads them"
+    if any(message.get("tool_calls") for message in messages) and _same(view, text, list(map(_renamed, messages)), tools):
+        yield "the chat template leaves out the tool calls: the model never reads them, and turns of calls alone are empty"
+    if tools and _same(view, text, messages, list(map(_other_tool, tools))):
+        yield "the chat template leaves out the tools: the model is not told which ones it has"
+
+
+def _parts(message: Json) -> tuple[str, str]:
+    """(what was thought, what is said)"""
+    content = text_of(message.get("content"))
+    if message["role"] != "assistant":
+        return "", content
+    thought, said = split_think(content)
+    return thought or str(message.get("reasoning_content") or ""), said or ""
+
+
+def _stands(piece: str, text: str) -> bool:
+    """As it is, or within JSON."""
+    piece = piece.strip()
+    return piece in text or any(json.dumps(piece, ensure_ascii=ascii)[1:-1] in text for ascii in (False, True))
+
+
+def _arguments(message: Json) -> Iterator[Any]:
+    for call in message.get("tool_calls") or ():
+        yield inside(call, "function", "arguments") if "function" in call else inside(call, "arguments")
+
+
+def _same(view: View, text: str, messages: Sequence[Json], tools: Sequence[Json] | None) -> bool:
+    """Whether other messages or tools make no difference."""
+    openings = (False, True)
+    try:
+        return any(view.text(messages, tools, generation=opening) == text for opening in openings)
+    except Refusal:
+        return False
+
+
+def _renamed(message: Json) -> Json:
+    calls = message.get("tool_calls")
+    return {**message, "tool_calls": list(map(_other_tool, calls))} if calls else message
+
+
+def _other_tool(tool: Json) -> Json:
+    """A tool, or a call, under another name."""
+    if isinstance(tool.get("function"), dict):
+        return {**tool, "function": _other_tool(tool["function"])}
+    return {**tool, "name": f"{tool.get('name')}_"}
+
+
+def _left(text: str, other: str) -> str:
+    """What of a text stands after the beginning that it shares with the other; tags whole."""
+    if other.startswith(text):
+        return ""
+    at = next((at for at, (one, two) in enumerate(zip(text, other, strict=False)) if one != two), len(other))
+    tag = text.rfind("<", 0, at)
+    return text[at if tag < 0 or ">" in text[tag:at] or at - tag > _LONGEST_TAG else tag :]
+
+
+_LONGEST_TAG = 24
+
+
+def _cut(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")

@@ -1,0 +1,157 @@
+"""Chat templates: the text that a model reads, made of a conversation.
+
+They come with checkpoints, which are untrusted: they run in jinja's immutable sandbox, in the environment that transformers
+gives them (same filters and globals, so the same text).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import orjson
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from rollforge.errors import UserError, reported
+from rollforge.records.items import Json
+
+
+class ChatTemplate:
+    """A template with the special tokens, and what else it is told beside the conversation."""
+
+    def __init__(self, text: str, variables: Mapping[str, Any]) -> None:
+        """Raises `UserError` if it is broken."""
+        self.variables = variables
+        try:
+            self._template = _environment().from_string(text)
+        except TemplateError as error:
+            raise UserError(f"the chat template is broken: {error}") from error
+
+    def render(
+        self, messages: Sequence[Json], tools: Sequence[Json] | None, *, generation: bool = False, **more: Any
+    ) -> str:
+        """The text of a conversation, with the opening of an answer if `generation`. Raises what the template raises: it is
+        a program."""
+        context = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": generation}
+        return self._template.render(**{**self.variables, **more, **context})
+
+
+def read_template(model: str | Path) -> ChatTemplate:
+    """That of a model (`local`) or of a `.jinja` file. Raises `UserError` if there is none."""
+    found = find_template(model)
+    if found is None:
+        raise lacking(model)
+    return found
+
+
+def find_template(model: str | Path) -> ChatTemplate | None:
+    """The same, None if there is none. Raises `UserError` for a broken one."""
+    path = local(model)
+    directory = path if path.is_dir() else path.parent
+    config = read_json(directory / "tokenizer_config.json", {})
+    text = _text(path) if path.suffix == ".jinja" else template_text(directory, config)
+    return None if text is None else ChatTemplate(text, special_tokens(config))
+
+
+def local(model: str | Path) -> Path:
+    """A model's directory, or a file in it; of a name on the hub, its directory in the local cache. Nothing is downloaded.
+    Raises `UserError` if neither is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = Path(model)
+    if path.exists():
+        return path
+    with suppress(ValueError):  # no name of the hub
+        if isinstance(found := try_to_load_from_cache(str(model), "tokenizer_config.json"), str):
+            return Path(found).parent
+    raise UserError(f"{model} is not there, nor in the hub's cache: a model's directory is wanted, or a file in it")
+
+
+def template_text(directory: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
+    """None where a directory has no chat template."""
+    path = directory / "chat_template.jinja"
+    if path.exists():
+        return _text(path)
+    template = tokenizer_config.get("chat_template")
+    if isinstance(template, list):  # several by name
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("tool_use") or named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _text(path: Path) -> str:
+    try:
+        with reported(f"cannot read {path}"):
+            return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no chat template: it is not UTF-8 ({error.reason} at byte {error.start})") from error
+
+
+def lacking(directory: str | Path) -> UserError:
+    where = "chat_template.jinja, or chat_template in tokenizer_config.json"
+    return UserError(f"{directory} has no chat template ({where})")
+
+
+def special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
+    """Their texts by role, as the template sees them: eos_token, bos_token, ..."""
+    found = {}
+    for key, value in tokenizer_config.items():
+        text = value.get("content") if isinstance(value, dict) else value
+        if key.endswith("_token") and isinstance(text, str):
+            found[key] = text
+    return found
+
+
+def read_json(path: Path, missing: Any = None) -> Any:
+    """An object; `missing`, if it is given, where there is no file. Raises `UserError`."""
+    if not path.exists() and missing is not None:
+        return missing
+    try:
+        value = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is {type(value).__name__}, not an object")
+    return value
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks what the assistant says, for training; it renders its body."""
+
+    tags = frozenset(("generation",))  # type: ignore[assignment]
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = _now
+    return environment
+
+
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    # jinja's own filter escapes HTML.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)

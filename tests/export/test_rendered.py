@@ -1,0 +1,452 @@
+"""What a model's chat template makes of rows, as each framework renders them; the templates are in the manner of families of
+models. That verl and OpenRLHF do what is said of them, `test_verl` and `test_openrlhf` try (trainers)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rollforge.cli.main import app
+from rollforge.errors import UserError
+from rollforge.export.check import check_files
+from rollforge.export.rendered import MOST_TURNS
+from rollforge.export.run import export_rollouts
+from rollforge.models.template import ChatTemplate
+from rollforge.registry import resolve
+from tests.export.toy import call, output, row, said, write
+
+TINY = Path(__file__).parents[2] / "src" / "rollforge" / "models" / "tiny" / "policy"
+
+TOOLS = """{%- if tools %}<|im_start|>system
+{% for tool in tools %}{{ tool | tojson }}{% endfor %}<|im_end|>
+{% endif %}"""
+OPEN = "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+CALLS = """{%- for call in message.tool_calls or [] %}
+{{ {"name": call.function.name, "arguments": call.function.arguments} | tojson }}{% endfor %}"""
+
+ALIKE = (
+    TOOLS
+    + """{%- for message in messages %}<|im_start|>{{ message.role }}
+{% if message.reasoning_content %}<think>{{ message.reasoning_content }}</think>{% endif %}{{ message.content }}"""
+    + CALLS
+    + "<|im_end|>\n{% endfor %}"
+    + OPEN
+)
+"""Every turn alike, wherever it stands."""
+LAST = ALIKE.replace("if message.reasoning_content", "if loop.last and message.reasoning_content")
+"""Qwen3: reasoning at the end only."""
+NO_TOOLS = "{%- for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
+"""Gemma, Phi-3: neither tools nor calls nor reasoning."""
+STRICT = (
+    "{%- if messages | selectattr('role', 'equalto', 'user') | list | length == 0 %}"
+    "{{ raise_exception('No user query found') }}{% endif %}"
+) + ALIKE
+"""Qwen3.5: no beginning without a question."""
+OPENED = ALIKE.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+"""DeepSeek R1: an answer is opened with a thought, and written without."""
+AS_TEXT = ALIKE.replace(
+    CALLS, "{%- for call in message.tool_calls or [] %}{{ call.function.name + call.function.arguments }}{% endfor %}"
+)
+"""DeepSeek V3: arguments are joined as text."""
+
+SYSTEM = {"role": "system", "content": "You are a clerk of towns."}
+ASKED = {"role": "user", "content": "How warm is it in Oslo?"}
+AGAIN = {"role": "user", "content": "And in Bergen?"}
+ANSWER = {"role": "assistant", "content": "Eleven degrees."}
+THOUGHT = {**ANSWER, "reasoning_content": "The log has the figure."}
+CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo in Norway"}}}
+CALLS_IT = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+RESULT = {"role": "tool", "tool_call_id": "c1", "name": "weather", "content": '{"celsius": 11}'}
+TOOL = {"type": "function", "function": {"name": "weather", "description": "Of a city.", "parameters": {"type": "object"}}}
+
+TALK = [SYSTEM, ASKED, ANSWER]
+TURNS = [SYSTEM, ASKED, THOUGHT, AGAIN, {**THOUGHT, "content": "Seven.", "reasoning_content": "So has the other."}]
+WORK = [SYSTEM, ASKED, CALLS_IT, RESULT, ANSWER]
+
+
+def problems(to: str, row: dict, template: str, **variables: str) -> list[str]:
+    framework, _, kind = to.partition(":")
+    return list(resolve("export", framework).kinds[kind].rendered(ChatTemplate(template, variables), row))
+
+
+def rows_of(messages: list[dict], tools: list[dict] | None = None) -> dict[str, dict]:
+    """The same conversation for each kind that a template renders."""
+    cut = max(number for number, message in enumerate(messages) if message["role"] == "user") + 1
+    with_tools = {"tools": tools} if tools else {}
+    sides = {"prompt": messages[:cut], "chosen": messages[cut:], "rejected": [{**ANSWER, "content": "Cold."}]}
+    return {
+        "nemo-rl:sft": {"messages": messages, **with_tools},
+        "nemo-rl:dpo-messages": {
+            "context": messages[:cut],
+            "completions": [{"rank": 0, "completion": messages[cut:]}, {"rank": 1, "completion": [ANSWER]}],
+        },
+        "trl:grpo": {"prompt": messages[:cut], **with_tools},
+        "trl:sft": {"messages": messages, "tools": json.dumps(tools)},
+        "trl:sft-prompt-completion": {"prompt": messages[:cut], "completion": messages[cut:], **with_tools},
+        "trl:dpo": {**sides, **with_tools},
+        "trl:dpo-implicit": {
+            "chosen": messages,
+            "rejected": [*messages[:cut], {**ANSWER, "content": "Cold."}],
+            **with_tools,
+        },
+        "trl:kto": {"prompt": messages[:cut], "completion": messages[cut:], "label": True, **with_tools},
+        "verl:grpo": {"prompt": messages[:cut]},
+        "verl:sft": {"messages": messages, **with_tools},
+        "openrlhf:grpo": {"prompt": messages[:cut]},
+        "openrlhf:sft": {"messages": messages},
+        "openrlhf:dpo": sides,
+    }
+
+
+@pytest.mark.parametrize("messages", [TALK, TURNS, WORK], ids=["talk", "turns", "work"])
+@pytest.mark.parametrize("to", rows_of(TALK))
+def test_a_template_that_writes_every_turn_alike_is_fine_everywhere(to, messages):
+    assert problems(to, rows_of(messages, [TOOL] if messages is WORK else None)[to], ALIKE) == []
+
+
+def test_rows_of_text_are_rendered_as_nemo_rl_makes_messages_of_them():
+    assert problems("nemo-rl:sft-simple", {"input": "2 + 2?", "output": "4"}, ALIKE) == []
+    refused = problems("nemo-rl:grpo", {"input": "2 + 2?", "output": "4"}, "{{ raise_exception(messages[0].content) }}")
+    assert refused == ["the chat template refuses this conversation: 2 + 2?"]
+    pair = {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}
+    (thought,) = problems(
+        "nemo-rl:dpo",
+        {**pair, "chosen": "<think>Easy.</think>4"},
+        ALIKE.replace("message.content }}", "message.content.split('</think>')[-1] }}"),
+    )
+    assert thought.startswith("warning: the chat template leaves out the reasoning of message 2")
+    assert problems("trl:dpo", pair, "{{ raise_exception('not called') }}") == []  # TRL joins texts as they are
+
+
+@pytest.mark.parametrize("to", rows_of(TALK))
+def test_what_a_template_refuses_is_said_in_its_words(to):
+    found = problems(to, rows_of(TALK)[to], "{{ raise_exception('System role not supported') }}")
+    assert found == ["the chat template refuses this conversation: System role not supported"]
+
+
+def test_a_template_that_fails_is_a_refusal_with_what_failed():
+    (failed,) = problems("trl:sft", {"messages": TALK}, "{{ messages[0].content + 1 }}")
+    assert 'TypeError: can only concatenate str (not "int") to str' in failed
+    (deep,) = problems("trl:sft", {"messages": TALK}, "{% macro m(x) %}{{ m(x) }}{% endmacro %}{{ m(1) }}")
+    assert "RecursionError" in deep
+
+
+def test_arguments_that_a_template_takes_only_in_another_form():
+    row = {"messages": WORK, "tools": [TOOL]}
+    (found,) = problems("nemo-rl:sft", row, AS_TEXT)
+    assert found.endswith("(it takes the arguments of calls as JSON text)")
+    as_text = [ASKED, {**CALLS_IT, "tool_calls": [_called('{"city": "Oslo in Norway"}')]}, RESULT, ANSWER]
+    assert problems("nemo-rl:sft", {"messages": as_text, "tools": [TOOL]}, AS_TEXT) == []
+    (twice,) = problems("nemo-rl:sft", {"messages": as_text, "tools": [TOOL]}, ALIKE)
+    assert "the arguments in message 2 as text within JSON" in twice
+    items = ALIKE.replace("call.function.arguments}", "call.function.arguments.items() | list}")
+    (found,) = problems("nemo-rl:sft", {"messages": as_text, "tools": [TOOL]}, items)
+    assert "has no attribute 'items' (it takes the arguments of calls as objects)" in found
+
+
+def _called(arguments):
+    return {**CALL, "function": {"name": "weather", "arguments": arguments}}
+
+
+@pytest.mark.parametrize("to", ["nemo-rl:sft", "trl:sft", "trl:kto", "verl:sft"])
+def test_what_a_template_leaves_out(to):
+    found = problems(to, rows_of(WORK, [TOOL])[to], NO_TOOLS)
+    assert [text for text in found if "leaves out" in text] == [
+        "the chat template leaves out arguments of the calls in message 3: the model never reads them",
+        "the chat template leaves out the tool calls: the model never reads them, and turns of calls alone are empty",
+        "the chat template leaves out the tools: the model is not told which ones it has",
+    ]
+    only_users = "{% for message in messages if message.role == 'user' %}{{ message.content }}{% endfor %}"
+    found = problems(to, rows_of(TURNS)[to], only_users)
+    assert "the chat template leaves out what is said in message 1, the system's: the model never reads it" in found
+    assert any(text.startswith("warning: the chat template leaves out the reasoning of message 5") for text in found)
+
+
+def test_text_that_is_written_within_json_or_trimmed_is_there():
+    template = "{% for message in messages %}{{ {'text': message.content | trim} | tojson }}{% endfor %}"
+    messages = [ASKED, {**ANSWER, "content": '  It is "warm",\nÆ says.\n'}]
+    assert problems("trl:sft", {"messages": messages}, template) == []
+
+
+def test_a_content_that_is_none_or_a_list_where_the_template_wants_text():
+    silent = [ASKED, {**CALLS_IT, "content": None}, RESULT, ANSWER]
+    (found,) = problems("nemo-rl:sft", {"messages": silent, "tools": [TOOL]}, ALIKE)
+    assert found == 'the chat template writes None for message 2, which has no content: write ""'
+    assert (
+        problems(
+            "nemo-rl:sft",
+            {"messages": silent, "tools": [TOOL]},
+            ALIKE.replace("message.content }}", "message.content or '' }}"),
+        )
+        == []
+    )
+    parts = [{"role": "user", "content": [{"type": "text", "text": "How warm?"}]}, ANSWER]
+    (found,) = problems("trl:sft", {"messages": parts}, ALIKE)
+    assert found == "the chat template writes the list of message 1 as Python does: give its content as text"
+
+
+def test_reasoning_that_stands_in_the_text():
+    messages = [ASKED, {**ANSWER, "content": "<think>The log has it.</think>Eleven."}, AGAIN, ANSWER]
+    cuts = "{% for message in messages %}{{ message.content.split('</think>')[-1] }}{% endfor %}"
+    (found,) = problems("trl:sft", {"messages": messages}, cuts)
+    assert found.startswith("warning: the chat template leaves out the reasoning of message 2")
+
+
+# A template that writes a turn otherwise once another follows
+
+
+def test_nemo_rl_trains_on_both_forms_of_a_turn():
+    (_, found) = problems("nemo-rl:sft", {"messages": TURNS}, LAST)
+    assert found.startswith(
+        "the chat template writes what stands before message 4 otherwise than without it ('<think>The log"
+    )
+    assert problems("nemo-rl:sft", {"messages": TURNS[:3]}, LAST) == []  # one turn
+    found = problems("nemo-rl:dpo-messages", rows_of(TURNS)["nemo-rl:dpo-messages"], LAST)
+    assert sum("NeMo RL" in text for text in found) == 1  # both halves say the same
+
+
+def test_a_mark_at_the_end_that_gives_way_is_a_warning():
+    ended = ALIKE + "{% if not add_generation_prompt %}<|end_of_text|>{% endif %}"
+    (found,) = problems("nemo-rl:sft", {"messages": TALK}, ended)
+    assert found.startswith("warning: the chat template writes what stands before message 2 otherwise")
+    assert "('<|end_of_text|>' is gone)" in found
+    (found,) = problems("nemo-rl:sft", {"messages": TALK}, ended.replace("<|end_of_text|>", "</s>"), eos_token="</s>")
+    assert found.startswith("warning: ")
+
+
+def test_nemo_rl_renders_every_beginning():
+    (found,) = problems("nemo-rl:sft", {"messages": TALK}, STRICT)
+    assert found == (
+        "NeMo RL renders every beginning of a conversation, and the chat template refuses the first 1 of the 3 messages: No "
+        "user query found"
+    )
+    assert problems("nemo-rl:sft", {"messages": TALK[1:]}, STRICT) == []
+    assert problems("trl:sft", {"messages": TALK}, STRICT) == []
+
+
+def test_openrlhf_cuts_by_length():
+    (found,) = problems("openrlhf:sft", {"messages": TALK}, OPENED)
+    assert found.startswith("the chat template opens message 3 with '<think>\\n', and does not write that where an answer")
+    assert "trains on 'egrees.<|im_end|>\\n'" in found
+    (found,) = problems("openrlhf:dpo", rows_of(TALK)["openrlhf:dpo"], OPENED)[:1]
+    assert "trains on 'egrees." in found
+    (_, found) = problems("openrlhf:sft", {"messages": TURNS}, LAST)
+    assert found.startswith("the chat template writes message 3 otherwise once others follow ('<think>The log")
+
+
+def test_openrlhf_gives_no_tools_to_the_template():
+    assert problems("openrlhf:sft", {"messages": WORK}, ALIKE.replace("tool | tojson", "raise_exception('tools')")) == []
+
+
+def test_trl_begins_the_answer_where_the_texts_part():
+    for to in ("trl:sft-prompt-completion", "trl:kto"):
+        (found,) = problems(to, rows_of(TALK)[to], OPENED)
+        assert found.startswith(
+            "warning: the chat template opens an answer with '<think>\\n', and where one stands it writes 'Eleven"
+        )
+    assert problems("trl:sft", {"messages": TALK}, OPENED) == []
+
+
+def test_verl_renders_one_by_one():
+    (_, found) = problems("verl:sft", {"messages": TURNS}, LAST)
+    assert "writes message 3 otherwise alone ('<think>The log" in found
+    assert "AssertionError" in found
+    alternate = (
+        ALIKE
+        + "{% if messages | length > 1 and messages[0].role == messages[1].role %}"
+        + "{{ raise_exception('must alternate') }}{% endif %}"
+    )
+    (found,) = problems("verl:sft", {"messages": TALK}, alternate)
+    assert found.startswith("verl renders two questions in a row to find the system prompt")
+    assert "must alternate" in found
+    ended = ALIKE + "{% if messages | length == 3 %}the end{% endif %}"
+    (found,) = problems("verl:sft", {"messages": TALK}, ended)
+    assert "ends the conversation with 'the end'" in found
+
+
+def test_verl_takes_away_a_system_prompt_that_the_template_adds():
+    adds = "{% if messages[0].role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}" + ALIKE
+    assert problems("verl:sft", {"messages": [SYSTEM, ASKED, ANSWER, AGAIN, ANSWER]}, adds) == []
+
+
+def test_templates_that_want_a_question_are_given_one_as_verl_does():
+    assert (
+        problems(
+            "verl:sft",
+            {"messages": TALK[1:]},
+            STRICT.replace("message.content }}", "message.content if message.content is string else '' }}"),
+        )
+        == []
+    )
+    (found,) = problems(
+        "verl:sft",
+        {"messages": TALK},
+        "{% if messages[0].role != 'user' %}{{ raise_exception('user first') }}{% endif %}" + ALIKE,
+    )
+    assert found == "the chat template refuses this conversation: user first"
+
+
+def test_what_a_row_tells_the_template():
+    template = ALIKE + "{% if enable_thinking is defined and not enable_thinking %}{{ raise_exception('told') }}{% endif %}"
+    for told in ({"chat_template_kwargs": {"enable_thinking": False}}, {"enable_thinking": False}):
+        assert problems("trl:sft", {"messages": TALK, **told}, template) == [
+            "the chat template refuses this conversation: told"
+        ]
+
+
+def test_a_long_conversation_is_rendered_at_its_beginning_and_its_end():
+    messages = [SYSTEM, *[ASKED, ANSWER] * MOST_TURNS]
+    counted = ALIKE + "{% if messages | length == %d %}{{ raise_exception('here') }}{% endif %}"
+    for number, seen in ((2, True), (MOST_TURNS, False), (len(messages) - 1, True)):
+        assert bool(problems("nemo-rl:sft", {"messages": messages}, counted.replace("%d %", f"{number} %"))) is seen
+
+
+# The check of files
+
+
+def test_lines_are_named_and_counted(tmp_path):
+    rows = [{"messages": TALK}, {"messages": WORK, "tools": [TOOL]}, {"messages": [ASKED]}, *[{"messages": TURNS}] * 7]
+    file, template = write(tmp_path / "train.jsonl", rows), tmp_path / "template.jinja"
+    template.write_text(LAST)
+    checked = check_files([file], resolve("export", "nemo-rl"), "sft", tokenizer=template, load=False)
+    (found,) = [one for one in checked.lines() if "NeMo RL, which" in one]
+    assert found.startswith(f"{file}:4, 5, 6, 7, 8 and 2 more places: error: the chat template writes what stands before")
+    assert checked.template == str(template)
+    assert checked.row()["template"] == str(template)
+    plain = check_files([file], resolve("export", "nemo-rl"), "sft", load=False)
+    assert plain.template == ""
+    assert "template" not in plain.row()
+    assert not any("template writes" in one.message for one in plain.problems)
+
+
+def test_rows_with_errors_are_not_rendered(tmp_path):
+    file, template = write(tmp_path / "train.jsonl", [{"messages": [{"role": "user"}, 3]}]), tmp_path / "t.jinja"
+    template.write_text("{{ raise_exception('rendered') }}")
+    checked = check_files([file], resolve("export", "trl"), "sft", tokenizer=template, load=False)
+    assert checked.errors
+    assert not any("rendered" in one.message for one in checked.problems)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_command_renders_by_a_models_directory(tmp_path, workers):
+    file = write(tmp_path / "train.jsonl", [{"messages": WORK, "tools": [TOOL]}])
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "tokenizer_config.json").write_text(json.dumps({"chat_template": NO_TOOLS, "eos_token": {"content": "</s>"}}))
+    command = [
+        "check",
+        str(file),
+        "--for",
+        "nemo-rl:sft",
+        "--no-loader",
+        "--workers",
+        str(workers),
+        "--tokenizer",
+        str(model),
+    ]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert f"{file}:1: error: the chat template leaves out the tool calls" in done.output
+    assert done.output.endswith(f"; rendered by the chat template of {model}\n")
+    (model / "chat_template.jinja").write_text(ALIKE)  # which goes before the configuration's
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0
+    assert "no problems" in done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("template.jinja", "{% if %}", "the chat template is broken"),
+        ("tokenizer.json", "{}", "has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)"),
+        ("gone.jinja", None, "is not there, nor in the hub's cache: a model's directory is wanted, or a file in it"),
+        ("latin.jinja", b"\xe4", "it is not UTF-8"),
+    ],
+)
+def test_what_is_no_template(tmp_path, name, text, says):
+    file = write(tmp_path / "train.jsonl", [{"messages": TALK}])
+    if text is not None:
+        (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=r"chat template|is not there") as error:
+        check_files([file], resolve("export", "trl"), "sft", tokenizer=tmp_path / name, load=False)
+    assert says in str(error.value)
+
+
+def test_an_export_with_a_models_directory_is_rendered(tmp_path):
+    rollout = row("2 + 2?", "4")
+    rollout["response"]["output"] = [call("add", '{"a": 2}'), output("4"), said("It is 4.")]
+    file = write(tmp_path / "rollouts.jsonl", [rollout])
+    done = export_rollouts([file], ["nemo-rl:sft", "trl:sft"], tmp_path / "out", tokenizer=str(TINY), validation=0)
+    for one in done.targets:
+        assert json.loads((one.folder / "check.json").read_text())["template"] == str(TINY)
+        assert not any("template" in problem.message for problem in one.problems)
+
+
+# The real thing
+
+
+def real_templates() -> list[Path]:
+    """Those of some sixty models that TRL brings."""
+    return sorted((Path(pytest.importorskip("trl").__file__).parent / "chat_templates").glob("*.jinja"))
+
+
+def special(tokenizer) -> dict[str, str]:
+    return {name: text for name, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
+
+
+@pytest.mark.trainers
+def test_verl_stops_where_it_is_said_to(tmp_path):
+    pytest.importorskip("verl")
+    pandas = pytest.importorskip("pandas")
+    from rollforge.export.trial import byte_tokenizer
+    from rollforge.export.verl.loader import dataset
+
+    tokenizer, file = byte_tokenizer(), tmp_path / "train.parquet"
+    talks = [TALK, TURNS, WORK, WORK[1:], [*WORK, AGAIN, ANSWER], [ASKED, ANSWER]]
+    seen = set()
+    for messages in talks:
+        tools = [TOOL] if RESULT in messages else []
+        pandas.DataFrame({"messages": [json.dumps(messages)], "tools": [json.dumps(tools)]}).to_parquet(file)
+        for template in real_templates():
+            tokenizer.chat_template = template.read_text()
+            try:
+                _ = dataset("sft", file, str(tmp_path), tokenizer)[0]
+                stops = False
+            except Exception:  # noqa: BLE001 - whatever a template or verl raises
+                stops = True
+            row = {"messages": messages, "tools": tools}
+            said = problems("verl:sft", row, tokenizer.chat_template, **special(tokenizer))
+            assert any("verl" in text or "refuses" in text for text in said) == stops, (template.stem, messages, said)
+            seen.add((template.stem, stops))
+    assert {("qwen3", True), ("qwen3_training", False), ("qwen2_5", False)} <= seen
+
+
+@pytest.mark.trainers
+def test_openrlhf_trains_on_the_answers_where_nothing_is_said(tmp_path):
+    pytest.importorskip("openrlhf")
+    from rollforge.export.openrlhf.loader import dataset
+    from rollforge.export.trial import byte_tokenizer
+
+    tokenizer, found = byte_tokenizer(), {}
+    for name, messages in {"talk": TALK, "turns": TURNS, "again": [*TALK, AGAIN, {**ANSWER, "content": "Seven."}]}.items():
+        file = write(tmp_path / f"{name}.jsonl", [{"messages": messages}])
+        for template in real_templates():
+            tokenizer.chat_template = template.read_text()
+            said = problems("openrlhf:sft", {"messages": messages}, tokenizer.chat_template, **special(tokenizer))
+            if any("refuses" in text or "leaves out what" in text for text in said):
+                continue
+            data, _ = dataset("sft", file, str(tmp_path / "cache"), tokenizer)
+            ids, _, mask = data[0]
+            trained = tokenizer.decode(ids[0][1:][mask[0][:-1].bool()])
+            answers = [message["content"] for message in messages if message["role"] == "assistant"]
+            asked = [message["content"] for message in messages if message["role"] != "assistant"]
+            right = all(text in trained for text in answers) and not any(text in trained for text in asked)
+            wrong = any("OpenRLHF" in text for text in said)
+            assert right or wrong, (template.stem, name, trained)
+            found[template.stem, name] = wrong
+    assert found["qwen3", "turns"]
+    assert not found["qwen3_training", "turns"]
+    assert not found["qwen3", "talk"]
