@@ -69,7 +69,7 @@ WORK = [SYSTEM, ASKED, CALLS_IT, RESULT, ANSWER]
 
 def problems(to: str, row: dict, template: str, **variables: str) -> list[str]:
     framework, _, kind = to.partition(":")
-    return list(resolve("export", framework).kinds[kind].rendered(ChatTemplate(template, variables), row))
+    return list(resolve("export", framework).kinds[kind].rendered.problems(ChatTemplate(template, variables), row))
 
 
 def rows_of(messages: list[dict], tools: list[dict] | None = None) -> dict[str, dict]:
@@ -267,6 +267,12 @@ def test_verl_renders_one_by_one():
     assert "ends the conversation with 'the end'" in found
 
 
+def test_verl_leaves_the_length_of_the_opening_out_of_an_answer():
+    (found,) = problems("verl:sft", {"messages": [*TALK, AGAIN, ANSWER]}, OPENED)
+    assert found.startswith("the chat template opens an answer with '<think>\\n', and does not write that where one stands")
+    assert "verl leaves as much out of it, and trains on 'egrees.<|im_end|>\\n'" in found
+
+
 def test_verl_takes_away_a_system_prompt_that_the_template_adds():
     adds = "{% if messages[0].role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}" + ALIKE
     assert problems("verl:sft", {"messages": [SYSTEM, ASKED, ANSWER, AGAIN, ANSWER]}, adds) == []
@@ -302,6 +308,85 @@ def test_a_long_conversation_is_rendered_at_its_beginning_and_its_end():
     counted = ALIKE + "{% if messages | length == %d %}{{ raise_exception('here') }}{% endif %}"
     for number, seen in ((2, True), (MOST_TURNS, False), (len(messages) - 1, True)):
         assert bool(problems("nemo-rl:sft", {"messages": messages}, counted.replace("%d %", f"{number} %"))) is seen
+
+
+# What is trained on
+
+
+def learned(to: str, row: dict, template: str = ALIKE, **variables: str) -> list[str]:
+    framework, _, kind = to.partition(":")
+    found = resolve("export", framework).kinds[kind].rendered.trained(ChatTemplate(template, variables), row)
+    return ["".join(part.text for part in parts if part.trained) for parts in found]
+
+
+SAID = "Eleven degrees.<|im_end|>\n"
+MADE = '{"name": "weather", "arguments": {"city": "Oslo in Norway"}}<|im_end|>\n'
+HEAD = "<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("to", "trained"),
+    [
+        ("nemo-rl:sft", [HEAD + MADE + HEAD + SAID]),  # the opening, too
+        ("nemo-rl:dpo-messages", [HEAD + SAID, HEAD + SAID]),  # the last message
+        ("trl:grpo", [""]),
+        ("trl:sft-prompt-completion", [MADE + "<|im_start|>tool\n" + RESULT["content"] + "<|im_end|>\n" + HEAD + SAID]),
+        ("trl:dpo", [MADE + "<|im_start|>tool\n" + RESULT["content"] + "<|im_end|>\n" + HEAD + SAID, "Cold.<|im_end|>\n"]),
+        ("verl:sft", [MADE + SAID]),
+        ("openrlhf:sft", [MADE + SAID.strip()]),
+        (
+            "openrlhf:dpo",
+            [MADE + "<|im_start|>tool\n" + RESULT["content"] + "<|im_end|>\n" + HEAD + SAID.strip(), "Cold.<|im_end|>"],
+        ),
+    ],
+)
+def test_what_each_framework_trains_on(to, trained):
+    assert learned(to, rows_of(WORK, [TOOL])[to]) == trained
+
+
+@pytest.mark.parametrize("to", rows_of(TALK))
+def test_the_parts_are_the_whole(to):
+    framework, _, kind = to.partition(":")
+    rendering = resolve("export", framework).kinds[kind].rendered
+    for parts in rendering.trained(ChatTemplate(ALIKE, {}), rows_of(TURNS)[to]):
+        text = "".join(part.text for part in parts)
+        assert text.startswith("<|im_start|>system\nYou are a clerk of towns.<|im_end|>\n<|im_start|>user\nHow warm")
+        assert text.rstrip("\n").endswith("assistant" if kind == "grpo" else "<|im_end|>")
+
+
+def test_what_is_cut_wrong_is_shown_so():
+    assert learned("openrlhf:sft", {"messages": TALK}, OPENED) == ["egrees.<|im_end|>"]
+    assert learned("nemo-rl:sft", {"messages": TURNS}, LAST)[0].startswith(
+        HEAD + "<think>The log has the figure.</think>Eleven"
+    )
+
+
+def test_one_line_is_shown(tmp_path):
+    file = write(tmp_path / "train.jsonl", [{"messages": [SYSTEM]}, "no row", {"messages": WORK, "tools": [TOOL]}])
+    template = tmp_path / "template.jinja"
+    template.write_text(ALIKE)
+    command = ["check", str(file), "--for", "openrlhf:sft", "--tokenizer", str(template), "--show"]
+    done = CliRunner().invoke(app, [*command, "3"])
+    assert done.exit_code == 0
+    assert done.output.startswith(
+        f"{file}:3, as openrlhf:sft makes it; trained on in [[brackets]]:\n<|im_start|>system\nYou are"
+    )
+    assert f"<|im_start|>assistant\n[[{SAID.strip()}]]" in done.output
+    said = json.loads(CliRunner().invoke(app, [*command, "3", "--json"]).output)
+    assert said["line"] == 3
+    assert [part["text"] for part in said["conversations"][0] if part["trained"]] == [MADE, SAID.strip()]
+    other = ["check", str(file), "--for", "generic:openai", "--tokenizer", str(template), "--show", "1"]
+    wrong = [
+        ([*command, "2"], "holds no conversation"),
+        ([*command, "4"], "has no line 4"),
+        (["check", str(file), "--for", "trl:sft", "--show", "1"], "--show is for one file, with --tokenizer"),
+        (other, "generic:openai is given to no chat template"),
+    ]
+    for words, says in wrong:
+        assert says in str(CliRunner().invoke(app, words).exception)
+    template.write_text("{{ raise_exception('no') }}")
+    refused = CliRunner().invoke(app, [*command, "3"]).exception
+    assert str(refused) == f"{file}:3: the chat template refuses this conversation: no"
 
 
 # The check of files
@@ -412,15 +497,19 @@ def test_verl_stops_where_it_is_said_to(tmp_path):
         pandas.DataFrame({"messages": [json.dumps(messages)], "tools": [json.dumps(tools)]}).to_parquet(file)
         for template in real_templates():
             tokenizer.chat_template = template.read_text()
+            item = None
             try:
-                _ = dataset("sft", file, str(tmp_path), tokenizer)[0]
+                item = dataset("sft", file, str(tmp_path), tokenizer)[0]
                 stops = False
             except Exception:  # noqa: BLE001 - whatever a template or verl raises
                 stops = True
             row = {"messages": messages, "tools": tools}
             said = problems("verl:sft", row, tokenizer.chat_template, **special(tokenizer))
-            assert any("verl" in text or "refuses" in text for text in said) == stops, (template.stem, messages, said)
+            assert any("stops with" in text or "refuses" in text for text in said) == stops, (template.stem, messages, said)
             seen.add((template.stem, stops))
+            if item is not None and not any("verl" in text for text in said):
+                ids = item["input_ids"][item["loss_mask"].bool()]
+                assert [tokenizer.decode(ids)] == learned("verl:sft", row, tokenizer.chat_template, **special(tokenizer))
     assert {("qwen3", True), ("qwen3_training", False), ("qwen2_5", False)} <= seen
 
 
@@ -444,9 +533,13 @@ def test_openrlhf_trains_on_the_answers_where_nothing_is_said(tmp_path):
             answers = [message["content"] for message in messages if message["role"] == "assistant"]
             asked = [message["content"] for message in messages if message["role"] != "assistant"]
             right = all(text in trained for text in answers) and not any(text in trained for text in asked)
-            wrong = any("OpenRLHF" in text for text in said)
+            wrong = any("OpenRLHF" in text for text in said if not text.startswith("warning: "))
             assert right or wrong, (template.stem, name, trained)
             found[template.stem, name] = wrong
+            if not any("OpenRLHF" in text for text in said):
+                assert [trained] == learned(
+                    "openrlhf:sft", {"messages": messages}, tokenizer.chat_template, **special(tokenizer)
+                )
     assert found["qwen3", "turns"]
     assert not found["qwen3_training", "turns"]
     assert not found["qwen3", "talk"]

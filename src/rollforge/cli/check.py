@@ -27,6 +27,9 @@ def check(
         None,
         help="The model's, in a directory or in the hub's cache, or a .jinja file: its chat template is tried on every row.",
     ),
+    show: int | None = typer.Option(
+        None, min=1, metavar="LINE", help="Print this line as the model reads it, and what of it is trained on."
+    ),
     loader: bool = typer.Option(True, help="Run the framework's own loader, if it is installed."),
     workers: int = typer.Option(1, min=1, help="Processes."),
     json: bool = typer.Option(False, "--json", help="Print what was found as JSON."),
@@ -62,6 +65,10 @@ def check(
         return check_on_policy(files, model, 1e-3 if tolerance is None else tolerance, max_drift or 0.0, json)
     if given:
         raise UserError(f"{', '.join(given)}: only with --for on-policy")
+    if show is not None:
+        if len(files) != 1 or files[0].is_dir() or tokenizer is None:
+            raise UserError("--show is for one file, with --tokenizer: rollforge check train.jsonl --tokenizer DIR --show 3")
+        return _show(files[0], target, show, tokenizer, json)
     results = _check(files, target, config, tokenizer, loader, workers)
     if json:
         rows = [checked.row() | ({"guessed": why} if why else {}) for checked, why in results]
@@ -78,8 +85,7 @@ def _check(
 ) -> list[tuple[Checked, str]]:
     """Each with why its format was guessed; "" where it was said."""
     from rollforge.errors import UserError
-    from rollforge.export.check import check_export, check_files, guess
-    from rollforge.registry import resolve
+    from rollforge.export.check import check_export, check_files
 
     exports = [found for file in files if file.is_dir() for found in _exports(file, target)]
     results = [(check_export(*found, tokenizer=tokenizer, workers=workers, load=loader), "") for found in exports]
@@ -87,31 +93,45 @@ def _check(
     if configs and not plain:
         raise UserError("--config is for files; an export's own configuration is checked with it")
     if plain:
-        why = ""
-        if target is None:
-            name, kind, why = guess(plain[0])
-        else:
-            name, _, kind = target.partition(":")
-        to = resolve("export", name, "(--for FRAMEWORK:KIND)")
+        to, kind, why = _kind(plain[0], target)
         checked = check_files(plain, to, kind, configs, tokenizer=tokenizer, workers=workers, load=loader)
         results.append((checked, why))
     return results
 
 
+def _kind(file: Path, target: str | None) -> tuple[Target, str, str]:
+    """What the file is checked for, and why that was guessed."""
+    from rollforge.export.check import guess
+    from rollforge.registry import resolve
+
+    if target is not None:
+        return *_said(target), ""
+    name, kind, why = guess(file)
+    return resolve("export", name), kind, why
+
+
+def _said(target: str) -> tuple[Target, str]:
+    from rollforge.export.check import kind_of
+    from rollforge.registry import resolve
+
+    name, _, kind = target.partition(":")
+    to = resolve("export", name, "(--for FRAMEWORK:KIND)")
+    kind_of(to, kind)
+    return to, kind
+
+
 def _exports(folder: Path, target: str | None) -> list[tuple[Path, Target, str]]:
     """The outputs in a folder: `<framework>-<kind>`, or the folder itself."""
     from rollforge.errors import UserError
-    from rollforge.export.check import data_files, holds_rollouts, kind_of
+    from rollforge.export.check import data_files, holds_rollouts
     from rollforge.registry import known, resolve
 
     rollouts = UserError(f"{folder} holds rollouts, not training data: rollforge export {folder} --to ...")
     if target is not None:
-        name, _, kind = target.partition(":")
-        to = resolve("export", name, "(--for FRAMEWORK:KIND)")
-        kind_of(to, kind)
+        to, kind = _said(target)
         if holds_rollouts(folder):
             raise rollouts
-        inside = folder / f"{name}-{kind}"
+        inside = folder / f"{to.name}-{kind}"
         return [(inside if inside.is_dir() and not data_files(folder) else folder, to, kind)]
     found = []
     for place in (folder.resolve(), *sorted(child for child in folder.iterdir() if child.is_dir())):
@@ -147,6 +167,36 @@ def _print(checked: Checked, why: str) -> None:
     errors, warnings = checked.errors, checked.warnings
     counts = f"{plural(errors, 'error')}, {plural(warnings, 'warning')}" if checked.problems else "no problems"
     print(f"{checked.target}: {counts}; {visible(checked.tried)}")
+
+
+def _show(file: Path, target: str | None, line: int, tokenizer: Path, json: bool) -> None:
+    from rich.text import Text
+
+    from rollforge.cli.output import console
+    from rollforge.export.check import trained_on
+    from rollforge.stats.visible import visible
+
+    to, kind, _ = _kind(file, target)
+    found = trained_on(file, to, kind, line, tokenizer)
+    if json:
+        return print_json(
+            {
+                "target": f"{to.name}:{kind}",
+                "line": line,
+                "conversations": [[one._asdict() for one in parts] for parts in found],
+            }
+        )
+    screen = console()
+    plain = screen.color_system is None
+    for number, parts in enumerate(found, 1):
+        which = f", conversation {number} of {len(found)}" if len(found) > 1 else ""
+        marked = ("in [[brackets]]" if plain else "bright") if any(part.trained for part in parts) else "nowhere"
+        print(f"{visible(str(file))}:{line}{which}, as {to.name}:{kind} makes it; trained on {marked}:")
+        for text, learned in parts:
+            text = visible(text)
+            text = f"[[{text}]]" if plain and learned else text
+            screen.print(Text(text, style="bold green" if learned else "dim", overflow="fold"), end="", soft_wrap=True)
+        print()
 
 
 def _explain(error: str | None, log: Path | None, json: bool) -> bool:

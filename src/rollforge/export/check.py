@@ -12,6 +12,7 @@ from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from rollforge.bulk.original import regular
@@ -19,9 +20,10 @@ from rollforge.bulk.parquet import free_json, parquet_rows
 from rollforge.errors import UserError
 from rollforge.export.advice import advise
 from rollforge.export.check_file import NO_PARQUET, File, leaks, unlike
-from rollforge.export.check_rows import LONGEST, Work
+from rollforge.export.check_rows import LONGEST, Work, decoded
 from rollforge.export.named import other_data
-from rollforge.export.target import Kind, Problem, Seen, Target
+from rollforge.export.rendered import Refusal
+from rollforge.export.target import Kind, Part, Problem, Seen, Target
 from rollforge.models.template import read_template
 from rollforge.records.items import Json, inside
 from rollforge.records.lossless import loads
@@ -149,7 +151,7 @@ def check_files(
         _must_be_there(place)
         if target.configs and place.suffix not in target.configs:
             raise UserError(f"{place}: for {target.name} only {', '.join(target.configs)} files are looked at")
-    render = partial(rules.rendered, read_template(tokenizer)) if tokenizer and rules.rendered else None
+    render = partial(rules.rendered.problems, read_template(tokenizer)) if tokenizer and rules.rendered else None
     alike = rules.alike.of if rules.alike else None
     usual = Work(rules.check, rules.columns, rules.reader == "lines", alike=alike, rendered=render)
     seen: list[File] = []
@@ -180,6 +182,37 @@ def check_files(
         str(tokenizer) if render else "",
         {one.name: one.about() for one in seen},
     )
+
+
+def trained_on(file: str | Path, target: Target, kind: str, line: int, tokenizer: str | Path) -> list[list[Part]]:
+    """The conversations of one line of a file (of Parquet: one row), as the model reads them, in parts: what a trainer takes
+    the loss of, and what not. Raises `UserError` if there is no such line, or nothing of it that can be rendered."""
+    path, rendered = Path(file), kind_of(target, kind).rendered
+    if rendered is None:
+        raise UserError(f"{target.name}:{kind} is given to no chat template")
+    template = read_template(tokenizer)
+    _must_be_there(path)
+    rows = parquet_rows(path) if path.suffix == ".parquet" else _lines(path)
+    row = next(islice(rows, line - 1, None), None)
+    if row is None:
+        raise UserError(f"{path} has no line {line:,}")
+    try:
+        found = rendered.trained(template, {key: decoded(value) for key, value in row.items()})
+    except Refusal as refusal:
+        raise UserError(f"{path}:{line}: the chat template refuses this conversation: {refusal}") from None
+    if not found:
+        raise UserError(f"{path}:{line} holds no conversation (rollforge check says what is wrong with it)")
+    return found
+
+
+def _lines(path: Path) -> Iterator[Json]:
+    with path.open("rb") as file:
+        for text in iter(partial(file.readline, LONGEST), b""):
+            try:
+                row = loads(text.removeprefix(BOM_UTF8))
+            except ValueError:
+                row = None
+            yield row if isinstance(row, dict) else {}
 
 
 def _look(one: File, work: Work, target: Target, kind: str, workers: int) -> None:

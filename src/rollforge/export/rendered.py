@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 from rollforge.errors import short
@@ -65,6 +65,22 @@ class View:
     def whole(self) -> str:
         return self.first(len(self.messages))
 
+    @cached_property
+    def system(self) -> int:
+        """Characters of the system prompt that the template adds, as verl finds them."""
+        nothing = {"role": "user", "content": ""}
+        one, two = self.text([nothing]), self.text([nothing] * 2)
+        return 2 * len(one) - len(two)
+
+    @cached_property
+    def opening(self) -> str:
+        """Of an answer, as verl finds it."""
+        nothing = [{"role": "user", "content": ""}]
+        return self.text(nothing, generation=True)[len(self.text(nothing)) :]
+
+    def without_tools(self) -> View:
+        return View(self.talk._replace(tools=None), self.template)
+
     def bare(self, text: str) -> str:
         """Without the special tokens and line breaks at its end."""
         marks = [re.escape(value) for value in self.template.variables.values() if isinstance(value, str) and value]
@@ -74,14 +90,10 @@ class View:
 Cut: TypeAlias = Callable[[View], Iterator[str]]
 
 
-def rendering(cut: Cut, *, texts: bool = False) -> Callable[[ChatTemplate, Json], Iterator[str]]:
-    """For `Kind.rendered`. `texts`: prompts and answers of plain text are made messages of; else they are left alone."""
-    return partial(_problems, cut=cut, texts=texts)
-
-
-def _problems(template: ChatTemplate, row: Json, *, cut: Cut, texts: bool) -> Iterator[str]:
+def problems(template: ChatTemplate, row: Json, *, cut: Cut, texts: bool) -> Iterator[str]:
+    """`texts`: prompts and answers of plain text are made messages of; else they are left alone."""
     said: set[str] = set()
-    for talk in _talks(row, texts):
+    for talk in talks(row, texts):
         for problem in _of(View(talk, template), cut):
             if problem not in said:
                 said.add(problem)
@@ -95,7 +107,7 @@ def _of(view: View, cut: Cut) -> Iterator[str]:
         yield f"the chat template refuses this conversation: {refusal}{_wanted(view)}"
 
 
-def _talks(row: Json, texts: bool) -> Iterator[Talk]:
+def talks(row: Json, texts: bool) -> Iterator[Talk]:
     """The conversations of a row of any kind; none where it is no chat, which the check of the row says."""
 
     def chat(value: Any, role: str) -> list[Json]:
@@ -201,7 +213,7 @@ def grown(view: View) -> Iterator[str]:
 def by_length(view: View) -> Iterator[str]:
     """OpenRLHF (datasets/sft_dataset.py, reward_dataset.py): an answer is what stands after as many characters as the prompt
     with the opening of an answer has; of several in a conversation each by itself, and tools are not given."""
-    view = View(view.talk._replace(tools=None), view.template)
+    view = view.without_tools()
     yield from whole(view)
     count = len(view.messages)
     places = [number for number, message in enumerate(view.messages) if message["role"] == "assistant"]
@@ -215,10 +227,11 @@ def by_length(view: View) -> Iterator[str]:
                 f"where an answer stands: OpenRLHF cuts at the opening's length, and trains on {begins}. {_ALIKE}"
             )
             return
-        if end < count and not view.whole.startswith(view.bare(said)):
+        if lost := _left(said, view.whole):
+            level = "" if view.bare(lost) else "warning: "
             yield (
-                f"the chat template writes message {end} otherwise once others follow ({_cut(_left(said, view.whole))} is "
-                f"gone): OpenRLHF counts where it stands before that, and trains on the wrong tokens. {_ALIKE}"
+                f"{level}the chat template writes message {end} otherwise once others follow ({_cut(lost)} is gone): "
+                f"OpenRLHF counts where it stands before that, and trains on the wrong tokens. {_ALIKE}"
             )
             return
 
@@ -239,22 +252,25 @@ def alone(view: View) -> Iterator[str]:
     """verl (multiturn_sft_dataset.py, utils/tokenizer/chat_template.py): each message is rendered alone, tools with the
     first one, results of parallel calls together (gym_sft_dataset.py); joined they must be the whole."""
     yield from whole(view)
-    nothing = {"role": "user", "content": ""}
     try:
-        one, two = view.text([nothing]), view.text([nothing] * 2)
+        _ = view.system
     except Refusal as refusal:
         yield f"verl renders two questions in a row to find the system prompt, and the chat template refuses that: {refusal}"
         return
-    system = len(one) - (len(two) - len(one))
-    joined = ""
-    for start, end in _groups(view.messages):
-        messages, tools = view.messages[start:end], None if start else view.talk.tools
+    joined, eaten = "", False
+    for start, end in groups(view.messages):
         try:
-            text = _text_alone(view, messages, tools)
+            text = alone_at(view, start, end)
         except Refusal as refusal:
             yield f"verl renders each message alone, and the chat template refuses that of message {start + 1}: {refusal}"
             return
-        joined += text[system:] if start and messages[0]["role"] != "system" else text
+        if view.messages[start]["role"] == "assistant" and not text.startswith(view.opening) and not eaten:
+            eaten = True
+            yield (
+                f"the chat template opens an answer with {_cut(_left(view.opening, text))}, and does not write that where "
+                f"one stands: verl leaves as much out of it, and trains on {_cut(text[len(view.opening) :])}. {_ALIKE}"
+            )
+        joined += text
         if not view.whole.startswith(joined):
             yield (
                 f"the chat template writes message {start + 1} otherwise alone ({_cut(_left(joined, view.whole))} is not in "
@@ -268,12 +284,15 @@ def alone(view: View) -> Iterator[str]:
         )
 
 
-def _text_alone(view: View, messages: Sequence[Json], tools: Sequence[Json] | None) -> str:
+def alone_at(view: View, start: int, end: int) -> str:
+    """What verl makes of these messages: alone, without the system prompt that the template adds. Raises `Refusal`."""
+    messages, tools = view.messages[start:end], None if start else view.talk.tools
     try:
-        return view.text(messages, tools)
+        text = view.text(messages, tools)
     except Refusal:  # there are templates that want a question
         empty = [{"role": "user", "content": [{"type": "text", "text": ""}]}]
-        return view.text([*empty, *messages], tools)[len(view.text(empty, tools)) :]
+        text = view.text([*empty, *messages], tools)[len(view.text(empty, tools)) :]
+    return text[view.system :] if start and messages[0]["role"] != "system" else text
 
 
 _MARK = r"<\|[^|<>]*\|>"
@@ -293,7 +312,7 @@ def _turns(count: int) -> Iterator[int]:
         yield from range(count - MOST_TURNS + few + 1, count + 1)
 
 
-def _groups(messages: Sequence[Json]) -> Iterator[tuple[int, int]]:
+def groups(messages: Sequence[Json]) -> Iterator[tuple[int, int]]:
     """Messages one by one; tools' results that follow each other together."""
     start = 0
     for end in range(1, len(messages) + 1):
@@ -378,11 +397,18 @@ def _other_tool(tool: Json) -> Json:
     return {**tool, "name": f"{tool.get('name')}_"}
 
 
+def common_length(text: str, other: str) -> int:
+    """How many characters both begin with."""
+    if other.startswith(text):
+        return len(text)
+    return next((at for at, (one, two) in enumerate(zip(text, other, strict=False)) if one != two), len(other))
+
+
 def _left(text: str, other: str) -> str:
     """What of a text stands after the beginning that it shares with the other; tags whole."""
     if other.startswith(text):
         return ""
-    at = next((at for at, (one, two) in enumerate(zip(text, other, strict=False)) if one != two), len(other))
+    at = common_length(text, other)
     tag = text.rfind("<", 0, at)
     return text[at if tag < 0 or ">" in text[tag:at] or at - tag > _LONGEST_TAG else tag :]
 

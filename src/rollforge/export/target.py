@@ -166,6 +166,23 @@ class Alike:
     """What comes of it where rows differ, and what mends it."""
 
 
+class Part(NamedTuple):
+    """Of a conversation as the model reads it."""
+
+    text: str
+    trained: bool
+    """Whether the loss is taken here."""
+
+
+class Rendering(NamedTuple):
+    """What becomes of a row where the framework calls the model's chat template."""
+
+    problems: Callable[[ChatTemplate, Json], Iterable[str]]
+    """As of `Kind.check`."""
+    trained: Callable[[ChatTemplate, Json], list[list[Part]]]
+    """Each conversation of the row in parts. Raises `rendered.Refusal`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One row format of a framework."""
@@ -177,9 +194,8 @@ class Kind:
     """(row) -> what is wrong with it, by the framework's contract; a row written by anybody."""
     about: str
     """One line: class or trainer that reads it, and its fields."""
-    rendered: Callable[[ChatTemplate, Json], Iterable[str]] | None = None
-    """(the model's chat template, row) -> what the template makes wrong of it, rendered as the framework does
-    (`export.rendered`); None: rows of text."""
+    rendered: Rendering | None = None
+    """None: rows of text, which no template renders."""
     format: Literal["jsonl", "parquet"] = "jsonl"
     reader: Literal["datasets", "lines", "pandas"] = "datasets"
     """Of the framework: json.loads line by line dies on blank lines, pandas leaves free JSON of `datasets` as text."""

@@ -9,8 +9,9 @@ from rollforge.export.nemo_rl import check, rows
 from rollforge.export.nemo_rl.check_config import check_config, reads, trains_on
 from rollforge.export.nemo_rl.config import VERSIONS, apart, command, files, sections
 from rollforge.export.nemo_rl.loader import load
-from rollforge.export.rendered import asked, grown, rendering
+from rollforge.export.rendered import asked, grown
 from rollforge.export.target import Kind, Target
+from rollforge.export.trained import by_message, prompt, rendering
 
 TARGET = Target(
     name="nemo-rl",
@@ -21,7 +22,7 @@ TARGET = Target(
             rows.grpo,
             check.grpo,
             "ResponseDataset for GRPO: input, output (the expected answer), ground_truth (the same)",
-            rendered=rendering(asked, texts=True),
+            rendered=rendering(asked, prompt, texts=True),
             per_env=apart,
             alike=check.ONE_TASK,
             needs_answer=True,
@@ -40,7 +41,7 @@ TARGET = Target(
             rows.sft,
             check.sft,
             "openai_format: messages, tools",
-            rendered=rendering(grown),
+            rendered=rendering(grown, by_message),
             reader="lines",
             overlong=check.MASKED,
         ),
@@ -49,7 +50,7 @@ TARGET = Target(
             rows.sft_simple,
             check.sft_simple,
             "ResponseDataset for SFT: input, output; one turn of text",
-            rendered=rendering(grown, texts=True),
+            rendered=rendering(grown, by_message, texts=True),
             alike=check.ONE_TASK,
             overlong=check.MASKED,
         ),
@@ -58,7 +59,7 @@ TARGET = Target(
             rows.dpo,
             check.dpo,
             "BinaryPreferenceDataset: prompt (messages), chosen, rejected, reward_gap; text only",
-            rendered=rendering(grown, texts=True),
+            rendered=rendering(grown, by_message, texts=True),
             overlong=check.MASKED,
         ),
         "dpo-messages": Kind(
@@ -66,7 +67,7 @@ TARGET = Target(
             rows.dpo_messages,
             check.dpo_messages,
             "PreferenceDataset: context, completions with rank; tool turns as text",
-            rendered=rendering(grown),
+            rendered=rendering(grown, by_message),
             overlong=check.MASKED,
         ),
     },

@@ -16,8 +16,9 @@ from rollforge.export.openrlhf.rows import (
     sft,
     sft_simple,
 )
-from rollforge.export.rendered import asked, by_length, rendering
+from rollforge.export.rendered import asked, by_length
 from rollforge.export.target import Kind, Target
+from rollforge.export.trained import by_lengths, prompt, rendering
 
 TARGET = Target(
     name="openrlhf",
@@ -25,12 +26,12 @@ TARGET = Target(
     kinds={
         "grpo": Kind(
             *("prompt", grpo, check_grpo, "train_ppo_ray, PromptDataset: {prompt: messages, label, datasource}"),
-            rendered=rendering(asked),
+            rendered=rendering(asked, prompt),
             unanswered="reward_func.py has the environment at $GYM_URL judge them, and the run stops where none is there",
         ),
         "sft": Kind(
             *("demonstration", sft, check_sft, "train_sft, SFTDataset: {messages}, the tools' schemas in the system turn"),
-            rendered=rendering(by_length),
+            rendered=rendering(by_length, by_lengths),
             overlong=CUT,
         ),
         "sft-simple": Kind(
@@ -38,7 +39,7 @@ TARGET = Target(
         ),
         "dpo": Kind(
             *("pair", dpo, check_dpo, "train_dpo, RewardDataset: {prompt, chosen, rejected, margin}"),
-            rendered=rendering(by_length),
+            rendered=rendering(by_length, by_lengths),
             overlong=CUT,
         ),
     },

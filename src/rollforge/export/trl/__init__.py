@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from rollforge.export.rendered import asked, at_common, rendering, whole
+from rollforge.export.rendered import asked, at_common, whole
 from rollforge.export.target import Kind, Target
+from rollforge.export.trained import after_common, everything, prompt, rendering
 from rollforge.export.trl import check, rows
 from rollforge.export.trl.config_check import against, check_config, sections, trains_on
 from rollforge.export.trl.load import load
@@ -17,7 +18,7 @@ TARGET = Target(
             rows.grpo,
             check.grpo,
             "GRPOTrainer, RLOOTrainer: prompt (messages); ground_truth, env, task, fields (JSON text) for reward functions",
-            rendered=rendering(asked),
+            rendered=rendering(asked, prompt),
             alike=check.ONE_SHAPE,
             unanswered="rewards.py gives them no reward (None): write there what they are worth, or leave them out",
         ),
@@ -26,7 +27,7 @@ TARGET = Target(
             rows.sft,
             check.sft,
             "SFTTrainer, loss on the whole conversation: messages, tools (JSON text)",
-            rendered=rendering(whole),
+            rendered=rendering(whole, everything),
             alike=check.ONE_SHAPE,
             overlong=check.CUT,
         ),
@@ -35,7 +36,7 @@ TARGET = Target(
             rows.prompt_completion,
             check.prompt_completion,
             "SFTTrainer, loss on the completion: prompt, completion (messages), tools (JSON text)",
-            rendered=rendering(at_common),
+            rendered=rendering(at_common, after_common),
             alike=check.ONE_SHAPE,
             overlong=check.CUT,
         ),
@@ -44,7 +45,7 @@ TARGET = Target(
             rows.dpo,
             check.dpo,
             "DPOTrainer, RewardTrainer: prompt, chosen, rejected (messages), tools, the rewards and their margin",
-            rendered=rendering(at_common),
+            rendered=rendering(at_common, after_common),
             alike=check.ONE_SHAPE,
             overlong=check.CUT,
         ),
@@ -53,7 +54,7 @@ TARGET = Target(
             rows.dpo_implicit,
             check.dpo_implicit,
             "DPOTrainer, RewardTrainer: chosen, rejected (whole conversations), tools, the rewards and their margin",
-            rendered=rendering(at_common),
+            rendered=rendering(at_common, after_common),
             alike=check.ONE_SHAPE,
             overlong=check.CUT,
         ),
@@ -62,7 +63,7 @@ TARGET = Target(
             rows.kto,
             check.kto,
             "KTOTrainer: prompt, completion (messages), label (true: desirable), tools (JSON text)",
-            rendered=rendering(at_common),
+            rendered=rendering(at_common, after_common),
             alike=check.ONE_SHAPE,
             overlong=check.CUT,
         ),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from rollforge.export.rendered import alone, asked, rendering
+from rollforge.export.rendered import alone, asked
 from rollforge.export.target import Kind, Target
+from rollforge.export.trained import one_by_one, prompt, rendering
 from rollforge.export.verl.config import VERSIONS, command, files, sections
 from rollforge.export.verl.config_check import against, check_config, reads, trains_on
 from rollforge.export.verl.loader import load
@@ -35,19 +36,19 @@ TARGET = Target(
     configs=(".yaml", ".yml", ".sh"),
     kinds={
         "grpo": Kind(
-            "prompt", grpo, check_grpo, f"main_ppo, RLHFDataset: {_ROW}", rendered=rendering(asked), unanswered=_LIVE
+            "prompt", grpo, check_grpo, f"main_ppo, RLHFDataset: {_ROW}", rendered=rendering(asked, prompt), unanswered=_LIVE
         ),
         "grpo-parquet": Kind(
             *("prompt", grpo, check_grpo_parquet),
             f"main_ppo, RLHFDataset by gym_rl_dataset.py: {_ROW}, nested ones as JSON text",
-            rendered=rendering(asked),
+            rendered=rendering(asked, prompt),
             format="parquet",
             columns=RL_COLUMNS,
             unanswered=_LIVE,
         ),
         "sft": Kind(
             *("demonstration", sft, check_sft, "sft_trainer, MultiTurnSFTDataset by gym_sft_dataset.py: {messages, tools}"),
-            rendered=rendering(alone),
+            rendered=rendering(alone, one_by_one),
             format="parquet",
             reader="pandas",
             columns=SFT_COLUMNS,
