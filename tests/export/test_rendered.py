@@ -209,12 +209,27 @@ def test_nemo_rl_trains_on_both_forms_of_a_turn():
 
 
 def test_a_mark_at_the_end_that_gives_way_is_a_warning():
+    ended = ALIKE + "{% if not add_generation_prompt %}[end]{% endif %}"
+    (found,) = problems("nemo-rl:sft", {"messages": TALK}, ended, eos_token="[end]")
+    assert found.startswith("warning: the chat template writes what stands before message 2 otherwise")
+    assert "('[end]' is gone)" in found
+    (found,) = problems("nemo-rl:sft", {"messages": [*TALK[:2], {**ANSWER, "content": "0 < 11"}]}, ended, eos_token="[end]")
+    assert found.startswith("warning: ")
+
+
+def test_a_mark_that_is_torn_where_another_gives_way_is_an_error():
     ended = ALIKE + "{% if not add_generation_prompt %}<|end_of_text|>{% endif %}"
     (found,) = problems("nemo-rl:sft", {"messages": TALK}, ended)
-    assert found.startswith("warning: the chat template writes what stands before message 2 otherwise")
+    assert found.startswith("the chat template writes what stands before message 2 otherwise")
     assert "('<|end_of_text|>' is gone)" in found
-    (found,) = problems("nemo-rl:sft", {"messages": TALK}, ended.replace("<|end_of_text|>", "</s>"), eos_token="</s>")
-    assert found.startswith("warning: ")
+    assert "trains on both; message 2 begins with 'im_start|>user'. Train" in found
+
+
+def test_a_mark_that_gives_way_hides_no_turn_that_is_taken_back():
+    ended = LAST.replace("{% endfor %}" + OPEN, "{% if loop.last %}[end]{% endif %}{% endfor %}" + OPEN)
+    *_, before, after = problems("nemo-rl:sft", {"messages": TURNS}, ended, eos_token="[end]")
+    assert before.startswith("warning: the chat template writes what stands before message 2 otherwise")
+    assert after.startswith("the chat template writes what stands before message 4 otherwise")
 
 
 def test_nemo_rl_renders_every_beginning():

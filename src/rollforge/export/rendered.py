@@ -178,7 +178,7 @@ def grown(view: View) -> Iterator[str]:
     """NeMo RL (`get_formatted_message_log`, data/llm_message_utils.py): each beginning of the conversation is rendered; a
     message is what its beginning has after the first character that the one before has not."""
     yield from whole(view)
-    before, count = "", len(view.messages)
+    before, count, warned = "", len(view.messages), False
     for number in _turns(count):
         try:
             text = view.first(number)
@@ -189,12 +189,18 @@ def grown(view: View) -> Iterator[str]:
             )
             return
         if lost := _left(before, text):
-            level = "" if view.bare(lost) else "warning: "
-            yield (
-                f"{level}the chat template writes what stands before message {number} otherwise than without it "
-                f"({_cut(lost)} is gone): NeMo RL, which takes each message for what is new, trains on both. {_ALIKE}"
-            )
-            return
+            torn = _torn(before, text)
+            begins = f"; message {number} begins with {_cut(torn.splitlines()[0])}" if torn else ""
+            level = "" if torn or view.bare(lost) else "warning: "
+            if not (level and warned):
+                yield (
+                    f"{level}the chat template writes what stands before message {number} otherwise than without it "
+                    f"({_cut(lost)} is gone): NeMo RL, which takes each message for what is new, trains on both{begins}. "
+                    f"{_ALIKE}"
+                )
+            if not level:
+                return
+            warned = True
         before = text
 
 
@@ -382,12 +388,29 @@ def _left(text: str, other: str) -> str:
     """What of a text stands after the beginning that it shares with the other; tags whole."""
     if other.startswith(text):
         return ""
-    at = next((at for at, (one, two) in enumerate(zip(text, other, strict=False)) if one != two), len(other))
-    tag = text.rfind("<", 0, at)
-    return text[at if tag < 0 or ">" in text[tag:at] or at - tag > _LONGEST_TAG else tag :]
+    return text[_tag_before(text, _parting(text, other)) :]
 
 
-_LONGEST_TAG = 24
+def _torn(text: str, other: str) -> str:
+    """What of the other stands after the beginning that it shares with a text, if that ends within a tag of the other."""
+    at = _parting(text, other)
+    return other[at:] if _tag_before(other, at) < at else ""
+
+
+def _parting(text: str, other: str) -> int:
+    return next(
+        (at for at, (one, two) in enumerate(zip(text, other, strict=False)) if one != two), min(len(text), len(other))
+    )
+
+
+def _tag_before(text: str, at: int) -> int:
+    """Where the tag begins within which a place is; the place itself if it is in none."""
+    begins = text.rfind("<", 0, at)
+    tag = _TAG.match(text, begins) if begins >= 0 else None
+    return begins if tag and tag.end() > at else at
+
+
+_TAG = re.compile(r"<[^<>\s]{1,40}>")
 
 
 def _cut(text: str) -> str:
