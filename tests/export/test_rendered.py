@@ -282,6 +282,17 @@ def test_verl_renders_one_by_one():
     assert "ends the conversation with 'the end'" in found
 
 
+def test_verl_does_not_train_on_what_stands_where_the_opening_of_an_answer_would():
+    (found,) = problems("verl:sft", {"messages": [*TALK, AGAIN, ANSWER]}, OPENED)
+    assert found.startswith(
+        "the chat template opens an answer with '<think>\\n', and does not write that in message 3: verl"
+    )
+    assert "does not train on as many of 'Eleven degrees.<|im_end|>\\n'" in found
+    thought = {"messages": TURNS[:3], "enable_thinking": False}
+    shut = ALIKE + "{% if add_generation_prompt and enable_thinking is defined %}<think></think>{% endif %}"
+    assert problems("verl:sft", thought, shut) == []  # verl renders the opening without what a row tells
+
+
 def test_verl_takes_away_a_system_prompt_that_the_template_adds():
     adds = "{% if messages[0].role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}" + ALIKE
     assert problems("verl:sft", {"messages": [SYSTEM, ASKED, ANSWER, AGAIN, ANSWER]}, adds) == []
@@ -427,14 +438,18 @@ def test_verl_stops_where_it_is_said_to(tmp_path):
         pandas.DataFrame({"messages": [json.dumps(messages)], "tools": [json.dumps(tools)]}).to_parquet(file)
         for template in real_templates():
             tokenizer.chat_template = template.read_text()
-            try:
-                _ = dataset("sft", file, str(tmp_path), tokenizer)[0]
-                stops = False
-            except Exception:  # noqa: BLE001 - whatever a template or verl raises
-                stops = True
             row = {"messages": messages, "tools": tools}
             said = problems("verl:sft", row, tokenizer.chat_template, **special(tokenizer))
-            assert any("verl" in text or "refuses" in text for text in said) == stops, (template.stem, messages, said)
+            try:
+                found = dataset("sft", file, str(tmp_path), tokenizer)[0]
+            except Exception:  # noqa: BLE001 - whatever a template or verl raises
+                found = None
+            stops = any("AssertionError" in text or "refuses" in text for text in said)
+            assert stops == (found is None), (template.stem, messages, said)
+            if found is not None and not any("verl counts" in text for text in said):
+                whole, trained = (tokenizer.decode(found["input_ids"][mask]) for mask in (..., found["loss_mask"].bool()))
+                answers = [message["content"] for message in messages if message["role"] == "assistant"]
+                assert all(text in trained for text in answers if text in whole), (template.stem, messages, trained)
             seen.add((template.stem, stops))
     assert {("qwen3", True), ("qwen3_training", False), ("qwen2_5", False)} <= seen
 

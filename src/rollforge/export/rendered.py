@@ -243,16 +243,18 @@ def at_common(view: View) -> Iterator[str]:
 
 def alone(view: View) -> Iterator[str]:
     """verl (multiturn_sft_dataset.py, utils/tokenizer/chat_template.py): each message is rendered alone, tools with the
-    first one, results of parallel calls together (gym_sft_dataset.py); joined they must be the whole."""
+    first one, results of parallel calls together (gym_sft_dataset.py); joined they must be the whole. As many
+    tokens of an answer are not trained on as its opening has."""
     yield from whole(view)
-    nothing = {"role": "user", "content": ""}
+    nothing, untold = {"role": "user", "content": ""}, View(view.talk._replace(variables={}), view.template)
     try:
-        one, two = view.text([nothing]), view.text([nothing] * 2)
+        one, two = untold.text([nothing]), untold.text([nothing] * 2)
+        opened = untold.text([nothing], generation=True)[len(one) :]
     except Refusal as refusal:
         yield f"verl renders two questions in a row to find the system prompt, and the chat template refuses that: {refusal}"
         return
     system = len(one) - (len(two) - len(one))
-    joined = ""
+    joined, cut = "", False
     for start, end in _groups(view.messages):
         messages, tools = view.messages[start:end], None if start else view.talk.tools
         try:
@@ -260,13 +262,21 @@ def alone(view: View) -> Iterator[str]:
         except Refusal as refusal:
             yield f"verl renders each message alone, and the chat template refuses that of message {start + 1}: {refusal}"
             return
-        joined += text[system:] if start and messages[0]["role"] != "system" else text
+        text = text[system:] if start and messages[0]["role"] != "system" else text
+        joined += text
         if not view.whole.startswith(joined):
             yield (
                 f"the chat template writes message {start + 1} otherwise alone ({_cut(_left(joined, view.whole))} is not in "
                 f"the whole): verl, which renders one by one, stops with an AssertionError. {_ALIKE}"
             )
             return
+        if start and messages[0]["role"] == "assistant" and not text.startswith(opened) and not cut:
+            cut = True
+            yield (
+                f"the chat template opens an answer with {_cut(_left(opened, text))}, and does not write that in message "
+                f"{start + 1}: verl counts the opening's tokens, and does not train on as many of "
+                f"{_cut(_left(text, opened))}. {_ALIKE}"
+            )
     if joined != view.whole:
         yield (
             f"the chat template ends the conversation with {_cut(view.whole[len(joined) :])}, which no message alone has: "
