@@ -127,6 +127,18 @@ def test_what_a_template_refuses_is_said_in_its_words(to):
     assert found == ["the chat template refuses this conversation: System role not supported"]
 
 
+@pytest.mark.parametrize("to", [to for to, row in rows_of(TALK).items() if "messages" not in row])
+def test_messages_beside_a_prompt_are_not_what_is_rendered(to):
+    beside = {"messages": [{"role": "nobody", "content": "Of another set."}]}
+    for template in (ALIKE, NO_TOOLS, OPENED, "{{ messages[0].content + 1 }}"):
+        assert problems(to, {**rows_of(TALK)[to], **beside}, template) == problems(to, rows_of(TALK)[to], template)
+
+
+@pytest.mark.parametrize("to", [to for to, row in rows_of(TALK).items() if "messages" in row])
+def test_a_prompt_beside_messages_is_not_what_is_rendered(to):
+    assert problems(to, {**rows_of(TALK)[to], "prompt": [{"role": "nobody", "content": "Of another set."}]}, ALIKE) == []
+
+
 def test_a_template_that_fails_is_a_refusal_with_what_failed():
     (failed,) = problems("trl:sft", {"messages": TALK}, "{{ messages[0].content + 1 }}")
     assert 'TypeError: can only concatenate str (not "int") to str' in failed

@@ -74,14 +74,16 @@ class View:
 Cut: TypeAlias = Callable[[View], Iterator[str]]
 
 
-def rendering(cut: Cut, *, texts: bool = False) -> Callable[[ChatTemplate, Json], Iterator[str]]:
-    """For `Kind.rendered`. `texts`: prompts and answers of plain text are made messages of; else they are left alone."""
-    return partial(_problems, cut=cut, texts=texts)
+def rendering(cut: Cut, *, messages: bool = False, texts: bool = False) -> Callable[[ChatTemplate, Json], Iterator[str]]:
+    """For `Kind.rendered`. `messages`: the conversation stands in that field, whatever else a row has; else in a prompt and
+    its answers, whatever messages it has beside them. `texts`: prompts and answers of plain text are made messages of; else
+    they are left alone."""
+    return partial(_problems, cut=cut, messages=messages, texts=texts)
 
 
-def _problems(template: ChatTemplate, row: Json, *, cut: Cut, texts: bool) -> Iterator[str]:
+def _problems(template: ChatTemplate, row: Json, *, cut: Cut, messages: bool, texts: bool) -> Iterator[str]:
     said: set[str] = set()
-    for talk in _talks(row, texts):
+    for talk in _talks(row, messages, texts):
         for problem in _of(View(talk, template), cut):
             if problem not in said:
                 said.add(problem)
@@ -95,8 +97,8 @@ def _of(view: View, cut: Cut) -> Iterator[str]:
         yield f"the chat template refuses this conversation: {refusal}{_wanted(view)}"
 
 
-def _talks(row: Json, texts: bool) -> Iterator[Talk]:
-    """The conversations of a row of any kind; none where it is no chat, which the check of the row says."""
+def _talks(row: Json, messages: bool, texts: bool) -> Iterator[Talk]:
+    """The conversations of a row; none where it is no chat, which the check of the row says."""
 
     def chat(value: Any, role: str) -> list[Json]:
         if isinstance(value, list):
@@ -104,17 +106,17 @@ def _talks(row: Json, texts: bool) -> Iterator[Talk]:
         return [{"role": role, "content": value}] if texts and isinstance(value, str) else []
 
     def talk(prompt: list[Json], answer: list[Json]) -> Iterator[Talk]:
-        messages = [*prompt, *answer]
-        if messages and all(map(_is_message, messages)):
-            yield Talk(messages, tools if _is_list(tools) and tools else None, len(prompt), variables)
+        turns = [*prompt, *answer]
+        if turns and all(map(_is_message, turns)):
+            yield Talk(turns, tools if _is_list(tools) and tools else None, len(prompt), variables)
 
     tools = decoded(row.get("tools"))
     given = row.get("chat_template_kwargs")
     variables = dict(given) if isinstance(given, dict) else {}
     if isinstance(row.get("enable_thinking"), bool):
         variables["enable_thinking"] = row["enable_thinking"]
-    if isinstance(row.get("messages"), list):
-        yield from talk([], row["messages"])
+    if messages:
+        yield from talk([], chat(row.get("messages"), "user"))
     elif isinstance(row.get("completions"), list):
         for one in row["completions"]:
             yield from talk(chat(row.get("context"), "user"), chat(inside(one, "completion"), "assistant"))

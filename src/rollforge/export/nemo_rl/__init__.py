@@ -40,7 +40,7 @@ TARGET = Target(
             rows.sft,
             check.sft,
             "openai_format: messages, tools",
-            rendered=rendering(grown),
+            rendered=rendering(grown, messages=True),
             reader="lines",
             overlong=check.MASKED,
         ),

@@ -30,7 +30,7 @@ TARGET = Target(
         ),
         "sft": Kind(
             *("demonstration", sft, check_sft, "train_sft, SFTDataset: {messages}, the tools' schemas in the system turn"),
-            rendered=rendering(by_length),
+            rendered=rendering(by_length, messages=True),
             overlong=CUT,
         ),
         "sft-simple": Kind(

@@ -26,7 +26,7 @@ TARGET = Target(
             rows.sft,
             check.sft,
             "SFTTrainer, loss on the whole conversation: messages, tools (JSON text)",
-            rendered=rendering(whole),
+            rendered=rendering(whole, messages=True),
             alike=check.ONE_SHAPE,
             overlong=check.CUT,
         ),
