@@ -327,12 +327,16 @@ def test_templates_that_want_a_question_are_given_one_as_verl_does():
     assert found == "the chat template refuses this conversation: user first"
 
 
-def test_what_a_row_tells_the_template():
+@pytest.mark.parametrize("to", rows_of(TALK))
+def test_what_a_row_tells_the_template_where_the_framework_reads_it(to):
     template = ALIKE + "{% if enable_thinking is defined and not enable_thinking %}{{ raise_exception('told') }}{% endif %}"
-    for told in ({"chat_template_kwargs": {"enable_thinking": False}}, {"enable_thinking": False}):
-        assert problems("trl:sft", {"messages": TALK, **told}, template) == [
-            "the chat template refuses this conversation: told"
-        ]
+    trl = to.startswith("trl:") and to != "trl:grpo"  # which is told by its configuration
+    for told, read in (
+        ({"chat_template_kwargs": {"enable_thinking": False}}, trl),
+        ({"enable_thinking": False}, to == "verl:sft"),
+    ):
+        found = problems(to, {**rows_of(TALK)[to], **told}, template)
+        assert found == (["the chat template refuses this conversation: told"] if read else [])
 
 
 def test_a_long_conversation_is_rendered_at_its_beginning_and_its_end():

@@ -74,16 +74,20 @@ class View:
 Cut: TypeAlias = Callable[[View], Iterator[str]]
 
 
-def rendering(cut: Cut, *, messages: bool = False, texts: bool = False) -> Callable[[ChatTemplate, Json], Iterator[str]]:
+def rendering(
+    cut: Cut, *, messages: bool = False, texts: bool = False, told: str = ""
+) -> Callable[[ChatTemplate, Json], Iterator[str]]:
     """For `Kind.rendered`. `messages`: the conversation stands in that field, whatever else a row has; else in a prompt and
     its answers, whatever messages it has beside them. `texts`: prompts and answers of plain text are made messages of; else
-    they are left alone."""
-    return partial(_problems, cut=cut, messages=messages, texts=texts)
+    they are left alone. `told`: the field in which a row says what the template is told beside it, where it is read."""
+    return partial(_problems, cut=cut, messages=messages, texts=texts, told=told)
 
 
-def _problems(template: ChatTemplate, row: Json, *, cut: Cut, messages: bool, texts: bool) -> Iterator[str]:
+def _problems(template: ChatTemplate, row: Json, *, cut: Cut, messages: bool, texts: bool, told: str) -> Iterator[str]:
     said: set[str] = set()
-    for talk in _talks(row, messages, texts):
+    given = row.get(told)
+    variables = given if isinstance(given, dict) else {told: given} if isinstance(given, bool) else {}
+    for talk in _talks(row, variables, messages, texts):
         for problem in _of(View(talk, template), cut):
             if problem not in said:
                 said.add(problem)
@@ -97,7 +101,7 @@ def _of(view: View, cut: Cut) -> Iterator[str]:
         yield f"the chat template refuses this conversation: {refusal}{_wanted(view)}"
 
 
-def _talks(row: Json, messages: bool, texts: bool) -> Iterator[Talk]:
+def _talks(row: Json, variables: Json, messages: bool, texts: bool) -> Iterator[Talk]:
     """The conversations of a row; none where it is no chat, which the check of the row says."""
 
     def chat(value: Any, role: str) -> list[Json]:
@@ -111,10 +115,6 @@ def _talks(row: Json, messages: bool, texts: bool) -> Iterator[Talk]:
             yield Talk(turns, tools if _is_list(tools) and tools else None, len(prompt), variables)
 
     tools = decoded(row.get("tools"))
-    given = row.get("chat_template_kwargs")
-    variables = dict(given) if isinstance(given, dict) else {}
-    if isinstance(row.get("enable_thinking"), bool):
-        variables["enable_thinking"] = row["enable_thinking"]
     if messages:
         yield from talk([], chat(row.get("messages"), "user"))
     elif isinstance(row.get("completions"), list):

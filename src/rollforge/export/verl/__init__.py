@@ -47,7 +47,7 @@ TARGET = Target(
         ),
         "sft": Kind(
             *("demonstration", sft, check_sft, "sft_trainer, MultiTurnSFTDataset by gym_sft_dataset.py: {messages, tools}"),
-            rendered=rendering(alone, messages=True),
+            rendered=rendering(alone, messages=True, told="enable_thinking"),
             format="parquet",
             reader="pandas",
             columns=SFT_COLUMNS,
