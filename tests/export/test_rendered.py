@@ -177,6 +177,16 @@ def test_what_a_template_leaves_out(to):
     assert any(text.startswith("warning: the chat template leaves out the reasoning of message 5") for text in found)
 
 
+def test_a_list_of_no_tools_is_given_where_the_framework_gives_it():
+    template = "{% if tools is not none %}You have functions:{% endif %}" + ALIKE
+    says = "the chat template tells the model of tools where the list of them is empty: write null, or no such key"
+    for to, talk in rows_of(TALK).items():
+        for empty in ([], "[]"):
+            gives = to == "nemo-rl:sft" or (to.startswith("trl:") and to != "trl:grpo")
+            assert problems(to, {**talk, "tools": empty}, template) == ([says] if gives else [])
+            assert problems(to, {**talk, "tools": empty}, ALIKE) == []
+
+
 def test_text_that_is_written_within_json_or_trimmed_is_there():
     template = "{% for message in messages %}{{ {'text': message.content | trim} | tojson }}{% endfor %}"
     messages = [ASKED, {**ANSWER, "content": '  It is "warm",\nÆ says.\n'}]

@@ -112,7 +112,7 @@ def _talks(row: Json, variables: Json, messages: bool, texts: bool) -> Iterator[
     def talk(prompt: list[Json], answer: list[Json]) -> Iterator[Talk]:
         turns = [*prompt, *answer]
         if turns and all(map(_is_message, turns)):
-            yield Talk(turns, tools if _is_list(tools) and tools else None, len(prompt), variables)
+            yield Talk(turns, tools if _is_list(tools) else None, len(prompt), variables)
 
     tools = decoded(row.get("tools"))
     if messages:
@@ -166,7 +166,8 @@ def _is_list(value: Any) -> bool:
 
 
 def asked(view: View) -> Iterator[str]:
-    """Prompts: rendered with the opening of an answer."""
+    """Prompts: rendered with the opening of an answer, and with tools if there are any."""
+    view = View(view.talk._replace(tools=view.talk.tools or None), view.template)
     count = view.talk.prompt or len(view.messages)
     yield from _left_out(view, count, view.first(count, generation=True))
 
@@ -178,7 +179,10 @@ def whole(view: View) -> Iterator[str]:
 
 def grown(view: View) -> Iterator[str]:
     """NeMo RL (`get_formatted_message_log`, data/llm_message_utils.py): each beginning of the conversation is rendered; a
-    message is what its beginning has after the first character that the one before has not."""
+    message is what its beginning has after the first character that the one before has not. Tools are given with `messages`
+    only."""
+    if view.talk.prompt:
+        view = View(view.talk._replace(tools=None), view.template)
     yield from whole(view)
     before, count, warned = "", len(view.messages), False
     for number in _turns(count):
@@ -247,6 +251,7 @@ def alone(view: View) -> Iterator[str]:
     """verl (multiturn_sft_dataset.py, utils/tokenizer/chat_template.py): each message is rendered alone, tools with the
     first one, results of parallel calls together (gym_sft_dataset.py); joined they must be the whole. As many
     tokens of an answer are not trained on as its opening has."""
+    view = View(view.talk._replace(tools=view.talk.tools or None), view.template)
     yield from whole(view)
     nothing, untold = {"role": "user", "content": ""}, View(view.talk._replace(variables={}), view.template)
     try:
@@ -353,6 +358,8 @@ def _left_out(view: View, count: int, text: str) -> Iterator[str]:
         yield "the chat template leaves out the tool calls: the model never reads them, and turns of calls alone are empty"
     if tools and _same(view, text, messages, list(map(_other_tool, tools))):
         yield "the chat template leaves out the tools: the model is not told which ones it has"
+    if tools == [] and not _same(view, text, messages, None):
+        yield "the chat template tells the model of tools where the list of them is empty: write null, or no such key"
 
 
 def _parts(message: Json) -> tuple[str, str]:
