@@ -14,7 +14,7 @@ from rollforge.errors import UserError
 from rollforge.export.check import check_files
 from rollforge.export.rendered import MOST_TURNS
 from rollforge.export.run import export_rollouts
-from rollforge.models.template import ChatTemplate
+from rollforge.models.template import ChatTemplate, read_template
 from rollforge.registry import resolve
 from tests.export.toy import call, output, row, said, write
 
@@ -407,6 +407,22 @@ def test_the_command_renders_by_a_models_directory(tmp_path, workers):
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0
     assert "no problems" in done.output
+
+
+@pytest.mark.parametrize("files", [False, True])
+def test_of_templates_by_name_the_one_for_tools_is_taken_where_there_are_tools(tmp_path, files):
+    named = {"default": f"plain {ALIKE}", "tool_use": f"with tools {ALIKE}", "rag": "{{ raise_exception('rag') }}"}
+    entries = [{"name": name, "template": text} for name, text in named.items()]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "old" if files else entries}))
+    if files:  # as transformers writes them
+        (tmp_path / "additional_chat_templates").mkdir()
+        (tmp_path / "chat_template.jinja").write_text(named.pop("default"))
+        for name, text in named.items():
+            (tmp_path / "additional_chat_templates" / f"{name}.jinja").write_text(text)
+    template = read_template(tmp_path)
+    assert template.render(TALK, None).startswith("plain<|im_start|>")
+    assert template.render(WORK, [TOOL]).startswith("with tools<|im_start|>")
+    assert template.render(TALK, []).startswith("with tools<|im_start|>")
 
 
 @pytest.mark.parametrize(
