@@ -409,6 +409,15 @@ def test_the_command_renders_by_a_models_directory(tmp_path, workers):
     assert "no problems" in done.output
 
 
+@pytest.mark.parametrize("name", ["mine.jinja", "mine.jinja2", "mine.j2"])
+def test_a_template_in_a_models_directory_is_the_one_that_is_named(tmp_path, name):
+    (tmp_path / "chat_template.jinja").write_text("the model's")
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
+    (tmp_path / name).write_text("{{ bos_token }}mine")
+    assert read_template(tmp_path / name).render(TALK, None) == "<s>mine"
+    assert read_template(tmp_path / "tokenizer_config.json").render(TALK, None) == "the model's"
+
+
 @pytest.mark.parametrize("files", [False, True])
 def test_of_templates_by_name_the_one_for_tools_is_taken_where_there_are_tools(tmp_path, files):
     named = {"default": f"plain {ALIKE}", "tool_use": f"with tools {ALIKE}", "rag": "{{ raise_exception('rag') }}"}

@@ -59,9 +59,12 @@ def find_template(model: str | Path) -> ChatTemplate | None:
     path = local(model)
     directory = path if path.is_dir() else path.parent
     config = read_json(directory / "tokenizer_config.json", {})
-    named = {"default": _text(path)} if path.suffix == ".jinja" else _named(directory, config)
+    named = {"default": _text(path)} if path.suffix in _JINJA else _named(directory, config)
     text = named.get("default", named.get("tool_use"))
     return None if text is None else ChatTemplate(text, special_tokens(config), named.get("tool_use"))
+
+
+_JINJA = (".jinja", ".jinja2", ".j2")
 
 
 def local(model: str | Path) -> Path:
