@@ -208,6 +208,17 @@ def test_a_content_that_is_none_or_a_list_where_the_template_wants_text():
     parts = [{"role": "user", "content": [{"type": "text", "text": "How warm?"}]}, ANSWER]
     (found,) = problems("trl:sft", {"messages": parts}, ALIKE)
     assert found == "the chat template writes the list of message 1 as Python does: give its content as text"
+    (found,) = problems("trl:sft", {"messages": parts}, ALIKE.replace("message.content }}", "message.content | tojson }}"))
+    assert found == "the chat template writes the list of message 1 as JSON: give its content as text"
+
+
+def test_texts_of_a_list_may_be_trimmed_and_joined():
+    join = """{% for message in messages %}{% if message.content is string %}{{ message.content }}{% else %}
+{% for part in message.content %}{{ part.text | trim }}|{% endfor %}{% endif %}{% endfor %}"""
+    asked = {"role": "user", "content": [{"type": "text", "text": text} for text in ("How warm ", "is it?\n")]}
+    assert problems("trl:sft", {"messages": [asked, ANSWER]}, join) == []
+    (found,) = problems("trl:sft", {"messages": [asked, ANSWER]}, join.replace("part.text |", "(part.text if loop.first) |"))
+    assert found == "the chat template leaves out what is said in message 1, the user's: the model never reads it"
 
 
 def test_reasoning_that_stands_in_the_text():

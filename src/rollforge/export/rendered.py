@@ -330,7 +330,7 @@ def _left_out(view: View, count: int, text: str) -> Iterator[str]:
     messages, tools = view.messages[:count], view.talk.tools
     for number, message in enumerate(messages, 1):
         thought, said = _parts(message)
-        if not _stands(said, text):
+        if not all(_stands(piece, text) for piece in said):
             whose = f"message {number}, the {message['role']}'s"
             yield f"the chat template leaves out what is said in {whose}: the model never reads it"
         if not _stands(thought, text):
@@ -339,8 +339,10 @@ def _left_out(view: View, count: int, text: str) -> Iterator[str]:
                 "(--reasoning inline writes it into the text, drop leaves it out of the data)"
             )
         content = message.get("content", "")
-        if isinstance(content, list) and str(content) in text:
-            yield f"the chat template writes the list of message {number} as Python does: give its content as text"
+        if isinstance(content, list) and content:
+            for form, source in (("as Python does", str(content)), ("as JSON", json.dumps(content, ensure_ascii=False))):
+                if source in text:
+                    yield f"the chat template writes the list of message {number} {form}: give its content as text"
         if content is None and "None" in text:
             written = [*messages[: number - 1], {**message, "content": ""}, *messages[number:]]
             if view.text(written, tools).count("None") < text.count("None"):
@@ -362,13 +364,16 @@ def _left_out(view: View, count: int, text: str) -> Iterator[str]:
         yield "the chat template tells the model of tools where the list of them is empty: write null, or no such key"
 
 
-def _parts(message: Json) -> tuple[str, str]:
-    """(what was thought, what is said)"""
-    content = text_of(message.get("content"))
+def _parts(message: Json) -> tuple[str, list[str]]:
+    """(what was thought, what is said: of a list each text, since templates trim and join them as they like)"""
+    content = message.get("content")
+    texts = [text_of([part]) for part in content] if isinstance(content, list) else [text_of(content)]
     if message["role"] != "assistant":
-        return "", content
-    thought, said = split_think(content)
-    return thought or str(message.get("reasoning_content") or ""), said or ""
+        return "", texts
+    thought, said = split_think(text_of(content))
+    if thought is not None:
+        return thought, [said or ""]
+    return str(message.get("reasoning_content") or ""), texts
 
 
 def _stands(piece: str, text: str) -> bool:
