@@ -385,6 +385,16 @@ def test_lines_are_named_and_counted(tmp_path):
     assert not any("template writes" in one.message for one in plain.problems)
 
 
+def test_what_rows_say_in_quotes_makes_no_other_kind_of_problem(tmp_path):
+    texts = ["It's", 'He said "so"', 'It\'s "so"', "isn't, 'tis", "both ' and \" and '", "a \\ and '\""]
+    rows = [{"messages": [*TURNS[:2], {**THOUGHT, "reasoning_content": text}, *TURNS[3:]]} for text in texts * 3]
+    file, template = write(tmp_path / "train.jsonl", rows), tmp_path / "template.jinja"
+    template.write_text(LAST)
+    checked = check_files([file], resolve("export", "nemo-rl"), "sft", tokenizer=template, load=False)
+    found = [one for one in checked.problems if "NeMo RL, which" in one.message]
+    assert (len(found), found[-1].more) == (5, len(rows) - 5)
+
+
 def test_rows_with_errors_are_not_rendered(tmp_path):
     file, template = write(tmp_path / "train.jsonl", [{"messages": [{"role": "user"}, 3]}]), tmp_path / "t.jinja"
     template.write_text("{{ raise_exception('rendered') }}")
