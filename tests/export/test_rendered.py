@@ -212,6 +212,30 @@ def test_a_content_that_is_none_or_a_list_where_the_template_wants_text():
     assert found == "the chat template writes the list of message 1 as JSON: give its content as text"
 
 
+def test_the_first_turn_for_which_none_is_written_is_found_in_a_few_renderings():
+    silent = {"role": "assistant", "content": None}
+    turns = [{"role": "user", "content": "None?"}, silent, {**silent, "role": "tool"}] * 100
+    template = ALIKE.replace("message.content }}", "message.content if message.role == 'tool' else message.content or '' }}")
+    rendered = []
+
+    class Counted(ChatTemplate):
+        def render(self, messages, tools, **more):
+            rendered.append(len(messages))
+            return super().render(messages, tools, **more)
+
+    fill = [
+        {**message, "content": ""} if number < 200 and not message["content"] else message
+        for number, message in enumerate(turns)
+    ]
+    for messages, first in ((turns, 3), (fill, 201), (fill[:200], 0)):
+        rendered.clear()
+        found = list(resolve("export", "trl").kinds["sft"].rendered(Counted(template, {}), {"messages": messages}))
+        assert found == (
+            [f'the chat template writes None for message {first}, which has no content: write ""'] if first else []
+        )
+        assert len(rendered) < 16
+
+
 def test_texts_of_a_list_may_be_trimmed_and_joined():
     join = """{% for message in messages %}{% if message.content is string %}{{ message.content }}{% else %}
 {% for part in message.content %}{{ part.text | trim }}|{% endfor %}{% endif %}{% endfor %}"""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
@@ -338,15 +339,11 @@ def _left_out(view: View, count: int, text: str) -> Iterator[str]:
                 f"warning: the chat template leaves out the reasoning of message {number}: nothing is learned from it "
                 "(--reasoning inline writes it into the text, drop leaves it out of the data)"
             )
-        content = message.get("content", "")
+        content = message.get("content")
         if isinstance(content, list) and content:
             for form, source in (("as Python does", str(content)), ("as JSON", json.dumps(content, ensure_ascii=False))):
                 if source in text:
                     yield f"the chat template writes the list of message {number} {form}: give its content as text"
-        if content is None and "None" in text:
-            written = [*messages[: number - 1], {**message, "content": ""}, *messages[number:]]
-            if view.text(written, tools).count("None") < text.count("None"):
-                yield f'the chat template writes None for message {number}, which has no content: write ""'
         for arguments in _arguments(message):
             given = decoded(arguments)
             if isinstance(arguments, str) and isinstance(given, dict) and json.dumps(arguments, ensure_ascii=False) in text:
@@ -356,12 +353,27 @@ def _left_out(view: View, count: int, text: str) -> Iterator[str]:
                 )
             elif isinstance(given, dict) and not all(_stands(one, text) for one in given.values() if isinstance(one, str)):
                 yield f"the chat template leaves out arguments of the calls in message {number}: the model never reads them"
+    if "None" in text and (number := _first_none(view, messages)):
+        yield f'the chat template writes None for message {number}, which has no content: write ""'
     if any(message.get("tool_calls") for message in messages) and _same(view, text, list(map(_renamed, messages)), tools):
         yield "the chat template leaves out the tool calls: the model never reads them, and turns of calls alone are empty"
     if tools and _same(view, text, messages, list(map(_other_tool, tools))):
         yield "the chat template leaves out the tools: the model is not told which ones it has"
     if tools == [] and not _same(view, text, messages, None):
         yield "the chat template tells the model of tools where the list of them is empty: write null, or no such key"
+
+
+def _first_none(view: View, messages: Sequence[Json]) -> int:
+    """The first message without content for which None is written, from 1; 0: there is none. Renders a few times only."""
+    silent = [at for at, message in enumerate(messages) if message.get("content", "") is None]
+
+    def nones(count: int) -> int:
+        filled = {at: {**messages[at], "content": ""} for at in silent[:count]}
+        return view.text([filled.get(at, one) for at, one in enumerate(messages)], view.talk.tools).count("None")
+
+    if not silent or nones(len(silent)) == (of_all := nones(0)):
+        return 0
+    return silent[bisect_left(range(1, len(silent)), True, key=lambda count: nones(count) < of_all)] + 1
 
 
 def _parts(message: Json) -> tuple[str, list[str]]:
