@@ -252,6 +252,31 @@ def test_reasoning_that_stands_in_the_text():
     assert found.startswith("warning: the chat template leaves out the reasoning of message 2")
 
 
+@pytest.mark.parametrize(
+    ("template", "helps"),
+    [
+        (NO_TOOLS, True),  # knows no reasoning
+        (NO_TOOLS.replace("message.content }}", "message.content.split('</think>')[-1] }}"), False),  # DeepSeek R1
+        (
+            NO_TOOLS.replace(
+                "message.content }}",
+                "message.content if message.reasoning_content is string else message.content.split('</think>')[-1] }}",
+            ),
+            False,
+        ),  # Qwen3, of earlier turns
+        (NO_TOOLS + "{% if '<think>' in messages[-1].content %}{{ raise_exception('no tags') }}{% endif %}", False),
+    ],
+)
+def test_reasoning_inline_is_advised_where_the_template_keeps_it_in_the_text(template, helps):
+    (found,) = problems("trl:sft", {"messages": [ASKED, THOUGHT]}, template)
+    assert ("--reasoning inline writes it into the text, drop leaves" in found) is helps
+    assert ("--reasoning inline would not help, drop leaves" in found) is not helps
+    in_text = {**ANSWER, "content": "<think>The log has it.</think>Eleven."}
+    if not helps and "raise" not in template:
+        (found,) = problems("trl:sft", {"messages": [ASKED, in_text]}, template)
+        assert "--reasoning inline would not help" in found
+
+
 # A template that writes a turn otherwise once another follows
 
 

@@ -329,15 +329,19 @@ def _groups(messages: Sequence[Json]) -> Iterator[tuple[int, int]]:
 def _left_out(view: View, count: int, text: str) -> Iterator[str]:
     """What of the messages is not in the text that was made of them."""
     messages, tools = view.messages[:count], view.talk.tools
+    in_text: str | None = None
     for number, message in enumerate(messages, 1):
         thought, said = _parts(message)
         if not all(_stands(piece, text) for piece in said):
             whose = f"message {number}, the {message['role']}'s"
             yield f"the chat template leaves out what is said in {whose}: the model never reads it"
         if not _stands(thought, text):
+            if in_text is None:
+                in_text = _with_reasoning_in_text(view, messages)
+            inline = "inline writes it into the text, " if _stands(thought, in_text) else "inline would not help, "
             yield (
                 f"warning: the chat template leaves out the reasoning of message {number}: nothing is learned from it "
-                "(--reasoning inline writes it into the text, drop leaves it out of the data)"
+                f"(--reasoning {inline}drop leaves it out of the data)"
             )
         content = message.get("content")
         if isinstance(content, list) and content:
@@ -374,6 +378,22 @@ def _first_none(view: View, messages: Sequence[Json]) -> int:
     if not silent or nones(len(silent)) == (of_all := nones(0)):
         return 0
     return silent[bisect_left(range(1, len(silent)), True, key=lambda count: nones(count) < of_all)] + 1
+
+
+def _with_reasoning_in_text(view: View, messages: Sequence[Json]) -> str:
+    """ "" where the template refuses that."""
+
+    def inlined(message: Json) -> Json:
+        thought, content = message.get("reasoning_content"), message.get("content")
+        if not thought or isinstance(content, list):
+            return message
+        others = {key: value for key, value in message.items() if key != "reasoning_content"}
+        return {**others, "content": f"<think>{thought}</think>{content or ''}"}
+
+    try:
+        return view.text(list(map(inlined, messages)), view.talk.tools)
+    except Refusal:
+        return ""
 
 
 def _parts(message: Json) -> tuple[str, list[str]]:
