@@ -14,7 +14,7 @@ from rollforge.errors import UserError
 from rollforge.export.check import check_files
 from rollforge.export.rendered import MOST_TURNS
 from rollforge.export.run import export_rollouts
-from rollforge.models.template import ChatTemplate
+from rollforge.models.template import ChatTemplate, read_template
 from rollforge.registry import resolve
 from tests.export.toy import call, output, row, said, write
 
@@ -127,6 +127,18 @@ def test_what_a_template_refuses_is_said_in_its_words(to):
     assert found == ["the chat template refuses this conversation: System role not supported"]
 
 
+@pytest.mark.parametrize("to", [to for to, row in rows_of(TALK).items() if "messages" not in row])
+def test_messages_beside_a_prompt_are_not_what_is_rendered(to):
+    beside = {"messages": [{"role": "nobody", "content": "Of another set."}]}
+    for template in (ALIKE, NO_TOOLS, OPENED, "{{ messages[0].content + 1 }}"):
+        assert problems(to, {**rows_of(TALK)[to], **beside}, template) == problems(to, rows_of(TALK)[to], template)
+
+
+@pytest.mark.parametrize("to", [to for to, row in rows_of(TALK).items() if "messages" in row])
+def test_a_prompt_beside_messages_is_not_what_is_rendered(to):
+    assert problems(to, {**rows_of(TALK)[to], "prompt": [{"role": "nobody", "content": "Of another set."}]}, ALIKE) == []
+
+
 def test_a_template_that_fails_is_a_refusal_with_what_failed():
     (failed,) = problems("trl:sft", {"messages": TALK}, "{{ messages[0].content + 1 }}")
     assert 'TypeError: can only concatenate str (not "int") to str' in failed
@@ -165,6 +177,16 @@ def test_what_a_template_leaves_out(to):
     assert any(text.startswith("warning: the chat template leaves out the reasoning of message 5") for text in found)
 
 
+def test_a_list_of_no_tools_is_given_where_the_framework_gives_it():
+    template = "{% if tools is not none %}You have functions:{% endif %}" + ALIKE
+    says = "the chat template tells the model of tools where the list of them is empty: write null, or no such key"
+    for to, talk in rows_of(TALK).items():
+        for empty in ([], "[]"):
+            gives = to == "nemo-rl:sft" or (to.startswith("trl:") and to != "trl:grpo")
+            assert problems(to, {**talk, "tools": empty}, template) == ([says] if gives else [])
+            assert problems(to, {**talk, "tools": empty}, ALIKE) == []
+
+
 def test_text_that_is_written_within_json_or_trimmed_is_there():
     template = "{% for message in messages %}{{ {'text': message.content | trim} | tojson }}{% endfor %}"
     messages = [ASKED, {**ANSWER, "content": '  It is "warm",\nÆ says.\n'}]
@@ -186,6 +208,41 @@ def test_a_content_that_is_none_or_a_list_where_the_template_wants_text():
     parts = [{"role": "user", "content": [{"type": "text", "text": "How warm?"}]}, ANSWER]
     (found,) = problems("trl:sft", {"messages": parts}, ALIKE)
     assert found == "the chat template writes the list of message 1 as Python does: give its content as text"
+    (found,) = problems("trl:sft", {"messages": parts}, ALIKE.replace("message.content }}", "message.content | tojson }}"))
+    assert found == "the chat template writes the list of message 1 as JSON: give its content as text"
+
+
+def test_the_first_turn_for_which_none_is_written_is_found_in_a_few_renderings():
+    silent = {"role": "assistant", "content": None}
+    turns = [{"role": "user", "content": "None?"}, silent, {**silent, "role": "tool"}] * 100
+    template = ALIKE.replace("message.content }}", "message.content if message.role == 'tool' else message.content or '' }}")
+    rendered = []
+
+    class Counted(ChatTemplate):
+        def render(self, messages, tools, **more):
+            rendered.append(len(messages))
+            return super().render(messages, tools, **more)
+
+    fill = [
+        {**message, "content": ""} if number < 200 and not message["content"] else message
+        for number, message in enumerate(turns)
+    ]
+    for messages, first in ((turns, 3), (fill, 201), (fill[:200], 0)):
+        rendered.clear()
+        found = list(resolve("export", "trl").kinds["sft"].rendered.problems(Counted(template, {}), {"messages": messages}))
+        assert found == (
+            [f'the chat template writes None for message {first}, which has no content: write ""'] if first else []
+        )
+        assert len(rendered) < 16
+
+
+def test_texts_of_a_list_may_be_trimmed_and_joined():
+    join = """{% for message in messages %}{% if message.content is string %}{{ message.content }}{% else %}
+{% for part in message.content %}{{ part.text | trim }}|{% endfor %}{% endif %}{% endfor %}"""
+    asked = {"role": "user", "content": [{"type": "text", "text": text} for text in ("How warm ", "is it?\n")]}
+    assert problems("trl:sft", {"messages": [asked, ANSWER]}, join) == []
+    (found,) = problems("trl:sft", {"messages": [asked, ANSWER]}, join.replace("part.text |", "(part.text if loop.first) |"))
+    assert found == "the chat template leaves out what is said in message 1, the user's: the model never reads it"
 
 
 def test_reasoning_that_stands_in_the_text():
@@ -193,6 +250,31 @@ def test_reasoning_that_stands_in_the_text():
     cuts = "{% for message in messages %}{{ message.content.split('</think>')[-1] }}{% endfor %}"
     (found,) = problems("trl:sft", {"messages": messages}, cuts)
     assert found.startswith("warning: the chat template leaves out the reasoning of message 2")
+
+
+@pytest.mark.parametrize(
+    ("template", "helps"),
+    [
+        (NO_TOOLS, True),  # knows no reasoning
+        (NO_TOOLS.replace("message.content }}", "message.content.split('</think>')[-1] }}"), False),  # DeepSeek R1
+        (
+            NO_TOOLS.replace(
+                "message.content }}",
+                "message.content if message.reasoning_content is string else message.content.split('</think>')[-1] }}",
+            ),
+            False,
+        ),  # Qwen3, of earlier turns
+        (NO_TOOLS + "{% if '<think>' in messages[-1].content %}{{ raise_exception('no tags') }}{% endif %}", False),
+    ],
+)
+def test_reasoning_inline_is_advised_where_the_template_keeps_it_in_the_text(template, helps):
+    (found,) = problems("trl:sft", {"messages": [ASKED, THOUGHT]}, template)
+    assert ("--reasoning inline writes it into the text, drop leaves" in found) is helps
+    assert ("--reasoning inline would not help, drop leaves" in found) is not helps
+    in_text = {**ANSWER, "content": "<think>The log has it.</think>Eleven."}
+    if not helps and "raise" not in template:
+        (found,) = problems("trl:sft", {"messages": [ASKED, in_text]}, template)
+        assert "--reasoning inline would not help" in found
 
 
 # A template that writes a turn otherwise once another follows
@@ -209,12 +291,27 @@ def test_nemo_rl_trains_on_both_forms_of_a_turn():
 
 
 def test_a_mark_at_the_end_that_gives_way_is_a_warning():
+    ended = ALIKE + "{% if not add_generation_prompt %}[end]{% endif %}"
+    (found,) = problems("nemo-rl:sft", {"messages": TALK}, ended, eos_token="[end]")
+    assert found.startswith("warning: the chat template writes what stands before message 2 otherwise")
+    assert "('[end]' is gone)" in found
+    (found,) = problems("nemo-rl:sft", {"messages": [*TALK[:2], {**ANSWER, "content": "0 < 11"}]}, ended, eos_token="[end]")
+    assert found.startswith("warning: ")
+
+
+def test_a_mark_that_is_torn_where_another_gives_way_is_an_error():
     ended = ALIKE + "{% if not add_generation_prompt %}<|end_of_text|>{% endif %}"
     (found,) = problems("nemo-rl:sft", {"messages": TALK}, ended)
-    assert found.startswith("warning: the chat template writes what stands before message 2 otherwise")
+    assert found.startswith("the chat template writes what stands before message 2 otherwise")
     assert "('<|end_of_text|>' is gone)" in found
-    (found,) = problems("nemo-rl:sft", {"messages": TALK}, ended.replace("<|end_of_text|>", "</s>"), eos_token="</s>")
-    assert found.startswith("warning: ")
+    assert "trains on both; message 2 begins with 'im_start|>user'. Train" in found
+
+
+def test_a_mark_that_gives_way_hides_no_turn_that_is_taken_back():
+    ended = LAST.replace("{% endfor %}" + OPEN, "{% if loop.last %}[end]{% endif %}{% endfor %}" + OPEN)
+    *_, before, after = problems("nemo-rl:sft", {"messages": TURNS}, ended, eos_token="[end]")
+    assert before.startswith("warning: the chat template writes what stands before message 2 otherwise")
+    assert after.startswith("the chat template writes what stands before message 4 otherwise")
 
 
 def test_nemo_rl_renders_every_beginning():
@@ -267,10 +364,15 @@ def test_verl_renders_one_by_one():
     assert "ends the conversation with 'the end'" in found
 
 
-def test_verl_leaves_the_length_of_the_opening_out_of_an_answer():
+def test_verl_does_not_train_on_what_stands_where_the_opening_of_an_answer_would():
     (found,) = problems("verl:sft", {"messages": [*TALK, AGAIN, ANSWER]}, OPENED)
-    assert found.startswith("the chat template opens an answer with '<think>\\n', and does not write that where one stands")
-    assert "verl leaves as much out of it, and trains on 'egrees.<|im_end|>\\n'" in found
+    assert found.startswith(
+        "the chat template opens an answer with '<think>\\n', and does not write that in message 3: verl"
+    )
+    assert "does not train on as many of 'Eleven degrees.<|im_end|>\\n'" in found
+    thought = {"messages": TURNS[:3], "enable_thinking": False}
+    shut = ALIKE + "{% if add_generation_prompt and enable_thinking is defined %}<think></think>{% endif %}"
+    assert problems("verl:sft", thought, shut) == []  # verl renders the opening without what a row tells
 
 
 def test_verl_takes_away_a_system_prompt_that_the_template_adds():
@@ -295,12 +397,16 @@ def test_templates_that_want_a_question_are_given_one_as_verl_does():
     assert found == "the chat template refuses this conversation: user first"
 
 
-def test_what_a_row_tells_the_template():
+@pytest.mark.parametrize("to", rows_of(TALK))
+def test_what_a_row_tells_the_template_where_the_framework_reads_it(to):
     template = ALIKE + "{% if enable_thinking is defined and not enable_thinking %}{{ raise_exception('told') }}{% endif %}"
-    for told in ({"chat_template_kwargs": {"enable_thinking": False}}, {"enable_thinking": False}):
-        assert problems("trl:sft", {"messages": TALK, **told}, template) == [
-            "the chat template refuses this conversation: told"
-        ]
+    trl = to.startswith("trl:") and to != "trl:grpo"  # which is told by its configuration
+    for told, read in (
+        ({"chat_template_kwargs": {"enable_thinking": False}}, trl),
+        ({"enable_thinking": False}, to == "verl:sft"),
+    ):
+        found = problems(to, {**rows_of(TALK)[to], **told}, template)
+        assert found == (["the chat template refuses this conversation: told"] if read else [])
 
 
 def test_a_long_conversation_is_rendered_at_its_beginning_and_its_end():
@@ -407,6 +513,16 @@ def test_lines_are_named_and_counted(tmp_path):
     assert not any("template writes" in one.message for one in plain.problems)
 
 
+def test_what_rows_say_in_quotes_makes_no_other_kind_of_problem(tmp_path):
+    texts = ["It's", 'He said "so"', 'It\'s "so"', "isn't, 'tis", "both ' and \" and '", "a \\ and '\""]
+    rows = [{"messages": [*TURNS[:2], {**THOUGHT, "reasoning_content": text}, *TURNS[3:]]} for text in texts * 3]
+    file, template = write(tmp_path / "train.jsonl", rows), tmp_path / "template.jinja"
+    template.write_text(LAST)
+    checked = check_files([file], resolve("export", "nemo-rl"), "sft", tokenizer=template, load=False)
+    found = [one for one in checked.problems if "NeMo RL, which" in one.message]
+    assert (len(found), found[-1].more) == (5, len(rows) - 5)
+
+
 def test_rows_with_errors_are_not_rendered(tmp_path):
     file, template = write(tmp_path / "train.jsonl", [{"messages": [{"role": "user"}, 3]}]), tmp_path / "t.jinja"
     template.write_text("{{ raise_exception('rendered') }}")
@@ -440,6 +556,31 @@ def test_the_command_renders_by_a_models_directory(tmp_path, workers):
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0
     assert "no problems" in done.output
+
+
+@pytest.mark.parametrize("name", ["mine.jinja", "mine.jinja2", "mine.j2"])
+def test_a_template_in_a_models_directory_is_the_one_that_is_named(tmp_path, name):
+    (tmp_path / "chat_template.jinja").write_text("the model's")
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>"}')
+    (tmp_path / name).write_text("{{ bos_token }}mine")
+    assert read_template(tmp_path / name).render(TALK, None) == "<s>mine"
+    assert read_template(tmp_path / "tokenizer_config.json").render(TALK, None) == "the model's"
+
+
+@pytest.mark.parametrize("files", [False, True])
+def test_of_templates_by_name_the_one_for_tools_is_taken_where_there_are_tools(tmp_path, files):
+    named = {"default": f"plain {ALIKE}", "tool_use": f"with tools {ALIKE}", "rag": "{{ raise_exception('rag') }}"}
+    entries = [{"name": name, "template": text} for name, text in named.items()]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "old" if files else entries}))
+    if files:  # as transformers writes them
+        (tmp_path / "additional_chat_templates").mkdir()
+        (tmp_path / "chat_template.jinja").write_text(named.pop("default"))
+        for name, text in named.items():
+            (tmp_path / "additional_chat_templates" / f"{name}.jinja").write_text(text)
+    template = read_template(tmp_path)
+    assert template.render(TALK, None).startswith("plain<|im_start|>")
+    assert template.render(WORK, [TOOL]).startswith("with tools<|im_start|>")
+    assert template.render(TALK, []).startswith("with tools<|im_start|>")
 
 
 @pytest.mark.parametrize(

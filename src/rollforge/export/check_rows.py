@@ -131,7 +131,8 @@ def _kind_of(message: str) -> str:
     return _VARIES.sub("*", message)
 
 
-_VARIES = re.compile(r"'[^']*'|\"[^\"]*\"|\d+(\.\d+)?")
+_VARIES = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\d+(\.\d+)?")
+"""Words in quotes as `repr` writes them: quotes within have a backslash."""
 
 
 @dataclass(slots=True)

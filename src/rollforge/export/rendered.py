@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -66,20 +67,24 @@ class View:
         return self.first(len(self.messages))
 
     @cached_property
-    def system(self) -> int:
-        """Characters of the system prompt that the template adds, as verl finds them."""
-        nothing = {"role": "user", "content": ""}
-        one, two = self.text([nothing]), self.text([nothing] * 2)
-        return 2 * len(one) - len(two)
+    def system(self) -> str:
+        """The prompt that the template adds, as verl finds it, which tells the template nothing then."""
+        untold, nothing = self._untold(), {"role": "user", "content": ""}
+        one, two = untold.text([nothing]), untold.text([nothing] * 2)
+        return one[: 2 * len(one) - len(two)]
 
     @cached_property
     def opening(self) -> str:
         """Of an answer, as verl finds it."""
-        nothing = [{"role": "user", "content": ""}]
-        return self.text(nothing, generation=True)[len(self.text(nothing)) :]
+        untold, nothing = self._untold(), [{"role": "user", "content": ""}]
+        return untold.text(nothing, generation=True)[len(untold.text(nothing)) :]
 
-    def without_tools(self) -> View:
-        return View(self.talk._replace(tools=None), self.template)
+    def _untold(self) -> View:
+        return View(self.talk._replace(variables={}), self.template)
+
+    def given(self, tools: list[Json] | None) -> View:
+        """The same with other tools."""
+        return self if tools is self.talk.tools else View(self.talk._replace(tools=tools), self.template)
 
     def bare(self, text: str) -> str:
         """Without the special tokens and line breaks at its end."""
@@ -90,10 +95,21 @@ class View:
 Cut: TypeAlias = Callable[[View], Iterator[str]]
 
 
-def problems(template: ChatTemplate, row: Json, *, cut: Cut, texts: bool) -> Iterator[str]:
-    """`texts`: prompts and answers of plain text are made messages of; else they are left alone."""
+class Where(NamedTuple):
+    """Where the conversations of a row stand."""
+
+    messages: bool = False
+    """In that field, whatever else a row has; else in a prompt and its answers, whatever messages it has beside them."""
+    texts: bool = False
+    """Prompts and answers of plain text are made messages of; else they are left alone."""
+    told: str = ""
+    """The field in which a row says what the template is told beside it, where it is read."""
+
+
+def problems(template: ChatTemplate, row: Json, *, cut: Cut, where: Where) -> Iterator[str]:
+    """Of the row's conversations, each once."""
     said: set[str] = set()
-    for talk in talks(row, texts):
+    for talk in talks(row, where):
         for problem in _of(View(talk, template), cut):
             if problem not in said:
                 said.add(problem)
@@ -107,26 +123,24 @@ def _of(view: View, cut: Cut) -> Iterator[str]:
         yield f"the chat template refuses this conversation: {refusal}{_wanted(view)}"
 
 
-def talks(row: Json, texts: bool) -> Iterator[Talk]:
-    """The conversations of a row of any kind; none where it is no chat, which the check of the row says."""
+def talks(row: Json, where: Where) -> Iterator[Talk]:
+    """The conversations of a row; none where it is no chat, which the check of the row says."""
+    given = row.get(where.told)
+    variables = given if isinstance(given, dict) else {where.told: given} if isinstance(given, bool) else {}
 
     def chat(value: Any, role: str) -> list[Json]:
         if isinstance(value, list):
             return value
-        return [{"role": role, "content": value}] if texts and isinstance(value, str) else []
+        return [{"role": role, "content": value}] if where.texts and isinstance(value, str) else []
 
     def talk(prompt: list[Json], answer: list[Json]) -> Iterator[Talk]:
-        messages = [*prompt, *answer]
-        if messages and all(map(_is_message, messages)):
-            yield Talk(messages, tools if _is_list(tools) and tools else None, len(prompt), variables)
+        turns = [*prompt, *answer]
+        if turns and all(map(_is_message, turns)):
+            yield Talk(turns, tools if _is_list(tools) else None, len(prompt), variables)
 
     tools = decoded(row.get("tools"))
-    given = row.get("chat_template_kwargs")
-    variables = dict(given) if isinstance(given, dict) else {}
-    if isinstance(row.get("enable_thinking"), bool):
-        variables["enable_thinking"] = row["enable_thinking"]
-    if isinstance(row.get("messages"), list):
-        yield from talk([], row["messages"])
+    if where.messages:
+        yield from talk([], chat(row.get("messages"), "user"))
     elif isinstance(row.get("completions"), list):
         for one in row["completions"]:
             yield from talk(chat(row.get("context"), "user"), chat(inside(one, "completion"), "assistant"))
@@ -176,7 +190,8 @@ def _is_list(value: Any) -> bool:
 
 
 def asked(view: View) -> Iterator[str]:
-    """Prompts: rendered with the opening of an answer."""
+    """Prompts: rendered with the opening of an answer, and with tools if there are any."""
+    view = view.given(view.talk.tools or None)
     count = view.talk.prompt or len(view.messages)
     yield from _left_out(view, count, view.first(count, generation=True))
 
@@ -188,9 +203,12 @@ def whole(view: View) -> Iterator[str]:
 
 def grown(view: View) -> Iterator[str]:
     """NeMo RL (`get_formatted_message_log`, data/llm_message_utils.py): each beginning of the conversation is rendered; a
-    message is what its beginning has after the first character that the one before has not."""
+    message is what its beginning has after the first character that the one before has not. Tools are given with `messages`
+    only."""
+    if view.talk.prompt:
+        view = view.given(None)
     yield from whole(view)
-    before, count = "", len(view.messages)
+    before, count, warned = "", len(view.messages), False
     for number in _turns(count):
         try:
             text = view.first(number)
@@ -201,19 +219,25 @@ def grown(view: View) -> Iterator[str]:
             )
             return
         if lost := _left(before, text):
-            level = "" if view.bare(lost) else "warning: "
-            yield (
-                f"{level}the chat template writes what stands before message {number} otherwise than without it "
-                f"({_cut(lost)} is gone): NeMo RL, which takes each message for what is new, trains on both. {_ALIKE}"
-            )
-            return
+            torn = _torn(before, text)
+            begins = f"; message {number} begins with {_cut(torn.splitlines()[0])}" if torn else ""
+            level = "" if torn or view.bare(lost) else "warning: "
+            if not (level and warned):
+                yield (
+                    f"{level}the chat template writes what stands before message {number} otherwise than without it "
+                    f"({_cut(lost)} is gone): NeMo RL, which takes each message for what is new, trains on both{begins}. "
+                    f"{_ALIKE}"
+                )
+            if not level:
+                return
+            warned = True
         before = text
 
 
 def by_length(view: View) -> Iterator[str]:
     """OpenRLHF (datasets/sft_dataset.py, reward_dataset.py): an answer is what stands after as many characters as the prompt
     with the opening of an answer has; of several in a conversation each by itself, and tools are not given."""
-    view = view.without_tools()
+    view = view.given(None)
     yield from whole(view)
     count = len(view.messages)
     places = [number for number, message in enumerate(view.messages) if message["role"] == "assistant"]
@@ -250,26 +274,22 @@ def at_common(view: View) -> Iterator[str]:
 
 def alone(view: View) -> Iterator[str]:
     """verl (multiturn_sft_dataset.py, utils/tokenizer/chat_template.py): each message is rendered alone, tools with the
-    first one, results of parallel calls together (gym_sft_dataset.py); joined they must be the whole."""
+    first one, results of parallel calls together (gym_sft_dataset.py); joined they must be the whole. Of an
+    answer as many tokens are not trained on as its opening has."""
+    view = view.given(view.talk.tools or None)
     yield from whole(view)
     try:
-        _ = view.system
+        _, opened = view.system, view.opening
     except Refusal as refusal:
         yield f"verl renders two questions in a row to find the system prompt, and the chat template refuses that: {refusal}"
         return
-    joined, eaten = "", False
+    joined, cut = "", False
     for start, end in groups(view.messages):
         try:
             text = alone_at(view, start, end)
         except Refusal as refusal:
             yield f"verl renders each message alone, and the chat template refuses that of message {start + 1}: {refusal}"
             return
-        if view.messages[start]["role"] == "assistant" and not text.startswith(view.opening) and not eaten:
-            eaten = True
-            yield (
-                f"the chat template opens an answer with {_cut(_left(view.opening, text))}, and does not write that where "
-                f"one stands: verl leaves as much out of it, and trains on {_cut(text[len(view.opening) :])}. {_ALIKE}"
-            )
         joined += text
         if not view.whole.startswith(joined):
             yield (
@@ -277,6 +297,13 @@ def alone(view: View) -> Iterator[str]:
                 f"the whole): verl, which renders one by one, stops with an AssertionError. {_ALIKE}"
             )
             return
+        if start and view.messages[start]["role"] == "assistant" and not text.startswith(opened) and not cut:
+            cut = True
+            yield (
+                f"the chat template opens an answer with {_cut(_left(opened, text))}, and does not write that in message "
+                f"{start + 1}: verl counts the opening's tokens, and does not train on as many of "
+                f"{_cut(_left(text, opened))}. {_ALIKE}"
+            )
     if joined != view.whole:
         yield (
             f"the chat template ends the conversation with {_cut(view.whole[len(joined) :])}, which no message alone has: "
@@ -292,7 +319,7 @@ def alone_at(view: View, start: int, end: int) -> str:
     except Refusal:  # there are templates that want a question
         empty = [{"role": "user", "content": [{"type": "text", "text": ""}]}]
         text = view.text([*empty, *messages], tools)[len(view.text(empty, tools)) :]
-    return text[view.system :] if start and messages[0]["role"] != "system" else text
+    return text[len(view.system) :] if start and messages[0]["role"] != "system" else text
 
 
 _MARK = r"<\|[^|<>]*\|>"
@@ -324,23 +351,25 @@ def groups(messages: Sequence[Json]) -> Iterator[tuple[int, int]]:
 def _left_out(view: View, count: int, text: str) -> Iterator[str]:
     """What of the messages is not in the text that was made of them."""
     messages, tools = view.messages[:count], view.talk.tools
+    in_text: str | None = None
     for number, message in enumerate(messages, 1):
         thought, said = _parts(message)
-        if not _stands(said, text):
+        if not all(_stands(piece, text) for piece in said):
             whose = f"message {number}, the {message['role']}'s"
             yield f"the chat template leaves out what is said in {whose}: the model never reads it"
         if not _stands(thought, text):
+            if in_text is None:
+                in_text = _with_reasoning_in_text(view, messages)
+            inline = "inline writes it into the text, " if _stands(thought, in_text) else "inline would not help, "
             yield (
                 f"warning: the chat template leaves out the reasoning of message {number}: nothing is learned from it "
-                "(--reasoning inline writes it into the text, drop leaves it out of the data)"
+                f"(--reasoning {inline}drop leaves it out of the data)"
             )
-        content = message.get("content", "")
-        if isinstance(content, list) and str(content) in text:
-            yield f"the chat template writes the list of message {number} as Python does: give its content as text"
-        if content is None and "None" in text:
-            written = [*messages[: number - 1], {**message, "content": ""}, *messages[number:]]
-            if view.text(written, tools).count("None") < text.count("None"):
-                yield f'the chat template writes None for message {number}, which has no content: write ""'
+        content = message.get("content")
+        if isinstance(content, list) and content:
+            for form, source in (("as Python does", str(content)), ("as JSON", json.dumps(content, ensure_ascii=False))):
+                if source in text:
+                    yield f"the chat template writes the list of message {number} {form}: give its content as text"
         for arguments in _arguments(message):
             given = decoded(arguments)
             if isinstance(arguments, str) and isinstance(given, dict) and json.dumps(arguments, ensure_ascii=False) in text:
@@ -350,19 +379,55 @@ def _left_out(view: View, count: int, text: str) -> Iterator[str]:
                 )
             elif isinstance(given, dict) and not all(_stands(one, text) for one in given.values() if isinstance(one, str)):
                 yield f"the chat template leaves out arguments of the calls in message {number}: the model never reads them"
+    if "None" in text and (number := _first_none(view, messages)):
+        yield f'the chat template writes None for message {number}, which has no content: write ""'
     if any(message.get("tool_calls") for message in messages) and _same(view, text, list(map(_renamed, messages)), tools):
         yield "the chat template leaves out the tool calls: the model never reads them, and turns of calls alone are empty"
     if tools and _same(view, text, messages, list(map(_other_tool, tools))):
         yield "the chat template leaves out the tools: the model is not told which ones it has"
+    if tools == [] and not _same(view, text, messages, None):
+        yield "the chat template tells the model of tools where the list of them is empty: write null, or no such key"
 
 
-def _parts(message: Json) -> tuple[str, str]:
-    """(what was thought, what is said)"""
-    content = text_of(message.get("content"))
+def _first_none(view: View, messages: Sequence[Json]) -> int:
+    """The first message without content for which None is written, from 1; 0: there is none. Renders a few times only."""
+    silent = [at for at, message in enumerate(messages) if message.get("content", "") is None]
+
+    def nones(count: int) -> int:
+        filled = {at: {**messages[at], "content": ""} for at in silent[:count]}
+        return view.text([filled.get(at, one) for at, one in enumerate(messages)], view.talk.tools).count("None")
+
+    if not silent or nones(len(silent)) == (of_all := nones(0)):
+        return 0
+    return silent[bisect_left(range(1, len(silent)), True, key=lambda count: nones(count) < of_all)] + 1
+
+
+def _with_reasoning_in_text(view: View, messages: Sequence[Json]) -> str:
+    """ "" where the template refuses that."""
+
+    def inlined(message: Json) -> Json:
+        thought, content = message.get("reasoning_content"), message.get("content")
+        if not thought or isinstance(content, list):
+            return message
+        others = {key: value for key, value in message.items() if key != "reasoning_content"}
+        return {**others, "content": f"<think>{thought}</think>{content or ''}"}
+
+    try:
+        return view.text(list(map(inlined, messages)), view.talk.tools)
+    except Refusal:
+        return ""
+
+
+def _parts(message: Json) -> tuple[str, list[str]]:
+    """(what was thought, what is said: of a list each text, since templates trim and join them as they like)"""
+    content = message.get("content")
+    texts = [text_of([part]) for part in content] if isinstance(content, list) else [text_of(content)]
     if message["role"] != "assistant":
-        return "", content
-    thought, said = split_think(content)
-    return thought or str(message.get("reasoning_content") or ""), said or ""
+        return "", texts
+    thought, said = split_think(text_of(content))
+    if thought is not None:
+        return thought, [said or ""]
+    return str(message.get("reasoning_content") or ""), texts
 
 
 def _stands(piece: str, text: str) -> bool:
@@ -397,6 +462,19 @@ def _other_tool(tool: Json) -> Json:
     return {**tool, "name": f"{tool.get('name')}_"}
 
 
+def _left(text: str, other: str) -> str:
+    """What of a text stands after the beginning that it shares with the other; tags whole."""
+    if other.startswith(text):
+        return ""
+    return text[_tag_before(text, common_length(text, other)) :]
+
+
+def _torn(text: str, other: str) -> str:
+    """What of the other stands after the beginning that it shares with a text, if that ends within a tag of the other."""
+    at = common_length(text, other)
+    return other[at:] if _tag_before(other, at) < at else ""
+
+
 def common_length(text: str, other: str) -> int:
     """How many characters both begin with."""
     if other.startswith(text):
@@ -404,16 +482,14 @@ def common_length(text: str, other: str) -> int:
     return next((at for at, (one, two) in enumerate(zip(text, other, strict=False)) if one != two), len(other))
 
 
-def _left(text: str, other: str) -> str:
-    """What of a text stands after the beginning that it shares with the other; tags whole."""
-    if other.startswith(text):
-        return ""
-    at = common_length(text, other)
-    tag = text.rfind("<", 0, at)
-    return text[at if tag < 0 or ">" in text[tag:at] or at - tag > _LONGEST_TAG else tag :]
+def _tag_before(text: str, at: int) -> int:
+    """Where the tag begins within which a place is; the place itself if it is in none."""
+    begins = text.rfind("<", 0, at)
+    tag = _TAG.match(text, begins) if begins >= 0 else None
+    return begins if tag and tag.end() > at else at
 
 
-_LONGEST_TAG = 24
+_TAG = re.compile(r"<[^<>\s]{1,40}>")
 
 
 def _cut(text: str) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from rollforge.export.rendered import Cut, View, alone_at, common_length, groups, problems, talks
+from rollforge.export.rendered import Cut, View, Where, alone_at, common_length, groups, problems, talks
 from rollforge.export.target import Part, Rendering
 from rollforge.models.template import ChatTemplate
 from rollforge.records.items import Json
@@ -18,17 +18,19 @@ from rollforge.records.items import Json
 Parts: TypeAlias = Callable[[View], Iterator[Part]]
 
 
-def rendering(cut: Cut, parts: Parts, *, texts: bool = False) -> Rendering:
-    """Of a function of `export.rendered` and one of this module; `texts`: as of `problems`."""
-    return Rendering(partial(problems, cut=cut, texts=texts), partial(_trained, parts=parts, texts=texts))
+def rendering(cut: Cut, parts: Parts, **where: Any) -> Rendering:
+    """Of a function of `export.rendered` and one of this module; `where`: as of `Where`."""
+    place = Where(**where)
+    return Rendering(partial(problems, cut=cut, where=place), partial(_trained, parts=parts, where=place))
 
 
-def _trained(template: ChatTemplate, row: Json, *, parts: Parts, texts: bool) -> list[list[Part]]:
-    return [[part for part in parts(View(talk, template)) if part.text] for talk in talks(row, texts)]
+def _trained(template: ChatTemplate, row: Json, *, parts: Parts, where: Where) -> list[list[Part]]:
+    return [[part for part in parts(View(talk, template)) if part.text] for talk in talks(row, where)]
 
 
 def prompt(view: View) -> Iterator[Part]:
     """What attempts begin with."""
+    view = view.given(view.talk.tools or None)
     yield Part(view.first(view.talk.prompt or len(view.messages), generation=True), False)
 
 
@@ -46,6 +48,7 @@ def after_common(view: View) -> Iterator[Part]:
 
 def by_message(view: View) -> Iterator[Part]:
     """NeMo RL: the assistant's messages; of pairs the last message."""
+    view = view.given(None) if view.talk.prompt else view
     before, count = "", len(view.messages)
     for number, message in enumerate(view.messages, 1):
         text = view.first(number)
@@ -56,7 +59,7 @@ def by_message(view: View) -> Iterator[Part]:
 
 def by_lengths(view: View) -> Iterator[Part]:
     """OpenRLHF: answers stand where the beginnings of the conversation end."""
-    view = view.without_tools()
+    view = view.given(None)
     count = len(view.messages)
     places = [number for number, message in enumerate(view.messages) if message["role"] == "assistant"]
     answers = [(view.talk.prompt, count)] if view.talk.prompt else [(number, number + 1) for number in places]
@@ -75,6 +78,7 @@ def by_lengths(view: View) -> Iterator[Part]:
 
 def one_by_one(view: View) -> Iterator[Part]:
     """verl: the assistant's messages after the opening of an answer."""
+    view = view.given(view.talk.tools or None)
     opening = len(view.opening)
     for start, end in groups(view.messages):
         text = alone_at(view, start, end)

@@ -26,11 +26,13 @@ from rollforge.records.items import Json
 class ChatTemplate:
     """A template with the special tokens, and what else it is told beside the conversation."""
 
-    def __init__(self, text: str, variables: Mapping[str, Any]) -> None:
-        """Raises `UserError` if it is broken."""
+    def __init__(self, text: str, variables: Mapping[str, Any], with_tools: str | None = None) -> None:
+        """`with_tools`: the one for conversations with tools, if it is another. Raises `UserError` if one is broken."""
         self.variables = variables
+        read = _environment().from_string
         try:
-            self._template = _environment().from_string(text)
+            self._template = read(text)
+            self._with_tools = self._template if with_tools is None else read(with_tools)
         except TemplateError as error:
             raise UserError(f"the chat template is broken: {error}") from error
 
@@ -40,7 +42,8 @@ class ChatTemplate:
         """The text of a conversation, with the opening of an answer if `generation`. Raises what the template raises: it is
         a program."""
         context = {"messages": messages, "tools": tools, "documents": None, "add_generation_prompt": generation}
-        return self._template.render(**{**self.variables, **more, **context})
+        template = self._template if tools is None else self._with_tools
+        return template.render(**{**self.variables, **more, **context})
 
 
 def read_template(model: str | Path) -> ChatTemplate:
@@ -56,8 +59,12 @@ def find_template(model: str | Path) -> ChatTemplate | None:
     path = local(model)
     directory = path if path.is_dir() else path.parent
     config = read_json(directory / "tokenizer_config.json", {})
-    text = _text(path) if path.suffix == ".jinja" else template_text(directory, config)
-    return None if text is None else ChatTemplate(text, special_tokens(config))
+    named = {"default": _text(path)} if path.suffix in _JINJA else _named(directory, config)
+    text = named.get("default", named.get("tool_use"))
+    return None if text is None else ChatTemplate(text, special_tokens(config), named.get("tool_use"))
+
+
+_JINJA = (".jinja", ".jinja2", ".j2")
 
 
 def local(model: str | Path) -> Path:
@@ -75,15 +82,21 @@ def local(model: str | Path) -> Path:
 
 
 def template_text(directory: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
-    """None where a directory has no chat template."""
-    path = directory / "chat_template.jinja"
-    if path.exists():
-        return _text(path)
-    template = tokenizer_config.get("chat_template")
-    if isinstance(template, list):  # several by name
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("tool_use") or named.get("default")
-    return template if isinstance(template, str) else None
+    """Of several, that for conversations with tools. None where a directory has no chat template."""
+    named = _named(directory, tokenizer_config)
+    return named.get("tool_use", named.get("default"))
+
+
+def _named(directory: Path, tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
+    """By name, as transformers finds them: `default`, and `tool_use`, which is taken where there are tools. Files go before
+    the configuration."""
+    places = [directory / "chat_template.jinja", *sorted((directory / "additional_chat_templates").glob("*.jinja"))]
+    if files := {path.stem: _text(path) for path in places if path.exists()}:
+        return {("default" if name == "chat_template" else name): text for name, text in files.items()}
+    given = tokenizer_config.get("chat_template")
+    entries = given if isinstance(given, list) else [{"name": "default", "template": given}]
+    named = {entry.get("name"): entry.get("template") for entry in entries if isinstance(entry, dict)}
+    return {name: text for name, text in named.items() if isinstance(name, str) and isinstance(text, str)}
 
 
 def _text(path: Path) -> str:

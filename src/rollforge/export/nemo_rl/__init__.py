@@ -41,7 +41,7 @@ TARGET = Target(
             rows.sft,
             check.sft,
             "openai_format: messages, tools",
-            rendered=rendering(grown, by_message),
+            rendered=rendering(grown, by_message, messages=True),
             reader="lines",
             overlong=check.MASKED,
         ),

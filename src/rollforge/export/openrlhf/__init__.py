@@ -31,7 +31,7 @@ TARGET = Target(
         ),
         "sft": Kind(
             *("demonstration", sft, check_sft, "train_sft, SFTDataset: {messages}, the tools' schemas in the system turn"),
-            rendered=rendering(by_length, by_lengths),
+            rendered=rendering(by_length, by_lengths, messages=True),
             overlong=CUT,
         ),
         "sft-simple": Kind(

@@ -48,7 +48,7 @@ TARGET = Target(
         ),
         "sft": Kind(
             *("demonstration", sft, check_sft, "sft_trainer, MultiTurnSFTDataset by gym_sft_dataset.py: {messages, tools}"),
-            rendered=rendering(alone, one_by_one),
+            rendered=rendering(alone, one_by_one, messages=True, told="enable_thinking"),
             format="parquet",
             reader="pandas",
             columns=SFT_COLUMNS,
