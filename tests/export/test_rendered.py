@@ -601,6 +601,11 @@ def test_what_is_no_template(tmp_path, name, text, says):
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["tiny", f"tiny:{TINY}", f"transformers:{TINY}", str(TINY), str(TINY / "tokenizer.json")])
+def test_models_are_found_by_the_names_that_they_have_elsewhere(name):
+    assert "<|im_start|>user\nHow warm" in read_template(name).render([ASKED], None)
+
+
 def test_an_export_with_a_models_directory_is_rendered(tmp_path):
     rollout = row("2 + 2?", "4")
     rollout["response"]["output"] = [call("add", '{"a": 2}'), output("4"), said("It is 4.")]

@@ -22,6 +22,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from rollforge.errors import UserError, reported
 from rollforge.records.items import Json
 
+SHIPPED = Path(__file__).parent / "tiny" / "policy"
+"""The checkpoint of `tiny`."""
+
 
 class ChatTemplate:
     """A template with the special tokens, and what else it is told beside the conversation."""
@@ -68,11 +71,14 @@ _JINJA = (".jinja", ".jinja2", ".j2")
 
 
 def local(model: str | Path) -> Path:
-    """A model's directory, or a file in it; of a name on the hub, its directory in the local cache. Nothing is downloaded.
-    Raises `UserError` if neither is there."""
+    """A model's directory, or a file in it; the directory of `tiny`, `tiny:DIR`, `transformers:DIR`; of a name on the hub,
+    its directory in the local cache. Nothing is downloaded. Raises `UserError` if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
+    backend, _, place = str(model).partition(":")
     path = Path(model)
+    if not path.exists() and backend in ("tiny", "transformers"):
+        path = Path(place) if place else SHIPPED if backend == "tiny" else path
     if path.exists():
         return path
     with suppress(ValueError):  # no name of the hub

@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rollforge.models.base import Model, ModelOptions
+from rollforge.models.template import SHIPPED as SHIPPED
 from rollforge.models.tiny.checkpoint import Checkpoint, read_checkpoint
 from rollforge.models.tiny.engine import Engine
 from rollforge.models.tiny.llama import Array
 from rollforge.models.tokens import TokenModel
-
-SHIPPED = Path(__file__).parent / "policy"
 
 
 def load(name: str | None, options: ModelOptions) -> Model:
