@@ -28,7 +28,11 @@ demo: $(VENV)/core
 	@echo
 	$(BIN)/rollforge export $(RUN)/data --to nemo-rl:grpo --to trl:sft --to verl:grpo --to openrlhf:dpo --out $(RUN)/training
 	@echo
-	$(BIN)/rollforge check $(RUN)/training
+	$(BIN)/rollforge check $(RUN)/training --tokenizer tiny
+	@echo
+	@echo "One row as the model will read it, and what of it is trained on:"
+	@echo
+	$(BIN)/rollforge check $(RUN)/training/openrlhf-dpo/train.jsonl --tokenizer tiny --show 1
 	@echo
 	@cd $(RUN)/training && find . -type f | sort
 	@echo
