@@ -444,6 +444,17 @@ def test_what_rows_say_in_quotes_makes_no_other_kind_of_problem(tmp_path):
     assert (len(found), found[-1].more) == (5, len(rows) - 5)
 
 
+def test_rows_of_parquet_are_rendered_under_the_names_that_a_configuration_gives(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    file, template, script = tmp_path / "train.parquet", tmp_path / "template.jinja", tmp_path / "run.sh"
+    asked = {"data_source": "toy", "asked": TALK[:2], "reward_model": {"ground_truth": "11"}}
+    parquet.write_table(arrow.Table.from_pylist([asked]), file)
+    template.write_text("{{ raise_exception('System role not supported') }}")
+    script.write_text(f"python3 -m verl.trainer.main_ppo data.train_files={file} data.prompt_key=asked\n")
+    checked = check_files([file], resolve("export", "verl"), "grpo", script, tokenizer=template, load=False)
+    assert any("System role not supported" in one.message and one.line == 1 for one in checked.problems)
+
+
 def test_rows_with_errors_are_not_rendered(tmp_path):
     file, template = write(tmp_path / "train.jsonl", [{"messages": [{"role": "user"}, 3]}]), tmp_path / "t.jinja"
     template.write_text("{{ raise_exception('rendered') }}")
