@@ -499,6 +499,11 @@ def test_a_template_in_a_models_directory_is_the_one_that_is_named(tmp_path, nam
     assert read_template(tmp_path / "tokenizer_config.json").render(TALK, None) == "the model's"
 
 
+def test_a_template_by_itself_writes_the_names_of_the_tokens_that_nobody_knows(tmp_path):
+    (tmp_path / "alone.jinja").write_text("{{ bos_token + messages[0].content + eos_token }}")
+    assert read_template(tmp_path / "alone.jinja").render([{"content": "Hi."}], None) == "<bos_token>Hi.<eos_token>"
+
+
 @pytest.mark.parametrize("files", [False, True])
 def test_of_templates_by_name_the_one_for_tools_is_taken_where_there_are_tools(tmp_path, files):
     named = {"default": f"plain {ALIKE}", "tool_use": f"with tools {ALIKE}", "rag": "{{ raise_exception('rag') }}"}
