@@ -538,6 +538,67 @@ def test_what_is_no_template(tmp_path, name, text, says):
     assert says in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("to", "config", "text", "names"),
+    [
+        (
+            "nemo-rl:sft",
+            "sft.yaml",
+            "policy: {tokenizer: {chat_template: '{{ messages }}'}}",
+            "policy.tokenizer.chat_template",
+        ),
+        (
+            "nemo-rl:sft",
+            "sft.yaml",
+            "policy: {tokenizer: {chat_template_kwargs: {a: 1}}}\ndata: {add_generation_prompt: true}",
+            "policy.tokenizer.chat_template_kwargs and data.add_generation_prompt",
+        ),
+        (
+            "nemo-rl:sft",
+            "sft.yaml",
+            "policy: {tokenizer: {chat_template: default}}\ndata: {add_generation_prompt: false}",
+            "",
+        ),
+        ("trl:sft", "sft.yaml", "chat_template_path: mine.jinja", "chat_template_path"),
+        (
+            "openrlhf:sft",
+            "run.sh",
+            "python -m openrlhf.cli.train_sft --data.apply_chat_template --data.tokenizer_chat_template x",
+            "--data.tokenizer_chat_template",
+        ),
+        (
+            "verl:sft",
+            "run.sh",
+            "torchrun -m verl.trainer.sft_trainer +data.apply_chat_template_kwargs.enable_thinking=False",
+            "data.apply_chat_template_kwargs.enable_thinking",
+        ),
+        ("verl:sft", "run.sh", "torchrun -m verl.trainer.sft_trainer data.train_batch_size=1", ""),
+    ],
+)
+def test_a_configuration_that_renders_otherwise_is_said(tmp_path, to, config, text, names):
+    file, template = write(tmp_path / "train.jsonl", [rows_of(TALK)[to]]), tmp_path / "template.jinja"
+    template.write_text(ALIKE)
+    (tmp_path / config).write_text(text)
+    framework, _, kind = to.partition(":")
+
+    def said(**options):
+        checked = check_files([file], resolve("export", framework), kind, tmp_path / config, load=False, **options)
+        return [one.message for one in checked.problems if "rendered without it" in one.message]
+
+    says = f"the rows were rendered without its {names}, by the chat template of {template} alone "
+    assert [text.startswith(says) for text in said(tokenizer=template)] == ([True] if names else [])
+    assert said() == []
+
+
+@pytest.mark.parametrize("names_it", [str, Path.read_text])
+def test_a_configuration_that_renders_by_the_template_that_is_tried_is_fine(tmp_path, names_it):
+    file, template = write(tmp_path / "train.jsonl", [{"messages": TALK}]), tmp_path / "mine.jinja"
+    template.write_text(ALIKE)
+    (tmp_path / "sft.yaml").write_text(json.dumps({"policy": {"tokenizer": {"chat_template": names_it(template)}}}))
+    checked = check_files([file], resolve("export", "nemo-rl"), "sft", tmp_path / "sft.yaml", tokenizer=template, load=False)
+    assert not any("rendered without" in one.message for one in checked.problems)
+
+
 def test_an_export_with_a_models_directory_is_rendered(tmp_path):
     rollout = row("2 + 2?", "4")
     rollout["response"]["output"] = [call("add", '{"a": 2}'), output("4"), said("It is 4.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rollforge.export.rendered import alone, asked, rendering
 from rollforge.export.target import Kind, Target
 from rollforge.export.verl.config import VERSIONS, command, files, sections
-from rollforge.export.verl.config_check import against, check_config, reads, trains_on
+from rollforge.export.verl.config_check import against, check_config, reads, renders, trains_on
 from rollforge.export.verl.loader import load
 from rollforge.export.verl.rows import (
     RL_COLUMNS,
@@ -64,5 +64,6 @@ TARGET = Target(
     reads=reads,
     against=against,
     trains_on=trains_on,
+    renders=renders,
     sections=sections,
 )
