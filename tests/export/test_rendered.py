@@ -523,6 +523,17 @@ def test_what_rows_say_in_quotes_makes_no_other_kind_of_problem(tmp_path):
     assert (len(found), found[-1].more) == (5, len(rows) - 5)
 
 
+def test_rows_of_parquet_are_rendered_under_the_names_that_a_configuration_gives(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    file, template, script = tmp_path / "train.parquet", tmp_path / "template.jinja", tmp_path / "run.sh"
+    asked = {"data_source": "toy", "asked": TALK[:2], "reward_model": {"ground_truth": "11"}}
+    parquet.write_table(arrow.Table.from_pylist([asked]), file)
+    template.write_text("{{ raise_exception('System role not supported') }}")
+    script.write_text(f"python3 -m verl.trainer.main_ppo data.train_files={file} data.prompt_key=asked\n")
+    checked = check_files([file], resolve("export", "verl"), "grpo", script, tokenizer=template, load=False)
+    assert any("System role not supported" in one.message and one.line == 1 for one in checked.problems)
+
+
 def test_rows_with_errors_are_not_rendered(tmp_path):
     file, template = write(tmp_path / "train.jsonl", [{"messages": [{"role": "user"}, 3]}]), tmp_path / "t.jinja"
     template.write_text("{{ raise_exception('rendered') }}")
@@ -567,6 +578,11 @@ def test_a_template_in_a_models_directory_is_the_one_that_is_named(tmp_path, nam
     assert read_template(tmp_path / "tokenizer_config.json").render(TALK, None) == "the model's"
 
 
+def test_a_template_by_itself_writes_the_names_of_the_tokens_that_nobody_knows(tmp_path):
+    (tmp_path / "alone.jinja").write_text("{{ bos_token + messages[0].content + eos_token }}")
+    assert read_template(tmp_path / "alone.jinja").render([{"content": "Hi."}], None) == "<bos_token>Hi.<eos_token>"
+
+
 @pytest.mark.parametrize("files", [False, True])
 def test_of_templates_by_name_the_one_for_tools_is_taken_where_there_are_tools(tmp_path, files):
     named = {"default": f"plain {ALIKE}", "tool_use": f"with tools {ALIKE}", "rag": "{{ raise_exception('rag') }}"}
@@ -604,6 +620,67 @@ def test_what_is_no_template(tmp_path, name, text, says):
 @pytest.mark.parametrize("name", ["tiny", f"tiny:{TINY}", f"transformers:{TINY}", str(TINY), str(TINY / "tokenizer.json")])
 def test_models_are_found_by_the_names_that_they_have_elsewhere(name):
     assert "<|im_start|>user\nHow warm" in read_template(name).render([ASKED], None)
+
+
+@pytest.mark.parametrize(
+    ("to", "config", "text", "names"),
+    [
+        (
+            "nemo-rl:sft",
+            "sft.yaml",
+            "policy: {tokenizer: {chat_template: '{{ messages }}'}}",
+            "policy.tokenizer.chat_template",
+        ),
+        (
+            "nemo-rl:sft",
+            "sft.yaml",
+            "policy: {tokenizer: {chat_template_kwargs: {a: 1}}}\ndata: {add_generation_prompt: true}",
+            "policy.tokenizer.chat_template_kwargs and data.add_generation_prompt",
+        ),
+        (
+            "nemo-rl:sft",
+            "sft.yaml",
+            "policy: {tokenizer: {chat_template: default}}\ndata: {add_generation_prompt: false}",
+            "",
+        ),
+        ("trl:sft", "sft.yaml", "chat_template_path: mine.jinja", "chat_template_path"),
+        (
+            "openrlhf:sft",
+            "run.sh",
+            "python -m openrlhf.cli.train_sft --data.apply_chat_template --data.tokenizer_chat_template x",
+            "--data.tokenizer_chat_template",
+        ),
+        (
+            "verl:sft",
+            "run.sh",
+            "torchrun -m verl.trainer.sft_trainer +data.apply_chat_template_kwargs.enable_thinking=False",
+            "data.apply_chat_template_kwargs.enable_thinking",
+        ),
+        ("verl:sft", "run.sh", "torchrun -m verl.trainer.sft_trainer data.train_batch_size=1", ""),
+    ],
+)
+def test_a_configuration_that_renders_otherwise_is_said(tmp_path, to, config, text, names):
+    file, template = write(tmp_path / "train.jsonl", [rows_of(TALK)[to]]), tmp_path / "template.jinja"
+    template.write_text(ALIKE)
+    (tmp_path / config).write_text(text)
+    framework, _, kind = to.partition(":")
+
+    def said(**options):
+        checked = check_files([file], resolve("export", framework), kind, tmp_path / config, load=False, **options)
+        return [one.message for one in checked.problems if "rendered without it" in one.message]
+
+    says = f"the rows were rendered without its {names}, by the chat template of {template} alone "
+    assert [text.startswith(says) for text in said(tokenizer=template)] == ([True] if names else [])
+    assert said() == []
+
+
+@pytest.mark.parametrize("names_it", [str, Path.read_text])
+def test_a_configuration_that_renders_by_the_template_that_is_tried_is_fine(tmp_path, names_it):
+    file, template = write(tmp_path / "train.jsonl", [{"messages": TALK}]), tmp_path / "mine.jinja"
+    template.write_text(ALIKE)
+    (tmp_path / "sft.yaml").write_text(json.dumps({"policy": {"tokenizer": {"chat_template": names_it(template)}}}))
+    checked = check_files([file], resolve("export", "nemo-rl"), "sft", tmp_path / "sft.yaml", tokenizer=template, load=False)
+    assert not any("rendered without" in one.message for one in checked.problems)
 
 
 def test_an_export_with_a_models_directory_is_rendered(tmp_path):

@@ -174,6 +174,10 @@ def check_files(
         # A framework's check of its configuration may look into the data that it names: those lines are named already.
         problems += [found for found in target.check_config(kind, place) if not any(row in found.message for row in rows)]
         problems += _misfits(target, kind, place, seen)
+        if tokenizer and render and target.renders:
+            others = [key for key, value in target.renders(kind, place).items() if not _is_template(value, Path(tokenizer))]
+            if others:
+                problems.append(Problem(str(place), 0, "warning", _RENDERS.format(" and ".join(others), tokenizer)))
     return Checked(
         [_with_advice(problem) for problem in problems],
         sum(one.rows for one in seen),
@@ -242,6 +246,17 @@ def _misfits(target: Target, kind: str, config: Path, files: Sequence[File]) -> 
         yield from target.against(kind, config, seen)
 
 
+def _is_template(value: object, file: Path) -> bool:
+    """Whether a setting names this file, or is what stands in it."""
+    if not isinstance(value, str) or not file.is_file():
+        return False
+    return Path(value).absolute() == file.absolute() or value.strip().encode() == file.read_bytes().strip()
+
+
+_RENDERS = (
+    "the rows were rendered without its {}, by the chat template of {} alone (a template of one's own is a .jinja file for "
+    "--tokenizer)"
+)
 _FREE = (
     "free JSON, as `datasets` writes it: {} reads with pandas, which fails on it (ArrowNotImplementedError) or gives "
     "text. Write the column as text yourself (as rollforge export does), or as lists and structs"

@@ -213,13 +213,14 @@ class Work:
         errors = part.say_all(number, self.check(row))
         if self.alike and (like := self.alike(row)) is not None and len(part.alike) < _ALIKE:
             part.alike.setdefault(like, number)
-        row = {**row, **{usual: row[name] for usual, name in self.names.items() if name in row}} if self.names else row
+        row = self.usual(row)
+        prompt = row if prompt is None else self.usual(prompt)
         if not errors and not self.columns and (name := _source_of(row)) is not None:
             errors += 1
             part.say(number, "error", f"{name!r} is JSON text: {_SOURCE}")
         if self.rendered and not errors:
-            part.say_all(number, self.rendered(row if prompt is None else prompt))
-        part.hashes.extend((number, digest & MASK, hash(prompt_of(row if prompt is None else prompt)) & MASK))
+            part.say_all(number, self.rendered(prompt))
+        part.hashes.extend((number, digest & MASK, hash(prompt_of(prompt)) & MASK))
         if text is None or b"null" in text or (b'"tool_calls"' in text and not part.differing()):
             _nulls(row, number, part)
         answer = answer_of(row)
@@ -235,6 +236,10 @@ class Work:
         chosen, rejected = row.get("chosen_reward"), row.get("rejected_reward")
         if isinstance(chosen, int | float) and isinstance(rejected, int | float) and chosen <= rejected:
             part.say(number, "error", f"the chosen reward {chosen} is not above the rejected one {rejected}")
+
+    def usual(self, row: Json) -> Json:
+        """With its fields under their usual names, too."""
+        return {**row, **{usual: row[name] for usual, name in self.names.items() if name in row}} if self.names else row
 
 
 def under_names(check: Callable[[Json], Iterable[str]], names: Mapping[str, str], row: Json) -> Iterable[str]:

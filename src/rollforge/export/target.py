@@ -253,5 +253,7 @@ class Target:
     longer than the maximum."""
     trains_on: Callable[[str, Path], tuple[Sequence[str], Sequence[str]]] | None = None
     """(kind, configuration) -> the data that it names for training, and to validate with: paths, or names in a hub."""
+    renders: Callable[[str, Path], Mapping[str, Any]] | None = None
+    """(kind, configuration) -> its settings by which rows are rendered otherwise than by the model's chat template alone."""
     sections: Callable[[str], Iterable[str] | None] | None = None
     """(kind) -> what the keys of its configuration may begin with; None: not known."""

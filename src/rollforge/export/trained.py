@@ -66,9 +66,8 @@ def by_lengths(view: View) -> Iterator[Part]:
     spans = [(len(view.first(start, generation=True)), common_length(view.first(end), view.whole)) for start, end in answers]
     opened = view.first(view.talk.prompt or count - 1, generation=True)
     text, at = (opened + view.whole[len(opened) :]).rstrip("\n"), 0
-    end_mark = view.template.variables.get("eos_token", "")
-    if not text.endswith(end_mark):
-        text += f" {end_mark}"
+    if not text.endswith(view.template.eos):
+        text += f" {view.template.eos}"
     for start, end in spans:
         yield Part(text[at:start], False)
         yield Part(text[max(at, start) : end], True)

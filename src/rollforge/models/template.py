@@ -39,6 +39,12 @@ class ChatTemplate:
         except TemplateError as error:
             raise UserError(f"the chat template is broken: {error}") from error
 
+    @property
+    def eos(self) -> str:
+        """The end of an answer; "" where it is not known."""
+        known = str(self.variables.get("eos_token") or "")
+        return "" if known == _UNKNOWN["eos_token"] else known
+
     def render(
         self, messages: Sequence[Json], tools: Sequence[Json] | None, *, generation: bool = False, **more: Any
     ) -> str:
@@ -64,10 +70,13 @@ def find_template(model: str | Path) -> ChatTemplate | None:
     config = read_json(directory / "tokenizer_config.json", {})
     named = {"default": _text(path)} if path.suffix in _JINJA else _named(directory, config)
     text = named.get("default", named.get("tool_use"))
-    return None if text is None else ChatTemplate(text, special_tokens(config), named.get("tool_use"))
+    tokens = special_tokens(config) if config else _UNKNOWN
+    return None if text is None else ChatTemplate(text, tokens, named.get("tool_use"))
 
 
 _JINJA = (".jinja", ".jinja2", ".j2")
+_UNKNOWN = {name: f"<{name}>" for name in ("bos_token", "eos_token")}
+"""For a template without the tokenizer that knows them: many add them to other text, which fails where there are none."""
 
 
 def local(model: str | Path) -> Path:

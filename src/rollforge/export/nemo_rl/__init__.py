@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from rollforge.export.nemo_rl import check, rows
-from rollforge.export.nemo_rl.check_config import check_config, reads, trains_on
+from rollforge.export.nemo_rl.check_config import check_config, reads, renders, trains_on
 from rollforge.export.nemo_rl.config import VERSIONS, apart, command, files, sections
 from rollforge.export.nemo_rl.loader import load
 from rollforge.export.rendered import asked, grown
@@ -78,5 +78,6 @@ TARGET = Target(
     load=load,
     reads=reads,
     trains_on=trains_on,
+    renders=renders,
     sections=sections,
 )

@@ -102,6 +102,21 @@ def trains_on(kind: str, path: Path) -> tuple[list[str], list[str]]:
     return _Configuration(kind, own, parent, values, "").paths()
 
 
+def renders(kind: str, path: Path) -> Values:
+    """`Target.renders`."""
+    if path.suffix not in (".yaml", ".yml"):
+        return {}
+    try:
+        _, _, values = read(path, [])
+    except UserError:
+        return {}  # which `check_config` says
+    tokenizer = section(values, "policy", "tokenizer")
+    given = {f"policy.tokenizer.{key}": tokenizer.get(key) for key in ("chat_template", "chat_template_kwargs")}
+    if ALGORITHM[kind] == "sft":
+        given["data.add_generation_prompt"] = section(values, "data").get("add_generation_prompt")
+    return {key: value for key, value in given.items() if value and value != "default"}
+
+
 def _version(path: Path) -> str:
     """For which an export wrote the file, as its first line says; "" in others."""
     with open(path, encoding="utf-8-sig", errors="replace") as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rollforge.export.openrlhf.config import VERSIONS, command, files, sections
-from rollforge.export.openrlhf.config_check import against, check_config, reads, trains_on
+from rollforge.export.openrlhf.config_check import against, check_config, reads, renders, trains_on
 from rollforge.export.openrlhf.loader import load
 from rollforge.export.openrlhf.rows import (
     CUT,
@@ -51,5 +51,6 @@ TARGET = Target(
     reads=reads,
     against=against,
     trains_on=trains_on,
+    renders=renders,
     sections=sections,
 )

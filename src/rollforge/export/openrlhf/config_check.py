@@ -117,6 +117,13 @@ def trains_on(kind: str, path: Path) -> tuple[list[str], list[str]]:
     return files("data.dataset", "data.prompt_dataset"), files("eval.dataset")
 
 
+def renders(kind: str, path: Path) -> dict[str, Any]:
+    """`Target.renders`, by the script's first command."""
+    one = _first(path)
+    template = one.options().get("data.tokenizer_chat_template") if one else None
+    return {"--data.tokenizer_chat_template": template} if template else {}
+
+
 def against(kind: str, path: Path, files: Mapping[Path, Seen]) -> Iterable[Problem]:
     """`Target.against`, by the script's first command."""
     one = _first(path)

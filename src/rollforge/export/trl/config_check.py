@@ -178,6 +178,15 @@ def trains_on(kind: str, path: Path) -> tuple[list[str], list[str]]:
     return [str(config["dataset_name"])] if config.get("dataset_name") else [], []
 
 
+def renders(kind: str, path: Path) -> dict[str, Any]:
+    """`Target.renders`."""
+    try:
+        config = read_yaml(path) if path.suffix in (".yaml", ".yml") else {}
+    except UserError:
+        return {}  # which `check_config` says
+    return {key: config[key] for key in ("chat_template_path", "chat_template_kwargs") if config.get(key)}
+
+
 def _files_of(one: dict[str, Any]) -> list[str]:
     """What an entry of `datasets` names: files, or else its path (a folder, a name in the hub)."""
     given = one.get("data_files") or one.get("path")

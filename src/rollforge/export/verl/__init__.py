@@ -6,7 +6,7 @@ from rollforge.export.rendered import alone, asked
 from rollforge.export.target import Kind, Target
 from rollforge.export.trained import one_by_one, prompt, rendering
 from rollforge.export.verl.config import VERSIONS, command, files, sections
-from rollforge.export.verl.config_check import against, check_config, reads, trains_on
+from rollforge.export.verl.config_check import against, check_config, reads, renders, trains_on
 from rollforge.export.verl.loader import load
 from rollforge.export.verl.rows import (
     RL_COLUMNS,
@@ -65,5 +65,6 @@ TARGET = Target(
     reads=reads,
     against=against,
     trains_on=trains_on,
+    renders=renders,
     sections=sections,
 )

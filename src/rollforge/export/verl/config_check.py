@@ -109,6 +109,19 @@ def trains_on(kind: str, path: Path) -> tuple[list[str], list[str]]:
     return train, held_out
 
 
+def renders(kind: str, path: Path) -> dict[str, Any]:
+    """`Target.renders`."""
+    try:
+        options = _read(kind, path).options
+    except UserError:
+        return {}  # which `check_config` says
+    told = [key for key in options.values if key.startswith("data.apply_chat_template_kwargs")]
+    return {key: options.get(key) for key in (*told, *_TEMPLATES) if options.get(key) is not None}
+
+
+_TEMPLATES = ("model.custom_chat_template", "actor_rollout_ref.model.custom_chat_template")
+
+
 def against(kind: str, path: Path, files: Mapping[Path, Seen]) -> Iterable[Problem]:
     """`Target.against`."""
     try:
