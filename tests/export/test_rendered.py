@@ -69,7 +69,7 @@ WORK = [SYSTEM, ASKED, CALLS_IT, RESULT, ANSWER]
 
 def problems(to: str, row: dict, template: str, **variables: str) -> list[str]:
     framework, _, kind = to.partition(":")
-    return list(resolve("export", framework).kinds[kind].rendered.problems(ChatTemplate(template, variables), row))
+    return resolve("export", framework).kinds[kind].rendered.problems(ChatTemplate(template, variables), row) or []
 
 
 def rows_of(messages: list[dict], tools: list[dict] | None = None) -> dict[str, dict]:
@@ -422,7 +422,7 @@ def test_a_long_conversation_is_rendered_at_its_beginning_and_its_end():
 def learned(to: str, row: dict, template: str = ALIKE, **variables: str) -> list[str]:
     framework, _, kind = to.partition(":")
     found = resolve("export", framework).kinds[kind].rendered.trained(ChatTemplate(template, variables), row)
-    return ["".join(part.text for part in parts if part.trained) for parts in found]
+    return ["".join(part.text for part in parts if part.trained) for parts in found.values()]
 
 
 SAID = "Eleven degrees.<|im_end|>\n"
@@ -454,7 +454,7 @@ def test_what_each_framework_trains_on(to, trained):
 def test_the_parts_are_the_whole(to):
     framework, _, kind = to.partition(":")
     rendering = resolve("export", framework).kinds[kind].rendered
-    for parts in rendering.trained(ChatTemplate(ALIKE, {}), rows_of(TURNS)[to]):
+    for parts in rendering.trained(ChatTemplate(ALIKE, {}), rows_of(TURNS)[to]).values():
         text = "".join(part.text for part in parts)
         assert text.startswith("<|im_start|>system\nYou are a clerk of towns.<|im_end|>\n<|im_start|>user\nHow warm")
         assert text.rstrip("\n").endswith("assistant" if kind == "grpo" else "<|im_end|>")
@@ -480,7 +480,7 @@ def test_one_line_is_shown(tmp_path):
     assert f"<|im_start|>assistant\n[[{SAID.strip()}]]" in done.output
     said = json.loads(CliRunner().invoke(app, [*command, "3", "--json"]).output)
     assert said["line"] == 3
-    assert [part["text"] for part in said["conversations"][0] if part["trained"]] == [MADE, SAID.strip()]
+    assert [part["text"] for part in said["conversations"][""] if part["trained"]] == [MADE, SAID.strip()]
     other = ["check", str(file), "--for", "generic:openai", "--tokenizer", str(template), "--show", "1"]
     wrong = [
         ([*command, "2"], "holds no conversation"),
@@ -488,6 +488,15 @@ def test_one_line_is_shown(tmp_path):
         (["check", str(file), "--for", "trl:sft", "--show", "1"], "--show is for one file, with --tokenizer"),
         (other, "generic:openai is given to no chat template"),
     ]
+    pair = write(tmp_path / "pair.jsonl", [rows_of([*WORK, AGAIN, ANSWER])["openrlhf:dpo"]])
+    done = CliRunner().invoke(
+        app, ["check", str(pair), "--for", "openrlhf:dpo", "--tokenizer", str(template), "--show", "1"]
+    )
+    assert f"{pair}:1, chosen, as openrlhf:dpo makes it" in done.output
+    assert (
+        f"{pair}:1, rejected, as openrlhf:dpo makes it; trained on in [[brackets]]:\n(as above) [[Cold.<|im_end|>]]\n"
+        in done.output
+    )
     for words, says in wrong:
         assert says in str(CliRunner().invoke(app, words).exception)
     template.write_text("{{ raise_exception('no') }}")
@@ -532,6 +541,26 @@ def test_rows_of_parquet_are_rendered_under_the_names_that_a_configuration_gives
     script.write_text(f"python3 -m verl.trainer.main_ppo data.train_files={file} data.prompt_key=asked\n")
     checked = check_files([file], resolve("export", "verl"), "grpo", script, tokenizer=template, load=False)
     assert any("System role not supported" in one.message and one.line == 1 for one in checked.problems)
+
+
+def test_what_was_not_rendered_is_said(tmp_path):
+    template = tmp_path / "template.jinja"
+    template.write_text(ALIKE)
+    text = {"prompt": "How warm?", "chosen": "Eleven.", "rejected": "Cold."}
+    for to, rows, says in (
+        ("generic:sharegpt", [{"conversations": [{"from": "human", "value": "Hi"}]}], "no row is rendered by"),
+        ("trl:dpo", [text], "no row is rendered by"),
+        (
+            "openrlhf:sft-simple",
+            [{"input": "Hi", "output": "Ho"}, {"input": [ASKED], "output": [ANSWER]}],
+            "1 rows rendered by",
+        ),
+        ("trl:sft", [{"messages": TALK}], "; rendered by"),
+    ):
+        framework, _, kind = to.partition(":")
+        file = write(tmp_path / "train.jsonl", rows)
+        checked = check_files([file], resolve("export", framework), kind, tokenizer=template, load=False)
+        assert f"{says} the chat template of {template}" in checked.tried
 
 
 def test_rows_with_errors_are_not_rendered(tmp_path):

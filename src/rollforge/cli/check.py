@@ -179,24 +179,26 @@ def _show(file: Path, target: str | None, line: int, tokenizer: Path, json: bool
     to, kind, _ = _kind(file, target)
     found = trained_on(file, to, kind, line, tokenizer)
     if json:
-        return print_json(
-            {
-                "target": f"{to.name}:{kind}",
-                "line": line,
-                "conversations": [[one._asdict() for one in parts] for parts in found],
-            }
-        )
+        talks = {name: [one._asdict() for one in parts] for name, parts in found.items()}
+        return print_json({"target": f"{to.name}:{kind}", "line": line, "conversations": talks})
     screen = console()
     plain = screen.color_system is None
-    for number, parts in enumerate(found, 1):
-        which = f", conversation {number} of {len(found)}" if len(found) > 1 else ""
-        marked = ("in [[brackets]]" if plain else "bright") if any(part.trained for part in parts) else "nowhere"
+    before = ""
+    for name, parts in found.items():
+        marked = ("in [[brackets]]" if plain else "in green") if any(part.trained for part in parts) else "nowhere"
+        which = f", {name}" if name else ""
         print(f"{visible(str(file))}:{line}{which}, as {to.name}:{kind} makes it; trained on {marked}:")
         for text, learned in parts:
-            text = visible(text)
+            again = text == before and len(text) > _LONG
+            before = text if text is parts[0].text else before
+            text = "(as above) " if again else visible(text)
             text = f"[[{text}]]" if plain and learned else text
             screen.print(Text(text, style="bold green" if learned else "dim", overflow="fold"), end="", soft_wrap=True)
         print()
+
+
+_LONG = 200
+"""Characters of a prompt that is printed once for both of a pair."""
 
 
 def _explain(error: str | None, log: Path | None, json: bool) -> bool:

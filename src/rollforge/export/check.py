@@ -43,6 +43,8 @@ class Checked:
     """`nemo-rl:sft`"""
     template: str = ""
     """Whose chat template rendered the rows."""
+    rendered: int = 0
+    """So many of them."""
     files: dict[str, Json] = field(default_factory=dict)
     """Per file: rows, distinct rows and prompts, bytes of the longest row."""
 
@@ -57,7 +59,10 @@ class Checked:
     @property
     def tried(self) -> str:
         """By what the rows were tried, beside the rules of their format."""
-        return f"{self.loader}; rendered by the chat template of {self.template}" if self.template else self.loader
+        if not self.template:
+            return self.loader
+        which = {0: "no row is rendered", self.rows: "rendered"}.get(self.rendered, f"{self.rendered:,} rows rendered")
+        return f"{self.loader}; {which} by the chat template of {self.template}"
 
     def lines(self) -> list[str]:
         """For people: each message once, with the lines that it is about."""
@@ -82,7 +87,7 @@ class Checked:
             "errors": self.errors,
             "warnings": self.warnings,
             "loader": self.loader,
-            **({"template": self.template} if self.template else {}),
+            **({"template": self.template, "rendered": self.rendered} if self.template else {}),
             "files": self.files,
             "problems": [asdict(one) for one in self.problems],
         }
@@ -151,7 +156,8 @@ def check_files(
         _must_be_there(place)
         if target.configs and place.suffix not in target.configs:
             raise UserError(f"{place}: for {target.name} only {', '.join(target.configs)} files are looked at")
-    render = partial(rules.rendered.problems, read_template(tokenizer)) if tokenizer and rules.rendered else None
+    template = read_template(tokenizer) if tokenizer else None
+    render = partial(rules.rendered.problems, template) if template and rules.rendered else None
     alike = rules.alike.of if rules.alike else None
     usual = Work(rules.check, rules.columns, rules.reader == "lines", alike=alike, rendered=render)
     seen: list[File] = []
@@ -183,14 +189,16 @@ def check_files(
         sum(one.rows for one in seen),
         together(loaded) or _no_loader(target, load),
         f"{target.name}:{kind}",
-        str(tokenizer) if render else "",
+        str(tokenizer or ""),
+        sum(one.part.rendered for one in seen),
         {one.name: one.about() for one in seen},
     )
 
 
-def trained_on(file: str | Path, target: Target, kind: str, line: int, tokenizer: str | Path) -> list[list[Part]]:
+def trained_on(file: str | Path, target: Target, kind: str, line: int, tokenizer: str | Path) -> dict[str, list[Part]]:
     """The conversations of one line of a file (of Parquet: one row), as the model reads them, in parts: what a trainer takes
-    the loss of, and what not. Raises `UserError` if there is no such line, or nothing of it that can be rendered."""
+    the loss of, and what not; by their names ("" for the only one, else chosen, ...). Raises `UserError` if there is no such
+    line, or nothing of it that can be rendered."""
     path, rendered = Path(file), kind_of(target, kind).rendered
     if rendered is None:
         raise UserError(f"{target.name}:{kind} is given to no chat template")

@@ -71,6 +71,8 @@ class Part:
     alike: dict[str, int] = field(default_factory=dict)
     """What `Kind.alike` says of rows -> the first such line."""
     rewards: Rewards | None = None
+    rendered: int = 0
+    """Rows with a conversation that the chat template was given."""
     crlf: int = 0
 
     def differing(self) -> set[str]:
@@ -120,6 +122,7 @@ class Part:
             self.alike.setdefault(like, line + self.lines)
         if other.rewards:
             self.rewards = self.rewards.and_of(other.rewards) if self.rewards else other.rewards
+        self.rendered += other.rendered
         self.crlf += other.crlf
         self.lines += other.lines
         self.rows += other.rows
@@ -143,8 +146,8 @@ class Work:
     columns: Any
     by_line: bool
     alike: Callable[[Json], str | None] | None = None
-    rendered: Callable[[Json], Iterable[str]] | None = None
-    """`Kind.rendered` with the model's chat template."""
+    rendered: Callable[[Json], list[str] | None] | None = None
+    """`Rendering.problems` with the model's chat template."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Usual name of a field -> its name in these rows."""
     schema: Schema | None = None
@@ -218,8 +221,9 @@ class Work:
         if not errors and not self.columns and (name := _source_of(row)) is not None:
             errors += 1
             part.say(number, "error", f"{name!r} is JSON text: {_SOURCE}")
-        if self.rendered and not errors:
-            part.say_all(number, self.rendered(prompt))
+        if self.rendered and not errors and (said := self.rendered(prompt)) is not None:
+            part.rendered += 1
+            part.say_all(number, said)
         part.hashes.extend((number, digest & MASK, hash(prompt_of(prompt)) & MASK))
         if text is None or b"null" in text or (b'"tool_calls"' in text and not part.differing()):
             _nulls(row, number, part)

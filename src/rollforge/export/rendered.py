@@ -35,6 +35,8 @@ class Refusal(Exception):
 class Talk(NamedTuple):
     """A conversation in a row."""
 
+    name: str
+    """chosen, rejected, ...; "" for the only one."""
     messages: list[Json]
     tools: list[Json] | None
     prompt: int
@@ -106,14 +108,11 @@ class Where(NamedTuple):
     """The field in which a row says what the template is told beside it, where it is read."""
 
 
-def problems(template: ChatTemplate, row: Json, *, cut: Cut, where: Where) -> Iterator[str]:
-    """Of the row's conversations, each once."""
-    said: set[str] = set()
-    for talk in talks(row, where):
-        for problem in _of(View(talk, template), cut):
-            if problem not in said:
-                said.add(problem)
-                yield problem
+def problems(template: ChatTemplate, row: Json, *, cut: Cut, where: Where) -> list[str] | None:
+    """Of the row's conversations, each once; None: it holds none."""
+    found = list(talks(row, where))
+    said = (problem for talk in found for problem in _of(View(talk, template), cut))
+    return list(dict.fromkeys(said)) if found else None
 
 
 def _of(view: View, cut: Cut) -> Iterator[str]:
@@ -133,27 +132,29 @@ def talks(row: Json, where: Where) -> Iterator[Talk]:
             return value
         return [{"role": role, "content": value}] if where.texts and isinstance(value, str) else []
 
-    def talk(prompt: list[Json], answer: list[Json]) -> Iterator[Talk]:
+    def talk(prompt: list[Json], answer: list[Json], name: str = "") -> Iterator[Talk]:
         turns = [*prompt, *answer]
         if turns and all(map(_is_message, turns)):
-            yield Talk(turns, tools if _is_list(tools) else None, len(prompt), variables)
+            yield Talk(name, turns, tools if _is_list(tools) else None, len(prompt), variables)
 
     tools = decoded(row.get("tools"))
     if where.messages:
         yield from talk([], chat(row.get("messages"), "user"))
     elif isinstance(row.get("completions"), list):
-        for one in row["completions"]:
-            yield from talk(chat(row.get("context"), "user"), chat(inside(one, "completion"), "assistant"))
+        for number, one in enumerate(row["completions"], 1):
+            completion = chat(inside(one, "completion"), "assistant")
+            yield from talk(chat(row.get("context"), "user"), completion, f"completion {number}")
     elif "prompt" in row or "input" in row:
         prompt = chat(row.get("prompt", row.get("input")), "user")
-        answers: list[Any] = [row[name] for name in ("completion", "chosen", "rejected", "output") if name in row]
-        for answer in answers or [[]]:
-            yield from talk(prompt, chat(answer, "assistant")) if prompt else ()
+        names: list[str] = [name for name in ("completion", "chosen", "rejected", "output") if name in row]
+        for name in names or [""]:
+            answer = chat(row.get(name), "assistant")
+            yield from talk(prompt, answer, name if len(names) > 1 else "") if prompt else ()
     elif "chosen" in row and "rejected" in row:
         shared = len(common(row["chosen"], row["rejected"]))
-        for side in (row["chosen"], row["rejected"]):
-            if isinstance(side, list):
-                yield from talk(side[:shared], side[shared:])
+        for name in ("chosen", "rejected"):
+            if isinstance(side := row[name], list):
+                yield from talk(side[:shared], side[shared:], name)
 
 
 def _wanted(view: View) -> str:

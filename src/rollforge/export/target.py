@@ -177,10 +177,10 @@ class Part(NamedTuple):
 class Rendering(NamedTuple):
     """What becomes of a row where the framework calls the model's chat template."""
 
-    problems: Callable[[ChatTemplate, Json], Iterable[str]]
-    """As of `Kind.check`."""
-    trained: Callable[[ChatTemplate, Json], list[list[Part]]]
-    """Each conversation of the row in parts. Raises `rendered.Refusal`."""
+    problems: Callable[[ChatTemplate, Json], list[str] | None]
+    """As of `Kind.check`; None: the row holds no conversation."""
+    trained: Callable[[ChatTemplate, Json], dict[str, list[Part]]]
+    """Each conversation of the row in parts, by its name ("" for the only one). Raises `rendered.Refusal`."""
 
 
 @dataclass(frozen=True, slots=True)

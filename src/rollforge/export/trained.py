@@ -24,8 +24,8 @@ def rendering(cut: Cut, parts: Parts, **where: Any) -> Rendering:
     return Rendering(partial(problems, cut=cut, where=place), partial(_trained, parts=parts, where=place))
 
 
-def _trained(template: ChatTemplate, row: Json, *, parts: Parts, where: Where) -> list[list[Part]]:
-    return [[part for part in parts(View(talk, template)) if part.text] for talk in talks(row, where)]
+def _trained(template: ChatTemplate, row: Json, *, parts: Parts, where: Where) -> dict[str, list[Part]]:
+    return {talk.name: [part for part in parts(View(talk, template)) if part.text] for talk in talks(row, where)}
 
 
 def prompt(view: View) -> Iterator[Part]:

@@ -91,8 +91,9 @@ def local(model: str | Path) -> Path:
     if path.exists():
         return path
     with suppress(ValueError):  # no name of the hub
-        if isinstance(found := try_to_load_from_cache(str(model), "tokenizer_config.json"), str):
-            return Path(found).parent
+        for name in ("tokenizer_config.json", "chat_template.jinja", "tokenizer.json"):
+            if isinstance(found := try_to_load_from_cache(str(model), name), str):
+                return Path(found).parent
     raise UserError(f"{model} is not there, nor in the hub's cache: a model's directory is wanted, or a file in it")
 
 

@@ -35,7 +35,9 @@ TARGET = Target(
             overlong=CUT,
         ),
         "sft-simple": Kind(
-            *("demonstration", sft_simple, check_sft_simple, "train_sft, SFTDataset: {input, output} as text"), overlong=CUT
+            *("demonstration", sft_simple, check_sft_simple, "train_sft, SFTDataset: {input, output} as text"),
+            rendered=rendering(by_length, by_lengths),
+            overlong=CUT,
         ),
         "dpo": Kind(
             *("pair", dpo, check_dpo, "train_dpo, RewardDataset: {prompt, chosen, rejected, margin}"),
