@@ -42,7 +42,7 @@ from rollforge.records.items import Json, Params
 from rollforge.records.lossless import loads
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import BadLine, read_rollouts
-from rollforge.records.shown import shown, without_secrets
+from rollforge.records.shown import shown, typed, without_secrets
 from rollforge.records.task import Task
 from rollforge.stats.compare import REVERIFIED, Comparing, Comparison
 from rollforge.stats.source import FAILURES, ROLLOUTS, RUN, find_run
@@ -134,7 +134,7 @@ def compare(path: Path, success: float = 1.0, examples: int = 10) -> Comparison:
             told.add(place)
             comparing.add(rollout)
     if not seen:
-        raise UserError(f"{path} holds no reverified rollout: rollforge reverify RUN --env ENV --out {path}")
+        raise UserError(f"{path} holds no reverified rollout: rollforge reverify RUN --env ENV --out {typed(path)}")
     return comparing.result()
 
 

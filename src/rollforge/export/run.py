@@ -44,6 +44,7 @@ from rollforge.export.text import LEARNED, takes_one_call
 from rollforge.export.writer import Parts, sha256
 from rollforge.models.template import find_template
 from rollforge.records.items import Json
+from rollforge.records.shown import typed
 from rollforge.registry import known, resolve
 from rollforge.stats.source import find_each
 from rollforge.stats.text import plural
@@ -121,9 +122,10 @@ def _refuse_half_split(inputs: list[Input], options: Options) -> None:
     split = next((one.name for one in inputs if one.split is not None), None)
     other = next((one.name for one in inputs if one.split is None), None)
     if split is not None and other is not None and options.validation:
+        together = f"rollforge curate {typed(split)} {typed(other)} --split 90/10 --out DIR"
         raise UserError(
             f"{split} is split already, {other} is not: its prompts would fall on sides of their own. Split both together "
-            f"(rollforge curate {split} {other} --split 90/10 --out DIR), or --validation 0: all of {other} is train"
+            f"({together}), or --validation 0: all of {other} is train"
         )
 
 
