@@ -116,6 +116,7 @@ async def reverify(run: str | Path, env: Any, **options: Any) -> Reverified:
 
     Raises `UserError` when the request is wrong, `SetupError` when no rollout can be judged.
     """
+    env = str(env) if isinstance(env, Path) else env
     name = env if isinstance(env, str) else getattr(env, "name", type(env).__name__)
     values = {"run": str(run), "env": name, **options}
     config = validate(ReverifyConfig, values, "the arguments of reverify()")

@@ -53,7 +53,7 @@ from rollforge.stats.thresholds import FEW
 
 def export_rollouts(
     runs: str | Path | Sequence[str | Path],
-    to: Sequence[str | tuple[Target, str]],
+    to: str | Sequence[str | tuple[Target, str]],
     out: str | Path,
     *,
     progress: Callable[[int, int], None] | None = None,
@@ -70,7 +70,8 @@ def export_rollouts(
         if key not in Options.model_fields:
             raise unknown("option", key, {*Options.model_fields, *Settings.model_fields})
     given = validated(Options, rest)
-    wanted = list({f"{target.name}:{kind}": (target, kind) for target, kind in map(find_target, to)}.values())
+    targets = map(find_target, [to] if isinstance(to, str) else to)
+    wanted = list({f"{target.name}:{kind}": (target, kind) for target, kind in targets}.values())
     if not wanted:
         raise UserError(f"name at least one target: --to nemo-rl:grpo (targets: {', '.join(sorted(known('export')))})")
     inputs, planned = find_inputs([runs] if isinstance(runs, (str, Path)) else runs)
