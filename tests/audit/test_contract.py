@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 
 import rollforge as rf
+from rollforge.audit.audit import audit_env
 from rollforge.audit.contract import Check, check_env
 from rollforge.audit.schema import schema_problems, tool_problems
 from rollforge.envs.base import Limits, Tool
 from rollforge.envs.load import load_env
+from rollforge.errors import UserError
 from rollforge.records.items import Json
 from rollforge.registry import BUILT_IN
 from rollforge.serve.env_app import env_app
@@ -773,3 +775,12 @@ def test_schemas_of_real_tools_are_fine() -> None:
     assert list(schema_problems(tree)) == []
     for name in BUILT_IN["env"]:
         assert list(tool_problems(load_env(name).tools)) == []  # type: ignore[attr-defined]
+
+
+async def test_what_cannot_be_checked_is_said() -> None:
+    with pytest.raises(UserError, match=r"^counter is str, not an environment"):
+        await check_env("counter", "counter")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^n is 0: at least one task"):
+        await check_env(load_env("counter"), "counter", n=0)
+    with pytest.raises(UserError, match=r"^n is -1: at least one task"):
+        await audit_env(load_env("counter"), "counter", n=-1)

@@ -11,7 +11,7 @@ import pytest
 
 from rollforge.audit.columns import read
 from rollforge.audit.validate import Mark, drift, validate
-from rollforge.records.items import assistant, function_call
+from rollforge.records.items import assistant, function_call, user
 from rollforge.records.rollout import Failure, Outcome, Rollout
 from rollforge.records.rows import BadLine
 
@@ -101,6 +101,20 @@ def test_equal_replies_with_other_rewards() -> None:
     assert marks["duplicates"].level == "warning"
     same = [rollout(task, index, "the same", float(task % 2)) for task in range(10) for index in range(4)]
     assert looked(same)["determinism"].level == "ok"
+
+
+def test_episodes_that_end_alike_are_told_by_their_steps() -> None:
+    """A deal is worth what was offered before it was accepted."""
+    rows = [rollout(task, index, "ACCEPT", float(index % 2)) for task in range(10) for index in range(4)]
+    rows = [
+        replace(row, response={"output": [assistant(f"OFFER {row.index}"), user("No."), *row.output, user("Sold.")]})
+        for row in rows
+    ]
+    marks = looked(rows)
+    assert "determinism" not in marks
+    assert marks["duplicates"].level == "ok"
+    told = looked(rows + [replace(row, index=(row.index or 0) + 4, reward=0.5) for row in rows])
+    assert "40 of 40 repeated replies" in told["determinism"].says
 
 
 def test_rewards_for_nothing_and_for_talking_to_the_grader() -> None:

@@ -96,6 +96,10 @@ def test_two_splits_are_one_too_many(math: Path, tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text("steps: [split: 90/10]")
     result = run(math, "--out", tmp_path / "out", "--recipe", tmp_path / "r.yaml", "--split", "80/20")
     assert "steps 1 and 2 are splits, and a prompt has one side" in str(result.exception)
+    old = tmp_path / "old"
+    run(math, "--out", old, "--split", "80/20")
+    result = run(math, "--out", tmp_path / "out", "--recipe", tmp_path / "r.yaml", "--split-from", old)
+    assert f"r.yaml splits already: write previous: {old} there" in str(result.exception)
 
 
 def test_options_come_after_the_recipe(math: Path, tmp_path: Path) -> None:

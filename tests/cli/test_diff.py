@@ -20,6 +20,7 @@ def test_the_same_rows(tmp_path):
     done = diff(a, b)
     assert done.exit_code == 0, done.output
     assert "the same rows" in done.stdout
+    assert "1 row in 1 file\n" in done.stdout
 
 
 def test_different_rows(tmp_path):

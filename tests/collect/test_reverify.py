@@ -140,7 +140,8 @@ async def test_a_state_that_is_not_reproduced_gets_no_verdict_unless_forced(
     failure = row["rollforge"]["failure"]
     assert (failure["stage"], failure["retryable"]) == ("tools", False)
     assert "state not reproduced: pay({'amount': 3}) gave 'left 8', it was 'left 7'" in failure["message"]
-    assert compare(tmp_path / "b").unjudged == 1
+    assert failure["message"].endswith("; --force, with another --out, takes the verdict all the same")
+    assert compare(str(tmp_path / "b")).unjudged == 1
     forced = await again(source, Purse, tmp_path / "c", force=True)
     assert (forced.verified, forced.failed) == (2, 0)
     by_task = {row["_ng_task_index"]: row for row in rows(tmp_path / "c/rollouts.jsonl")}
@@ -474,6 +475,8 @@ async def test_failures_are_judged_again_when_asked(tmp_path: Path) -> None:
 async def test_what_is_refused(tmp_path: Path) -> None:
     source = written(tmp_path / "a", made(0.0))
     await again(source, STRICT, tmp_path / "b")
+    with pytest.raises(UserError, match=r"arguments of reverify\(\): env: .*\(got None\)"):
+        await again(source, None, tmp_path / "c")
     with pytest.raises(UserError, match="another configuration"):
         await again(source, STRICT, tmp_path / "b", force=True)
     with pytest.raises(UserError, match="where the rollouts are"):

@@ -17,7 +17,8 @@ import pytest
 import rollforge as rf
 from rollforge.collect.about import about, identity
 from rollforge.collect.config import CollectConfig
-from rollforge.collect.run import Collection, Summary
+from rollforge.collect.reverify import reverify
+from rollforge.collect.run import Collection, Summary, collect_rollouts
 from rollforge.collect.run_dir import RunDir
 from rollforge.config import validate
 from rollforge.errors import InfraFault, SetupError, UserError
@@ -25,6 +26,7 @@ from rollforge.models.base import Request
 from rollforge.models.tiny import SHIPPED
 from rollforge.records.items import Response
 from rollforge.records.rows import read_rollouts
+from rollforge.train.play import player
 from tests.collect.parts import Script, keys, reply, rows, task, until
 
 QUESTIONS = [{"prompt": f"{number}+1=?", "answer": str(number + 1)} for number in range(10)]
@@ -422,6 +424,18 @@ async def test_environment_and_model_by_their_entries(tmp_path: Path) -> None:
     assert (used["env"], used["model"]["retries"]) == (env, 0)
     with pytest.raises(UserError, match=r"unknown key 'model.retires'; did you mean retries"):
         await collected(tmp_path / "other", env, {"use": "scripted:echo", "retires": 0})
+
+
+async def test_an_environment_by_its_path_and_what_is_no_model(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text('import rollforge as rf\n@rf.env(tasks=[{"prompt": "?", "answer": "1"}])\ndef own(reply): return 1.0\n')
+    for reference in (file, str(file)):  # the same run
+        assert (await collect_rollouts(reference, "scripted:perfect", out=tmp_path / "a")).tally.mean == 1.0
+    judged = await reverify(tmp_path / "a", file)
+    assert judged.verified == 1
+    assert player(file).env_name == "own"
+    with pytest.raises(UserError, match=r"^model is list, not a model: give a name"):
+        await collect_rollouts(file, ["tiny"], out=tmp_path / "b")  # type: ignore[arg-type]
 
 
 async def test_an_environment_without_tasks(tmp_path: Path) -> None:

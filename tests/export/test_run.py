@@ -138,7 +138,7 @@ def test_what_a_prompt_asks_is_the_same_for_splits_and_checks(what: str, split: 
         recipe = {"steps": [{"split": {"train": 0.6, "validation": 0.4, "near": near}}]}
         curate_rollouts(file, tmp_path / "curated", recipe=recipe)
         file = tmp_path / "curated"
-    (one,) = export_rollouts(file, ["trl:sft"], tmp_path / "out", workers=1, validation=0.4).targets
+    (one,) = export_rollouts(file, "trl:sft", tmp_path / "out", workers=1, validation=0.4).targets
     assert {file.split for file in one.files} == {"train", "validation"}
     assert [problem for problem in one.problems if problem.level == "error"] == []
 

@@ -73,11 +73,13 @@ def test_environments_of_rows_that_name_none(tmp_path: Path, file: str, row_env:
         ("nowhere/math.jsonl", "no directory .*nowhere either"),
         ("empty", r"holds no rollouts\.jsonl$"),
         (".", r"holds no rollouts\.jsonl; run directories in it: run; files in it: math\.jsonl"),
+        ("eval", r"holds no rollouts\.jsonl; run directories in it: one/math, two/math$"),
     ],
 )
 def test_what_is_not_there_names_what_is_near(tmp_path: Path, asked: str, message: str) -> None:
     write(tmp_path / "math.jsonl", [made()])
-    write(tmp_path / "run/rollouts.jsonl", [made()])
+    for folder in ("run", "eval/two/math", "eval/one/math"):
+        write(tmp_path / folder / "rollouts.jsonl", [made()])
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=message):
         find_run(tmp_path / asked)

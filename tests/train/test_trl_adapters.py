@@ -109,7 +109,7 @@ def test_a_reward_is_the_verdict_of_the_environment(account: Any, completion: An
     assert judged(function, task_rows(account), [completion]) == [reward]
 
 
-def test_several_calls_of_one_message_are_made_again_in_their_order(account: Any) -> None:
+def test_several_calls_of_one_message_are_made_again_in_their_order(account: Any, caplog: pytest.LogCaptureFixture) -> None:
     two = said("", ("balance_of", {}), ("pay", {"amount": 3}), ("pay", {"amount": 0}), ("fly", {}), ("pay", {}))
     outputs = [heard("balance_of", '{"balance": 10}'), heard("pay", "left 7"), heard("pay", "left 7")]
     wrong = [heard("fly", "{'error': 'Tool fly not found.'}"), heard("pay", "{'error': 'missing amount'}")]
@@ -118,6 +118,8 @@ def test_several_calls_of_one_message_are_made_again_in_their_order(account: Any
     assert judged(reward_function(account), rows, [[two, *outputs, wrong[0], said("7")]]) == [1.0]
     # An output that is another one now: the state was not reproduced, and nothing is judged.
     assert judged(reward_function(account), rows, [[two, *outputs, *wrong, said("7")]]) == [None]
+    assert "state not reproduced" in caplog.text
+    assert "--force" not in caplog.text  # an option of reverify
 
 
 def test_what_cannot_be_judged_has_no_reward_and_is_told(account: Any, caplog: pytest.LogCaptureFixture) -> None:

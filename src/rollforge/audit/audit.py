@@ -32,6 +32,7 @@ from rollforge.audit.finding import RULES, Finding, Severity, Shown, brief, foun
 from rollforge.audit.known import FULL, HALF, Call, Known, guesses, holds, is_gold, known_of, recorded, replay, with_rewards
 from rollforge.audit.play import Ground, Played, Player
 from rollforge.envs.base import Env, Limits
+from rollforge.envs.load import as_env
 from rollforge.errors import RolloutError, UserError, VerifierFault, stage
 from rollforge.records.items import Response, assistant
 from rollforge.records.rollout import Outcome
@@ -82,7 +83,8 @@ async def audit_env(
     limits: Limits | None = None,
 ) -> Audit:
     """Attack `n` tasks of the environment, spread over all of them. `reference`: how `load_env` finds it, for the trial in
-    another process (left out without). `success`: full marks. The environment is left open."""
+    another process (left out without). `success`: full marks. The environment is left open. Raises as `check_env` does."""
+    env = as_env(env, name)
     limits = limits or Limits(10.0, 10.0)
     with alarm(limits.verify) as wind:
         checks = await check_env(env, name, tasks=tasks, options=options, n=min(n, 4), success=success, limits=limits)

@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from rollforge.records.items import final_text, mapping, reasoning_text, tool_calls
+from rollforge.records.items import Response, final_text, item_type, mapping, reasoning_text, text_of, tool_calls
 from rollforge.records.lossless import dumps
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import BadLine, task_key
@@ -47,7 +47,7 @@ class Columns:
     numbers: dict[str, array[float]] = field(default_factory=dict)
     """Measures and the verdict's own numbers; NaN where there is none."""
     answered: array[int] = field(default_factory=lambda: array("q"))
-    """A hash of the reply and the calls; 0: nothing was said."""
+    """A hash of the reply, the calls, and what was said before somebody else spoke; 0: nothing was said."""
     said: array[int] = field(default_factory=lambda: array("q"))
     """A hash of the extracted answer, or of the reply; 0 for none."""
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -105,7 +105,8 @@ def _add(found: Columns, row: Rollout, success: float) -> None:
     found.task.append(found.names.setdefault(row.task, len(found.names)))
     found.reward.append(row.reward or 0.0)
     made = [(call.get("name"), call.get("arguments")) for call in calls]
-    found.answered.append(_mark([text.strip(), made]) if text.strip() or made else 0)
+    actions = _actions(row.response)
+    found.answered.append(_mark([text.strip(), made, actions]) if text.strip() or made or any(actions) else 0)
     answer = row.fields.get("extracted_answer", text.strip()[-200:])
     found.said.append(_mark(answer) if answer not in (None, "") else 0)
     _put(found, at, "length", float(len(text)))
@@ -125,6 +126,15 @@ def _add(found: Columns, row: Rollout, success: float) -> None:
         found.speaking += 1
         if len(found.speaks) < EXAMPLES:
             found.speaks.append(f"task {row.task_index if row.task_index is not None else row.task}, repeat {row.index}")
+
+
+def _actions(response: Response | None) -> list[str]:
+    """What the policy said before the last message of somebody else: the steps of an episode, its turns to a user."""
+    output = (response or {}).get("output") or []
+    messages = [item for item in output if item_type(item) == "message"]
+    spoke = [at for at, item in enumerate(messages) if item.get("role") not in (None, "assistant")]
+    before = messages[: spoke[-1]] if spoke else []
+    return [text_of(item.get("content")).strip() for item in before if item.get("role") in (None, "assistant")]
 
 
 def _put(found: Columns, at: int, name: str, value: float) -> None:

@@ -30,9 +30,10 @@ from rollforge.audit.play import Ground, Played, Player, say
 from rollforge.audit.schema import schema_problems, tool_problems, untold
 from rollforge.envs.base import Env, Limits, Tool
 from rollforge.envs.decorate import PythonEnv
+from rollforge.envs.load import as_env
 from rollforge.envs.remote import RemoteEnv
 from rollforge.envs.tasks import env_tasks
-from rollforge.errors import RolloutError, VerifierFault, stage
+from rollforge.errors import RolloutError, UserError, VerifierFault, stage
 from rollforge.models.base import Solution
 from rollforge.models.schema_values import random_value
 from rollforge.records.items import Response, assistant, prompt_text, tool_name
@@ -82,7 +83,10 @@ async def check_env(
 ) -> list[Check]:
     """All checks, in order. `tasks`: a JSONL file instead of the environment's own; `options` go to its task generator; `n`
     tasks are played. `success`: the reward that the reference solution should get; `foreign`: it follows other rules. The
-    environment is left open."""
+    environment is left open. Raises `UserError` for what is no environment, or fewer than one task."""
+    env = as_env(env, name)
+    if n < 1:
+        raise UserError(f"n is {n}: at least one task is played")
     limits = limits or Limits()
     if hasattr(env, "limits"):
         env.limits = limits

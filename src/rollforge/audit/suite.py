@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.audit.contract import Check
+from rollforge.records.shown import typed
 from rollforge.sandbox.processes import kill_tree
 
 SHOWN_LINES = 12
@@ -57,7 +58,7 @@ def run_suite(env: Any, seconds: float = 600.0) -> Check:
     if process.returncode == 5:
         return Check("tests", "skip", f"{names}: no test in there")
     tail = "\n".join(lines[-SHOWN_LINES:])
-    return Check("tests", "fail", f"{names}: {tail}", f"run it in {folder}: python -m pytest {' '.join(map(str, found))}")
+    return Check("tests", "fail", f"{names}: {tail}", f"run it in {folder}: python -m pytest {' '.join(map(typed, found))}")
 
 
 def _folder(env: Any) -> Path:

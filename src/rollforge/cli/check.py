@@ -124,9 +124,10 @@ def _exports(folder: Path, target: str | None) -> list[tuple[Path, Target, str]]
     """The outputs in a folder: `<framework>-<kind>`, or the folder itself."""
     from rollforge.errors import UserError
     from rollforge.export.check import data_files, holds_rollouts
+    from rollforge.records.shown import typed
     from rollforge.registry import known, resolve
 
-    rollouts = UserError(f"{folder} holds rollouts, not training data: rollforge export {folder} --to ...")
+    rollouts = UserError(f"{folder} holds rollouts, not training data: rollforge export {typed(folder)} --to ...")
     if target is not None:
         to, kind = _said(target)
         if holds_rollouts(folder):

@@ -136,6 +136,7 @@ def _run(config: CollectConfig) -> Summary:
 
 
 def _print_report(summary: Summary, env: str) -> None:
+    from rollforge.records.shown import typed
     from rollforge.stats.text import plural
     from rollforge.stats.visible import one_line
 
@@ -154,7 +155,8 @@ def _print_report(summary: Summary, env: str) -> None:
     if summary.stopped:
         print(f"stopped: {summary.stopped}; {_again(path, tally)}")
     elif _failed(tally):
-        print(f"not all rollouts have a reward; the same command with --out {path} --retry-failed attempts them again")
+        again = f"the same command with --out {typed(path)} --retry-failed attempts them again"
+        print(f"not all rollouts have a reward; {again}")
     if tally.unjudged:
         remedy = shlex.join(["rollforge", "reverify", str(path), "--env", env])
         print(f"{plural(tally.unjudged, 'rollout')} could not be judged; mend the verifier, then: {remedy}")
@@ -162,11 +164,13 @@ def _print_report(summary: Summary, env: str) -> None:
     if broken:
         what = f"{plural(broken, 'rollout')} ended by a fault of the environment"
         print(f"{what}; mend it, then collect again with another --out: mended, it is another environment")
-    print(f"run: {path}   look: rollforge stats {path}   read: rollforge show {path}")
+    print(f"run: {path}   look: rollforge stats {typed(path)}   read: rollforge show {typed(path)}")
 
 
 def _again(path: Path, tally: Tally) -> str:
-    goes_on = f"the same command with --out {path} goes on"
+    from rollforge.records.shown import typed
+
+    goes_on = f"the same command with --out {typed(path)} goes on"
     return goes_on + (" (with --retry-failed it attempts again what failed for good)" if _failed(tally) else "")
 
 

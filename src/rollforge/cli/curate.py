@@ -88,7 +88,11 @@ def curate(
     if split is not None or split_from is not None:
         steps.append({"split": _split(split, split_from)})
     asked = make_recipe({"steps": steps}, "options")
-    whole = read_recipe(recipe).then(asked) if recipe is not None else asked
+    whole = read_recipe(recipe) if recipe is not None else asked
+    if recipe is not None:
+        if split_from is not None and any("split" in step for step in whole.resolved):
+            raise UserError(f"{recipe} splits already: write previous: {split_from} there, not --split-from")
+        whole = whole.then(asked)
     with reading() as progress:
         done = curate_rollouts(
             runs,

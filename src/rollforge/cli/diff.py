@@ -56,14 +56,14 @@ def _parts(found: Difference) -> Iterator[RenderableType]:
     from rich.text import Text
 
     from rollforge.export.diff import shift
+    from rollforge.stats.text import plural
     from rollforge.stats.visible import one_line, visible
 
     a, b = found.a, found.b
     for letter, side in (("A", a), ("B", b)):
         broken = f", {side.unusable:,} lines that are no JSON objects" if side.unusable else ""
-        yield Text(
-            f"{letter}  {one_line(side.name, 60)}: {side.rows:,} rows in {len(side.files)} files{broken}", style="bold"
-        )
+        size = f"{plural(side.rows, 'row')} in {plural(len(side.files), 'file')}"
+        yield Text(f"{letter}  {one_line(side.name, 60)}: {size}{broken}", style="bold")
     if found.same:
         yield Text("the same rows", style="green")
     yield from table(

@@ -99,6 +99,8 @@ def new(
     tools: bool = typer.Option(False, "--tools", help="With tools and state, rather than a prompt and a verifier."),
 ) -> None:
     """Write a small environment to start from."""
+    from rollforge.records.shown import typed
+
     if path.suffix != ".py":
         raise UserError(f"{path} should end in .py")
     try:
@@ -108,8 +110,8 @@ def new(
         raise UserError(f"{path} exists already; it was left as it is") from None
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    print(f"wrote {path}\nlook at it:  rollforge env show {path}")
-    print(f"try it:      rollforge collect {path} --model scripted:perfect")
+    print(f"wrote {path}\nlook at it:  rollforge env show {typed(path)}")
+    print(f"try it:      rollforge collect {typed(path)} --model scripted:perfect")
 
 
 def signatures(tools: Sequence[Tool]) -> Iterator[tuple[str, str]]:

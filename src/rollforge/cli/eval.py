@@ -120,6 +120,7 @@ def _run(config: EvalConfig) -> Evaluated:
 
     from rollforge.cli.progress import progress, say
     from rollforge.evaluate.run import evaluate
+    from rollforge.records.shown import typed
 
     seldom_collect_garbage()
     begun = []
@@ -133,18 +134,21 @@ def _run(config: EvalConfig) -> Evaluated:
             return uvloop.run(evaluate(config, around))
     except (RollforgeError, KeyboardInterrupt):
         if any(collection.tally.done for collection in begun):
-            say(f"what was played is kept; the same command with --out {begun[0].path.parent.parent} goes on")
+            say(f"what was played is kept; the same command with --out {typed(begun[0].path.parent.parent)} goes on")
         raise
 
 
 def _print(done: Evaluated) -> None:
     from rich.console import Group
 
+    from rollforge.records.shown import typed
+
     show(Group(*_parts(done)))
     if done.stopped:
-        print(f"\nstopped: {done.stopped}; the same command with --out {done.path} goes on")
+        print(f"\nstopped: {done.stopped}; the same command with --out {typed(done.path)} goes on")
     first = next((runs[0].parent for model in done.models for runs in model.runs.values()), None)
-    print(f"\nevaluation: {done.path}" + (f"   as a baseline: rollforge eval ... --baseline {first}" if first else ""))
+    again = f"   as a baseline: rollforge eval ... --baseline {typed(first)}" if first else ""
+    print(f"\nevaluation: {done.path}{again}")
 
 
 def _parts(done: Evaluated) -> Iterator[RenderableType]:

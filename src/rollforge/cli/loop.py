@@ -64,6 +64,7 @@ def _run(recipe: Path, iterations: int | None, out: Path, dry_run: bool, apply_n
     from rollforge.loop.run import run_loop
     from rollforge.loop.state import LOOP, read_state
     from rollforge.loop.steps import RealSteps
+    from rollforge.records.shown import typed
 
     config = read_config(recipe)
     if iterations is not None:
@@ -91,7 +92,7 @@ def _run(recipe: Path, iterations: int | None, out: Path, dry_run: bool, apply_n
         print_json(looped.row(), indent=None)
     else:
         _print_table(looped.rows)
-        print(f"model: --model {looped.model}   lineage: rollforge loop {out} --lineage")
+        print(f"model: --model {typed(looped.model)}   lineage: rollforge loop {typed(out)} --lineage")
     if looped.stopped is not None:
         print(f"stopped: {looped.stopped}; the same command goes on", file=sys.stderr)
         return {"SIGINT": 130, "SIGTERM": 143}.get(looped.stopped, 1)

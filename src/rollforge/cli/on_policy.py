@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -83,7 +84,8 @@ def _lines(found: OnPolicy, sources: Sequence[Source]) -> Iterator[str]:
 
 
 def _example(example: Example, sources: Sequence[Source]) -> Iterator[str]:
-    from rollforge.stats.visible import one_line
+    from rollforge.records.shown import typed
+    from rollforge.stats.visible import one_line, visible
 
     fault = example.fault
     repeat = "" if example.index is None else f" repeat {example.index}"
@@ -93,7 +95,7 @@ def _example(example: Example, sources: Sequence[Source]) -> Iterator[str]:
             yield f"    {name}  {one_line(text, 200)}"
     if len(sources) == 1:
         chosen = "" if example.index is None else f" --index {example.index}"
-        yield f"    rollforge show {one_line(f'{sources[0].name} --task {example.task[:12]}', 160)}{chosen}"
+        yield visible(f"    rollforge show {typed(sources[0].name)} --task {shlex.quote(example.task)}{chosen}")
 
 
 def _agreement(found: Agreement) -> Iterator[str]:

@@ -116,6 +116,7 @@ def _row(done: Reverified) -> dict[str, Any]:
 def _print(done: Reverified, found: Comparison, diff: bool) -> None:
     from rich.console import Group
 
+    from rollforge.records.shown import typed
     from rollforge.stats.text import plural
     from rollforge.stats.visible import one_line
 
@@ -136,8 +137,8 @@ def _print(done: Reverified, found: Comparison, diff: bool) -> None:
     if diff:
         show(Group(*_parts(found)))
     if done.stopped:
-        print(f"stopped: {done.stopped}; the same command with --out {done.path} goes on")
-    print(f"run: {done.path}   look: rollforge stats {done.path}")
+        print(f"stopped: {done.stopped}; the same command with --out {typed(done.path)} goes on")
+    print(f"run: {done.path}   look: rollforge stats {typed(done.path)}")
 
 
 def _parts(found: Comparison) -> Iterator[RenderableType]:

@@ -46,9 +46,11 @@ def show(
 
 
 def _nothing(name: str, wanted: Filter, failures: bool, extremes: bool) -> str:
+    from rollforge.records.shown import typed
+
     kind = " with a reward" if extremes else " without a reward" if failures else ""
     where = f" of task {wanted.task}" * (wanted.task is not None) + f" of repeat {wanted.index}" * (wanted.index is not None)
-    hint = f"; tasks are listed by: rollforge stats {name} --tasks 20" if wanted.task is not None else ""
+    hint = f"; tasks are listed by: rollforge stats {typed(name)} --tasks 20" if wanted.task is not None else ""
     return f"{name} has no usable rollout{kind}{where}{hint}"
 
 

@@ -80,9 +80,11 @@ class Opening:
 class Replay:
     """The agent that has played already: makes the stored tool calls again, in order, and says what was said."""
 
-    def __init__(self, replay: bool, force: bool) -> None:
+    def __init__(self, replay: bool, force: bool, remedy: str = "") -> None:
         self._replay = replay
         self._force = force
+        self._remedy = remedy
+        """What to do where the state is not reproduced, for the message."""
 
     async def __call__(self, task: Task, model: Model, session: Session, /) -> Response:
         """Raises `VerifierFault` at the first thing that the environment shows or answers otherwise than is stored."""
@@ -131,7 +133,7 @@ class Replay:
         if self._force:
             task.differs.append(differs)
             return
-        error = VerifierFault(f"state not reproduced: {differs}; --force takes the verdict all the same")
+        error = VerifierFault(f"state not reproduced: {differs}{self._remedy}")
         error.stage = "tools"
         raise error
 

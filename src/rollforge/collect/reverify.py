@@ -42,7 +42,7 @@ from rollforge.records.items import Json, Params
 from rollforge.records.lossless import loads
 from rollforge.records.rollout import Outcome, Rollout
 from rollforge.records.rows import BadLine, read_rollouts
-from rollforge.records.shown import shown, without_secrets
+from rollforge.records.shown import shown, typed, without_secrets
 from rollforge.records.task import Task
 from rollforge.stats.compare import REVERIFIED, Comparing, Comparison
 from rollforge.stats.source import FAILURES, ROLLOUTS, RUN, find_run
@@ -116,14 +116,16 @@ async def reverify(run: str | Path, env: Any, **options: Any) -> Reverified:
 
     Raises `UserError` when the request is wrong, `SetupError` when no rollout can be judged.
     """
-    name = env if isinstance(env, str) else getattr(env, "name", type(env).__name__)
+    env = str(env) if isinstance(env, Path) else env
+    name = env if env is None or isinstance(env, str) else getattr(env, "name", type(env).__name__)
     values = {"run": str(run), "env": name, **options}
     config = validate(ReverifyConfig, values, "the arguments of reverify()")
     return await Reverification(config, None if isinstance(env, str) else env).run()
 
 
-def compare(path: Path, success: float = 1.0, examples: int = 10) -> Comparison:
+def compare(path: str | Path, success: float = 1.0, examples: int = 10) -> Comparison:
     """The verdicts of a reverified run against those it had before. Raises `UserError` if it is none."""
+    path = Path(path)
     told, comparing, seen = Places(), Comparing(success, examples), False
     for name in (ROLLOUTS, FAILURES):
         for rollout in read_rollouts(path / name) if (path / name).is_file() else ():
@@ -134,7 +136,7 @@ def compare(path: Path, success: float = 1.0, examples: int = 10) -> Comparison:
             told.add(place)
             comparing.add(rollout)
     if not seen:
-        raise UserError(f"{path} holds no reverified rollout: rollforge reverify RUN --env ENV --out {path}")
+        raise UserError(f"{path} holds no reverified rollout: rollforge reverify RUN --env ENV --out {typed(path)}")
     return comparing.result()
 
 
@@ -167,7 +169,7 @@ class Reverification:
             env_name=self._shown,
             model=no_model,
             model_name="",
-            agent=Replay(config.replay, config.force),
+            agent=Replay(config.replay, config.force, "; --force, with another --out, takes the verdict all the same"),
             limits=limits,
         )
         self.title = f"{self._source.name} again by {self._shown}"

@@ -63,7 +63,9 @@ class Summary:
 
 
 async def collect_rollouts(
-    env: str | Mapping[str, Any] | Env | None = None, model: str | Mapping[str, Any] | Model | None = None, **options: Any
+    env: str | Path | Mapping[str, Any] | Env | None = None,
+    model: str | Mapping[str, Any] | Model | None = None,
+    **options: Any,
 ) -> Summary:
     """Collect verified rollouts into a run directory; call again with the same arguments to resume.
 
@@ -76,6 +78,9 @@ async def collect_rollouts(
 
     Raises `UserError` when the request is wrong, `SetupError` when no rollout can succeed.
     """
+    env = str(env) if isinstance(env, Path) else env
+    if not (model is None or isinstance(model, (str, Mapping)) or callable(model)):
+        raise UserError(f"model is {type(model).__name__}, not a model: give a name (tiny, chat:NAME) or an async function")
     named = {"env": _named(env), "model": _named(model), **options}
     config = validate(CollectConfig, named, "the arguments of collect_rollouts()")
     given = None if isinstance(env, (str, Mapping)) else env, None if isinstance(model, (str, Mapping)) else model

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal, NamedTuple
 
 from rollforge.records.items import Json
+from rollforge.records.shown import typed
 from rollforge.stats import thresholds as at
 from rollforge.stats.findings import Fit
 from rollforge.stats.model_size import billions
@@ -283,7 +284,7 @@ def _choice(fit: Fit, s: Stats, given: _Given) -> Choice:
 
 def _commands(algorithm: str, s: Stats, given: _Given) -> list[str]:
     name = algorithm.lower()
-    runs = " ".join(shlex.quote(f"./{run}" if run.startswith("-") else run) for run in given.runs)
+    runs = " ".join(map(typed, given.runs))
     commands = []
     if s.reward.beyond or (s.reward.outside and name in ("grpo", "ppo")):
         # Before the preset, whose thresholds are for what comes out.

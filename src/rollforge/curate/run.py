@@ -34,6 +34,7 @@ from rollforge.errors import UserError
 from rollforge.records.items import Json
 from rollforge.records.lossless import loads
 from rollforge.records.rows import BadLine
+from rollforge.records.shown import typed
 from rollforge.stats.source import SPLITS
 from rollforge.stats.visible import capped
 
@@ -331,7 +332,7 @@ def _of_the_split_before(out: Path, work: _Work, recipe: Json) -> Iterator[str]:
     if split and not same:
         yield (
             f"{out} held a split of other rows, or by another recipe: near duplicates, and what fills an empty split, may "
-            f"have changed sides. --split-from {out} (previous, in a recipe) keeps every prompt on its side"
+            f"have changed sides. --split-from {typed(out)} (previous, in a recipe) keeps every prompt on its side"
         )
 
 

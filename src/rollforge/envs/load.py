@@ -19,13 +19,14 @@ from rollforge.errors import UserError, describe, unknown
 from rollforge.registry import attribute, refuse_address, resolve
 
 
-def load_env(reference: str) -> Env:
+def load_env(reference: str | Path) -> Env:
     """The environment that `reference` names. A class that was not decorated (TRL's, say) is wrapped. One that is served
     elsewhere is named by its URL; the variable ROLLFORGE_TOKEN may hold the token that it asks for. `gymnasium:ID` is one
     that Gymnasium knows.
 
     Raises `UserError`: no such file, module or name (with the nearest known), a file that does not import, no environment.
     """
+    reference = str(reference)
     if reference.startswith(("http://", "https://")):
         from rollforge.envs.remote import RemoteEnv  # with an HTTP client
         from rollforge.models.service import as_name, token_env

@@ -27,6 +27,7 @@ from rollforge.export.target import Kind, Part, Problem, Seen, Target
 from rollforge.models.template import read_template
 from rollforge.records.items import Json, inside
 from rollforge.records.lossless import loads
+from rollforge.records.shown import typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +309,7 @@ def guess(file: str | Path) -> tuple[str, str, str]:
         return *exported, "the manifest.json beside it says so"
     keys = row.keys()
     if _is_rollout(row):
-        raise UserError(f"{path} holds rollouts, not training data: rollforge export {path} --to ...")
+        raise UserError(f"{path} holds rollouts, not training data: rollforge export {typed(path)} --to ...")
     for needs, to, kind in _SIGNS:
         if needs <= keys and _fits(row, to, kind, parquet=path.suffix == ".parquet"):
             return to, kind, f"its rows have {', '.join(sorted(needs))}"

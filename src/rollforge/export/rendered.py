@@ -191,8 +191,8 @@ def _is_list(value: Any) -> bool:
 
 
 def asked(view: View) -> Iterator[str]:
-    """Prompts: rendered with the opening of an answer, and with tools if there are any."""
-    view = view.given(view.talk.tools or None)
+    """Prompts: rendered with the opening of an answer. What tools there are is no matter of the rows."""
+    view = view.given(None)
     count = view.talk.prompt or len(view.messages)
     yield from _left_out(view, count, view.first(count, generation=True))
 

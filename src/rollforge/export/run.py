@@ -44,6 +44,7 @@ from rollforge.export.text import LEARNED, takes_one_call
 from rollforge.export.writer import Parts, sha256
 from rollforge.models.template import find_template
 from rollforge.records.items import Json
+from rollforge.records.shown import typed
 from rollforge.registry import known, resolve
 from rollforge.stats.source import find_each
 from rollforge.stats.text import plural
@@ -52,7 +53,7 @@ from rollforge.stats.thresholds import FEW
 
 def export_rollouts(
     runs: str | Path | Sequence[str | Path],
-    to: Sequence[str | tuple[Target, str]],
+    to: str | Sequence[str | tuple[Target, str]],
     out: str | Path,
     *,
     progress: Callable[[int, int], None] | None = None,
@@ -69,7 +70,8 @@ def export_rollouts(
         if key not in Options.model_fields:
             raise unknown("option", key, {*Options.model_fields, *Settings.model_fields})
     given = validated(Options, rest)
-    wanted = list({f"{target.name}:{kind}": (target, kind) for target, kind in map(find_target, to)}.values())
+    targets = map(find_target, [to] if isinstance(to, str) else to)
+    wanted = list({f"{target.name}:{kind}": (target, kind) for target, kind in targets}.values())
     if not wanted:
         raise UserError(f"name at least one target: --to nemo-rl:grpo (targets: {', '.join(sorted(known('export')))})")
     inputs, planned = find_inputs([runs] if isinstance(runs, (str, Path)) else runs)
@@ -121,9 +123,10 @@ def _refuse_half_split(inputs: list[Input], options: Options) -> None:
     split = next((one.name for one in inputs if one.split is not None), None)
     other = next((one.name for one in inputs if one.split is None), None)
     if split is not None and other is not None and options.validation:
+        together = f"rollforge curate {typed(split)} {typed(other)} --split 90/10 --out DIR"
         raise UserError(
             f"{split} is split already, {other} is not: its prompts would fall on sides of their own. Split both together "
-            f"(rollforge curate {split} {other} --split 90/10 --out DIR), or --validation 0: all of {other} is train"
+            f"({together}), or --validation 0: all of {other} is train"
         )
 
 

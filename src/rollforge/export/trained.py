@@ -30,7 +30,7 @@ def _trained(template: ChatTemplate, row: Json, *, parts: Parts, where: Where) -
 
 def prompt(view: View) -> Iterator[Part]:
     """What attempts begin with."""
-    view = view.given(view.talk.tools or None)
+    view = view.given(None)
     yield Part(view.first(view.talk.prompt or len(view.messages), generation=True), False)
 
 

@@ -58,7 +58,7 @@ class Looped:
 
 def run_loop(
     config: LoopConfig,
-    out: Path,
+    out: str | Path,
     steps: Steps,
     *,
     apply_next: bool = False,
@@ -69,7 +69,7 @@ def run_loop(
     `apply_next`: a recipe that differs from the stored one holds from the first iteration on that has not begun. Raises
     `UserError` before anything is started if the recipe cannot work, and whatever a step raises.
     """
-    out = out.resolve()
+    out = Path(out).resolve()
     check(config, out, steps)
     with opened(out, config, apply_next) as state:
         walk = _Walk(state, steps, say)

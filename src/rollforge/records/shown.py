@@ -62,6 +62,12 @@ def shown(text: str) -> str:
     return _USER.sub(r"\1", _QUERY.sub(r"\1", text))
 
 
+def typed(path: object) -> str:
+    """A path as a word of a command that can be copied: quoted where the shell needs it, and never an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
 def program(command: str) -> str:
     """The name of the program that a command line begins with."""
     try:

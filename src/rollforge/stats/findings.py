@@ -103,7 +103,7 @@ def _ending(s: Stats) -> Iterator[Finding]:
             s.coverage,
             at.COVERAGE,
             what,
-            "Failures are not random: the long and the hard rollouts fail first, so the means below flatter.",
+            "Failures are not random: the long and the hard rollouts fail first, so the means flatter.",
             do,
         )
     if faults:
@@ -166,7 +166,7 @@ def _conversations(s: Stats) -> Iterator[Finding]:
             at.TOOL_ERRORS,
             f"{share:.0%} of the tool calls returned an error",
             "Either the policy misuses the tools or a tool is broken.",
-            "Look at the tools by name below; `rollforge show RUN --worst` shows what they answered.",
+            "Look at the tools by name; `rollforge show RUN --worst` shows what they answered.",
         )
 
 
@@ -239,7 +239,7 @@ def _distribution(s: Stats) -> Iterator[Finding]:
             s.judged,
             at.ENOUGH,
             f"{plural(s.judged, 'rollout')} with a reward: too few to judge the distribution (at least {at.ENOUGH})",
-            do="Collect more before you act on the numbers below.",
+            do="Collect more before you act on these numbers.",
         )
         return
     mean, spread = r.mean.value or 0.0, r.std or 0.0

@@ -61,7 +61,8 @@ def find_run(run: str | Path) -> Source:
             return Source(str(run), tuple(path / f"{name}.jsonl" for name in splits), None, path.resolve().name, splits)
         if not files:
             others = sorted(file.name for file in path.glob("*.jsonl"))
-            runs = sorted(str(file.parent.relative_to(path)) for file in path.glob(f"*/{ROLLOUTS}"))
+            below = [*path.glob(f"*/{ROLLOUTS}")] or path.glob(f"*/*/{ROLLOUTS}")  # of an evaluation
+            runs = sorted(str(file.parent.relative_to(path)) for file in below)
             raise UserError(
                 f"{run} holds no {ROLLOUTS}{_there(runs, 'run directories in it')}{_there(others, 'files in it')}"
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rollforge.agents.base import Agent
@@ -81,10 +82,10 @@ class Player:
         await aclose(self.env)
 
 
-def player(env: str | Env, *, max_turns: int = 16, **options: Any) -> Player:
+def player(env: str | Path | Env, *, max_turns: int = 16, **options: Any) -> Player:
     """A `Player` of an environment or of what `load_env` reads, with the tool loop. `options`: the fields of `Player`."""
-    made = load_env(env) if isinstance(env, str) else env
-    name = getattr(made, "name", None) or (env if isinstance(env, str) else type(env).__name__)
+    made = load_env(env) if isinstance(env, (str, Path)) else env
+    name = getattr(made, "name", None) or (env if isinstance(env, (str, Path)) else type(env).__name__)
     return Player(env=made, env_name=str(name), **{"agent": ToolLoop(max_turns=max_turns), **options})
 
 

@@ -27,7 +27,7 @@ from rollforge.collect.run_dir import differences, intact, new_path, taken, writ
 from rollforge.config import validate
 from rollforge.errors import SetupError, UserError
 from rollforge.records.items import Json
-from rollforge.records.shown import without_secrets
+from rollforge.records.shown import typed, without_secrets
 from rollforge.records.task import Task
 from rollforge.train.config import OPERATIONAL, TrainConfig
 from rollforge.train.data import Data, learned_tasks, prepare, tasks_of
@@ -180,7 +180,7 @@ class Training:
         try:
             trainer.train(resume_from_checkpoint=last)
         except KeyboardInterrupt:
-            print(f"interrupted: the same command with --out {self.path} goes on", file=sys.stderr)
+            print(f"interrupted: the same command with --out {typed(self.path)} goes on", file=sys.stderr)
             raise
         finally:
             watch.end()

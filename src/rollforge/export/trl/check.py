@@ -28,6 +28,8 @@ def grpo(row: Json) -> Iterator[str]:
             yield f"the column {name!r} is an argument of reward functions already: TRL fails at the first reward; rename it"
     if "completion" in row:
         yield "warning: the column 'completion' does not reach the reward functions: rename it (ground_truth)"
+    if row.get("tools") not in (None, [], "", "[]", "null"):
+        yield "warning: GRPO reads no tools column: the task is attempted without; give tools= or environment_factory= to it"
     yield from for_templates(row, *map(row.get, LISTS))
     yield from for_sides(row)
     yield from _tools(row)
