@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 from rollforge.errors import UserError
 from rollforge.export.advice import advise, advise_log
 from rollforge.export.check import check_export, check_files, guess
+from rollforge.export.check_file import File, leaks
+from rollforge.export.check_rows import MASK
 from rollforge.export.mixed import Schema
 from rollforge.export.target import Alike, Kind, Target
 from rollforge.registry import resolve
@@ -435,6 +438,23 @@ def test_a_prompt_on_both_sides_is_a_leak(tmp_path):
     # A word in the middle of another says nothing.
     latest = held_out.rename(tmp_path / "latest.jsonl")
     assert not check_files([train, latest], target(), "sft").problems
+
+
+def test_leaks_of_a_file_for_each_of_thousands_of_environments() -> None:
+    began = time.process_time()
+    files = []
+    for number in range(3000):
+        for split in ("train", "validation"):
+            one = File(f"{split}-{number}.jsonl")
+            one.part.rows = 2
+            asked = number if split == "train" or number == 7 else -number - 1
+            for line, prompt in enumerate((asked, 10_000 + number % 2 if split == "train" else -1), 1):
+                one.part.hashes.extend((line, line, prompt & MASK))
+            files.append(one)
+    (found,) = leaks(files)
+    assert (found.file, found.line) == ("validation-7.jsonl", 1)
+    assert found.message.startswith("1 of its prompts are in train-7.jsonl as well: validation says nothing then")
+    assert time.process_time() - began < 20  # minutes if each were compared with each
 
 
 USER, GREETED = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
