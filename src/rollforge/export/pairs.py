@@ -282,14 +282,15 @@ class Funnel:
         self.free[where, False] += min(low - used, how.max_pairs)
 
     def add(self, other: Funnel) -> None:
-        self.tasks += other.tasks
         self.pairs += other.pairs
         self.across += other.across
-        self.gaps += other.gaps
         self.wide += other.wide
-        self.ends += other.ends
-        self.free += other.free
         self.cut += other.cut
+        # Not `+=`, which looks through all that is there, each time.
+        self.tasks.update(other.tasks)
+        self.gaps.update(other.gaps)
+        self.ends.update(other.ends)
+        self.free.update(other.free)
 
     def row(self) -> dict[str, Any]:
         return {
