@@ -18,7 +18,7 @@ from rollforge.errors import UserError
 from rollforge.export.advice import advise, advise_log
 from rollforge.export.check import check_export, check_files, guess
 from rollforge.export.check_file import File, leaks
-from rollforge.export.check_rows import MASK
+from rollforge.export.check_rows import MASK, Part
 from rollforge.export.mixed import Schema
 from rollforge.export.target import Alike, Kind, Target
 from rollforge.registry import resolve
@@ -896,3 +896,25 @@ def test_rewards_of_zero_have_the_cause_of_the_framework(lines, says):
     assert (found.advice.name, says in found.advice.cause) == ("all rewards zero", True)
     [*_, advice] = advise(lines[-1])
     assert advice.name == "all rewards zero"
+
+
+def test_new_columns_in_every_row_are_a_thousand_kinds_of_problem_at_most(tmp_path):
+    """The names come from data: a file of a million of them is neither listed by name nor held."""
+    rows = [{"text": "x" * 1000} for _ in range(11_000)] + [{"text": "", f"key {n}": 1} for n in range(5000)]
+    found = check_files([write(tmp_path, *rows)], target(), "sft")
+    new = [one for one in found.problems if one.level == "error"]
+    assert len(new) < 1010
+    assert found.errors == 5000
+    assert new[0].message.startswith("key 0 is a new column")
+    assert new[-1].message == "other problems than the first 1,000 kinds of them"
+
+
+def test_arguments_of_ever_new_tools_are_not_held(tmp_path):
+    part = Part()
+    for block in range(4):
+        names = [f"argument {block} {number}" for number in range(9000)]
+        nulls = {("messages", "tool", name): [1, 0, 1] for name in names}
+        part.add(Part(lines=1, rows=1, nulls=nulls, keys={"messages": (set(names), set(names[:1]))}))
+    assert len(part.nulls) == 10_000
+    assert len(part.keys["messages"][0]) <= 20_000
+    assert part.differing() == {"messages"}

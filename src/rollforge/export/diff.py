@@ -42,6 +42,8 @@ LOOKED = 1000
 """In so many pairs of rows of one prompt is looked for the fields in which they differ."""
 _MOST = 1000
 """Different answers, responses, rewards or rows of one prompt that are told apart; fields that are."""
+_FIELDS = 100_000
+"""Fields of a side that are counted."""
 _BESIDE = ("lineage", "dropped", "failures", "overflow")
 """JSONL files that stand beside the data."""
 
@@ -321,7 +323,8 @@ def _take(side: Side, part: _Part) -> list[Entry]:
     side.rows += len(part.entries)
     side.unusable += part.unusable
     side.broken += part.broken
-    side.fields.update(part.fields)
+    for name, rows in part.fields.items():
+        side.fields[capped(name, side.fields, _FIELDS)] += rows
     for env, shape in part.envs.items():
         side.all.add(shape)
         if env in side.envs or len(side.envs) < _MOST:
