@@ -83,6 +83,12 @@ def test_thousands_of_different_answers_take_no_minutes() -> None:
     assert time.process_time() - began < 20  # a minute and a half if each were a step of its own
 
 
+def test_the_best_of_tens_of_thousands_takes_no_minutes() -> None:
+    began = time.process_time()
+    assert best_at_k([0.0] * 29_999 + [1.0], 8192) == pytest.approx(8192 / 30_000)
+    assert time.process_time() - began < 15
+
+
 @pytest.mark.parametrize("k", [0, 4])
 def test_k_is_at_most_the_attempts(k: int) -> None:
     with pytest.raises(ValueError, match="3 attempts"):

@@ -130,8 +130,12 @@ def _product(a: list[int], b: list[int], k: int) -> list[int]:
 @lru_cache(maxsize=1024)
 def _highest(n: int, k: int) -> tuple[float, ...]:
     """For each of n attempts in ascending order, the chance that it is the highest of k of them."""
-    total = comb(n, k)
-    return tuple(comb(below, k - 1) / total for below in range(n))
+    total, ways = comb(n, k), 1
+    found = [0.0] * (k - 1) + [1 / total]
+    for below in range(k, n):
+        ways = ways * below // (below - k + 1)  # C(below, k - 1), from the one before
+        found.append(ways / total)
+    return tuple(found)
 
 
 def _check(n: int, k: int) -> None:
