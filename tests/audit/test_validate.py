@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -91,6 +93,22 @@ def test_the_interval_holds_the_truth() -> None:
     assert found.high is not None
     assert found.low < 0.9 < found.high
     assert found.high - found.low < 0.1
+
+
+def test_a_task_with_very_many_attempts_takes_no_memory_for_each_two_of_them() -> None:
+    rows = run(lambda rng, good, text: rng.randint(0, 4) / 4 + good * 0.25, tasks=1, repeats=8000, correct=float)
+    good, bad = (Counter(row.reward or 0.0 for row in rows if row.fields["correct"] == label) for label in (1.0, 0.0))
+    won = sum(
+        ((one > other) + 0.5 * (one == other)) * many * times for one, many in good.items() for other, times in bad.items()
+    )
+    columns = read(rows, 1.0)
+    tracemalloc.start()
+    try:
+        (found,) = (mark for mark in validate(columns, label="correct") if mark.check == "discrimination")
+        assert tracemalloc.get_traced_memory()[1] < 60e6
+    finally:
+        tracemalloc.stop()
+    assert found.measured == pytest.approx(won / (good.total() * bad.total()))
 
 
 def test_equal_replies_with_other_rewards() -> None:

@@ -42,3 +42,13 @@ def test_where_temporary_files_cannot_be_kept(tmp_path):
     done = diff(a, a, "--temp", tmp_path / "nowhere")
     assert f"temporary files cannot be kept in {tmp_path}/nowhere: No such file" in str(done.exception)
     assert diff(a, a, "--temp", tmp_path).exit_code == 0
+
+
+def test_hundreds_of_fields_are_counted_and_not_listed(tmp_path):
+    a, b = (tmp_path / name for name in ("a.jsonl", "b.jsonl"))
+    a.write_text('{"prompt": "p"}\n')
+    b.write_text(json.dumps({"prompt": "p", **{f"field{n}": 1 for n in range(700)}}) + "\n")
+    done = diff(a, b)
+    assert done.stdout.count("field") < 400
+    assert "and 500 more: --json" in done.stdout
+    assert len(json.loads(diff(a, b, "--json").stdout)["fields"]) == 700

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,18 @@ def test_a_template_of_the_data_is_warned_of(tmp_path: Path, bench: Path) -> Non
     assert len(result.dropped) == 12
     assert "12 of 12 rows are dropped for one n-gram, 'you are given a multiple" in result.warnings[0]
     assert against(small, *[f"{said} {' '.join(['thing1'] * 20)} {n}" for n in range(12)]).warnings == []
+
+
+def test_a_book_is_not_taken_apart_for_each_row(tmp_path: Path) -> None:
+    words = [f"word{number * 7919 % 100_003}" for number in range(100_000)]
+    bench = write(tmp_path / "books.jsonl", {"question": " ".join(words)})
+    began = time.process_time()
+    # One stretch, and two that do not stand together in the book.
+    quotes = [" ".join([*words[at : at + 20], *words[at + 500 : at + 520 + at % 3]]) for at in range(0, 30_000, 40)]
+    result = against(bench, *quotes, "clean")
+    assert result.places == [len(quotes)]
+    assert {drop.evidence["overlap"] for drop in result.dropped.values() if drop.evidence} == {0.0002}
+    assert time.process_time() - began < 10  # a minute if each row had the book's n-grams listed
 
 
 def test_a_hash_alone_convicts_nobody(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:

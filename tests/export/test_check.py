@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 from rollforge.errors import UserError
 from rollforge.export.advice import advise, advise_log
 from rollforge.export.check import check_export, check_files, guess
+from rollforge.export.check_file import File, leaks
+from rollforge.export.check_rows import MASK, Part
 from rollforge.export.mixed import Schema
 from rollforge.export.target import Alike, Kind, Target
 from rollforge.registry import resolve
@@ -435,6 +438,23 @@ def test_a_prompt_on_both_sides_is_a_leak(tmp_path):
     # A word in the middle of another says nothing.
     latest = held_out.rename(tmp_path / "latest.jsonl")
     assert not check_files([train, latest], target(), "sft").problems
+
+
+def test_leaks_of_a_file_for_each_of_thousands_of_environments() -> None:
+    began = time.process_time()
+    files = []
+    for number in range(3000):
+        for split in ("train", "validation"):
+            one = File(f"{split}-{number}.jsonl")
+            one.part.rows = 2
+            asked = number if split == "train" or number == 7 else -number - 1
+            for line, prompt in enumerate((asked, 10_000 + number % 2 if split == "train" else -1), 1):
+                one.part.hashes.extend((line, line, prompt & MASK))
+            files.append(one)
+    (found,) = leaks(files)
+    assert (found.file, found.line) == ("validation-7.jsonl", 1)
+    assert found.message.startswith("1 of its prompts are in train-7.jsonl as well: validation says nothing then")
+    assert time.process_time() - began < 20  # minutes if each were compared with each
 
 
 USER, GREETED = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
@@ -876,3 +896,25 @@ def test_rewards_of_zero_have_the_cause_of_the_framework(lines, says):
     assert (found.advice.name, says in found.advice.cause) == ("all rewards zero", True)
     [*_, advice] = advise(lines[-1])
     assert advice.name == "all rewards zero"
+
+
+def test_new_columns_in_every_row_are_a_thousand_kinds_of_problem_at_most(tmp_path):
+    """The names come from data: a file of a million of them is neither listed by name nor held."""
+    rows = [{"text": "x" * 1000} for _ in range(11_000)] + [{"text": "", f"key {n}": 1} for n in range(5000)]
+    found = check_files([write(tmp_path, *rows)], target(), "sft")
+    new = [one for one in found.problems if one.level == "error"]
+    assert len(new) < 1010
+    assert found.errors == 5000
+    assert new[0].message.startswith("key 0 is a new column")
+    assert new[-1].message == "other problems than the first 1,000 kinds of them"
+
+
+def test_arguments_of_ever_new_tools_are_not_held(tmp_path):
+    part = Part()
+    for block in range(4):
+        names = [f"argument {block} {number}" for number in range(9000)]
+        nulls = {("messages", "tool", name): [1, 0, 1] for name in names}
+        part.add(Part(lines=1, rows=1, nulls=nulls, keys={"messages": (set(names), set(names[:1]))}))
+    assert len(part.nulls) == 10_000
+    assert len(part.keys["messages"][0]) <= 20_000
+    assert part.differing() == {"messages"}

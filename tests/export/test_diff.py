@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -324,3 +325,13 @@ def test_what_is_exported_of_the_same_rollouts_in_another_order_is_the_same(kind
 def test_json_that_somebody_said_is_compared_as_it_was_said(tmp_path):
     found = pair(tmp_path, [row("p", output='{"a": 1, "b": 2}')], [row("p", output='{"b": 2, "a": 1}')])
     assert (found.same, found.other_response) == (False, 1)
+
+
+def test_nothing_stands_in_the_folder_for_temporary_files(tmp_path, monkeypatch):
+    """Whatever has a name would stay after a kill."""
+    a, b = write(tmp_path / "a.jsonl", [{"prompt": "p"}] * 3), write(tmp_path / "b.jsonl", [{"prompt": "q"}])
+    here, made = tmp_path / "temporary", []
+    here.mkdir()
+    monkeypatch.setattr(os, "mkdir", lambda *given: made.append(given))
+    found = diff(a, b, folder=here)
+    assert (found.only_a, made, os.listdir(here)) == (3, [], [])

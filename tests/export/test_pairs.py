@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -267,3 +268,22 @@ def test_what_max_pairs_leaves_out_is_counted() -> None:
     everything = Pairing(pick="all_pairs", max_pairs=100)
     assert funnel.row()["pairs"] == 4
     assert funnel.row()["pairs_beyond_max_pairs"] == len(pair_up(attempts(*rewards), everything, never)[0]) - 4
+
+
+@pytest.mark.parametrize(
+    ("how", "pairs"),
+    [
+        (Pairing(pick="all_pairs", max_pairs=100_000), 19_999),
+        (Pairing(pick="margin"), 1),
+        (Pairing(strategy="stratified", max_pairs=100_000), 1),
+    ],
+)
+def test_pairs_of_a_task_with_very_many_attempts(how: Pairing, pairs: int) -> None:
+    one_bad, halves = (
+        [Attempt(float(good), 1, 0, at) for at, good in enumerate(rewards)]
+        for rewards in ([False, *[True] * 19_999], [False, True] * 10_000)
+    )
+    began = time.process_time()
+    assert len(pair_up(one_bad, how, never)[0]) == pairs
+    assert len(pair_up(halves, how, never)[0]) == (min(how.max_pairs, 10_000) if how.pick != "all_pairs" else 100_000)
+    assert time.process_time() - began < 20  # minutes, and gigabytes, if it looked at each two of them

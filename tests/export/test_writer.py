@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rollforge.export.examples import Origin
-from rollforge.export.writer import Parts, Sheet, file_names, new_shapes
+from rollforge.export.writer import Parts, Sheet, Tally, file_names, new_shapes
 from tests.export.toy import TOY, lines, row, write
 
 
@@ -128,3 +129,14 @@ def test_mixed_tools_beyond_the_first_block_load(tmp_path: Path) -> None:
     assert len(loaded) == 2509
     last = loaded[-1]["messages"][0]["tool_calls"][0]["function"]["arguments"]
     assert last == {"city": "Rome"}
+
+
+def test_tallies_of_many_environments_are_added_in_linear_time() -> None:
+    began = time.process_time()
+    whole = Tally()
+    for number in range(50_000):
+        one = Tally()
+        one.count(f"env {number}", number / 10, 1, 2, False, False)
+        whole.add(one)
+    assert (whole.rows, len(whole.envs), whole.rewards[4.2]) == (50_000, 50_000, 1)
+    assert time.process_time() - began < 20  # minutes if each looked through all before it

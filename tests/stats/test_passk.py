@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -62,6 +63,30 @@ def test_many_attempts_stay_in_range() -> None:
     assert pass_all_k(5000, 4999, 2500) == pytest.approx(0.5)
     assert best_at_k([0.0] * 4999 + [1.0], 2500) == pytest.approx(0.5)
     assert majority_at_k([(3000, 1.0), (2000, 0.0)], 0, 8) == pytest.approx(0.71, abs=0.02)
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.sampled_from([0.0, 0.25, 1.0])), min_size=1, max_size=30), st.data())
+def test_answers_that_equally_many_gave_are_counted_together(answers: list[tuple[int, float]], data: st.DataObject) -> None:
+    """Whatever one is worth, the expectation is the mean of what each of them alone is worth."""
+    k = data.draw(st.integers(1, min(8, sum(count for count, _ in answers))))
+    alone = [
+        [(count, worth if number == at else 0.0) for number, (count, worth) in enumerate(answers)]
+        for at in range(len(answers))
+    ]
+    assert majority_at_k(answers, 0, k) == pytest.approx(sum(majority_at_k(one, 0, k) for one in alone), abs=1e-12)
+
+
+def test_thousands_of_different_answers_take_no_minutes() -> None:
+    began = time.process_time()
+    assert majority_at_k([(1, 1.0), (1, 0.0)] * 10_000, 0, 64) == pytest.approx(0.5)
+    assert majority_at_k([(2, 1.0), (2, 0.0), (1, 0.5)] * 3000, 7, 16) == pytest.approx(0.5, abs=0.01)
+    assert time.process_time() - began < 20  # a minute and a half if each were a step of its own
+
+
+def test_the_best_of_tens_of_thousands_takes_no_minutes() -> None:
+    began = time.process_time()
+    assert best_at_k([0.0] * 29_999 + [1.0], 8192) == pytest.approx(8192 / 30_000)
+    assert time.process_time() - began < 15
 
 
 @pytest.mark.parametrize("k", [0, 4])

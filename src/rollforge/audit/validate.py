@@ -218,11 +218,12 @@ def _auc(
     pairs: list[float] = []
     for places in _by_group(groups):
         places = places[usable[places]]
-        high, low = rewards[places[good[places]]], rewards[places[~good[places]]]
+        high, low = rewards[places[good[places]]], np.sort(rewards[places[~good[places]]])
         if len(high) and len(low):
-            difference = high[:, None] - low[None, :]
-            wins.append(float((difference > EQUAL).sum() + 0.5 * (np.abs(difference) <= EQUAL).sum()))
-            pairs.append(float(difference.size))
+            below = np.searchsorted(low, high - EQUAL, "left")
+            equal = np.searchsorted(low, high + EQUAL, "right") - below
+            wins.append(float(below.sum() + 0.5 * equal.sum()))
+            pairs.append(float(len(high) * len(low)))
     if not pairs:
         return None
     won, all_pairs = np.array(wins), np.array(pairs)

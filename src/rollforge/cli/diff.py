@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from rollforge.export.diff import Difference, Shape
 
+_NAMES = 200
+"""Fields that only some rows have: more are not shown."""
 _FIELDS = 20
 """So many of the fields that differ are shown."""
 
@@ -86,11 +88,10 @@ def _parts(found: Difference) -> Iterator[RenderableType]:
         yield Text(f"  and {len(found.differing) - _FIELDS:,} more: --json", style="dim")
     places = [(kind, visible(place)) for kind, found_at in found.examples.items() for place in found_at]
     yield from table("Where", ("", "file:line"), places, words=2)
-    yield from table(
-        "Fields",
-        ("field", "rows of A", "rows of B"),
-        [(visible(k), f"{x:,}", f"{y:,}") for k, (x, y) in found.fields().items()],
-    )
+    fields = [(visible(name), f"{x:,}", f"{y:,}") for name, (x, y) in found.fields().items()]
+    yield from table("Fields", ("field", "rows of A", "rows of B"), fields[:_NAMES])
+    if len(fields) > _NAMES:
+        yield Text(f"  and {len(fields) - _NAMES:,} more: --json", style="dim")
     columns = ("", "rows A", "rows B", "reward A", "reward B", "bytes A", "bytes B")
     envs = [(one_line(name, 30) or "(none)", *_shapes(x, y)) for name, x, y in found.envs()]
     total = [("all", *_shapes(a.all, b.all))]

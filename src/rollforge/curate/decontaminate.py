@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -267,8 +268,8 @@ class Benchmark:
         if not words:
             return None
         grams = Grams(words)
-        hits: dict[int, dict[bytes, None]] = {}
-        """By item, in the order of the text."""
+        hits: dict[int, dict[bytes, int]] = {}
+        """By item, in the order of the text; where they stand in it, by words."""
         split: list[bytes] = []
         for size, hashes, items in self._lengths:
             if len(grams) < size or not len(hashes):
@@ -281,13 +282,12 @@ class Benchmark:
                 ngram = b" ".join(split[at : at + size])
                 place = int(places[at])
                 while place < len(hashes) and hashes[place] == wanted[at]:
-                    hits.setdefault(int(items[place]), {})[ngram] = None
+                    hits.setdefault(int(items[place]), {}).setdefault(ngram, at)
                     place += 1
         signed = compact(text) if any(item in self._signed for item in hits) else b""
         shares: list[tuple[float, int, bytes]] = []
         for item, found in hits.items():
-            known = _ngrams(self._items[item][0], next(iter(found)).count(b" ") + 1)
-            held = [ngram for ngram in found if ngram in known]
+            held = _held(self._items[item][0], found, split)
             if held and self._signed.get(item, b"") in signed:
                 shares.append((len(held) / int(self._sizes[item]), -item, held[0]))
         share, item, first = max(shares, default=(0.0, 0, b""))
@@ -295,6 +295,24 @@ class Benchmark:
             return None
         _, file, line = self._items[-item]
         return self._evidence(first, file, line, share, where)
+
+
+def _held(item: bytes, found: Mapping[bytes, int], text: Sequence[bytes]) -> list[bytes]:
+    """The n-grams that an item really has. What stands together in the text is looked for as a whole: an item may be a book,
+    whose n-grams take longer to list than the row to read."""
+    held: list[bytes] = []
+    known: set[bytes] | None = None
+    size = next(iter(found)).count(b" ") + 1
+    whole = b" %b " % item
+    for _, stretch in groupby(enumerate(found), lambda each: found[each[1]] - each[0]):
+        ngrams = [ngram for _, ngram in stretch]
+        start = found[ngrams[0]]
+        if b" %b " % b" ".join(text[start : start + len(ngrams) - 1 + size]) in whole:
+            held += ngrams
+        else:
+            known = _ngrams(item, size) if known is None else known
+            held += [ngram for ngram in ngrams if ngram in known]
+    return held
 
 
 def _ngrams(words: bytes, size: int) -> set[bytes]:

@@ -15,6 +15,7 @@ import queue
 import shutil
 import tempfile
 import threading
+import time
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -313,7 +314,7 @@ class Draft:
         self._place.mkdir(exist_ok=True)
         lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(lock)
             if not os.path.samestat(os.fstat(lock), os.stat(path)):
                 raise BlockingIOError(f"{path} was another's")
         except OSError:
@@ -377,6 +378,16 @@ class Draft:
             os.unlink(self._place / "lock")
             self._place.rmdir()
         os.close(self._lock)
+
+
+def _lock(handle: int) -> None:
+    """Raises `BlockingIOError`. The workers of a command that was killed have its lock until they notice: half a second."""
+    for _ in range(20):
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 _PARTS = ("new", "old", "gone")

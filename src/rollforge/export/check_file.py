@@ -268,18 +268,26 @@ def leaks(files: Sequence[File]) -> Iterator[Problem]:
     """Prompts of the training file that stand in validation or test as well."""
     import numpy as np
 
-    for train in files:
-        for other in files:
-            if train.split != "train" or other.split in ("", "train") or not train.rows or not other.rows:
-                continue
-            mine, theirs = _asked(train._hashes()), _asked(other._hashes())
-            both = np.isin(theirs[:, 2], mine[:, 2])
-            if both.any():
-                line = int(theirs[np.flatnonzero(both)[0], 0])
-                count = _distinct(theirs[both][:, 2])
-                where = f"{count:,} of its prompts are in {train.name} as well"
-                says = f"{where}: {other.split} says nothing then; split by prompt (rollforge curate --split)"
-                yield Problem(other.name, line, "error", says)
+    others = [one for one in files if one.rows and one.split not in ("", "train")]
+    if not others:
+        return
+    held = [_asked(one._hashes()) for one in others]
+    prompts = np.concatenate([asked[:, 2] for asked in held])
+    order = np.argsort(prompts, kind="stable")
+    prompts, owners = prompts[order], np.repeat(np.arange(len(held)), list(map(len, held)))[order]
+    for train in (one for one in files if one.rows and one.split == "train"):
+        mine = np.unique(_asked(train._hashes())[:, 2])
+        # Of hundreds of files (one for each environment) only those are compared that have a prompt of this one.
+        starts, ends = (np.searchsorted(prompts, mine, side) for side in ("left", "right"))
+        shared = [owners[start:end] for start, end in zip(starts, ends, strict=True) if start < end]
+        for number in np.unique(np.concatenate(shared)).tolist() if shared else ():
+            other, theirs = others[number], held[number]
+            both = np.isin(theirs[:, 2], mine)
+            line = int(theirs[np.flatnonzero(both)[0], 0])
+            count = _distinct(theirs[both][:, 2])
+            where = f"{count:,} of its prompts are in {train.name} as well"
+            says = f"{where}: {other.split} says nothing then; split by prompt (rollforge curate --split)"
+            yield Problem(other.name, line, "error", says)
 
 
 def unlike(files: Sequence[File]) -> Iterator[Problem]:

@@ -30,6 +30,11 @@ from rollforge.records.lossless import dumps, has_long_number, loads
 
 SHOWN = 5
 """So many lines of each kind of problem are named; the others are counted."""
+KINDS = 1000
+"""So many kinds of problem are told apart, in a file."""
+_FURTHER = f"other problems than the first {KINDS:,} kinds of them"
+_NAMES = 10_000
+"""Arguments of tools that are kept; they come from data."""
 LONGEST = 64 << 20
 """Bytes of a line: nobody's training row is longer, and a file without line ends must not fill the memory."""
 
@@ -80,11 +85,16 @@ class Part:
         return {column for column, (some, every) in self.keys.items() if some != every}
 
     def say(self, line: int, level: Level, message: str, kind: str | None = None) -> None:
-        key = kind or _kind_of(message)
-        count, first = self.found.get(key, (0, []))
-        if len(first) < SHOWN:
-            first.append((line, level, message))
-        self.found[key] = (count + 1, first)
+        self._count(kind or _kind_of(message), 1, [(line, level, message)])
+
+    def _count(self, kind: str, count: int, lines: list[tuple[int, Level, str]]) -> None:
+        if kind not in self.found and len(self.found) >= KINDS:
+            # Names of columns come from data, and may be new in every row.
+            level = lines[0][1]
+            kind = f"further {level}"
+            lines = [(line, level, _FURTHER) for line, _, _ in lines]
+        before, first = self.found.get(kind, (0, []))
+        self.found[kind] = (before + count, first + lines[: SHOWN - len(first)])
 
     def say_all(self, line: int, messages: Iterable[str]) -> int:
         """As `Kind.check` gives them. Returns how many of them are errors."""
@@ -97,21 +107,26 @@ class Part:
 
     def add(self, other: Part) -> None:
         """Another part that follows this one."""
-        for key, (count, first) in other.found.items():
-            before, lines = self.found.get(key, (0, []))
-            lines += [(line + self.lines, level, message) for line, level, message in first[: SHOWN - len(lines)]]
-            self.found[key] = (before + count, lines)
+        for kind, (count, first) in other.found.items():
+            self._count(kind, count, [(line + self.lines, level, message) for line, level, message in first])
         for place in range(0, len(other.hashes), 3):
             other.hashes[place] += self.lines
         self.hashes.extend(other.hashes)
         for name, (nulls, values, line) in other.nulls.items():
+            if name not in self.nulls and len(self.nulls) >= _NAMES:
+                continue
             mine = self.nulls.setdefault(name, [0, 0, 0])
             mine[2] = mine[2] or (line and line + self.lines)
             mine[0] += nulls
             mine[1] += values
         for column, (some, every) in other.keys.items():
             held = self.keys.get(column)
-            self.keys[column] = (held[0] | some, held[1] & every) if held else (some, every)
+            if held is None:
+                self.keys[column] = (some, every)
+                continue
+            if len(held[0]) < _NAMES:
+                held[0].update(some)
+            held[1].intersection_update(every)
         if other.longest[0] > self.longest[0]:
             self.longest = (other.longest[0], other.longest[1] + self.lines)
         if len(self.answers) < 2:
@@ -417,7 +432,7 @@ def _null_arguments(column: str, function: Json, known: dict[str, set[str]], num
         return
     some, every = part.keys.setdefault(column, (set(arguments), set(arguments)))
     every.intersection_update(arguments)
-    if len(some) < 10_000:
+    if len(some) < _NAMES:
         some.update(arguments)
     for key, value in arguments.items():
         if value is None and tool in known:
@@ -429,7 +444,7 @@ def _null_arguments(column: str, function: Json, known: dict[str, set[str]], num
                     NULL_ARGUMENT + column,
                 )
             continue  # else its own schema knows it: null is what was said
-        if (column, tool, key) in part.nulls or len(part.nulls) < 10_000:
+        if (column, tool, key) in part.nulls or len(part.nulls) < _NAMES:
             counts = part.nulls.setdefault((column, tool, key), [0, 0, 0])
             counts[value is not None] += 1
             if value is None and not counts[2]:

@@ -42,6 +42,8 @@ LOOKED = 1000
 """In so many pairs of rows of one prompt is looked for the fields in which they differ."""
 _MOST = 1000
 """Different answers, responses, rewards or rows of one prompt that are told apart; fields that are."""
+_FIELDS = 100_000
+"""Fields of a side that are counted."""
 _BESIDE = ("lineage", "dropped", "failures", "overflow")
 """JSONL files that stand beside the data."""
 
@@ -205,24 +207,22 @@ def diff(a: str | Path, b: str | Path, *, workers: int = 1, folder: str | Path |
     found = Difference(sides[0], sides[1])
     for side in sides:
         side.manifest = _manifest(Path(side.name))
+    # No directory of its own: after a kill an empty one would stay, while the files in it have no names.
+    spill = str(folder or tempfile.gettempdir())
     try:
-        temporary = tempfile.TemporaryDirectory(dir=folder, prefix="rollforge-")
+        tempfile.TemporaryFile(dir=spill, prefix="rollforge-").close()
     except OSError as error:
-        where = folder or tempfile.gettempdir()
         why = error.strerror or error
-        raise UserError(f"temporary files cannot be kept in {where}: {why}; name another directory") from error
-    with temporary as spill:
-        kept = Kept(spill, _entries(sides, workers))
-        try:
-            for side in sides:
-                if side.unusable and not side.rows:
-                    raise UserError(
-                        f"{side.name}: none of its {side.unusable:,} lines is a JSON object: is this JSON Lines?"
-                    )
-            _by_content(found, kept, spill)
-            _look(found, _by_prompt(found, kept, spill))
-        finally:
-            kept.close()
+        raise UserError(f"temporary files cannot be kept in {spill}: {why}; name another directory") from error
+    kept = Kept(spill, _entries(sides, workers))
+    try:
+        for side in sides:
+            if side.unusable and not side.rows:
+                raise UserError(f"{side.name}: none of its {side.unusable:,} lines is a JSON object: is this JSON Lines?")
+        _by_content(found, kept, spill)
+        _look(found, _by_prompt(found, kept, spill))
+    finally:
+        kept.close()
     return found
 
 
@@ -321,7 +321,8 @@ def _take(side: Side, part: _Part) -> list[Entry]:
     side.rows += len(part.entries)
     side.unusable += part.unusable
     side.broken += part.broken
-    side.fields.update(part.fields)
+    for name, rows in part.fields.items():
+        side.fields[capped(name, side.fields, _FIELDS)] += rows
     for env, shape in part.envs.items():
         side.all.add(shape)
         if env in side.envs or len(side.envs) < _MOST:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from heapq import heappop, heappush
 from math import ceil, floor
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -39,6 +40,9 @@ class Attempt(NamedTuple):
 EQUAL_TEXTS = "equal texts"
 REFUSED = "refused"
 """The format could hold no pair of the task."""
+
+Place: TypeAlias = tuple[int, int]
+"""The number of a row's file, and the byte where it starts."""
 
 Same: TypeAlias = Callable[[Attempt, Attempt], bool]
 """Whether two attempts say the same, cannot be compared, or have no place in the format: then they make no pair. Asked last,
@@ -112,18 +116,18 @@ def pair_up(attempts: Iterable[Attempt], how: Pairing, same: Same) -> tuple[Pair
         return [], "gap too small"
     candidates: Iterator[tuple[Attempt, Attempt]]
     once, most = True, how.max_pairs
+    used: set[Place] = set()
     if how.strategy == "stratified":
-        candidates = _by_gap(best, worst, how)
+        candidates = _by_gap(best, worst, how, used)
     elif how.pick == "best_worst":
         candidates, most = _by_gap(best, worst, how), 1
     elif how.pick == "all_pairs":
         candidates, once = _by_gap(best, worst, how), False
     elif how.pick == "margin":
-        candidates = _closest(best, how)
+        candidates = _closest(best, how, used)
     else:
-        candidates = iter(sorted(_by_gap(best, worst, how, _LIKELY), key=_unlike))
+        candidates = iter(sorted(_by_gap(best, worst, how, ends=_LIKELY), key=_unlike))
     pairs: Pairs = []
-    used: set[tuple[int, int]] = set()
     asked = 0
     for chosen, rejected in candidates:
         places = (chosen[2:4], rejected[2:4])
@@ -132,7 +136,8 @@ def pair_up(attempts: Iterable[Attempt], how: Pairing, same: Same) -> tuple[Pair
         asked += 1
         if not same(chosen, rejected):
             pairs.append((chosen, rejected))
-            used.update(places)
+            if once:
+                used.update(places)
         if len(pairs) >= most or asked >= most + _TRIES:
             break
     return pairs, "paired" if pairs else EQUAL_TEXTS
@@ -197,28 +202,66 @@ def _worst(one: Attempt) -> Any:
 
 
 def _by_gap(
-    best: list[Attempt], worst: list[Attempt], how: Pairing, ends: int | None = None
+    best: list[Attempt], worst: list[Attempt], how: Pairing, used: Collection[Place] = (), ends: int | None = None
 ) -> Iterator[tuple[Attempt, Attempt]]:
-    """The widest gap first, which is wide enough. Of a task with hundreds of attempts only the ends are looked at."""
+    """The widest gap first, which is wide enough; none of those that are `used` meanwhile. Of a task with hundreds of
+    attempts only the ends are looked at."""
     yield best[0], worst[0]
     ends = ends or how.max_pairs + _TRIES
-    near = [
-        (-(chosen.reward - rejected.reward), i + j, i, j)
-        for i, chosen in enumerate(best[:ends])
-        for j, rejected in enumerate(worst[:ends])
-        if (i or j) and far_apart(chosen, rejected, how)
-    ]
-    near.sort()
-    for _, _, i, j in near:
-        yield best[i], worst[j]
+    best, unused = best[:ends], _Unused(worst[:ends], used)
+    # Gaps get no wider down the list of either: of each of the best only the next pair waits, and of those not reached none.
+    waiting: list[tuple[float, int, int, int]] = []
+
+    def wait(i: int, j: int) -> None:
+        if (j := unused.first(j)) < len(unused.attempts):
+            heappush(waiting, (unused.attempts[j].reward - best[i].reward, i + j, i, j))
+
+    wait(0, 0)
+    reached = 0
+    while waiting:
+        _, _, i, j = heappop(waiting)
+        if i == reached and i + 1 < len(best):
+            reached += 1
+            wait(reached, 0)
+        chosen, rejected = best[i], unused.attempts[j]
+        if not far_apart(chosen, rejected, how):
+            return  # nor are the others
+        if (i or j) and rejected[2:4] not in used:
+            yield chosen, rejected
+        if chosen[2:4] not in used:
+            wait(i, j + 1)
 
 
-def _closest(best: list[Attempt], how: Pairing) -> Iterator[tuple[Attempt, Attempt]]:
-    """Each attempt, the best first, with the next ones below it by at least the gap."""
-    for i, chosen in enumerate(best):
-        for rejected in best[i + 1 :]:
-            if far_apart(chosen, rejected, how):
-                yield chosen, rejected
+def _closest(best: list[Attempt], how: Pairing, used: Collection[Place]) -> Iterator[tuple[Attempt, Attempt]]:
+    """Each attempt, the best first, with the next ones below it by at least the gap; none of those that are `used`
+    meanwhile."""
+    unused = _Unused(best, used)
+    start = 0
+    for chosen in best:
+        while start < len(best) and not far_apart(chosen, best[start], how):
+            start += 1
+        at = unused.first(start)
+        while at < len(best) and chosen[2:4] not in used:
+            yield chosen, best[at]
+            at = unused.first(at + 1)
+
+
+class _Unused:
+    """Attempts in a list, without those that were `used` meanwhile."""
+
+    def __init__(self, attempts: list[Attempt], used: Collection[Place]) -> None:
+        self.attempts, self._used = attempts, used
+        self._next = list(range(1, len(attempts) + 1))
+
+    def first(self, at: int) -> int:
+        """The first from `at` on, or the end of the list."""
+        passed = []
+        while at < len(self.attempts) and self.attempts[at][2:4] in self._used:
+            passed.append(at)
+            at = self._next[at]
+        for one in passed:
+            self._next[one] = at
+        return at
 
 
 def _unlike(pair: tuple[Attempt, Attempt]) -> float:
@@ -282,14 +325,15 @@ class Funnel:
         self.free[where, False] += min(low - used, how.max_pairs)
 
     def add(self, other: Funnel) -> None:
-        self.tasks += other.tasks
         self.pairs += other.pairs
         self.across += other.across
-        self.gaps += other.gaps
         self.wide += other.wide
-        self.ends += other.ends
-        self.free += other.free
         self.cut += other.cut
+        # Not `+=`, which looks through all that is there, each time.
+        self.tasks.update(other.tasks)
+        self.gaps.update(other.gaps)
+        self.ends.update(other.ends)
+        self.free.update(other.free)
 
     def row(self) -> dict[str, Any]:
         return {

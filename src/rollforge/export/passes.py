@@ -42,7 +42,7 @@ from rollforge.export.options import Input, Options
 from rollforge.export.pairs import EQUAL_TEXTS, REFUSED, Attempt, Funnel, Left, left_over, pair_up
 from rollforge.export.target import Family, Kind, Refused, Settings, Target
 from rollforge.export.text import loose
-from rollforge.export.writer import Segment, Sheet
+from rollforge.export.writer import Segment, Sheet, Tally
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
 
@@ -102,7 +102,7 @@ class Found:
     unusable: dict[str, Reason] = field(default_factory=dict)
     left_out: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     refused: dict[int, dict[str, Reason]] = field(default_factory=lambda: defaultdict(dict))
-    segments: dict[int, list[Segment]] = field(default_factory=dict)
+    segments: dict[int, list[tuple[Segment, Tally]]] = field(default_factory=dict)
     attempts: list[Run] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
     funnels: dict[int, Funnel] = field(default_factory=lambda: defaultdict(Funnel))

@@ -76,14 +76,15 @@ class Tally:
         self.longest = max(self.longest, other.longest)
         self.answered += other.answered
         self.desirable += other.desirable
-        self.lacking += other.lacking
         self.tools = self.tools or other.tools
         self.parallel += other.parallel
         self.over += other.over
-        self.loose += other.loose
-        self.envs += other.envs
-        self.rewards += other.rewards
-        self.lengths += other.lengths
+        # Not `+=`, which looks through all that is there, each time.
+        self.lacking.update(other.lacking)
+        self.loose.update(other.loose)
+        self.envs.update(other.envs)
+        self.rewards.update(other.rewards)
+        self.lengths.update(other.lengths)
 
 
 @dataclass(slots=True)
@@ -99,7 +100,6 @@ class Segment:
     end: int
     heads: dict[bytes, tuple[int, int, int]]
     """Shape -> the first row that has it: its number, start and end, counted from the segment's start."""
-    tally: Tally
 
 
 class Sheet:
@@ -110,7 +110,7 @@ class Sheet:
         self._file: FileIO | None = None
         self._at = 0
         self._columns: dict[tuple[str, str], _Column] = {}
-        self._segments: list[Segment] = []
+        self._segments: list[tuple[Segment, Tally]] = []
 
     def add(self, split: str, env: str, row: Json, line: bytes, origins: tuple[Origin, ...]) -> Tally:
         """`line` is the dumped row. Returns the tally, for the caller to count in."""
@@ -127,7 +127,8 @@ class Sheet:
         column.origins.append("\t".join([f"{_cell_text(one.id)}\t{one.source}\t{one.at}" for one in origins]).encode())
         return column.tally
 
-    def close(self) -> list[Segment]:
+    def close(self) -> list[tuple[Segment, Tally]]:
+        """What it wrote, with what is known of the rows."""
         for (split, env), column in self._columns.items():
             self._flush(split, env, column)
         if self._file is not None:
@@ -144,7 +145,8 @@ class Sheet:
         self._file.write(origins)
         start, middle = self._at, self._at + len(rows)
         self._at = middle + len(origins)
-        self._segments.append(Segment(str(self._path), split, env, start, middle, self._at, column.heads, column.tally))
+        segment = Segment(str(self._path), split, env, start, middle, self._at, column.heads)
+        self._segments.append((segment, column.tally))
         column.empty()
 
 
@@ -208,54 +210,51 @@ class Parts:
         """Given: Parquet."""
         if columns is not None:
             arrow()
-        self._segments: list[Segment] = []
-        self._seen: dict[tuple[str, str], set[bytes]] = {}
+        self._segments: dict[tuple[str, str | None], list[Segment]] = {}
+        """By file: split, and environment where each has its own."""
+        self._tallies: dict[tuple[str, str | None], Tally] = {}
+        self._seen: dict[tuple[str, str | None], set[bytes]] = {}
 
-    def add(self, segments: Iterable[Segment]) -> None:
-        for segment in segments:
-            seen = self._seen.setdefault((segment.split, segment.env if self._per_env else ""), set())
+    def add(self, segments: Iterable[tuple[Segment, Tally]]) -> None:
+        for segment, tally in segments:
+            file = (segment.split, segment.env if self._per_env else None)
+            self._tallies.setdefault(file, Tally()).add(tally)
+            seen = self._seen.setdefault(file, set())
             new = segment.heads if len(seen) < _SHAPES else {}
             segment.heads = {shape: place for shape, place in new.items() if shape not in seen}
             seen.update(segment.heads)
-            self._segments.append(segment)
+            self._segments.setdefault(file, []).append(segment)
 
     def write(self, folder: Path) -> list[Written]:
         """The files in `folder`, and `lineage.tsv`. Part files are deleted as they are used up.
 
         Without any row for training, what was held out for validation is trained on.
         """
-        segments = self._segments
-        splits = {segment.split for segment in segments}
-        if "train" not in splits and "validation" in splits:
-            for segment in segments:
-                segment.split = "train" if segment.split == "validation" else segment.split
-        envs: list[str | None] = [*sorted({segment.env for segment in segments})]
-        names = file_names(one for one in envs if one is not None) if self._per_env and len(envs) > 1 else {}
-        left = Counter(segment.part for segment in segments)
+        held = self._segments
+        splits = {split for split, _ in held}
+        alone = "train" not in splits and "validation" in splits
+        envs = sorted({env for _, env in held if env is not None})
+        names = file_names(envs) if len(envs) > 1 else {}
+        left = Counter(segment.part for segments in held.values() for segment in segments)
         files: list[Written] = []
         lineage = Hashed(folder / LINEAGE)
         lineage.write("\t".join(("file", "row", *self._origins)).encode() + b"\n")
         for split in SPLITS:
             for env in envs if self._per_env else [None]:
-                mine = [one for one in segments if one.split == split and (env is None or one.env == env)]
-                if not mine:
+                if (split, env) not in held:
                     continue
-                stem = f"{split}-{names[env]}" if env is not None and env in names else split
-                files.append(self._file(folder / stem, split, env, mine, left, lineage))
+                name = "train" if alone and split == "validation" else split
+                stem = f"{name}-{names[env]}" if env is not None and env in names else name
+                files.append(self._file(folder / stem, name, (split, env), left, lineage))
         lineage.close()
         return files
 
-    def _file(
-        self, stem: Path, split: str, env: str | None, segments: list[Segment], left: Counter[str], lineage: Hashed
-    ) -> Written:
+    def _file(self, stem: Path, split: str, held: tuple[str, str | None], left: Counter[str], lineage: Hashed) -> Written:
         columns = self._columns
         path = stem.with_name(f"{stem.name}.{'jsonl' if columns is None else 'parquet'}")
         file = Hashed(path) if columns is None else _Parquet(path, columns)
-        tally = Tally()
-        for segment in segments:
-            tally.add(segment.tally)
         row = 0
-        for lines, origins in _covered(segments, left, cover=columns is None):
+        for lines, origins in _covered(self._segments[held], left, cover=columns is None):
             file.write(lines)
             text = bytearray()
             for origin in origins:
@@ -263,7 +262,7 @@ class Parts:
                 text += b"%s\t%d\t%s\n" % (path.name.encode(), row, origin)
             lineage.write(bytes(text))
         digest = file.close()
-        return Written(path.name, split, env, file.size, digest, tally)
+        return Written(path.name, split, held[1], file.size, digest, self._tallies[held])
 
 
 LINEAGE = "lineage.tsv"

@@ -7,7 +7,7 @@ pass^k, Yao et al. 2024 (tau-bench, arXiv 2406.12045); majority voting, Wang et 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import comb
 from typing import Any
@@ -61,37 +61,81 @@ def _elected_with(answers: Sequence[tuple[int, int]], silent: int, k: int, votes
     `ways[t][j]` counts the ways to draw j attempts such that t answers have exactly `votes` and none has more;
     `worth[t][j]` sums the values of those t answers over the same ways.
     """
-    rivals = [(count, value) for count, value in answers if count >= votes]
     # Whoever cannot reach `votes` is drawn freely.
     free = silent + sum(count for count, _ in answers if count < votes)
-    size = k + 1
-    ways = [[comb(free, j) for j in range(size)]]
-    worth = [[0] * size]
-    for count, value in rivals:
-        if len(ways) <= k // votes:
-            ways.append([0] * size)
-            worth.append([0] * size)
-        draws = [comb(count, i) for i in range(votes + 1)]
-        for t in range(len(ways) - 1, -1, -1):
-            old_ways, old_worth = ways[t], worth[t]
-            new_ways, new_worth = [0] * size, [0] * size
-            for j in range(size):
-                for i in range(min(votes, j + 1)):
-                    new_ways[j] += draws[i] * old_ways[j - i]
-                    new_worth[j] += draws[i] * old_worth[j - i]
-                if t and j >= votes:
-                    tied = ways[t - 1][j - votes]
-                    new_ways[j] += draws[votes] * tied
-                    new_worth[j] += draws[votes] * (worth[t - 1][j - votes] + value * tied)
-            ways[t], worth[t] = new_ways, new_worth
+    most = k // votes
+    ways = [[comb(free, j) for j in range(k + 1)]]
+    worth = [[0] * (k + 1)]
+    rivals: dict[int, list[int]] = {}
+    for count, value in answers:
+        if count >= votes:
+            rivals.setdefault(count, []).append(value)
+    for count, values in rivals.items():
+        for factor, worths in _factors(count, values, votes, k):
+            size = min(most, len(ways) - 1 + len(worths)) + 1
+            new_ways, new_worth = ([[0] * (k + 1) for _ in range(size)] for _ in range(2))
+            for t, (old_ways, old_worth) in enumerate(zip(ways, worth, strict=True)):
+                for more, drawn, some in factor:
+                    if t + more > most:
+                        break
+                    elected = some * more // len(worths) * sum(worths)
+                    to_ways, to_worth = new_ways[t + more], new_worth[t + more]
+                    for j in range(votes * t, k + 1 - drawn):
+                        to_ways[j + drawn] += some * old_ways[j]
+                        to_worth[j + drawn] += some * old_worth[j] + elected * old_ways[j]
+            ways, worth = new_ways, new_worth
     return sum(row[k] / (t * scale) for t, row in enumerate(worth) if t)
+
+
+def _factors(count: int, values: list[int], votes: int, k: int) -> Iterator[tuple[list[tuple[int, int, int]], list[int]]]:
+    """Answers that `count` attempts gave each, all together or one by one, whichever is less work, with their values.
+
+    Of each: (t, j, ways), the ways in which t of them have exactly `votes`, the others fewer, in j draws. Of many answers
+    all that differ are the values, and each is as often elected as another.
+    """
+    many = len(values)
+    most = min(many, k // votes)
+    below = [comb(count, i) for i in range(min(votes, k + 1))]
+    terms: list[tuple[int, int, int]] = []
+    others = _power(below, many - most, k)  # draws of those that are not elected
+    for t in range(most, -1, -1):
+        chosen = comb(many, t) * comb(count, votes) ** t
+        terms += [(t, j + votes * t, chosen * ways) for j, ways in enumerate(others[: k + 1 - votes * t])]
+        others = _product(others, below, k)
+    if many > 1 and len(terms) > many * (votes + 1):
+        for value in values:
+            yield from _factors(count, [value], votes, k)
+    else:
+        yield sorted(terms), values
+
+
+def _power(factor: list[int], times: int, k: int) -> list[int]:
+    """Coefficients of a polynomial's power, up to that of x^k."""
+    found = [1]
+    for bit in f"{times:b}":
+        found = _product(found, found, k)
+        if bit == "1":
+            found = _product(found, factor, k)
+    return found
+
+
+def _product(a: list[int], b: list[int], k: int) -> list[int]:
+    found = [0] * min(len(a) + len(b) - 1, k + 1)
+    for i, one in enumerate(a[: k + 1]):
+        for j, other in enumerate(b[: k + 1 - i]):
+            found[i + j] += one * other
+    return found
 
 
 @lru_cache(maxsize=1024)
 def _highest(n: int, k: int) -> tuple[float, ...]:
     """For each of n attempts in ascending order, the chance that it is the highest of k of them."""
-    total = comb(n, k)
-    return tuple(comb(below, k - 1) / total for below in range(n))
+    total, ways = comb(n, k), 1
+    found = [0.0] * (k - 1) + [1 / total]
+    for below in range(k, n):
+        ways = ways * below // (below - k + 1)  # C(below, k - 1), from the one before
+        found.append(ways / total)
+    return tuple(found)
 
 
 def _check(n: int, k: int) -> None:
