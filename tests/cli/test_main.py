@@ -80,7 +80,8 @@ def test_sigterm_leaves_nothing_behind(verb: list[str], whole_group: bool, tmp_p
     while process.poll() is None and len(children.read_text().split()) < 2:
         time.sleep(0.01)
     time.sleep(0.3)  # what is raised amid a fork is lost, as with Ctrl-C
-    assert set(tmp_path.rglob("*")) > before
+    if verb[0] != "diff":  # whose files have no names
+        assert set(tmp_path.rglob("*")) > before
     for _ in range(2):  # as `timeout` does
         (os.killpg if whole_group else os.kill)(process.pid, signal.SIGTERM)
     _, said = process.communicate()

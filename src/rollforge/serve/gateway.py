@@ -155,7 +155,7 @@ class Gateway:
                 await _cancelled(job)
 
     async def finish(self, id: str, reply: str) -> Rollout:
-        """The rollout, verified. One that its caller did not get can be asked for again."""
+        """The rollout, verified; until it is, it can be asked for again."""
         held = self._held_by(id)
         live = self._live.get(id)
         if live is not None and not live.finished.done():
