@@ -1,6 +1,8 @@
 """Files cut into blocks lose no line, whatever the size; work spread over processes comes back in order."""
 
 import os
+import signal
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollforge.bulk import blocks as blocks_module
 from rollforge.bulk.alien import refuse_alien
 from rollforge.bulk.blocks import Block, blocks, line_number, lines, processes, spread
 from rollforge.errors import UserError
@@ -100,3 +103,18 @@ def test_a_killed_worker_is_named() -> None:
 def test_small_files_take_one_process() -> None:
     assert processes(1_000_000) == 1
     assert processes(1 << 40) >= 1
+
+
+def test_a_worker_that_is_told_to_end_sends_its_result_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    ended: list[int] = []
+    monkeypatch.setattr(blocks_module, "_told", told)
+    monkeypatch.setattr(os, "_exit", ended.append)
+
+    def _sendback_result() -> None:  # as the pool's function is called
+        blocks_module._end(signal.SIGTERM, sys._getframe())
+
+    _sendback_result()
+    assert (told, ended) == ([signal.SIGTERM], [])
+    blocks_module._end(signal.SIGTERM, sys._getframe())
+    assert ended == [143]

@@ -20,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, TypeVar
 
 from rollforge.bulk.alien import alien_file
@@ -177,9 +178,13 @@ def processes(size: int) -> int:
 
 _work: list[Callable[[Any], Any]] = []
 # In a worker: what it is there for.
+_told: list[int] = []
+# Signals that told it to end.
 
 
 def _run(item: Any) -> Any:
+    if _told:
+        os._exit(143)
     return _work[0](item)
 
 
@@ -187,10 +192,20 @@ def _prepare(work: Callable[[Any], Any], parent: int) -> None:
     _work[:] = [work]
     # Ctrl-C goes to the whole group: the parent stops the work, the workers just end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
     gc.freeze()
     gc.disable()
     # A parent that is killed cannot stop them: they would wait for work for ever.
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """SIGTERM may go to the whole group, too: of a result that is half sent the parent would wait for the rest, for ever."""
+    while frame is not None:
+        if frame.f_code.co_name == "_sendback_result":  # of the pool
+            return _told.append(number)
+        frame = frame.f_back
+    os._exit(143)
 
 
 def _leave_with(parent: int) -> None:
