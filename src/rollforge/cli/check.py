@@ -52,7 +52,7 @@ def check(
     of_on_policy: dict[str, object] = {"--model": model, "--tolerance": tolerance, "--max-drift": max_drift}
     given = [name for name, value in of_on_policy.items() if value is not None]
     if error is not None or log is not None:
-        if files or target or config or tokenizer or given or (error is not None and log is not None):
+        if files or target or config or tokenizer or show or given or (error is not None and log is not None):
             raise UserError("--error and --log stand alone: one of them, no files, no other option but --json")
         raise typer.Exit(0 if _explain(error, log, json) else 1)
     if not files:
@@ -60,8 +60,9 @@ def check(
     if target == "on-policy":
         from rollforge.cli.on_policy import check_on_policy
 
-        if config or tokenizer:
-            raise UserError(f"--{'config' if config else 'tokenizer'} is for exported files, not for --for on-policy")
+        for name, value in (("--config", config), ("--tokenizer", tokenizer), ("--show", show)):
+            if value:
+                raise UserError(f"{name} is for exported files, not for --for on-policy")
         return check_on_policy(files, model, 1e-3 if tolerance is None else tolerance, max_drift or 0.0, json)
     if given:
         raise UserError(f"{', '.join(given)}: only with --for on-policy")

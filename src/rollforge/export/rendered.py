@@ -15,7 +15,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple, TypeAlias
 
 from rollforge.errors import short
@@ -67,22 +67,6 @@ class View:
     @cached_property
     def whole(self) -> str:
         return self.first(len(self.messages))
-
-    @cached_property
-    def system(self) -> str:
-        """The prompt that the template adds, as verl finds it, which tells the template nothing then."""
-        untold, nothing = self._untold(), {"role": "user", "content": ""}
-        one, two = untold.text([nothing]), untold.text([nothing] * 2)
-        return one[: 2 * len(one) - len(two)]
-
-    @cached_property
-    def opening(self) -> str:
-        """Of an answer, as verl finds it."""
-        untold, nothing = self._untold(), [{"role": "user", "content": ""}]
-        return untold.text(nothing, generation=True)[len(untold.text(nothing)) :]
-
-    def _untold(self) -> View:
-        return View(self.talk._replace(variables={}), self.template)
 
     def given(self, tools: list[Json] | None) -> View:
         """The same with other tools."""
@@ -160,7 +144,7 @@ def talks(row: Json, where: Where) -> Iterator[Talk]:
 def _wanted(view: View) -> str:
     """Where the arguments of calls are what a template stumbles over: how it takes them."""
     for form, change in (("JSON text", _as_text), ("objects", decoded)):
-        changed = [_with_arguments(message, change) for message in view.messages]
+        changed = [_changed(message, partial(_with_arguments, change=change)) for message in view.messages]
         if changed != view.messages:
             with suppress(Refusal):
                 view.text(changed, view.talk.tools)
@@ -172,14 +156,20 @@ def _as_text(arguments: Any) -> Any:
     return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else arguments
 
 
-def _with_arguments(message: Json, change: Callable[[Any], Any]) -> Json:
-    def changed(call: Json) -> Json:
-        if isinstance(call.get("function"), dict):
-            return {**call, "function": changed(call["function"])}
-        return {**call, "arguments": change(call["arguments"])} if "arguments" in call else call
+def _with_arguments(function: Json, change: Callable[[Any], Any]) -> Json:
+    return {**function, "arguments": change(function["arguments"])} if "arguments" in function else function
 
+
+def _changed(message: Json, change: Callable[[Json], Json]) -> Json:
+    """With its calls' functions changed."""
     calls = message.get("tool_calls")
-    return {**message, "tool_calls": list(map(changed, calls))} if calls else message
+    return {**message, "tool_calls": [_inside(call, change) for call in calls]} if calls else message
+
+
+def _inside(tool: Json, change: Callable[[Json], Json]) -> Json:
+    """A tool, or a call, with its function changed; flat ones are it themselves."""
+    function = tool.get("function")
+    return {**tool, "function": change(function)} if isinstance(function, dict) else change(tool)
 
 
 def _is_message(value: Any) -> bool:
@@ -194,12 +184,12 @@ def asked(view: View) -> Iterator[str]:
     """Prompts: rendered with the opening of an answer. What tools there are is no matter of the rows."""
     view = view.given(None)
     count = view.talk.prompt or len(view.messages)
-    yield from _left_out(view, count, view.first(count, generation=True))
+    yield from _left_out(view, count, generation=True)
 
 
 def whole(view: View) -> Iterator[str]:
     """Conversations that are rendered once: TRL's SFT."""
-    yield from _left_out(view, len(view.messages), view.whole)
+    yield from _left_out(view, len(view.messages))
 
 
 def grown(view: View) -> Iterator[str]:
@@ -240,10 +230,7 @@ def by_length(view: View) -> Iterator[str]:
     with the opening of an answer has; of several in a conversation each by itself, and tools are not given."""
     view = view.given(None)
     yield from whole(view)
-    count = len(view.messages)
-    places = [number for number, message in enumerate(view.messages) if message["role"] == "assistant"]
-    answers = [(view.talk.prompt, count)] if view.talk.prompt else [(number, number + 1) for number in places[-MOST_TURNS:]]
-    for start, end in answers:
+    for start, end in answers(view)[-MOST_TURNS:]:
         opened, said = view.first(start, generation=True), view.first(end)
         if not said.startswith(opened):
             begins = _cut(said[len(opened) :])
@@ -259,6 +246,13 @@ def by_length(view: View) -> Iterator[str]:
                 f"OpenRLHF counts where it stands before that, and trains on the wrong tokens. {_ALIKE}"
             )
             return
+
+
+def answers(view: View) -> list[tuple[int, int]]:
+    """Where OpenRLHF looks for answers, by messages."""
+    if view.talk.prompt:
+        return [(view.talk.prompt, len(view.messages))]
+    return [(at, at + 1) for at, message in enumerate(view.messages) if message["role"] == "assistant"]
 
 
 def at_common(view: View) -> Iterator[str]:
@@ -280,7 +274,7 @@ def alone(view: View) -> Iterator[str]:
     view = view.given(view.talk.tools or None)
     yield from whole(view)
     try:
-        _, opened = view.system, view.opening
+        _, opened = added(view.template)
     except Refusal as refusal:
         yield f"verl renders two questions in a row to find the system prompt, and the chat template refuses that: {refusal}"
         return
@@ -312,6 +306,15 @@ def alone(view: View) -> Iterator[str]:
         )
 
 
+@lru_cache(8)
+def added(template: ChatTemplate) -> tuple[str, str]:
+    """(the system prompt that a template adds, the opening of an answer), as verl finds them: once, without what rows tell
+    the template. Raises `Refusal`."""
+    untold, nothing = View(Talk("", [], None, 0, {}), template), {"role": "user", "content": ""}
+    one, two = untold.text([nothing]), untold.text([nothing] * 2)
+    return one[: 2 * len(one) - len(two)], untold.text([nothing], generation=True)[len(one) :]
+
+
 def alone_at(view: View, start: int, end: int) -> str:
     """What verl makes of these messages: alone, without the system prompt that the template adds. Raises `Refusal`."""
     messages, tools = view.messages[start:end], None if start else view.talk.tools
@@ -320,7 +323,7 @@ def alone_at(view: View, start: int, end: int) -> str:
     except Refusal:  # there are templates that want a question
         empty = [{"role": "user", "content": [{"type": "text", "text": ""}]}]
         text = view.text([*empty, *messages], tools)[len(view.text(empty, tools)) :]
-    return text[len(view.system) :] if start and messages[0]["role"] != "system" else text
+    return text[len(added(view.template)[0]) :] if start and messages[0]["role"] != "system" else text
 
 
 _MARK = r"<\|[^|<>]*\|>"
@@ -349,9 +352,18 @@ def groups(messages: Sequence[Json]) -> Iterator[tuple[int, int]]:
             start = end
 
 
-def _left_out(view: View, count: int, text: str) -> Iterator[str]:
-    """What of the messages is not in the text that was made of them."""
+def _left_out(view: View, count: int, *, generation: bool = False) -> Iterator[str]:
+    """What of the messages is not in the text that is made of them."""
     messages, tools = view.messages[:count], view.talk.tools
+    text = view.first(count, generation=True) if generation else view.whole
+
+    def same(messages: Sequence[Json], tools: Sequence[Json] | None) -> bool:
+        """Whether other messages or tools make no difference."""
+        try:
+            return view.text(messages, tools, generation=generation) == text
+        except Refusal:
+            return False
+
     in_text: str | None = None
     for number, message in enumerate(messages, 1):
         thought, said = _parts(message)
@@ -382,11 +394,11 @@ def _left_out(view: View, count: int, text: str) -> Iterator[str]:
                 yield f"the chat template leaves out arguments of the calls in message {number}: the model never reads them"
     if "None" in text and (number := _first_none(view, messages)):
         yield f'the chat template writes None for message {number}, which has no content: write ""'
-    if any(message.get("tool_calls") for message in messages) and _same(view, text, list(map(_renamed, messages)), tools):
+    if any(message.get("tool_calls") for message in messages) and same([_changed(one, _renamed) for one in messages], tools):
         yield "the chat template leaves out the tool calls: the model never reads them, and turns of calls alone are empty"
-    if tools and _same(view, text, messages, list(map(_other_tool, tools))):
+    if tools and same(messages, [_inside(tool, _renamed) for tool in tools]):
         yield "the chat template leaves out the tools: the model is not told which ones it has"
-    if tools == [] and not _same(view, text, messages, None):
+    if tools == [] and not same(messages, None):
         yield "the chat template tells the model of tools where the list of them is empty: write null, or no such key"
 
 
@@ -442,25 +454,8 @@ def _arguments(message: Json) -> Iterator[Any]:
         yield inside(call, "function", "arguments") if "function" in call else inside(call, "arguments")
 
 
-def _same(view: View, text: str, messages: Sequence[Json], tools: Sequence[Json] | None) -> bool:
-    """Whether other messages or tools make no difference."""
-    openings = (False, True)
-    try:
-        return any(view.text(messages, tools, generation=opening) == text for opening in openings)
-    except Refusal:
-        return False
-
-
-def _renamed(message: Json) -> Json:
-    calls = message.get("tool_calls")
-    return {**message, "tool_calls": list(map(_other_tool, calls))} if calls else message
-
-
-def _other_tool(tool: Json) -> Json:
-    """A tool, or a call, under another name."""
-    if isinstance(tool.get("function"), dict):
-        return {**tool, "function": _other_tool(tool["function"])}
-    return {**tool, "name": f"{tool.get('name')}_"}
+def _renamed(function: Json) -> Json:
+    return {**function, "name": f"{function.get('name')}_"}
 
 
 def _left(text: str, other: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeAlias
 
-from rollforge.export.rendered import Cut, View, Where, alone_at, common_length, groups, problems, talks
+from rollforge.export.rendered import Cut, View, Where, added, alone_at, answers, common_length, groups, problems, talks
 from rollforge.export.target import Part, Rendering
 from rollforge.models.template import ChatTemplate
 from rollforge.records.items import Json
@@ -60,11 +60,10 @@ def by_message(view: View) -> Iterator[Part]:
 def by_lengths(view: View) -> Iterator[Part]:
     """OpenRLHF: answers stand where the beginnings of the conversation end."""
     view = view.given(None)
-    count = len(view.messages)
-    places = [number for number, message in enumerate(view.messages) if message["role"] == "assistant"]
-    answers = [(view.talk.prompt, count)] if view.talk.prompt else [(number, number + 1) for number in places]
-    spans = [(len(view.first(start, generation=True)), common_length(view.first(end), view.whole)) for start, end in answers]
-    opened = view.first(view.talk.prompt or count - 1, generation=True)
+    spans = [
+        (len(view.first(start, generation=True)), common_length(view.first(end), view.whole)) for start, end in answers(view)
+    ]
+    opened = view.first(view.talk.prompt or len(view.messages) - 1, generation=True)
     text, at = (opened + view.whole[len(opened) :]).rstrip("\n"), 0
     if not text.endswith(view.template.eos):
         text += f" {view.template.eos}"
@@ -78,7 +77,7 @@ def by_lengths(view: View) -> Iterator[Part]:
 def one_by_one(view: View) -> Iterator[Part]:
     """verl: the assistant's messages after the opening of an answer."""
     view = view.given(view.talk.tools or None)
-    opening = len(view.opening)
+    opening = len(added(view.template)[1])
     for start, end in groups(view.messages):
         text = alone_at(view, start, end)
         learned = view.messages[start]["role"] == "assistant"

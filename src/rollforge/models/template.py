@@ -82,14 +82,14 @@ _UNKNOWN = {name: f"<{name}>" for name in ("bos_token", "eos_token")}
 def local(model: str | Path) -> Path:
     """A model's directory, or a file in it; the directory of `tiny`, `tiny:DIR`, `transformers:DIR`; of a name on the hub,
     its directory in the local cache. Nothing is downloaded. Raises `UserError` if it is not there."""
-    from huggingface_hub import try_to_load_from_cache
-
     backend, _, place = str(model).partition(":")
     path = Path(model)
     if not path.exists() and backend in ("tiny", "transformers"):
         path = Path(place) if place else SHIPPED if backend == "tiny" else path
     if path.exists():
         return path
+    from huggingface_hub import try_to_load_from_cache
+
     with suppress(ValueError):  # no name of the hub
         for name in ("tokenizer_config.json", "chat_template.jinja", "tokenizer.json"):
             if isinstance(found := try_to_load_from_cache(str(model), name), str):
