@@ -206,11 +206,11 @@ def trained_on(file: str | Path, target: Target, kind: str, line: int, tokenizer
     template = read_template(tokenizer)
     _must_be_there(path)
     rows = parquet_rows(path) if path.suffix == ".parquet" else _lines(path)
-    row = next(islice(rows, line - 1, None), None)
-    if row is None:
+    here = list(islice(rows, line - 1, line))
+    if not here:
         raise UserError(f"{path} has no line {line:,}")
     try:
-        found = rendered.trained(template, {key: decoded(value) for key, value in row.items()})
+        found = rendered.trained(template, {key: decoded(value) for key, value in (here[0] or {}).items()})
     except Refusal as refusal:
         raise UserError(f"{path}:{line}: the chat template refuses this conversation: {refusal}") from None
     if not found:
@@ -218,14 +218,15 @@ def trained_on(file: str | Path, target: Target, kind: str, line: int, tokenizer
     return found
 
 
-def _lines(path: Path) -> Iterator[Json]:
+def _lines(path: Path) -> Iterator[Json | None]:
+    """None for a line that is no row."""
     with path.open("rb") as file:
         for text in iter(partial(file.readline, LONGEST), b""):
             try:
                 row = loads(text.removeprefix(BOM_UTF8))
             except ValueError:
                 row = None
-            yield row if isinstance(row, dict) else {}
+            yield row if isinstance(row, dict) else None
 
 
 def _look(one: File, work: Work, target: Target, kind: str, workers: int) -> None:
@@ -388,14 +389,9 @@ def _first_row(path: Path) -> Json:
     if one.opens():
         if path.suffix == ".parquet":
             return next(parquet_rows(path), {})
-        with path.open("rb") as file:
-            for line in iter(partial(file.readline, LONGEST), b""):
-                try:
-                    row = loads(line.removeprefix(BOM_UTF8))
-                except ValueError:
-                    continue
-                if isinstance(row, dict):
-                    return row
+        row = next((row for row in _lines(path) if row is not None), None)
+        if row is not None:
+            return row
     first = next(iter(one.said()), None)
     raise UserError(str(first) if first else f"{path} holds no JSON objects, one per line: say what it is for with --for")
 
