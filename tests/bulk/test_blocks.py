@@ -1,18 +1,14 @@
 """Files cut into blocks lose no line, whatever the size; work spread over processes comes back in order."""
 
 import os
-import signal
-import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollforge.bulk import blocks as blocks_module
 from rollforge.bulk.alien import refuse_alien
-from rollforge.bulk.blocks import Block, blocks, line_number, lines, processes, spread
+from rollforge.bulk.blocks import blocks, line_number, lines
 from rollforge.errors import UserError
 
 
@@ -56,65 +52,3 @@ def test_a_line_without_end_is_refused_before_it_is_read(tmp_path: Path) -> None
     file.write_bytes(b'[{"a": 1}, ' + b" " * 100 + b"{}]")
     with pytest.raises(UserError, match="the file is one JSON array"):
         list(blocks([file], 10, 50))
-
-
-def length(file: str, block: Block) -> tuple[int, int]:
-    assert block.file == file
-    return sum(len(line) for _, line in lines(block)), os.getpid()
-
-
-def test_work_in_processes_comes_back_in_order(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
-    file.write_bytes(b"".join(b"x" * n + b"\n" for n in range(100)))
-    cut = list(blocks([file], 60))
-    here = list(spread(partial(length, str(file)), cut))
-    there = list(spread(partial(length, str(file)), cut, workers=2))
-    assert [count for count, _ in there] == [count for count, _ in here]
-    assert sum(count for count, _ in here) == sum(range(100))
-    assert {process for _, process in here} == {os.getpid()}
-    assert os.getpid() not in {process for _, process in there}
-
-
-def refuse(number: int) -> int:
-    if number == 3:
-        raise UserError("three")
-    return number
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_what_the_work_raises_is_raised_here(workers: int) -> None:
-    results = spread(refuse, range(100), workers)
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(UserError, match="three"):
-        next(results)
-
-
-def die(number: int) -> int:
-    if number == 2:
-        os._exit(9)
-    return number
-
-
-def test_a_killed_worker_is_named() -> None:
-    with pytest.raises(UserError, match="worker process was killed"):
-        list(spread(die, range(10), workers=2))
-
-
-def test_small_files_take_one_process() -> None:
-    assert processes(1_000_000) == 1
-    assert processes(1 << 40) >= 1
-
-
-def test_a_worker_that_is_told_to_end_sends_its_result_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[int] = []
-    ended: list[int] = []
-    monkeypatch.setattr(blocks_module, "_told", told)
-    monkeypatch.setattr(os, "_exit", ended.append)
-
-    def _sendback_result() -> None:  # as the pool's function is called
-        blocks_module._end(signal.SIGTERM, sys._getframe())
-
-    _sendback_result()
-    assert (told, ended) == ([signal.SIGTERM], [])
-    blocks_module._end(signal.SIGTERM, sys._getframe())
-    assert ended == [143]

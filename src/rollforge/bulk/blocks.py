@@ -1,4 +1,4 @@
-"""Files cut into blocks at line ends, and work on the blocks spread over processes.
+"""Files cut into blocks at line ends, which workers read.
 
 blocks(files) ─► spread(work, …, workers) ─► results in the order of the blocks
                     └ a worker reads its block itself and returns little: counts, or the name of a file it wrote
@@ -6,30 +6,17 @@ blocks(files) ─► spread(work, …, workers) ─► results in the order of t
 
 from __future__ import annotations
 
-import gc
-import multiprocessing
 import os
-import signal
-import threading
-import time
 from codecs import BOM_UTF8
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import IO, Any, TypeVar
+from typing import IO
 
 from rollforge.bulk.alien import alien_file
 from rollforge.bulk.original import regular
 from rollforge.bulk.record import Record
 from rollforge.errors import UserError, reported
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 SIZE = 8 << 20
 LONGEST = 256 << 20
@@ -134,93 +121,3 @@ def line_number(file: str | Path, at: int) -> int:
             count += piece.count(b"\n")
             left -= len(piece)
     return count
-
-
-def spread(work: Callable[[A], B], items: Iterable[A], workers: int = 1) -> Iterator[B]:
-    """`work` of every item, in order, in `workers` processes (1: in this one), at most four a core. Only a few items are
-    under way at once.
-
-    What `work` takes and returns must be picklable; it is itself inherited by the workers, however large. What it raises is
-    raised here.
-    """
-    workers = min(workers, 4 * cores())
-    if workers <= 1:
-        for item in items:
-            with _no_cycles():
-                result = work(item)
-            yield result
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _prepare, (work, os.getpid())) as pool:
-        waiting: deque[Future[B]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(_run, item))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise UserError("a worker process was killed (out of memory?); fewer at once: --workers 1") from error
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def cores() -> int:
-    """How many processes this one may use at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def processes(size: int) -> int:
-    """How many processes are worth starting for so many bytes: no more than there are cores, at least 64 MB each."""
-    return max(1, min(cores(), size >> 26))
-
-
-_work: list[Callable[[Any], Any]] = []
-# In a worker: what it is there for.
-_told: list[int] = []
-# Signals that told it to end.
-
-
-def _run(item: Any) -> Any:
-    if _told:
-        os._exit(143)
-    return _work[0](item)
-
-
-def _prepare(work: Callable[[Any], Any], parent: int) -> None:
-    _work[:] = [work]
-    # Ctrl-C goes to the whole group: the parent stops the work, the workers just end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end)
-    gc.freeze()
-    gc.disable()
-    # A parent that is killed cannot stop them: they would wait for work for ever.
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    """SIGTERM may go to the whole group, too: of a result that is half sent the parent would wait for the rest, for ever."""
-    while frame is not None:
-        if frame.f_code.co_name == "_sendback_result":  # of the pool
-            return _told.append(number)
-        frame = frame.f_back
-    os._exit(143)
-
-
-def _leave_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-@contextmanager
-def _no_cycles() -> Iterator[None]:
-    """Rows are trees that go away with their last reference: looking for cycles in them costs a third of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

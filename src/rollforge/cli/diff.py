@@ -36,7 +36,7 @@ def diff(
 
     Exit status 0: the same rows; 1: different; 2: no such data.
     """
-    from rollforge.bulk.blocks import cores
+    from rollforge.bulk.workers import cores
     from rollforge.export.diff import diff
 
     found = diff(a, b, workers=workers or cores(), folder=temp)

@@ -23,7 +23,7 @@ def readable(run: str) -> Source:
 
 def profiled(runs: Iterable[str], *, success: float, workers: int | None, keep_bad: int = 5) -> tuple[list[Source], Profile]:
     """The runs, and their statistics. Raises what `readable` raises, and `UserError` for a file that is there twice."""
-    from rollforge.bulk.blocks import processes
+    from rollforge.bulk.workers import processes
     from rollforge.stats.profiling import profile_files
     from rollforge.stats.source import find_each
 

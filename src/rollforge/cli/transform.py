@@ -124,7 +124,8 @@ def _parser(name: str, about: str) -> argparse.ArgumentParser:
 def _workers(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from rollforge.bulk.blocks import SIZE, cores
+    from rollforge.bulk.blocks import SIZE
+    from rollforge.bulk.workers import cores
 
     given: int | None = options.workers
     if given is not None:

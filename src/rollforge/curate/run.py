@@ -22,8 +22,9 @@ from typing import Any
 import msgspec
 
 from rollforge.bulk.alien import alien_file, is_array
-from rollforge.bulk.blocks import Unusable, blocks, line_number, processes, spread
+from rollforge.bulk.blocks import Unusable, blocks, line_number
 from rollforge.bulk.spill import Sorted
+from rollforge.bulk.workers import processes, spread
 from rollforge.curate.recipe import Recipe, make_recipe, read_recipe
 from rollforge.curate.report import ENVIRONMENTS, Report, Stage, Tally
 from rollforge.curate.scan import Hashing, Input, inputs, other_rows, scan

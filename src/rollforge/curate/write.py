@@ -27,8 +27,9 @@ from typing import Any, NamedTuple, Self, TypeAlias
 
 import msgspec
 
-from rollforge.bulk.blocks import SIZE, spread
+from rollforge.bulk.blocks import SIZE
 from rollforge.bulk.original import Original
+from rollforge.bulk.workers import spread
 from rollforge.errors import UserError
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps, loads

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.bulk.alien import HEAD, alien
-from rollforge.bulk.blocks import TooLong, blocks, spread
+from rollforge.bulk.blocks import TooLong, blocks
 from rollforge.bulk.parquet import parquet_rows
 from rollforge.bulk.record import ANSWERS
+from rollforge.bulk.workers import spread
 from rollforge.errors import UserError, reported, short
 from rollforge.export.check_rows import FILLED, LONGEST, MASK, NULL_ARGUMENT, Part, Work, decoded
 from rollforge.export.mixed import FIRST, Schema

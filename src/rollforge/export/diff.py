@@ -25,10 +25,11 @@ import orjson
 
 from rollforge.bulk.alien import refuse_alien
 from rollforge.bulk.asked import up_to_user
-from rollforge.bulk.blocks import Block, blocks, line_at, line_number, lines, spread
+from rollforge.bulk.blocks import Block, blocks, line_at, line_number, lines
 from rollforge.bulk.parquet import arrow, parquet_rows
 from rollforge.bulk.record import digest
 from rollforge.bulk.spill import Kept, sort
+from rollforge.bulk.workers import spread
 from rollforge.errors import UserError, reported
 from rollforge.export.check_rows import answer_of, canonical, common, decoded, prompt_of
 from rollforge.records.items import Json, mapping

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from rollforge.bulk.alien import refuse_alien
-from rollforge.bulk.blocks import Block, blocks, processes, spread
+from rollforge.bulk.blocks import Block, blocks
 from rollforge.bulk.original import Original
 from rollforge.bulk.spill import Kept, grouped, sort
+from rollforge.bulk.workers import processes, spread
 from rollforge.errors import UserError, unknown
 from rollforge.export import card, manifest
 from rollforge.export.aim import aimed, wrong_key

@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
 from rollforge.bulk.alien import refuse_alien
-from rollforge.bulk.blocks import Block, Unusable, blocks, records, spread
+from rollforge.bulk.blocks import Block, Unusable, blocks, records
 from rollforge.bulk.original import Original
 from rollforge.bulk.record import Record, for_the_same
 from rollforge.bulk.spill import Kept, add_to_runs, grouped, sort
+from rollforge.bulk.workers import spread
 from rollforge.errors import UserError, reported
 from rollforge.export.check_rows import decoded
 from rollforge.export.make import DIALECTS, How, answer_of, make_demonstration, origin_of, told, why_no_answer

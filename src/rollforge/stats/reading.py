@@ -16,9 +16,10 @@ from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
-from rollforge.bulk.blocks import Block, Unusable, blocks, records, spread
+from rollforge.bulk.blocks import Block, Unusable, blocks, records
 from rollforge.bulk.conversation import Item, all_text, is_error, items_of, model_calls
 from rollforge.bulk.record import Record
+from rollforge.bulk.workers import spread
 from rollforge.errors import UserError
 from rollforge.records.items import (
     INPUT_TOKENS,
