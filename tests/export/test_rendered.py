@@ -4,6 +4,7 @@ models. That verl and OpenRLHF do what is said of them, `test_verl` and `test_op
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -149,7 +150,7 @@ def test_a_template_that_fails_is_a_refusal_with_what_failed():
 def test_arguments_that_a_template_takes_only_in_another_form():
     row = {"messages": WORK, "tools": [TOOL]}
     (found,) = problems("nemo-rl:sft", row, AS_TEXT)
-    assert found.endswith("(it takes the arguments of calls as JSON text)")
+    assert found.endswith("(it takes the arguments of calls as JSON text: --arguments text of rollforge export)")
     as_text = [ASKED, {**CALLS_IT, "tool_calls": [_called('{"city": "Oslo in Norway"}')]}, RESULT, ANSWER]
     assert problems("nemo-rl:sft", {"messages": as_text, "tools": [TOOL]}, AS_TEXT) == []
     (twice,) = problems("nemo-rl:sft", {"messages": as_text, "tools": [TOOL]}, ALIKE)
@@ -720,6 +721,78 @@ def test_an_export_with_a_models_directory_is_rendered(tmp_path):
     for one in done.targets:
         assert json.loads((one.folder / "check.json").read_text())["template"] == str(TINY)
         assert not any("template" in problem.message for problem in one.problems)
+
+
+def model_with(folder: Path, template: str) -> str:
+    shutil.copytree(TINY, folder)
+    (folder / "chat_template.jinja").write_text(template)
+    return str(folder)
+
+
+def spoken(value):
+    """The arguments of all calls in it."""
+    if isinstance(value, list):
+        return [one for item in value for one in spoken(item)]
+    if not isinstance(value, dict):
+        return []
+    here = [one["function"]["arguments"] for one in value.get("tool_calls") or ()]
+    return here + [one for item in value.values() for one in spoken(item)]
+
+
+@pytest.mark.parametrize("to", [to for to in rows_of(TALK) if to != "verl:sft"])  # that one is Parquet
+def test_arguments_are_exported_as_the_text_that_a_template_wants(tmp_path, to):
+    add = {"type": "function", "name": "add", "parameters": {"type": "object"}}
+    good, bad = row("2 + 2?", "4", tools=[add]), row("2 + 2?", "4", reward=0.0, tools=[add])
+    good["responses_create_params"]["input"] = [
+        {"role": "user", "content": "1 + 1?"},
+        call("add", '{"a":1,"to":"één"}', "c0"),
+        output("2", "c0"),
+        said("2"),
+        {"role": "user", "content": "2 + 2?"},
+    ]
+    bad["responses_create_params"] = good["responses_create_params"]
+    good["response"]["output"] = [call("add", '{"a": 2}', "c1"), output("4", "c1"), said("It is 4.")]
+    bad["response"]["output"] = [said("It is 5.")]
+    good["expected_calls"] = bad["expected_calls"] = [{"tool_calls": [{"function": {"arguments": {"a": 2}}}]}]
+    file = write(tmp_path / "rollouts.jsonl", [good, bad])
+    model = model_with(tmp_path / "model", AS_TEXT)
+    done = export_rollouts([file], [to], tmp_path / "out", tokenizer=model, validation=0, arguments="text").targets[0]
+    assert not [problem.message for problem in done.problems if "argument" in problem.message]
+    made = [json.loads(line) for line in (done.folder / "train.jsonl").read_text().splitlines()]
+    found = [
+        one
+        for line in made
+        for key, value in line.items()
+        if key not in ("tools", "expected_calls")
+        for one in spoken(value)
+    ]
+    assert bool(found) == (to not in ("nemo-rl:dpo-messages", "openrlhf:dpo"))  # those write calls into the text
+    assert set(found) <= {'{"a": 1, "to": "één"}', '{"a": 2}'}
+    assert all(line.get("expected_calls", good["expected_calls"]) == good["expected_calls"] for line in made)
+    assert json.loads((done.folder / "manifest.json").read_text())["options"]["arguments"] == "text"
+
+
+def test_arguments_as_text_are_for_a_template_that_is_at_hand(tmp_path):
+    file = write(tmp_path / "rollouts.jsonl", [row("2 + 2?", "4")])
+    with pytest.raises(UserError, match="--arguments text: most chat templates quote it twice"):
+        export_rollouts([file], ["trl:sft"], tmp_path / "out", arguments="text")
+
+
+def test_with_a_template_at_hand_nothing_is_said_of_templates_in_general(tmp_path):
+    as_text = [ASKED, {**CALLS_IT, "reasoning_content": "So.", "tool_calls": [_called('{"city": "Oslo"}')]}, RESULT, ANSWER]
+    file = write(tmp_path / "train.jsonl", [{"messages": as_text, "tools": [TOOL]}])
+
+    def of(framework: str, template: str = "") -> str:
+        options = {"tokenizer": model_with(tmp_path / framework, template)} if template else {}
+        checked = check_files([file], resolve("export", framework), "sft", load=False, **options)
+        return "\n".join(one.message for one in checked.problems)
+
+    for framework in ("trl", "nemo-rl"):
+        assert "with tojson quote them twice" in of(framework)
+        assert "templates that do not know it" in of(framework)
+        said = of(framework, AS_TEXT)
+        assert "tojson" not in said
+        assert "templates that do not know it" not in said
 
 
 # The real thing

@@ -148,7 +148,7 @@ GOOD = {"role": "assistant", "content": "!"}
             "content is null, and there are no tool calls",
         ),
         ("sft", {"messages": [USER, {**GOOD, "function_call": {"name": "f", "arguments": "{}"}}]}, "the call is lost"),
-        ("sft", {"messages": [USER, said("", {"function": {"name": "f", "arguments": "{}"}})]}, "arguments is text"),
+        ("sft", {"messages": [USER, said("", {"function": {"name": "f", "arguments": "{}"}})]}, "arguments are text"),
         ("sft", {"messages": [USER, said("", {"function": {"name": "", "arguments": {}}})]}, "name is ''"),
         ("sft", {"messages": [USER, GOOD], "tools": "[{"}, "not JSON"),
         ("sft", {"messages": [USER, GOOD], "tools": [{"type": "function"}]}, "tools[0] has no name"),

@@ -31,6 +31,9 @@ def export(
     max_pairs: int | None = typer.Option(None, help="Pairs of one task, at most (default 4)."),
     across_prompts: bool = typer.Option(False, "--across-prompts", help="Stratified: pair what is left of different tasks."),
     reasoning: str | None = typer.Option(None, help="keep (default: reasoning_content), inline (<think>) or drop."),
+    arguments: str | None = typer.Option(
+        None, help="Of tool calls: object (default), or text for a chat template that wants it; with --tokenizer."
+    ),
     answer: str | None = typer.Option(
         None,
         help="Field with the expected answer, dotted; several with commas: the first that is there (default: looked for).",
@@ -94,6 +97,7 @@ def export(
         "max_pairs": max_pairs,
         "across_prompts": across_prompts or None,
         "reasoning": reasoning,
+        "arguments": arguments,
         "answer": answer,
         "validation": validation,
         "seed": seed,

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import takewhile
+from itertools import filterfalse, takewhile
 from typing import Any, NamedTuple
 
 import orjson
@@ -25,6 +25,7 @@ from rollforge.bulk.blocks import Block
 from rollforge.bulk.record import expected
 from rollforge.export.mixed import Schema, cut
 from rollforge.export.target import Level
+from rollforge.export.text import of_templates
 from rollforge.records.items import Json, inside
 from rollforge.records.lossless import dumps, has_long_number, loads
 
@@ -228,7 +229,10 @@ class Work:
         look for the prompt, if it is another."""
         number = part.lines
         part.rows += 1
-        errors = part.say_all(number, self.check(row))
+        found: Iterable[str] = self.check(row)
+        if self.rendered:
+            found = filterfalse(of_templates, found)
+        errors = part.say_all(number, found)
         if self.alike and (like := self.alike(row)) is not None and len(part.alike) < _ALIKE:
             part.alike.setdefault(like, number)
         row = self.usual(row)

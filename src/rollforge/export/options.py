@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
@@ -31,6 +31,8 @@ class Options(Pairing):
     min_coverage: float = Field(0.8, ge=0, le=1)
     """Share of rollouts (planned, or read) that must have been judged."""
     reasoning: Reasoning = "keep"
+    arguments: Literal["object", "text"] = "object"
+    """Of tool calls. Most chat templates write an object as JSON; some (DeepSeek's) want the text."""
     answer: str | None = None
     """Dotted path of the field with the expected answer; several with commas: of each row the first that it has."""
     validation: float = Field(0.1, ge=0, lt=1)

@@ -41,7 +41,7 @@ from rollforge.export.mixed import cut
 from rollforge.export.options import Input, Options
 from rollforge.export.pairs import EQUAL_TEXTS, REFUSED, Attempt, Funnel, Left, left_over, pair_up
 from rollforge.export.target import Family, Kind, Refused, Settings, Target
-from rollforge.export.text import loose
+from rollforge.export.text import loose, with_text_arguments
 from rollforge.export.writer import Segment, Sheet, Tally
 from rollforge.records.items import Json
 from rollforge.records.lossless import dumps
@@ -150,6 +150,8 @@ class _Unit:
         for job in jobs:
             try:
                 row = job.kind.row(example, job.settings)
+                if self.plan.options.arguments == "text" and job.kind.rendered:
+                    row = with_text_arguments(row)
                 if isinstance(example, Prompt):
                     _check_prompt(example, row, job)
                 line = dumps(row)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from rollforge.errors import short
 from rollforge.export.check_rows import common, decoded
+from rollforge.export.text import as_text
 from rollforge.models.template import ChatTemplate
 from rollforge.records.items import Json, inside, text_of
 from rollforge.records.messages import split_think
@@ -143,17 +144,13 @@ def talks(row: Json, where: Where) -> Iterator[Talk]:
 
 def _wanted(view: View) -> str:
     """Where the arguments of calls are what a template stumbles over: how it takes them."""
-    for form, change in (("JSON text", _as_text), ("objects", decoded)):
+    for form, change in (("JSON text: --arguments text of rollforge export", as_text), ("objects", decoded)):
         changed = [_changed(message, partial(_with_arguments, change=change)) for message in view.messages]
         if changed != view.messages:
             with suppress(Refusal):
                 view.text(changed, view.talk.tools)
                 return f" (it takes the arguments of calls as {form})"
     return ""
-
-
-def _as_text(arguments: Any) -> Any:
-    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else arguments
 
 
 def _with_arguments(function: Json, change: Callable[[Any], Any]) -> Json:

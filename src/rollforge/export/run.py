@@ -158,6 +158,8 @@ def _plan(wanted: list[tuple[Target, str]], inputs: list[Input], settings: Setti
         # What is wrong with it is said before anything is read.
         Counted(settings.tokenizer)
         find_template(settings.tokenizer)
+    elif options.arguments == "text":
+        raise UserError("--arguments text: most chat templates quote it twice; give the one that wants it (--tokenizer)")
     parts.mkdir()
     how = How(options.reasoning, options.answer)
     return Plan(tuple(jobs), tuple(inputs), options, how, settings.tokenizer, parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -42,7 +43,33 @@ def check_calls(calls: Iterable[Any], where: str) -> Iterator[str]:
         if not isinstance(inside(function, "name"), str):
             yield f"{where} has a tool call without function.name"
         elif isinstance(function.get("arguments"), str):
-            yield f"{where} has arguments as text: templates that write `arguments | tojson` quote them twice"
+            yield f"{where} has arguments as text: {QUOTED_TWICE}"
+
+
+def with_text_arguments(row: Json) -> Json:
+    """The row with the arguments of calls in its messages as JSON text."""
+    return {key: _with_text(value) if key in _SPOKEN else value for key, value in row.items()}
+
+
+def _with_text(value: Any) -> Any:
+    if isinstance(value, list):
+        return list(map(_with_text, value))
+    if not isinstance(value, dict):
+        return value
+    return {key: list(map(_text_call, one)) if key == "tool_calls" else _with_text(one) for key, one in value.items()}
+
+
+def _text_call(call: Json) -> Json:
+    function = call["function"]
+    return {**call, "function": {**function, "arguments": as_text(function["arguments"])}}
+
+
+def as_text(arguments: Any) -> Any:
+    """Arguments of a call as JSON text, as models write them."""
+    return json.dumps(arguments, ensure_ascii=False) if isinstance(arguments, dict) else arguments
+
+
+_SPOKEN = ("messages", "prompt", "completion", "chosen", "rejected")
 
 
 def only_text(messages: Iterable[Json], reader: str) -> None:
@@ -55,6 +82,14 @@ REASONING = (
     "reasoning in a field of its own: templates that do not know it (Qwen2.5, Llama 3) drop it without a word; "
     "--reasoning inline writes it into the text"
 )
+
+
+QUOTED_TWICE = "templates that write them with tojson quote them twice; write an object"
+
+
+def of_templates(message: str) -> bool:
+    """Whether a check says it of chat templates in general: with one at hand, what that one does is said."""
+    return QUOTED_TWICE in message or REASONING in message
 
 
 NO_RESULT = "a tool call that has no result"

@@ -13,7 +13,7 @@ from typing import Any
 from rollforge.bulk.record import ANSWERS
 from rollforge.export.nemo_rl.rows import AS_GIVEN, EXPONENT, LEFT_OUT, PERCENT, matched
 from rollforge.export.target import Alike
-from rollforge.export.text import REASONING, for_calls
+from rollforge.export.text import QUOTED_TWICE, REASONING, for_calls
 from rollforge.records.items import Json, inside
 from rollforge.records.lossless import loads
 
@@ -280,17 +280,17 @@ def _calls(calls: Any, at: str) -> Iterator[str]:
             yield f"{where} names no function"
         arguments = function.get("arguments")
         if isinstance(arguments, str):
-            yield f"{WARNING}{where}.arguments is JSON text: templates encode it twice; write the object{_broken(arguments)}"
+            yield f"{WARNING}{where}.arguments are text: {QUOTED_TWICE if _is_json(arguments) else 'it is not JSON'}"
         elif not isinstance(arguments, dict):
             yield f"{where}.arguments is {_named(arguments)}: it must be an object"
 
 
-def _broken(text: str) -> str:
+def _is_json(text: str) -> bool:
     try:
         loads(text)
     except ValueError:
-        return " (and it is not JSON)"
-    return ""
+        return False
+    return True
 
 
 def _tools_dropped(row: Json) -> Iterator[str]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from rollforge.export.target import Alike
-from rollforge.export.text import for_calls, for_sides, for_templates
+from rollforge.export.text import QUOTED_TWICE, for_calls, for_sides, for_templates
 from rollforge.records.items import Json, inside
 from rollforge.records.lossless import loads
 from rollforge.records.messages import ROLES
@@ -221,7 +221,7 @@ def _call(call: Any, place: str) -> Iterator[str]:
         yield f"{place}.function.name is {_short(function.get('name'))}"
     arguments = function.get("arguments")
     if isinstance(arguments, str):
-        yield f"{place}.function.arguments is text: templates that write it with tojson quote it twice; write an object"
+        yield f"{place}.function.arguments are text: {QUOTED_TWICE}"
     elif not isinstance(arguments, dict):
         yield f"{place}.function.arguments is {_kind(arguments)}, not an object"
 
