@@ -23,7 +23,7 @@ import orjson
 from rollforge.bulk.asked import up_to_user
 from rollforge.bulk.blocks import Block
 from rollforge.bulk.record import expected
-from rollforge.export.mixed import Schema, cut
+from rollforge.export.mixed import Schema, cut, written
 from rollforge.export.target import Level
 from rollforge.export.text import of_templates
 from rollforge.records.items import Json, inside
@@ -197,7 +197,7 @@ class Work:
             return
         try:
             row = orjson.loads(text)
-            written = orjson.dumps(row)
+            again, number_cut = written(row, orjson.dumps)
         except orjson.JSONDecodeError:
             part.say(number, "error", _why_no_json(text, line.endswith(b"\n")), "json")
             return
@@ -207,7 +207,8 @@ class Work:
         if not isinstance(row, dict):
             part.say(number, "error", f"the line is {_kind_name(row)}, not an object")
             return
-        twice = None if written == text else _twice(text, row)
+        same = again == text
+        twice = None if same else _twice(text, row)
         if twice:
             part.say(number, "error", f"the key {twice!r} stands twice in one object: loaders disagree on which one counts")
         if len(text) > part.longest[0]:
@@ -216,8 +217,9 @@ class Work:
         if self.by_line:
             return
         # orjson makes floats of numbers beyond 64 bits, and writes them as such.
-        exact = row if written == text or not has_long_number(text) else loads(text)
-        if (number_cut := cut(exact)) is not None:
+        if not same and has_long_number(text):
+            number_cut = cut(loads(text))
+        if number_cut is not None:
             level: Level = "error" if number_cut.bit_length() > 64 or number_cut < 0 else "warning"
             part.say(number, level, f"the whole number {number_cut} {_CUT[level]}", f"cut {level}")
         misfits = self.schema.texts_read(row) if self.schema is not None else []

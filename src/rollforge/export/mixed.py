@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from typing import Any, Literal
 import orjson
 
 from rollforge.records.items import Json
+from rollforge.records.lossless import dumps
 
 FIRST = 10 << 20
 """Bytes of the block that fixes the schema; it ends with the line that goes over."""
@@ -26,14 +27,19 @@ _DATE = re.compile(
 )
 
 
-def cut(row: Json) -> int | None:
-    """A whole number of a row beyond Arrow's 64 bits: it becomes a float. Beyond the unsigned ones, too, `datasets` does not
-    even see which objects differ, and fills all of them with nulls. `row`: exact, as `lossless.loads` has it."""
+def written(row: Json, otherwise: Callable[[Any], bytes] = dumps) -> tuple[bytes, int | None]:
+    """A row as JSON, and a whole number in it beyond Arrow's 64 bits: it becomes a float. Beyond the unsigned ones, too,
+    `datasets` does not even see which objects differ, and fills all of them with nulls. `otherwise` writes what is not
+    plain."""
     try:
-        orjson.dumps(row, option=orjson.OPT_STRICT_INTEGER | orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(row, None, orjson.OPT_STRICT_INTEGER | orjson.OPT_SERIALIZE_NUMPY), None
     except orjson.JSONEncodeError:  # something beyond 53 bits, mostly
-        return next(_beyond(row), None)
-    return None
+        return otherwise(row), cut(row)
+
+
+def cut(row: Json) -> int | None:
+    """Such a number. `row`: exact, as `lossless.loads` has it."""
+    return next(_beyond(row), None)
 
 
 def _beyond(value: Any) -> Iterator[int]:

@@ -37,7 +37,7 @@ from rollforge.export.make import (
     origin_of,
     told,
 )
-from rollforge.export.mixed import cut
+from rollforge.export.mixed import written
 from rollforge.export.options import Input, Options
 from rollforge.export.pairs import EQUAL_TEXTS, REFUSED, Attempt, Funnel, Left, left_over, pair_up
 from rollforge.export.target import Family, Kind, Refused, Settings, Target
@@ -154,8 +154,8 @@ class _Unit:
                     row = with_text_arguments(row)
                 if isinstance(example, Prompt):
                     _check_prompt(example, row, job)
-                line = dumps(row)
-                if job.kind.by_datasets and cut(row) is not None:
+                line, number = written(row)
+                if job.kind.by_datasets and number is not None:
                     raise Refused("a whole number beyond 64 bits (`datasets` makes a float of it)")
                 if not longest:
                     prompt, longest = self._lengths(example, len(line))

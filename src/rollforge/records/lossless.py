@@ -14,7 +14,10 @@ import orjson
 
 Default: TypeAlias = Callable[[Any], Any]
 
-_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+
+_ANY_KEYS = _OPTIONS | orjson.OPT_NON_STR_KEYS
+"""A sixth slower."""
 
 _DEPTH = 254
 """Levels that orjson writes; it reads more."""
@@ -86,7 +89,7 @@ def _plain(value: Any, where: str, default: Default | None) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{where}[{index}]", default) for index, item in enumerate(value)]
     try:
-        return orjson.loads(orjson.dumps(value, None, _OPTIONS))
+        return orjson.loads(orjson.dumps(value, None, _ANY_KEYS))
     except TypeError as error:
         if default is not None:
             return _plain(default(value), where, default)
@@ -96,7 +99,7 @@ def _plain(value: Any, where: str, default: Default | None) -> Any:
 
 def _key(key: Any, where: str) -> str:
     try:
-        return next(iter(orjson.loads(orjson.dumps({key: None}, option=_OPTIONS))))  # type: ignore[no-any-return]
+        return next(iter(orjson.loads(orjson.dumps({key: None}, option=_ANY_KEYS))))  # type: ignore[no-any-return]
     except TypeError:
         if isinstance(key, (str, int)):
             return str(key).encode("utf-8", "replace").decode()
