@@ -40,6 +40,7 @@ from rollforge.records.items import Response, assistant, prompt_text, tool_name
 from rollforge.records.rollout import Outcome
 from rollforge.records.rows import BadLine
 from rollforge.records.task import Task
+from rollforge.stats.text import plural
 from rollforge.stats.visible import one_line
 
 READ = 2000
@@ -343,10 +344,10 @@ def _reference(probes: Probes, success: float, unseen: Check | None, foreign: Fo
     for kind in NONSENSE:
         same = [played for played in probes.nonsense if played.kind == kind and played.task.id in best]
         if same and all((played.reward or 0.0) >= best[played.task.id] - EQUAL for played in same):
-            says = f"{kind} gets as much on all {len(same)} tasks"
+            says = f"{kind} gets as much on all {plural(len(same), 'task')}"
             return Check("reference", "fail", says, "the verifier does not tell an answer from none")
     missing = f"; {probes.reference_problem}" if probes.reference_problem else ""
-    return Check("reference", "pass", f"full marks on {len(best)} tasks, and nonsense gets less{missing}")
+    return Check("reference", "pass", f"full marks on {plural(len(best), 'task')}, and nonsense gets less{missing}")
 
 
 async def _determinism(env: Any, ground: Ground, probes: Probes, foreign: Foreign | None) -> Check:
@@ -373,7 +374,9 @@ async def _determinism(env: Any, ground: Ground, probes: Probes, foreign: Foreig
         if one.outputs != other.outputs and not one.problem + other.problem:
             says = f"{where(task)}, the same calls of tools that need not be in its solution: {_differing(one, other)}"
             return Check("determinism", "warn", says, f"if that is no clock, take all chance from the task: {_SEED}")
-    return Check("determinism", "pass", f"{len(probes.repeated)} answers judged twice: the same observation and verdict")
+    return Check(
+        "determinism", "pass", f"{plural(len(probes.repeated), 'answer')} judged twice: the same observation and verdict"
+    )
 
 
 def _fields(probes: Probes) -> Check:
@@ -489,7 +492,9 @@ async def _isolation(
         return Check("isolation", "fail", _some(mixed), _OWN_STATE)
     if unseen:
         return unseen
-    return Check("isolation", "pass", f"{len(games)} pairs of sessions open at once, each with the same verdict as alone")
+    return Check(
+        "isolation", "pass", f"{plural(len(games), 'pair')} of sessions open at once, each with the same verdict as alone"
+    )
 
 
 def _unlike(what: str, played: Played, other: Played | None, when: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rollforge.audit.finding import RULES, Finding
 from rollforge.errors import UserError, reported
 from rollforge.records.items import Json
+from rollforge.stats.text import plural
 from rollforge.stats.visible import visible
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _page(audit: Audit) -> Iterator[str]:
     counts = ", ".join(
         f"{sum(one.severity == name for one in audit.findings)} {name}s" for name in ("error", "warning", "note")
     )
-    yield f"<h1>{_safe(audit.env)}</h1><p>{counts}; {audit.attempts:,} attacks on {audit.tasks} tasks.</p>"
+    yield f"<h1>{_safe(audit.env)}</h1><p>{counts}; {plural(audit.attempts, 'attack')} on {plural(audit.tasks, 'task')}.</p>"
     for one in audit.findings:
         yield from _finding(one)
     yield f"<h2>Rules that hold</h2><ul>{''.join(f'<li>{_safe(RULES[name].asks)}</li>' for name in audit.passed)}</ul>"

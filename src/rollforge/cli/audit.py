@@ -10,6 +10,7 @@ import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX
 from rollforge.cli.output import console, print_json, prints_aside
+from rollforge.stats.text import plural
 
 if TYPE_CHECKING:
     from rollforge.audit.audit import Audit
@@ -107,5 +108,6 @@ def _print(found: Audit, notes: bool, accepted: list[str]) -> None:
             print(f"{'':9}{shown.task}:{calls} {one_line(shown.reply, 100)!r}{row} -> {ended}")
         print(f"{'':9}-> {visible(one.remedy)}")
     counts = {name: sum(one.severity == name for one in found.findings) for name in ("error", "warning", "note")}
-    told = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
-    print(f"{found.env}: {told}; {found.attempts:,} attacks on {found.tasks} tasks; {len(found.passed)} rules hold")
+    told = ", ".join(plural(count, name) for name, count in counts.items())
+    tried = f"{plural(found.attempts, 'attack')} on {plural(found.tasks, 'task')}"
+    print(f"{found.env}: {told}; {tried}; {len(found.passed)} rules hold")

@@ -11,6 +11,7 @@ import typer
 
 from rollforge.cli.output import any_encoding, print_json, prints_aside
 from rollforge.errors import UserError
+from rollforge.stats.text import plural
 
 if TYPE_CHECKING:
     from rollforge.envs.base import Tool
@@ -42,7 +43,7 @@ def list_envs(json: bool = typer.Option(False, "--json", help="As JSON.")) -> No
     any_encoding()
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        count = f"{row['tools']} tools" if row["tools"] else "no tools"
+        count = plural(row["tools"], "tool") if row["tools"] else "no tools"
         print(f"{row['name']:{width}}  {count:8}  {row['about']}" + ("" if row["built_in"] else f"  [{row['where']}]"))
 
 
