@@ -50,6 +50,9 @@ def test_best_and_worst_make_one_pair_and_ties_go_to_the_shorter_then_the_first(
         ([0.9, 0.7], {}, "paired"),  # a gap of 0.2, whatever floating point makes of it
         ([1, 0], {"min_gap": 0}, "paired"),
         ([1, 1], {"min_gap": 0}, "equal rewards"),
+        ([0.1 + 0.2, 0.3], {"min_gap": 0}, "equal rewards"),
+        ([0.6 + 0.1, 0.3 + 0.1], {"strategy": "stratified"}, "paired"),
+        ([0.5 + 0.2, 0.1 + 0.2 + 0.1], {"strategy": "stratified"}, "paired"),  # 0.4000000000000001
     ],
 )
 def test_what_becomes_of_a_task(rewards: list[float], how: dict[str, object], outcome: str) -> None:

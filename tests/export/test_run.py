@@ -358,6 +358,15 @@ def test_tasks_below_a_reward_are_left_out(tmp_path: Path) -> None:
         assert (done.tasks, dict(done.left_out)) == (2, {"no reward >= 0.5 (--prompt-reward)": 1})
 
 
+def test_a_sum_that_means_the_threshold_reaches_it(tmp_path: Path) -> None:
+    rows = [row("1?", "a", 0.7 + 0.1), row("2?", "b", 0.79)]
+    assert rows[0]["reward"] < 0.8
+    file = write(tmp_path / "a.jsonl", rows)
+    for kind, option in (("sft", "min_reward"), ("prompts", "prompt_reward")):
+        done = export(file, kind, out=tmp_path / kind, **{option: 0.8}).targets[0]
+        assert [line.split("\t")[-1] for line in (done.folder / "lineage.tsv").read_text().splitlines()[1:]] == ["0"]
+
+
 def test_no_pairs_says_why_and_writes_nothing(tmp_path: Path) -> None:
     result = export(write(tmp_path / "a.jsonl", [row("1?"), row("2?")]), "dpo", "sft", out=tmp_path / "out")
     pairs, sft = result.targets

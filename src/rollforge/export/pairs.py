@@ -102,11 +102,11 @@ def pair_up(attempts: Iterable[Attempt], how: Pairing, same: Same) -> tuple[Pair
     if len(found) < 2:
         return [], "one attempt"
     gap = best[0].reward - worst[0].reward
-    if gap <= 0:
+    if gap <= EQUAL:
         return [], "equal rewards"
     if how.strategy == "stratified":
-        best = [one for one in best if one.reward >= how.high_threshold]
-        worst = [one for one in worst if one.reward <= how.low_threshold]
+        best = [one for one in best if at_least(one.reward, how.high_threshold)]
+        worst = [one for one in worst if at_least(how.low_threshold, one.reward)]
         if not best:
             return [], "none high enough"
         if not worst:
@@ -147,15 +147,20 @@ def left_over(attempts: Iterable[Attempt], pairs: Pairs, how: Pairing) -> tuple[
     """(high, low) attempts of a task that are in none of its pairs, at most `max_pairs` of each."""
     used = {one[2:4] for pair in pairs for one in pair}
     free = [one for one in attempts if one[2:4] not in used]
-    high = sorted((one for one in free if one.reward >= how.high_threshold), key=_best)
-    low = sorted((one for one in free if one.reward <= how.low_threshold), key=_worst)
+    high = sorted((one for one in free if at_least(one.reward, how.high_threshold)), key=_best)
+    low = sorted((one for one in free if at_least(how.low_threshold, one.reward)), key=_worst)
     return high[: how.max_pairs], low[: how.max_pairs]
 
 
 def far_apart(chosen: Attempt, rejected: Attempt, how: Pairing) -> bool:
     """Whether they differ enough in reward to be a pair; 0.9 - 0.7 is a gap of 0.2."""
     gap = chosen.reward - rejected.reward
-    return gap > 0 and gap >= how.min_gap - EQUAL
+    return gap > EQUAL and at_least(gap, how.min_gap)
+
+
+def at_least(one: float, other: float) -> bool:
+    """0.7 + 0.1 is no less than 0.8, though a computer's sum of them is."""
+    return one >= other - EQUAL
 
 
 class Left(NamedTuple):
@@ -309,16 +314,16 @@ class Funnel:
         gap = best - worst
         if outcome not in (EQUAL_TEXTS, REFUSED):  # no option makes pairs of those
             self._leave(attempts, pairs, how)
-            if gap > 0:
+            if gap > EQUAL:
                 self.gaps[floor((gap + EQUAL) * 100) / 100] += 1
                 self.ends[floor(best * 100 + EQUAL) / 100, ceil(worst * 100 - EQUAL) / 100] += 1
-                self.wide += gap >= how.min_gap - EQUAL
+                self.wide += at_least(gap, how.min_gap)
         if how.strategy == "same_prompt" and how.pick == "all_pairs" and pairs >= how.max_pairs:
             self.cut += _far_apart(rewards, how) - pairs
 
     def _leave(self, attempts: list[Attempt], pairs: int, how: Pairing) -> None:
-        high = sum(one.reward >= how.high_threshold for one in attempts)
-        low = sum(one.reward <= how.low_threshold for one in attempts)
+        high = sum(at_least(one.reward, how.high_threshold) for one in attempts)
+        low = sum(at_least(how.low_threshold, one.reward) for one in attempts)
         used = pairs if how.strategy == "stratified" else min(high, low, how.max_pairs)
         where = f"{attempts[0].split} {attempts[0].env}"
         self.free[where, True] += min(high - used, how.max_pairs)
@@ -409,7 +414,7 @@ def _far_apart(rewards: list[float], how: Pairing) -> int:
     """Pairs of rewards that differ enough."""
     found = sorted(rewards)
     least = how.min_gap - EQUAL
-    return sum(min(bisect_left(found, reward), bisect_right(found, reward - least)) for reward in found)
+    return sum(min(bisect_left(found, reward - EQUAL), bisect_right(found, reward - least)) for reward in found)
 
 
 OUTCOMES = (

@@ -32,7 +32,18 @@ from rollforge.errors import UserError, reported
 from rollforge.export.check_rows import decoded
 from rollforge.export.make import DIALECTS, How, answer_of, make_demonstration, origin_of, told, why_no_answer
 from rollforge.export.options import Input
-from rollforge.export.pairs import EQUAL_TEXTS, Attempt, Funnel, Left, Pairing, across, for_across, left_over, pair_up
+from rollforge.export.pairs import (
+    EQUAL_TEXTS,
+    Attempt,
+    Funnel,
+    Left,
+    Pairing,
+    across,
+    at_least,
+    for_across,
+    left_over,
+    pair_up,
+)
 from rollforge.export.passes import Rows
 from rollforge.export.target import Refused, Settings
 from rollforge.export.text import loose, plain
@@ -252,7 +263,7 @@ def _rows(make: ToGrpo | ToSft, folder: Path | None, block: Block) -> tuple[Bloc
     """The lines; or the file that holds them, where there is a folder for it: megabytes do not go through a pipe."""
     part, lines = _Part(), []
     for at, record in _usable(block, part):
-        if make.reward_threshold is not None and _reward(record) < make.reward_threshold:
+        if make.reward_threshold is not None and not at_least(_reward(record), make.reward_threshold):
             part.below += 1
             continue
         try:
