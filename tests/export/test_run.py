@@ -383,6 +383,17 @@ def test_equal_texts_make_no_pair(tmp_path: Path) -> None:
     assert [one["rejected"][0]["content"] for one in lines(done.folder / "train.jsonl")] == ["other"]
 
 
+def test_copies_make_no_pair_twice(tmp_path: Path) -> None:
+    rows = [row("1?", text, reward) for text, reward in (("a", 1.0), ("b", 0.9), ("c", 0.1), ("d ", 0.0), ("d", 0.0)) * 3]
+    for pick in ("all_pairs", "margin"):
+        done = export(write(tmp_path / "a.jsonl", rows), "dpo", out=tmp_path / pick, pick=pick).targets[0]
+        told = [
+            tuple(pair[side][0]["content"].strip() for side in ("chosen", "rejected"))
+            for pair in lines(done.folder / "train.jsonl")
+        ]
+        assert sorted(told) == [("a", "c"), ("a", "d"), ("b", "c"), ("b", "d")]
+
+
 def test_an_empty_answer_is_never_the_chosen_one(tmp_path: Path) -> None:
     rows = [row("1", "", 1.0), row("1", "4", 1.0), row("1", "5", 0.0), row("2", " ", 1.0), row("2", "6", 0.0)]
     (one,) = export(write(tmp_path / "a.jsonl", rows), "dpo", out=tmp_path / "out").targets

@@ -44,6 +44,9 @@ REFUSED = "refused"
 Place: TypeAlias = tuple[int, int]
 """The number of a row's file, and the byte where it starts."""
 
+Said: TypeAlias = Callable[[Attempt], Any]
+"""Something that attempts which say the same have in common; None for what cannot be read. Reading them costs."""
+
 Same: TypeAlias = Callable[[Attempt, Attempt], bool]
 """Whether two attempts say the same, cannot be compared, or have no place in the format: then they make no pair. Asked last,
 since reading them costs: those of which it is not so are a pair."""
@@ -94,8 +97,9 @@ def told_without_effect(idle: dict[str, str]) -> list[str]:
 Pairs: TypeAlias = list[tuple[Attempt, Attempt]]
 
 
-def pair_up(attempts: Iterable[Attempt], how: Pairing, same: Same) -> tuple[Pairs, str]:
-    """The (chosen, rejected) of one task, and what became of the task: "paired" or why there is no pair."""
+def pair_up(attempts: Iterable[Attempt], how: Pairing, same: Same, said: Said | None = None) -> tuple[Pairs, str]:
+    """The (chosen, rejected) of one task, and what became of the task: "paired" or why there is no pair. With `said` no two
+    pairs say the same, as those of copies do."""
     found = list(attempts)
     best = sorted(found, key=_best)
     worst = sorted(found, key=_worst)
@@ -128,14 +132,23 @@ def pair_up(attempts: Iterable[Attempt], how: Pairing, same: Same) -> tuple[Pair
     else:
         candidates = iter(sorted(_by_gap(best, worst, how, ends=_LIKELY), key=_unlike))
     pairs: Pairs = []
-    asked = 0
+    made: set[Any] = set()
+    asked = again = 0
     for chosen, rejected in candidates:
         places = (chosen[2:4], rejected[2:4])
         if once and not used.isdisjoint(places):
             continue
+        told = (said(chosen), said(rejected)) if said is not None and most > 1 else None
+        if told in made:
+            again += 1
+            if again >= _LIKELY:
+                break
+            continue
         asked += 1
         if not same(chosen, rejected):
             pairs.append((chosen, rejected))
+            if told is not None:
+                made.add(told)
             if once:
                 used.update(places)
         if len(pairs) >= most or asked >= most + _TRIES:
@@ -278,7 +291,8 @@ def _unlike(pair: tuple[Attempt, Attempt]) -> float:
 _FAR = 1e9
 """Rewards beyond it are counted as it."""
 _LIKELY = 400
-"""Attempts of each end among which those of like lengths are looked for."""
+"""Attempts of each end among which those of like lengths are looked for; pairs of a task that repeat another before no more
+are looked for."""
 _TRIES = 16
 """Pairs of a task that may turn out equal before it is given up."""
 

@@ -384,7 +384,7 @@ def second(plan: Plan, work: tuple[int, Groups]) -> Found:
             unit.begin()
             for job in pairs:
                 whys: set[str] = set()
-                made, outcome = pair_up(attempts, options, partial(_no_pair, unit, job, half, whys))
+                made, outcome = pair_up(attempts, options, partial(_no_pair, unit, job, half, whys), partial(_said, half))
                 if outcome == EQUAL_TEXTS and whys != {EQUAL_TEXTS}:
                     outcome = REFUSED
                 unit.found.funnels[job.number].count(attempts, outcome, len(made), options)
@@ -447,6 +447,11 @@ def _half(unit: _Unit, rows: Rows, held: dict[Place, Half | None], place: Attemp
             unit.refuse(unit.plan.of("pair"), told(error), place)
             held[where] = None
     return held[where]
+
+
+def _said(half: Callable[[Attempt], Half | None], one: Attempt) -> bytes | None:
+    found = half(one)
+    return None if found is None else found.said
 
 
 def _no_pair(

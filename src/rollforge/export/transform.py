@@ -399,7 +399,7 @@ def _pairs(
         every = [one for _, run in group for one in run]
         attempts = [Attempt(*one[:6]) for one in every]
         texts = partial(_texts, rows, {one[2:4]: one[6] for one in every if one[6] is not None})
-        pairs, outcome = pair_up(attempts, how, partial(_same, texts))
+        pairs, outcome = pair_up(attempts, how, partial(_same, texts), partial(_judged, texts))
         funnel.count(attempts, outcome, len(pairs), how)
         for good, bad in pairs:
             write(_pair(good, bad, texts))
@@ -417,7 +417,15 @@ def _texts(rows: Rows, known: dict[Any, Texts], one: Attempt) -> Texts:
 
 
 def _same(texts: Callable[[Attempt], Texts], good: Attempt, bad: Attempt) -> bool:
-    return texts(good)[1].strip() == texts(bad)[1].strip()
+    return _bare(texts, good) == _bare(texts, bad)
+
+
+def _bare(texts: Callable[[Attempt], Texts], one: Attempt) -> str:
+    return texts(one)[1].strip()
+
+
+def _judged(texts: Callable[[Attempt], Texts], one: Attempt) -> tuple[float, str]:
+    return one.reward, _bare(texts, one)  # its rows hold the rewards
 
 
 def _pair(good: Attempt, bad: Attempt, texts: Callable[[Attempt], Texts]) -> Json:
