@@ -197,6 +197,7 @@ def test_json_is_ascii(tmp_path: Path) -> None:
         (["--cap", "5"], "--cap is a part of --balance"),
         (["--upsample"], "--upsample is a part of --balance and --mix"),
         (["--mix", "math"], "write NAME=WEIGHT, such as math=0.7"),
+        (["--mix", "math=1", "--mix", "math=2"], "--mix math=2: math has a weight already"),
         (["--mix", "math=much"], "write NAME=WEIGHT, such as math=0.7"),
         (["--split", "most"], "such as 90/10"),
         (["--split", "100"], "such as 90/10"),

@@ -55,6 +55,12 @@ def test_an_ngram_of_a_benchmark_is_found_whatever_its_punctuation(bench: Path) 
     assert result.notes["benchmarks"] == {str(bench): 2}
 
 
+def test_a_benchmark_that_was_written_again_is_read_again(bench: Path) -> None:
+    assert against(bench, WHOLE, ITEM).places == []
+    write(bench, {"question": WHOLE})
+    assert against(bench, WHOLE, ITEM).places == [1]
+
+
 def test_short_items_count_whole(bench: Path) -> None:
     assert against(bench, f"Tell me: {WHOLE}?", "Who wrote the long novel War").places == [1]
     assert against(bench, f"Tell me: {WHOLE}?", min_words=9).places == [0]

@@ -68,6 +68,19 @@ def test_rewards_that_differ_in_the_last_bit_are_equal(tmp_path: Path) -> None:
     assert through(Filter("group.best"), rows, tmp_path, groups)[0] == [0, 2]
 
 
+def test_a_reward_is_equal_to_the_same_number_elsewhere(tmp_path: Path) -> None:
+    thirds = [record(reward=third, accuracy=third, floor=[third]) for third in (1 / 3, 2 / 3)]
+    for text in (
+        "reward == metrics.accuracy and reward in task.floor",
+        "reward >= 1 / 3 and reward <= 2 / 3",
+        "reward in [0.3333333333333333, 0.6666666666666666]",
+        "group.max * 3 == 1 or group.min == 0.6666666666666666",
+        "abs(reward - metrics.accuracy) < 1e-12",
+    ):
+        assert through(Filter(text), thirds, tmp_path, ["a", "b"])[0] == [0, 1], text
+    assert through(Filter("reward < 2 / 3"), thirds, tmp_path)[0] == [0]
+
+
 def test_a_large_group_is_not_held_in_memory(tmp_path: Path) -> None:
     count = module.MOST + 500
     row = record()

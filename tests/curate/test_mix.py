@@ -92,6 +92,8 @@ def test_warnings(tmp_path: Path) -> None:
     assert "code is 90% of the rows; no category should be more than 50%" in warnings
     _, _, warnings = mix(tmp_path, weights={"math": 1, "code": 1}, total=300)
     assert "code: 100 rows instead of 150, there are no more; upsample: true repeats some" in warnings
+    _, _, warnings = mix(tmp_path, weights={"math": 1, "code": 1}, total=300, min_per_task=120)
+    assert "code: 100 rows; a task needs 120 or more" in warnings
 
 
 def test_unknown_names(tmp_path: Path) -> None:

@@ -378,6 +378,19 @@ def test_a_small_environment_is_said_to_bend_the_shares() -> None:
     assert not any("each_env" in warning for warning in split(lines, each_env=False).warnings)
 
 
+def test_an_environment_with_nothing_in_train_is_warned_of() -> None:
+    lines = [*tasks(40), *tasks(2, start=100, env="few"), *tasks(1, start=200, env="one")]
+    told = {}
+    for seed in range(12):
+        result = split(lines, seed, train=0.5, validation=0.5)
+        found = {(sample.env, sample.split) for sample in result.kept}
+        assert ("few", "validation") in found
+        told[seed] = [warning for warning in result.warnings if "no prompt in train" in warning]
+        assert bool(told[seed]) is (("few", "train") not in found)
+        assert all(each.startswith("1 of 3 environments has no prompt in train: few. ") for each in told[seed])
+    assert {len(each) for each in told.values()} == {0, 1}
+
+
 def test_an_empty_split_is_warned_of() -> None:
     result = split(tasks(3), train=99.99, validation=0.01, each_env=False)
     assert result.warnings[1].startswith("validation is empty: 3 prompts, too few for its share, or near duplicates")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import time
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from rollforge.export.pairs import (
     Funnel,
     Left,
     Pairing,
+    Pick,
     Strategy,
     across,
     for_across,
@@ -50,6 +52,9 @@ def test_best_and_worst_make_one_pair_and_ties_go_to_the_shorter_then_the_first(
         ([0.9, 0.7], {}, "paired"),  # a gap of 0.2, whatever floating point makes of it
         ([1, 0], {"min_gap": 0}, "paired"),
         ([1, 1], {"min_gap": 0}, "equal rewards"),
+        ([0.1 + 0.2, 0.3], {"min_gap": 0}, "equal rewards"),
+        ([0.6 + 0.1, 0.3 + 0.1], {"strategy": "stratified"}, "paired"),
+        ([0.5 + 0.2, 0.1 + 0.2 + 0.1], {"strategy": "stratified"}, "paired"),  # 0.4000000000000001
     ],
 )
 def test_what_becomes_of_a_task(rewards: list[float], how: dict[str, object], outcome: str) -> None:
@@ -63,6 +68,17 @@ def test_equal_texts_fall_to_the_next_candidate() -> None:
     pairs, _ = pair_up(found, Pairing(), lambda one, other: (one.at, other.at) == (0, 2))
     assert places(pairs) == [(1, 2)]
     assert pair_up(found, Pairing(), lambda one, other: True) == ([], "equal texts")
+
+
+@pytest.mark.parametrize("how", [Pairing(strategy="stratified"), *(Pairing(pick=pick) for pick in get_args(Pick))])
+def test_no_pair_says_the_same_as_another(how: Pairing) -> None:
+    rewards = [1.0, 0.9, 0.1, 0.0]
+    found = attempts(*(reward for reward in rewards for _ in range(3)), lengths=[10] * 12)
+    pairs, _ = pair_up(found, how, never, lambda one: one.reward)
+    told = [(chosen.reward, rejected.reward) for chosen, rejected in pairs]
+    assert len({*told}) == len(told) == (1 if how == Pairing() else 4)
+    many = attempts(*[1.0] * 3000, *[0.0] * 3000, lengths=[10] * 6000)
+    assert len(pair_up(many, how, never, lambda one: one.reward)[0]) == 1
 
 
 def test_all_pairs_are_the_widest_and_capped() -> None:

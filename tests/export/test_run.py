@@ -358,6 +358,15 @@ def test_tasks_below_a_reward_are_left_out(tmp_path: Path) -> None:
         assert (done.tasks, dict(done.left_out)) == (2, {"no reward >= 0.5 (--prompt-reward)": 1})
 
 
+def test_a_sum_that_means_the_threshold_reaches_it(tmp_path: Path) -> None:
+    rows = [row("1?", "a", 0.7 + 0.1), row("2?", "b", 0.79)]
+    assert rows[0]["reward"] < 0.8
+    file = write(tmp_path / "a.jsonl", rows)
+    for kind, option in (("sft", "min_reward"), ("prompts", "prompt_reward")):
+        done = export(file, kind, out=tmp_path / kind, **{option: 0.8}).targets[0]
+        assert [line.split("\t")[-1] for line in (done.folder / "lineage.tsv").read_text().splitlines()[1:]] == ["0"]
+
+
 def test_no_pairs_says_why_and_writes_nothing(tmp_path: Path) -> None:
     result = export(write(tmp_path / "a.jsonl", [row("1?"), row("2?")]), "dpo", "sft", out=tmp_path / "out")
     pairs, sft = result.targets
@@ -372,6 +381,17 @@ def test_equal_texts_make_no_pair(tmp_path: Path) -> None:
     rows = [row("1?", "same", 1.0), row("1?", "  same \n", 0.0), row("1?", "other", 0.1)]
     done = export(write(tmp_path / "a.jsonl", rows), "dpo", out=tmp_path / "out").targets[0]
     assert [one["rejected"][0]["content"] for one in lines(done.folder / "train.jsonl")] == ["other"]
+
+
+def test_copies_make_no_pair_twice(tmp_path: Path) -> None:
+    rows = [row("1?", text, reward) for text, reward in (("a", 1.0), ("b", 0.9), ("c", 0.1), ("d ", 0.0), ("d", 0.0)) * 3]
+    for pick in ("all_pairs", "margin"):
+        done = export(write(tmp_path / "a.jsonl", rows), "dpo", out=tmp_path / pick, pick=pick).targets[0]
+        told = [
+            tuple(pair[side][0]["content"].strip() for side in ("chosen", "rejected"))
+            for pair in lines(done.folder / "train.jsonl")
+        ]
+        assert sorted(told) == [("a", "c"), ("a", "d"), ("b", "c"), ("b", "d")]
 
 
 def test_an_empty_answer_is_never_the_chosen_one(tmp_path: Path) -> None:

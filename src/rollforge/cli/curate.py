@@ -82,7 +82,7 @@ def curate(
     if balance:
         steps.append({"balance": {"by": balance} | ({"cap": cap} if cap is not None else {}) | more})
     if mix:
-        steps.append({"mix": {"weights": dict(map(_weight, mix))} | more})
+        steps.append({"mix": {"weights": _weights(mix)} | more})
     if shape is not None:
         steps.append({"shape": {"method": shape}})
     if split is not None or split_from is not None:
@@ -125,16 +125,21 @@ def curate(
 _SHOWN = 5
 
 
-def _weight(text: str) -> tuple[str, float]:
+def _weights(given: list[str]) -> dict[str, float]:
     from rollforge.errors import UserError
 
-    name, _, weight = text.rpartition("=")
-    try:
-        if name:
-            return name, float(weight)
-    except ValueError:
-        pass
-    raise UserError(f"--mix {text}: write NAME=WEIGHT, such as math=0.7")
+    weights: dict[str, float] = {}
+    for text in given:
+        name, _, weight = text.rpartition("=")
+        if name in weights:
+            raise UserError(f"--mix {text}: {name} has a weight already; give each name one")
+        try:
+            weights[name] = float(weight)
+        except ValueError:
+            name = ""
+        if not name:
+            raise UserError(f"--mix {text}: write NAME=WEIGHT, such as math=0.7")
+    return weights
 
 
 def _split(shares: str | None, earlier: str | None) -> dict[str, Any]:

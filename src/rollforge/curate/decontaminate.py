@@ -81,6 +81,8 @@ class Decontaminate:
     def __init__(self, args: DecontaminateArgs) -> None:
         files = [args.benchmarks] if isinstance(args.benchmarks, str) else args.benchmarks
         fact = Overlap(tuple(files), args.words, args.min_words, args.overlap, args.common, args.check, args.field)
+        _benchmarks.pop(fact, None)  # of an earlier curation of this process: the files may be others now
+        _prompts.clear()
         self._benchmark = fact.benchmark()
         self._fact = f"overlap {digest(repr(fact).encode()).hex()[:8]}"
         self.facts = {self._fact: fact}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from rollforge.curate.bounded import Search
-from rollforge.curate.facts import GROUP
+from rollforge.curate.facts import GROUP, LATER
 from rollforge.curate.grammar import Node, parse
 
 Run: TypeAlias = Callable[[Mapping[str, Any], list[str]], Any]
@@ -143,6 +143,26 @@ _NUMBERS = frozenset((int, float, bool))
 
 
 def _link(left: Node, sign: str, right: Node) -> Callable[[Any, Any, list[str]], bool]:
+    link = _exactly(left, sign, right)
+    sides = (left, right)
+    fine = any(side.kind == "value" and side.value and not _rounded(side.value) for side in sides)  # 1e-12: a tolerance
+    if fine or all(name.name not in LATER for side in sides for name in side.names()):
+        return link
+    # Both: a third has more digits, wherever it stands.
+    return lambda a, b, notes: link(_rounded(a), _rounded(b), notes)
+
+
+DIGITS = 9
+"""Rewards are compared rounded to as many: 0.7 - 0.5 is meant to be 0.2."""
+
+
+def _rounded(value: Any) -> Any:
+    if type(value) is list:
+        return [_rounded(each) for each in value]
+    return round(value, DIGITS) if type(value) is float else value
+
+
+def _exactly(left: Node, sign: str, right: Node) -> Callable[[Any, Any, list[str]], bool]:
     if sign in _ORDERS:
         order = _ORDERS[sign]
 

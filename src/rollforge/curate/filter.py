@@ -161,8 +161,6 @@ def _why_none(most: int, differ: bool) -> str:
     )
 
 
-DIGITS = 9
-"""Rewards are compared rounded to as many: 0.7 - 0.5 is meant to be 0.2."""
 MOST = 4096
 """Attempts of one group that are held in memory."""
 
@@ -198,11 +196,11 @@ class Group:
         self.values = {
             "group.size": rewards.count,
             "group.solve_rate": self.solved / rewards.count,
-            "group.mean": round(rewards.high if self.equal else rewards.mean, DIGITS),
+            "group.mean": rewards.high if self.equal else rewards.mean,
             "group.std": 0.0 if self.equal else rewards.deviation,
-            "group.min": round(rewards.low, DIGITS),
-            "group.max": round(rewards.high, DIGITS),
-            "group.gap": round(rewards.high - rewards.low, DIGITS),
+            "group.min": rewards.low,
+            "group.max": rewards.high,
+            "group.gap": 0.0 if self.equal else rewards.high - rewards.low,
         }
 
 
@@ -260,8 +258,7 @@ def _run_of(sample: Sample, work: Workspace) -> str:
 
 
 def _reward(sample: Sample, work: Workspace) -> float:
-    # Sums of 0.1 that differ in the last bit are one reward.
-    return round(sample.reward, DIGITS)
+    return sample.reward
 
 
 _LATER: dict[str, Callable[[Sample, Workspace], Any]] = {

@@ -104,6 +104,7 @@ _INSTEAD = {
 _A_LIST = "write a list in square brackets: [0, 1]"
 _CONSTANTS = {"true": True, "false": False, "null": None, "none": None}
 _WORDS = ("and", "or", "not", "in", "is", "if", "else", "lambda", "for")
+_BEFORE_TEXT = ("==", "!=", "in", "[", ",")
 _NOT_OF_A_ROW = frozenset(("reward", "source", *GROUP))
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'"}
 _ARITY = {
@@ -160,11 +161,18 @@ class _Parser:
         if token.kind == "end":
             self.fail(token, "the expression ends too early")
         lower = token.text.lower()
-        after = self.tokens[min(self.tokens.index(token) + 1, len(self.tokens) - 1)]
+        before, after = self.beside(token)
         if lower == "is" and after.text.lower() == "not":
             self.fail(replace(token, text=self.text[token.at : after.end]), "write !=")
+        if lower == "=" and before.text in ("<", ">"):
+            self.fail(replace(before, text=self.text[before.at : token.end]), f"write {before.text}= without a space")
         instead = _INSTEAD.get(token.text) or (lower if lower != token.text and lower in _WORDS else None)
         self.fail(token, f"write {instead}" if instead else "not expected here")
+
+    def beside(self, token: _Token) -> tuple[_Token, _Token]:
+        """What stands before and behind it."""
+        at = self.tokens.index(token)
+        return self.tokens[max(at - 1, 0)], self.tokens[min(at + 1, len(self.tokens) - 1)]
 
     def _split(self) -> Iterator[_Token]:
         at, text = 0, self.text
@@ -375,7 +383,8 @@ class _Parser:
             self.fail(span, f"unknown name; {_nearest(name, GROUP)}" if path else f"one of {', '.join(GROUP)} belongs here")
         near = get_close_matches(name, [*ABOUT, *ROOTS], n=1, cutoff=0.6)
         if near:
-            self.fail(span, f"unknown name; did you mean {near[0]}?")
+            text = f' A text is "{name}"' if self.beside(token)[0].text in _BEFORE_TEXT else ""
+            self.fail(span, f"unknown name; did you mean {near[0]}?{text}")
         meant = f'a field of the row is task.{name}, a text is "{name}"'
         names = ", ".join([*(each for each in ABOUT if each not in GROUP), *(f"{root}.*" for root in ("group", *ROOTS))])
         self.fail(span, f"unknown name; {meant}; known: {names}")

@@ -80,8 +80,9 @@ class Mix:
                 )
             targets = share_out(pool.sizes, weights, args.upsample, args.total, where=self.name) if pool.sizes else {}
             for name, target in targets.items():
-                if weights.get(name) and target < args.min_per_task:
-                    work.warnings.append(f"{name}: {target:,} rows; a task needs {args.min_per_task:,} or more")
+                rows = target if args.upsample else min(target, pool.sizes[name])
+                if weights.get(name) and rows < args.min_per_task:
+                    work.warnings.append(f"{name}: {rows:,} rows; a task needs {args.min_per_task:,} or more")
             for item in pool.choose(targets, work, args.upsample):
                 if isinstance(item, Sample):
                     part = parts[item.source] if parts else None

@@ -57,7 +57,8 @@ class SplitArgs(Section):
     near: float | None = Field(THRESHOLD, ge=0.3, le=1)
     """The similarity (see the near step) of the user turns from which prompts stay together; null: only equal prompts do."""
     each_env: bool = True
-    """Every environment has a prompt in every split, if it has as many prompts as there are splits."""
+    """Every environment has a prompt in validation and in test, if it has as many prompts as there are splits. One that has
+    none in train is warned of: a prompt put there would have to leave it again when the data grow."""
     previous: str | list[str] | None = None
     """A split made earlier: its directory, or its train.jsonl, validation.jsonl, test.jsonl. Prompts keep their sides, and
     new ones go by its shares unless others are given."""
@@ -395,8 +396,16 @@ class Proof:
 
     def _uneven(self, by_env: Json) -> Iterator[str]:
         off = []
+        totals = {env: sum(count["prompts"] for count in counts.values()) for env, counts in by_env.items()}
+        untrained = [env for env, counts in by_env.items() if totals[env] >= len(counts) and not counts["train"]["prompts"]]
+        if untrained:
+            yield (
+                f"{len(untrained):,} of {plural(len(by_env), 'environment')} {'has' if len(untrained) == 1 else 'have'} no "
+                f"prompt in train: {_named(untrained)}. Nobody learns {'its' if len(untrained) == 1 else 'their'} tasks; "
+                f"collect more of them, or take another seed"
+            )
         for env, counts in by_env.items():
-            total = sum(count["prompts"] for count in counts.values())
+            total = totals[env]
             asked = dict(zip(SPLITS, self._shares, strict=True))
             if total < FEW:
                 continue
@@ -404,10 +413,9 @@ class Proof:
             if abs(counts[side]["prompts"] / total - asked[side]) > _OFF + 1e-9:
                 off.append(f"{env} ({side}: {counts[side]['prompts']:,} of {total:,} prompts, asked {asked[side]:.0%})")
         if off:
-            more = f" and {len(off) - _NAMED} more" if len(off) > _NAMED else ""
             yield (
                 f"{len(off):,} of {plural(len(by_env), 'environment')} {'is' if len(off) == 1 else 'are'} more than "
-                f"{_OFF * 100:g} points from the shares: {', '.join(off[:_NAMED])}{more}. A prompt's hash says on which "
+                f"{_OFF * 100:g} points from the shares: {_named(off)}. A prompt's hash says on which "
                 f"side it is, so that grown data move none; with more tasks, or by another seed, it comes nearer"
             )
 
@@ -472,6 +480,10 @@ def shares_before(previous: Any) -> Json:
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             continue
     return {}
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _several(on: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import orjson
 
 from rollforge.bulk.conversation import all_text, has_refusal
-from rollforge.bulk.record import Record
+from rollforge.bulk.record import Record, digest
 from rollforge.errors import UserError
 from rollforge.export.examples import Demonstration, Judged, Origin, Pair, Prompt
 from rollforge.export.target import Refused
@@ -134,12 +134,19 @@ class Half:
     prompt: list[Json]
     completion: list[Json]
     tools: list[Json]
+    _said: bytes = b""
 
     def says_the_same(self, other: Half) -> bool:
         """Whether a policy could not tell the two apart: ids of tool calls and white space at the ends do not count."""
         if _bare(self.completion[-1]["content"]) != _bare(other.completion[-1]["content"]):
             return False
         return _without_ids(self.completion) == _without_ids(other.completion)
+
+    @property
+    def said(self) -> bytes:
+        """16 bytes that all have which say the same."""
+        self._said = self._said or digest(dumps(_without_ids(self.completion), sort_keys=True))
+        return self._said
 
 
 def make_half(record: Record, origin: Origin, how: How = How()) -> Half:

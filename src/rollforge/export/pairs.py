@@ -44,6 +44,9 @@ REFUSED = "refused"
 Place: TypeAlias = tuple[int, int]
 """The number of a row's file, and the byte where it starts."""
 
+Said: TypeAlias = Callable[[Attempt], Any]
+"""Something that attempts which say the same have in common; None for what cannot be read. Reading them costs."""
+
 Same: TypeAlias = Callable[[Attempt, Attempt], bool]
 """Whether two attempts say the same, cannot be compared, or have no place in the format: then they make no pair. Asked last,
 since reading them costs: those of which it is not so are a pair."""
@@ -94,19 +97,20 @@ def told_without_effect(idle: dict[str, str]) -> list[str]:
 Pairs: TypeAlias = list[tuple[Attempt, Attempt]]
 
 
-def pair_up(attempts: Iterable[Attempt], how: Pairing, same: Same) -> tuple[Pairs, str]:
-    """The (chosen, rejected) of one task, and what became of the task: "paired" or why there is no pair."""
+def pair_up(attempts: Iterable[Attempt], how: Pairing, same: Same, said: Said | None = None) -> tuple[Pairs, str]:
+    """The (chosen, rejected) of one task, and what became of the task: "paired" or why there is no pair. With `said` no two
+    pairs say the same, as those of copies do."""
     found = list(attempts)
     best = sorted(found, key=_best)
     worst = sorted(found, key=_worst)
     if len(found) < 2:
         return [], "one attempt"
     gap = best[0].reward - worst[0].reward
-    if gap <= 0:
+    if gap <= EQUAL:
         return [], "equal rewards"
     if how.strategy == "stratified":
-        best = [one for one in best if one.reward >= how.high_threshold]
-        worst = [one for one in worst if one.reward <= how.low_threshold]
+        best = [one for one in best if at_least(one.reward, how.high_threshold)]
+        worst = [one for one in worst if at_least(how.low_threshold, one.reward)]
         if not best:
             return [], "none high enough"
         if not worst:
@@ -128,14 +132,23 @@ def pair_up(attempts: Iterable[Attempt], how: Pairing, same: Same) -> tuple[Pair
     else:
         candidates = iter(sorted(_by_gap(best, worst, how, ends=_LIKELY), key=_unlike))
     pairs: Pairs = []
-    asked = 0
+    made: set[Any] = set()
+    asked = again = 0
     for chosen, rejected in candidates:
         places = (chosen[2:4], rejected[2:4])
         if once and not used.isdisjoint(places):
             continue
+        told = (said(chosen), said(rejected)) if said is not None and most > 1 else None
+        if told in made:
+            again += 1
+            if again >= _LIKELY:
+                break
+            continue
         asked += 1
         if not same(chosen, rejected):
             pairs.append((chosen, rejected))
+            if told is not None:
+                made.add(told)
             if once:
                 used.update(places)
         if len(pairs) >= most or asked >= most + _TRIES:
@@ -147,15 +160,20 @@ def left_over(attempts: Iterable[Attempt], pairs: Pairs, how: Pairing) -> tuple[
     """(high, low) attempts of a task that are in none of its pairs, at most `max_pairs` of each."""
     used = {one[2:4] for pair in pairs for one in pair}
     free = [one for one in attempts if one[2:4] not in used]
-    high = sorted((one for one in free if one.reward >= how.high_threshold), key=_best)
-    low = sorted((one for one in free if one.reward <= how.low_threshold), key=_worst)
+    high = sorted((one for one in free if at_least(one.reward, how.high_threshold)), key=_best)
+    low = sorted((one for one in free if at_least(how.low_threshold, one.reward)), key=_worst)
     return high[: how.max_pairs], low[: how.max_pairs]
 
 
 def far_apart(chosen: Attempt, rejected: Attempt, how: Pairing) -> bool:
     """Whether they differ enough in reward to be a pair; 0.9 - 0.7 is a gap of 0.2."""
     gap = chosen.reward - rejected.reward
-    return gap > 0 and gap >= how.min_gap - EQUAL
+    return gap > EQUAL and at_least(gap, how.min_gap)
+
+
+def at_least(one: float, other: float) -> bool:
+    """0.7 + 0.1 is no less than 0.8, though a computer's sum of them is."""
+    return one >= other - EQUAL
 
 
 class Left(NamedTuple):
@@ -273,7 +291,8 @@ def _unlike(pair: tuple[Attempt, Attempt]) -> float:
 _FAR = 1e9
 """Rewards beyond it are counted as it."""
 _LIKELY = 400
-"""Attempts of each end among which those of like lengths are looked for."""
+"""Attempts of each end among which those of like lengths are looked for; pairs of a task that repeat another before no more
+are looked for."""
 _TRIES = 16
 """Pairs of a task that may turn out equal before it is given up."""
 
@@ -309,16 +328,16 @@ class Funnel:
         gap = best - worst
         if outcome not in (EQUAL_TEXTS, REFUSED):  # no option makes pairs of those
             self._leave(attempts, pairs, how)
-            if gap > 0:
+            if gap > EQUAL:
                 self.gaps[floor((gap + EQUAL) * 100) / 100] += 1
                 self.ends[floor(best * 100 + EQUAL) / 100, ceil(worst * 100 - EQUAL) / 100] += 1
-                self.wide += gap >= how.min_gap - EQUAL
+                self.wide += at_least(gap, how.min_gap)
         if how.strategy == "same_prompt" and how.pick == "all_pairs" and pairs >= how.max_pairs:
             self.cut += _far_apart(rewards, how) - pairs
 
     def _leave(self, attempts: list[Attempt], pairs: int, how: Pairing) -> None:
-        high = sum(one.reward >= how.high_threshold for one in attempts)
-        low = sum(one.reward <= how.low_threshold for one in attempts)
+        high = sum(at_least(one.reward, how.high_threshold) for one in attempts)
+        low = sum(at_least(how.low_threshold, one.reward) for one in attempts)
         used = pairs if how.strategy == "stratified" else min(high, low, how.max_pairs)
         where = f"{attempts[0].split} {attempts[0].env}"
         self.free[where, True] += min(high - used, how.max_pairs)
@@ -409,7 +428,7 @@ def _far_apart(rewards: list[float], how: Pairing) -> int:
     """Pairs of rewards that differ enough."""
     found = sorted(rewards)
     least = how.min_gap - EQUAL
-    return sum(min(bisect_left(found, reward), bisect_right(found, reward - least)) for reward in found)
+    return sum(min(bisect_left(found, reward - EQUAL), bisect_right(found, reward - least)) for reward in found)
 
 
 OUTCOMES = (

@@ -39,7 +39,7 @@ from rollforge.export.make import (
 )
 from rollforge.export.mixed import written
 from rollforge.export.options import Input, Options
-from rollforge.export.pairs import EQUAL_TEXTS, REFUSED, Attempt, Funnel, Left, left_over, pair_up
+from rollforge.export.pairs import EQUAL_TEXTS, REFUSED, Attempt, Funnel, Left, at_least, left_over, pair_up
 from rollforge.export.target import Family, Kind, Refused, Settings, Target
 from rollforge.export.text import loose, with_text_arguments
 from rollforge.export.writer import Segment, Sheet, Tally
@@ -333,14 +333,14 @@ def first(plan: Plan, block: Block) -> Found:
         except UserError as error:
             _reason(found.unusable, told(error), block.source, at)
             continue
-        place, high = (block.source, at), reward >= options.high_threshold
-        if demonstrations and reward >= options.min_reward:
+        place, high = (block.source, at), at_least(reward, options.high_threshold)
+        if demonstrations and at_least(reward, options.min_reward):
             unit.make(demonstrations, split, record, place, make_demonstration, "demonstration")
         else:
             unit.leave_out(demonstrations, low)
         if every:
             unit.make(every, split, record, place, partial(make_judged, label=high, whole=True), "judged")
-        if judged and (high or reward <= options.low_threshold):
+        if judged and (high or at_least(options.low_threshold, reward)):
             unit.make(judged, split, record, place, partial(make_judged, label=high), None if every else "judged")
         else:
             unit.leave_out(judged, between)
@@ -355,7 +355,7 @@ def first(plan: Plan, block: Block) -> Found:
 
 def _prompt_wanted(reward: float, options: Options) -> bool:
     """Whether an attempt's prompt is wanted."""
-    return options.prompt_reward is None or reward >= options.prompt_reward
+    return options.prompt_reward is None or at_least(reward, options.prompt_reward)
 
 
 Groups: TypeAlias = list[list[Stored]]
@@ -384,7 +384,7 @@ def second(plan: Plan, work: tuple[int, Groups]) -> Found:
             unit.begin()
             for job in pairs:
                 whys: set[str] = set()
-                made, outcome = pair_up(attempts, options, partial(_no_pair, unit, job, half, whys))
+                made, outcome = pair_up(attempts, options, partial(_no_pair, unit, job, half, whys), partial(_said, half))
                 if outcome == EQUAL_TEXTS and whys != {EQUAL_TEXTS}:
                     outcome = REFUSED
                 unit.found.funnels[job.number].count(attempts, outcome, len(made), options)
@@ -447,6 +447,11 @@ def _half(unit: _Unit, rows: Rows, held: dict[Place, Half | None], place: Attemp
             unit.refuse(unit.plan.of("pair"), told(error), place)
             held[where] = None
     return held[where]
+
+
+def _said(half: Callable[[Attempt], Half | None], one: Attempt) -> bytes | None:
+    found = half(one)
+    return None if found is None else found.said
 
 
 def _no_pair(

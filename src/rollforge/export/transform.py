@@ -32,7 +32,18 @@ from rollforge.errors import UserError, reported
 from rollforge.export.check_rows import decoded
 from rollforge.export.make import DIALECTS, How, answer_of, make_demonstration, origin_of, told, why_no_answer
 from rollforge.export.options import Input
-from rollforge.export.pairs import EQUAL_TEXTS, Attempt, Funnel, Left, Pairing, across, for_across, left_over, pair_up
+from rollforge.export.pairs import (
+    EQUAL_TEXTS,
+    Attempt,
+    Funnel,
+    Left,
+    Pairing,
+    across,
+    at_least,
+    for_across,
+    left_over,
+    pair_up,
+)
 from rollforge.export.passes import Rows
 from rollforge.export.target import Refused, Settings
 from rollforge.export.text import loose, plain
@@ -252,7 +263,7 @@ def _rows(make: ToGrpo | ToSft, folder: Path | None, block: Block) -> tuple[Bloc
     """The lines; or the file that holds them, where there is a folder for it: megabytes do not go through a pipe."""
     part, lines = _Part(), []
     for at, record in _usable(block, part):
-        if make.reward_threshold is not None and _reward(record) < make.reward_threshold:
+        if make.reward_threshold is not None and not at_least(_reward(record), make.reward_threshold):
             part.below += 1
             continue
         try:
@@ -388,7 +399,7 @@ def _pairs(
         every = [one for _, run in group for one in run]
         attempts = [Attempt(*one[:6]) for one in every]
         texts = partial(_texts, rows, {one[2:4]: one[6] for one in every if one[6] is not None})
-        pairs, outcome = pair_up(attempts, how, partial(_same, texts))
+        pairs, outcome = pair_up(attempts, how, partial(_same, texts), partial(_judged, texts))
         funnel.count(attempts, outcome, len(pairs), how)
         for good, bad in pairs:
             write(_pair(good, bad, texts))
@@ -406,7 +417,15 @@ def _texts(rows: Rows, known: dict[Any, Texts], one: Attempt) -> Texts:
 
 
 def _same(texts: Callable[[Attempt], Texts], good: Attempt, bad: Attempt) -> bool:
-    return texts(good)[1].strip() == texts(bad)[1].strip()
+    return _bare(texts, good) == _bare(texts, bad)
+
+
+def _bare(texts: Callable[[Attempt], Texts], one: Attempt) -> str:
+    return texts(one)[1].strip()
+
+
+def _judged(texts: Callable[[Attempt], Texts], one: Attempt) -> tuple[float, str]:
+    return one.reward, _bare(texts, one)  # its rows hold the rewards
 
 
 def _pair(good: Attempt, bad: Attempt, texts: Callable[[Attempt], Texts]) -> Json:
