@@ -67,3 +67,18 @@ def test_what_is_no_parquet_is_said(tmp_path: Path) -> None:
     for read in (free_json, lambda path: list(parquet_rows(path))):
         with pytest.raises(UserError, match=r"a\.parquet: pyarrow cannot read it"):
             read(file)
+
+
+def test_of_many_row_groups_and_of_large_rows_few_are_held(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    file = tmp_path / "a.parquet"
+    texts = [f"{number}" + "".join(map(chr, range(40, 90))) * 20_000 for number in range(64)]  # of a megabyte each
+    with import_module("pyarrow.parquet").ParquetWriter(file, pyarrow.schema([("text", pyarrow.string())])) as out:
+        for at in range(0, len(texts), 8):
+            out.write_table(pyarrow.table({"text": texts[at : at + 8]}))
+    before, most = pyarrow.total_allocated_bytes(), 0
+    for number, row in enumerate(parquet_rows(file)):
+        assert row["text"] == texts[number]
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+    assert number == 63
+    assert most < 32 << 20  # all of the 64 MB, when they were read at once

@@ -418,6 +418,18 @@ def test_blank_lines_and_broken_ones(place: Place) -> None:
     expect(place.check("nemo-gym", gym(place, data={"train": {"data_path": path}})), "a blank line")
 
 
+def test_of_rows_of_megabytes_a_few_are_looked_at(place: Place) -> None:
+    long = {**GOOD["sft"], "note": "x" * (3 << 20)}
+
+    def said(times: int) -> bool:
+        path = place.rows("x.jsonl", long, times=times, text="no JSON\n")
+        found = place.check("sft", sft(place, data={"train": {"data_path": path}}))
+        return any("not JSON" in one.message for one in found)
+
+    assert said(2)
+    assert not said(3)
+
+
 def test_parquet_is_read_by_the_classes_that_use_datasets(place: Place) -> None:
     path = place.rows("train.parquet", text="PAR1")
     expect(place.check("sft", sft(place, data={"train": {"data_path": path}})), "openai_format reads JSON Lines: it fails")

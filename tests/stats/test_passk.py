@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -87,6 +88,21 @@ def test_the_best_of_tens_of_thousands_takes_no_minutes() -> None:
     began = time.process_time()
     assert best_at_k([0.0] * 29_999 + [1.0], 8192) == pytest.approx(8192 / 30_000)
     assert time.process_time() - began < 15
+
+
+def test_of_a_large_group_nothing_is_kept() -> None:
+    attempts = [0.0] * 99_999 + [1.0]
+    tracemalloc.start()
+    for k in (1, 2, 3, 50_000, 99_999, 100_000):
+        assert best_at_k(attempts, k) == pytest.approx(k / 100_000)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 1 << 20  # three megabytes a k, when each chance was kept
+
+
+def test_the_chances_of_the_best_add_up() -> None:
+    for n, k in ((1, 1), (7, 7), (2000, 1000), (300_000, 64)):
+        assert best_at_k([1.0] * n, k) == pytest.approx(1.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("k", [0, 4])

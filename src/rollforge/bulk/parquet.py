@@ -16,6 +16,8 @@ from rollforge.records.items import Json
 from rollforge.records.lossless import loads
 
 _AT_ONCE = 256
+_BYTES = 4 << 20
+"""Rows that are opened at once: so many, and of large ones (images, long conversations) as many as take these bytes."""
 
 
 def arrow() -> tuple[Any, Any]:
@@ -32,13 +34,21 @@ def parquet_rows(path: Path) -> Iterator[Json]:
     try:
         with parquet.ParquetFile(path) as file:
             free = _free(file.schema_arrow)
-            for batch in file.iter_batches(_AT_ONCE):
+            for batch in _batches(file):
                 for row in batch.to_pylist():
                     for name, opened in free.items():
                         row[name] = opened(row[name])
                     yield row
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, error) from None
+
+
+def _batches(file: Any) -> Iterator[Any]:
+    """Of one row group after the other: asked for all of them at once, pyarrow holds each to the end."""
+    for number in range(file.num_row_groups):
+        group = file.metadata.row_group(number)
+        mean = group.total_byte_size // max(1, group.num_rows)
+        yield from file.iter_batches(max(1, min(_AT_ONCE, _BYTES // max(1, mean))), row_groups=[number])
 
 
 def free_json(path: Path) -> list[str]:

@@ -406,7 +406,7 @@ def _call_shape(call: Any, found: dict[Any, None]) -> Any:
 _DEEP = (dict, list)
 
 
-@lru_cache(20_000)
+@lru_cache(2000)
 def _digest(shape: Any) -> bytes:
     return hashlib.blake2b(repr(shape).encode("utf-8", "surrogatepass"), digest_size=8).digest()
 

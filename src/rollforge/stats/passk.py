@@ -8,12 +8,11 @@ pass^k, Yao et al. 2024 (tau-bench, arXiv 2406.12045); majority voting, Wang et 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from math import comb
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 _SCALE = 1 << 53
 
@@ -35,7 +34,7 @@ def best_at_k(rewards: ArrayLike, k: int) -> Any:
     number for each task on the others."""
     values = np.sort(np.asarray(rewards, np.float64), axis=-1)
     _check(values.shape[-1], k)
-    return values @ np.array(_highest(values.shape[-1], k))
+    return values @ _highest(values.shape[-1], k)
 
 
 def majority_at_k(answers: Sequence[tuple[int, float]], silent: int, k: int) -> float:
@@ -127,15 +126,14 @@ def _product(a: list[int], b: list[int], k: int) -> list[int]:
     return found
 
 
-@lru_cache(maxsize=1024)
-def _highest(n: int, k: int) -> tuple[float, ...]:
+def _highest(n: int, k: int) -> NDArray[np.float64]:
     """For each of n attempts in ascending order, the chance that it is the highest of k of them."""
-    total, ways = comb(n, k), 1
-    found = [0.0] * (k - 1) + [1 / total]
-    for below in range(k, n):
-        ways = ways * below // (below - k + 1)  # C(below, k - 1), from the one before
-        found.append(ways / total)
-    return tuple(found)
+    found = np.zeros(n)
+    found[-1] = k / n
+    # C(i, k - 1) / C(n, k) of attempt i, from the one above: in floats, for C(n, k) has as many bits as there are attempts.
+    above = np.arange(n - 1, k - 1, -1)
+    found[k - 1 : -1] = (found[-1] * np.cumprod((above - k + 1) / above))[::-1]
+    return found
 
 
 def _check(n: int, k: int) -> None:

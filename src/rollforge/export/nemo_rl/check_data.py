@@ -18,6 +18,8 @@ _SUFFIXES = (".jsonl", ".json", ".parquet", ".csv", ".arrow", ".txt")
 _BY_LINE = ("openai_format", "NemoGymDataset")
 _SAMPLE = 200
 """Rows of each file that are looked at; the whole of it is for `rollforge check` on the data."""
+_BYTES = 8 << 20
+"""Of them: rows with thousands of tools are so many objects that a few stand for all."""
 
 
 @dataclass(slots=True)
@@ -128,14 +130,16 @@ def _read(path: Path) -> tuple[int, int, list[tuple[int, Values]], tuple[int, st
     rows = blank = 0
     sample: list[tuple[int, Values]] = []
     broken: tuple[int, str] | None = None
+    size = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.isspace():
                 blank = blank or number
                 continue
             rows += 1
-            if len(sample) >= _SAMPLE or broken:
+            if len(sample) >= _SAMPLE or size >= _BYTES or broken:
                 continue
+            size += len(line)
             try:
                 row = loads(line)
             except ValueError as error:
