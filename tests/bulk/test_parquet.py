@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -82,3 +85,10 @@ def test_of_many_row_groups_and_of_large_rows_few_are_held(tmp_path: Path) -> No
         most = max(most, pyarrow.total_allocated_bytes() - before)
     assert number == 63
     assert most < 32 << 20  # all of the 64 MB, when they were read at once
+
+
+def test_what_was_freed_is_given_back() -> None:
+    code = "from rollforge.bulk.parquet import arrow; print(arrow()[0].default_memory_pool().backend_name)"
+    environment = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.split() == ["system"]

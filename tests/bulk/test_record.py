@@ -31,6 +31,11 @@ def told(make: Any) -> Any:
 
 def known(chat: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for message in chat:
+        if message["role"] != "assistant":
+            for key in ("tool_calls", "refusal", "reasoning_content", "reasoning"):
+                message.pop(key, None)
+        if not message.get("tool_calls"):
+            message.pop("tool_calls", None)
         for call in message.get("tool_calls", ()):
             for key in call.keys() - {"id", "type", "function"}:
                 del call[key]
@@ -234,6 +239,35 @@ def test_history_in_the_form_of_chat_messages_keeps_its_calls() -> None:
 def test_what_is_empty_is_there_as_well(more: dict[str, Any]) -> None:
     output = [{"role": "assistant", "content": "4", **more}]
     agree(json.dumps({"responses_create_params": {"input": "q"}, "response": {"output": output}, "reward": 1}).encode())
+
+
+def test_calls_beside_an_empty_list_of_them_stay() -> None:
+    call = {"type": "function_call", "call_id": 7, "name": "add", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": 7, "output": "4"}
+    output = [{"role": "assistant", "content": "So:", "tool_calls": []}, call, result]
+    line = json.dumps({"responses_create_params": {"input": "q"}, "response": {"output": output}, "reward": 1}).encode()
+    agree(line)
+    asked, answered = Record(line).response_messages()
+    assert [(one["id"], one["function"]["name"]) for one in asked["tool_calls"]] == [("7", "add")]
+    assert answered["tool_call_id"] == "7"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": "q", "tool_calls": True},
+        {"role": "user", "content": "q", "tool_calls": [{"type": []}], "reasoning_content": 5},
+        {"role": "assistant", "content": "a", "tool_calls": False},
+        {"role": "user", "content": [{"type": [], "text": "q"}]},
+        {"type": "function_call_output", "call_id": ["c"], "output": "4"},
+    ],
+)
+def test_what_stands_where_nobody_puts_it(message: dict[str, Any]) -> None:
+    for where in ("input", "output"):
+        items = {"input": [{"role": "user", "content": "q"}], "output": []}
+        items[where] = [*items[where], message]
+        row = {"responses_create_params": {"input": items["input"]}, "response": {"output": items["output"]}, "reward": 1}
+        agree(json.dumps(row).encode())
 
 
 def test_groups_of_two_collections_do_not_mix() -> None:

@@ -171,6 +171,7 @@ def call(prompt, generated):
         ([call([1, 2], [3]), call([1, 2], [5])], 1),
         ([call([1], [2]), assistant("no ids"), call([1, 2], [3]), call([9], [9])], 2),
         ([call(None, [2]), call([2, 3], [4])], None),
+        ([call([1], [2]), call({"a": 1}, [3]), call([1, 2], 5)], None),  # what are no ids
     ],
 )
 def test_each_prompt_extends_what_was_seen(output, drift) -> None:

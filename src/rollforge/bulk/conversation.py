@@ -127,20 +127,24 @@ def items_of(output: Sequence[RawItem]) -> list[Item]:
 
 def item_of(item: Json) -> Item:
     """Any item, read leniently."""
-    arguments, content = item.get("arguments"), item.get("content")
+    content = item.get("content")
     return Item(
         type=item_type(item),
         role=item.get("role", "assistant" if item_type(item) == "message" else None),
         content=[_part_of(part) for part in content] if isinstance(content, list) else text_of(content),
         summary=[Part(text=text_of(item.get("summary")))],
         name=item.get("name") if isinstance(item.get("name"), str) else None,
-        call_id=str(item["call_id"]) if item.get("call_id") is not None else None,
-        arguments=arguments if isinstance(arguments, str) or arguments is None else dumps(arguments).decode(),
+        call_id=_text_or_json(item.get("call_id")),
+        arguments=_text_or_json(item.get("arguments")),
         output=text_of(item.get("output")),
         status=item["status"] if isinstance(item.get("status"), str) else None,
         error=msgspec.Raw(b"true") if item.get("error") else _NOTHING,
         generation_token_ids=msgspec.Raw(b"[]") if item.get("generation_token_ids") else _NOTHING,
     )
+
+
+def _text_or_json(value: Any) -> str | None:
+    return value if isinstance(value, str) or value is None else dumps(value).decode()
 
 
 def _part_of(part: Any) -> Part:

@@ -592,15 +592,15 @@ def for_the_same(make: Callable[[A], T]) -> Callable[[A], T]:
 
 class _Recent(dict[bytes, T]):
     """What was made of raw JSON. Repeats of a task stand near each other and share prompt, tools, agent: it is kept for them
-    until the raw texts take up `most` bytes."""
+    until the raw texts take up `most` bytes, each with `more` for what was made of it."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, more: int = 100) -> None:
         super().__init__()
-        self._most = most
+        self._most, self._more = most, more
         self._size = 0
 
     def keep(self, raw: bytes, made: T) -> T:
-        self._size += len(raw) + 100
+        self._size += len(raw) + self._more
         if self._size > self._most:
             self.clear()
             self._size = len(raw)
@@ -609,7 +609,7 @@ class _Recent(dict[bytes, T]):
 
 
 _groups = _Recent[bytes](1 << 20)
-_asked = _Recent[_Asked](8 << 20)
+_asked = _Recent[_Asked](8 << 20, more=1000)
 _tools = _Recent[list[Json]](2 << 20)
 _tool_marks = _Recent[bytes](2 << 20)
 _agents = _Recent[str | None](1 << 18)
@@ -617,15 +617,20 @@ _holders = _Recent[bytes](2 << 20)
 _values = _Recent[bytes](2 << 20)
 
 
+_SAID = frozenset(("tool_calls", "refusal", "reasoning_content", "reasoning"))
+"""What only a model says."""
+
+
 def _known(chat: list[Json]) -> list[Json]:
     """Of each message and tool call what trainers know."""
     for message in chat:
         for key in [key for key in message if key not in MESSAGE_KEYS]:
             del message[key]
-        if "tool_calls" in message:
-            message["tool_calls"] = [
-                {key: call[key] for key in ("id", "type", "function")} for call in message["tool_calls"]
-            ]
+        if message["role"] != "assistant":
+            for key in _SAID.intersection(message):
+                del message[key]
+        elif calls := message.pop("tool_calls", None):
+            message["tool_calls"] = [{key: call[key] for key in ("id", "type", "function")} for call in calls]
     return chat
 
 

@@ -245,13 +245,15 @@ def _alien(head: bytes, path: Path) -> str | None:
 
 def _asked(hashes: Any) -> Any:
     """Of the rows that have a prompt."""
-    return hashes[hashes[:, 2] != hash(b"") & MASK]
+    has = hashes[:, 2] != hash(b"") & MASK
+    return hashes if has.all() else hashes[has]
 
 
 def _distinct(column: Any) -> int:
     import numpy as np
 
-    return len(np.unique(column))
+    ordered = np.sort(column)
+    return len(ordered) and int(np.count_nonzero(ordered[1:] != ordered[:-1])) + 1
 
 
 def _repeat(hashes: Any, column: int) -> tuple[int, int]:

@@ -254,10 +254,9 @@ def token_drift(output: Sequence[Item]) -> int | None:
     seen: list[int] = []
     calls = 0
     for item in output:
-        generated = item.get("generation_token_ids")
-        if not generated:
+        generated, prompt = item.get("generation_token_ids"), item.get("prompt_token_ids") or []
+        if not generated or not isinstance(generated, list) or not isinstance(prompt, list):
             continue
-        prompt = item.get("prompt_token_ids") or []
         if prompt[: len(seen)] != seen:
             return calls
         seen = [*prompt, *generated]

@@ -155,7 +155,7 @@ class Turn:
             self.tokens = {field: item[field] for field in TOKEN_FIELDS if field in item}
         if kind == "function_call":
             function = {"name": item.get("name"), "arguments": _as_text(item.get("arguments"))}
-            call = {"id": item.get("call_id"), "type": "function", "function": function}
+            call = {"id": _id_of(item), "type": "function", "function": function}
             self.calls.append(call | others(item, _CALL_KEYS))
         elif kind == "reasoning":
             parts = item.get("content") or item.get("summary")
@@ -197,7 +197,8 @@ class Turn:
             message["tool_calls"] = self.calls
         if dialect.tokens:
             message |= self.tokens
-        return message | self.extra if self.extra else message
+        # What is known goes before what else the item had: some servers write `tool_calls: []` beside the calls.
+        return message | others(self.extra, message) if self.extra else message
 
 
 def _joined(first: Any, second: Any, between: str = "\n") -> Any:
@@ -222,7 +223,7 @@ def _other_message(item: Item, dialect: Dialect) -> Json:
         return message | others(item, _MESSAGE_KEYS)
     if kind == "function_call_output":
         content = _content_to_chat(item.get("output"), dialect)
-        return {"role": "tool", "tool_call_id": item.get("call_id"), "content": content} | others(item, _OUTPUT_KEYS)
+        return {"role": "tool", "tool_call_id": _id_of(item), "content": content} | others(item, _OUTPUT_KEYS)
     raise NoMessage(f"the conversation has an item of type {kind or '?'!r}, which Chat Completions cannot express")
 
 
@@ -230,7 +231,8 @@ _CALL_KEYS = frozenset(("type", "id", "call_id", "name", "arguments", "status", 
 _MESSAGE_KEYS = frozenset(("type", "id", "role", "content", "status", *TOKEN_FIELDS))
 _OUTPUT_KEYS = frozenset(("type", "id", "call_id", "output", "status"))
 _TEXTS = frozenset(("output_text", "input_text", "text"))
-_CHAT_PARTS = frozenset(("text", "image_url", "file"))
+_CHAT_PARTS = ("text", "image_url", "file")
+"""No set: anything may stand under `type`."""
 
 
 def others(given: Mapping[str, Any], known: Container[str]) -> Json:
@@ -269,6 +271,12 @@ def _content_to_chat(content: Any, dialect: Dialect) -> Any:
             return text_of(content)
         return [_part_to_chat(part) for part in content]
     return _as_text(content)
+
+
+def _id_of(item: Item) -> str | None:
+    """Ids are compared: text, whatever a server made of them."""
+    found = item.get("call_id")
+    return None if found is None else _as_text(found)
 
 
 def _as_text(value: Any) -> str:
