@@ -84,6 +84,14 @@ def test_flat_flags_are_no_matter_where_they_were_asked_for(tmp_path: Path) -> N
         assert any("flat flags" in one.message for one in TARGET.check_config("sft", script)) is told
 
 
+@pytest.mark.parametrize("kind", ["grpo", "sft"])
+def test_nor_are_they_in_the_job_of_several_nodes(kind: str, tmp_path: Path) -> None:
+    job = tmp_path / "job.sh"
+    job.write_text(TARGET.files(made(kind, tmp_path, version="0.9.0", nodes=2))["job.sh"])
+    assert "--pretrain" in job.read_text()
+    assert not [one for one in TARGET.check_config(kind, job) if "OpenRLHF" in one.message]
+
+
 @pytest.mark.parametrize(
     ("version", "there", "told"),
     [(None, "0.9.3", "0.11"), (None, "0.11.1", ""), ("0.9", "0.9.3", "0.9.10"), ("0.9.3", "0.9.3", ""), (None, None, "")],

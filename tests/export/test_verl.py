@@ -158,6 +158,14 @@ def test_the_old_place_of_the_reward_is_right_for_the_release_that_has_no_other(
         assert any("since verl 0.7 it is" in message for message in found) is said
 
 
+@pytest.mark.parametrize(("nodes", "name"), [(1, "launch.sh"), (2, "job.sh")])
+def test_and_for_the_release_that_an_export_names(nodes: int, name: str, tmp_path: Path) -> None:
+    script = tmp_path / name
+    script.write_text(TARGET.files(made("grpo-parquet", tmp_path, version="0.6", nodes=nodes))[name])
+    assert "custom_reward_function.path" in script.read_text()
+    assert not [one for one in TARGET.check_config("grpo-parquet", script) if "since verl 0.7" in one.message]
+
+
 def test_a_release_that_shows_all_tools_to_all_rows_is_told(tmp_path: Path) -> None:
     for version, says in (("0.7", "verl 0.7 shows all of them to every row"), ("0.8", "a row chooses its own")):
         files = TARGET.files(made("grpo", tmp_path, tools=[WEATHER, CLOCK], version=version))

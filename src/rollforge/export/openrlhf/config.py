@@ -60,15 +60,15 @@ def files(made: Made) -> Mapping[str, str]:
     settings = made.settings
     version = release(settings.version, VERSIONS)
     flags = version if version == VERSIONS[0] else ".".join(map(str, number(settings.version)))
-    job = None
+    about, job = f"OpenRLHF {version}: {_WHAT[made.kind]}", None
     if settings.nodes > 1:
         make_job = ray_job if made.kind == "grpo" else torch_job
-        found[JOB] = make_job(made, command(made), f"OpenRLHF, {made.kind}")
+        found[JOB] = make_job(made, command(made), about)
         job = f"sbatch {shlex.quote(str(made.folder / JOB))}"
     found["launch.sh"] = script(
         command(made),
         settings,
-        about=f"OpenRLHF {version}: {_WHAT[made.kind]}",
+        about=about,
         folder=made.folder,
         release=("openrlhf", flags),
         paths=[*(one.path for one in made.data), *(made.folder / name for name in found)],

@@ -53,15 +53,15 @@ def files(made: Made) -> Mapping[str, str]:
         found[name] = (HERE / f"{name}.txt").read_text(encoding="utf-8")
     settings = made.settings
     run = command(made)
-    job = None
+    about, job = f"verl {version}: {_WHAT[made.kind]}", None
     if settings.nodes > 1 and made.kind not in ("rm", "dpo"):
         make_job = torch_job if made.kind == "sft" else ray_job
-        found[JOB] = make_job(made, run, f"verl, {made.kind}")
+        found[JOB] = make_job(made, run, about)
         job = f"sbatch {shlex.quote(str(made.folder / JOB))}"
     found["launch.sh"] = script(
         run,
         settings,
-        about=f"verl {version}: {_WHAT[made.kind]}",
+        about=about,
         folder=made.folder,
         release=("verl", version),
         paths=[*(one.path for one in made.data), *(made.folder / name for name in found)],
