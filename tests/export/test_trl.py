@@ -326,6 +326,15 @@ def test_a_validation_set_is_read_from_the_folder(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "rows", "gpus", "taken"), [("sft", 3, 1, 3), ("dpo", 40, 8, 5), ("sft", 500, 8, 8), ("kto", 1, 1, 2)]
+)
+def test_a_pass_takes_no_more_rows_than_a_step(kind: str, rows: int, gpus: int, taken: int) -> None:
+    settings = Settings(gpus=gpus, micro_batch_size=8)
+    made = Made(kind, Path("/d"), [Data("train", [], Path("/d/train.jsonl"), rows, 100, 400)], settings, True)
+    assert yaml.safe_load(TARGET.files(made)[f"{kind}.yaml"])["per_device_train_batch_size"] == taken
+
+
 @pytest.mark.parametrize("gpus", [1, 3, 8])
 @pytest.mark.parametrize("nodes", [1, 2])
 @pytest.mark.parametrize("generations", [2, 5, 8, 16])
