@@ -582,6 +582,16 @@ def test_letters_that_hydra_does_not_know_stand_in_quotes(tmp_path: Path) -> Non
 
 @pytest.mark.trainers
 @pytest.mark.filterwarnings("ignore")
+def test_a_program_keeps_its_own_hydra(verl: Any, tmp_path: Path) -> None:
+    hydra = pytest.importorskip("hydra")
+    (script := tmp_path / "launch.sh").write_text(TARGET.command(made("sft", tmp_path)))
+    with hydra.initialize_config_dir(str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None):
+        assert not [one for one in TARGET.check_config("sft", script) if "does not take it" in one.message]
+        assert hydra.compose("sft_trainer_engine").data
+
+
+@pytest.mark.trainers
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["grpo", "grpo-parquet", "sft"])
 @pytest.mark.parametrize(
     "settings",

@@ -368,16 +368,19 @@ def _composed(one: Started) -> Iterator[str]:
         return
     [place, *_] = list(found.submodule_search_locations or ())
     composer: Any = import_module("hydra")
-    state: Any = import_module("hydra.core.global_hydra").GlobalHydra.instance()
+    state: Any = import_module("hydra.core.global_hydra").GlobalHydra
     errors: Any = import_module("hydra.errors")
     folder = Path(place) / "trainer" / "config"
     config = one.config or ("sft_trainer_engine" if one.entry == "sft" else "ppo_trainer")
     if not os.path.exists(folder / f"{config}.yaml"):
         return  # somebody's own
     given = [f"{key}={hydra(value if known(str(value)) else None)}" for key, value in one.given]
-    state.clear()
-    with composer.initialize_config_dir(str(folder), version_base=None):
-        try:
+    before = state.instance().hydra  # of the program that calls this
+    state.instance().clear()
+    try:
+        with composer.initialize_config_dir(str(folder), version_base=None):
             composer.compose(config, given)
-        except errors.HydraException as error:
-            yield f"the configuration of verl {version('verl')} does not take it: {' '.join(str(error).split())[:400]}"
+    except errors.HydraException as error:
+        yield f"the configuration of verl {version('verl')} does not take it: {' '.join(str(error).split())[:400]}"
+    finally:
+        state.instance().hydra = before
