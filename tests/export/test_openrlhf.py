@@ -84,6 +84,12 @@ def test_flat_flags_are_no_matter_where_they_were_asked_for(tmp_path: Path) -> N
         assert any("flat flags" in one.message for one in TARGET.check_config("sft", script)) is told
 
 
+def test_the_usual_batch_grows_with_the_gpus(tmp_path: Path) -> None:
+    assert "--train.batch_size 128 " in TARGET.command(made("sft", tmp_path, rows=500, gpus=8, nodes=16))
+    with pytest.raises(UserError, match="at most 100 rows cannot be spread over 128 GPUs"):
+        TARGET.command(made("sft", tmp_path, rows=100, gpus=8, nodes=16))
+
+
 @pytest.mark.parametrize("kind", ["grpo", "sft"])
 def test_nor_are_they_in_the_job_of_several_nodes(kind: str, tmp_path: Path) -> None:
     job = tmp_path / "job.sh"

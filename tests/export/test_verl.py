@@ -580,6 +580,30 @@ def test_letters_that_hydra_does_not_know_stand_in_quotes(tmp_path: Path) -> Non
     assert f"data.train_files='{folder}/train.jsonl'" in words
 
 
+@pytest.mark.parametrize("kind", ["grpo", "sft"])
+@pytest.mark.parametrize(
+    ("gpus", "nodes", "micro", "rows"), [(1, 1, 3, 100), (8, 1, 3, 100), (8, 2, 4, 500), (6, 1, 16, 1000)]
+)
+def test_the_rows_of_each_gpu_are_whole_passes(
+    kind: str, gpus: int, nodes: int, micro: int, rows: int, tmp_path: Path
+) -> None:
+    of = made(kind, tmp_path, rows=rows, gpus=gpus, nodes=nodes, micro_batch_size=micro)
+    found = overrides(TARGET.command(of))
+    size, actor = found["data.train_batch_size"], "actor_rollout_ref.actor"
+    assert 0 < size <= rows
+    if kind == "sft":
+        assert size % (gpus * nodes * micro) == 0
+        assert (found["data.val_files"] is None) == (gpus * nodes * micro > 10)
+    else:
+        mini = found[f"{actor}.ppo_mini_batch_size"]
+        assert size % mini == 0 == mini * found["actor_rollout_ref.rollout.n"] % (gpus * nodes * micro)
+
+
+def test_passes_larger_than_the_data_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="spread over 8 GPUs x 16 rows: use fewer GPUs, a smaller --micro-batch-size"):
+        TARGET.command(made("sft", tmp_path, rows=100, gpus=8, micro_batch_size=16))
+
+
 @pytest.mark.trainers
 @pytest.mark.filterwarnings("ignore")
 def test_a_program_keeps_its_own_hydra(verl: Any, tmp_path: Path) -> None:

@@ -231,7 +231,8 @@ def _batches(made: Made) -> dict[str, Any]:
     settings = made.settings
     gpus = settings.all_gpus
     rows = sum(one.rows for one in train_data(made))
-    size = batch(settings.batch_size or 64, rows, gpus, micro=settings.micro_batch_size or 1)
+    least = settings.micro_batch_size or 1
+    size = batch(settings.batch_size or max(64, gpus * least), rows, gpus, micro=least)
     micro = settings.micro_batch_size or max(one for one in (1, 2, 4) if size % (gpus * one) == 0)
     return {"train.batch_size": size, "train.micro_batch_size": micro}
 

@@ -286,7 +286,7 @@ def _traps(one: Started) -> Iterator[tuple[Level, str]]:
             yield (
                 "warning",
                 f"{beside.name} is neither trained on nor looked at: data.val_files is null, as verl drops a batch of fewer "
-                "rows than GPUs; hold out more, or nothing (rollforge export --validation), or use fewer GPUs",
+                "rows than GPUs take at once; hold out more, or nothing (rollforge export --validation), or use fewer GPUs",
             )
 
 
