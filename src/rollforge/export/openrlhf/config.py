@@ -171,12 +171,9 @@ def grpo(made: Made) -> dict[str, Any]:
             "OpenRLHF 0.9.0 has no MultiTurnAgentExecutor, which plays tasks with tools: use a newer one "
             "(--target-version openrlhf=0.9.10)"
         )
-    prompts = batch(settings.batch_size or 128, sum(one.rows for one in train), gpus, attempts=attempts)
     micro = settings.micro_batch_size or 1
+    prompts = batch(settings.batch_size or 128, sum(one.rows for one in train), gpus, attempts=attempts, micro=micro)
     samples = prompts * attempts
-    if samples % (micro * gpus):
-        what = f"{prompts} prompts times {attempts} attempts are not divisible by {micro} samples on {gpus} GPUs"
-        raise UserError(f"{what}: take another --micro-batch-size or --batch-size")
     each = parallel(settings)
     validation = _files(made.of("validation"))
     return {
