@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from rollforge.export.run import export_rollouts
@@ -22,10 +23,21 @@ def test_the_front_matter_is_what_the_hub_reads(tmp_path: Path) -> None:
     assert head["license"] == "cc-by-4.0"
     assert head["task_categories"] == ["text-generation"]
     assert head["size_categories"] == ["n<1K"]
+    assert head["configs"][0]["description"].startswith("SHA-256 ")
     assert head["configs"][0]["data_files"] == [
         {"split": "train", "path": ["train.jsonl"]},
         {"split": "validation", "path": ["validation.jsonl"]},
     ]
+
+
+def test_datasets_does_not_take_one_export_for_another(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    for number in (20, 40):
+        file = write(tmp_path / "a.jsonl", [row(f"{n}?", f"{n}", 1.0) for n in range(number)])
+        done = export_rollouts(file, [(TOY, "sft")], tmp_path / "out", validation=0.3, workers=1, overwrite=True)
+        folder = done.targets[0].folder
+        loaded = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+        assert sum(split.num_rows for split in loaded.values()) == number
 
 
 def test_sections_and_numbers(tmp_path: Path) -> None:

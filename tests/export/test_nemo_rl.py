@@ -374,6 +374,27 @@ def test_without_a_home_the_launch_script_asks_for_it(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "NEMO_RL_HOME is not set" in done.stderr
     assert f"{tmp_path}/train.jsonl is not there" in done.stderr
+    assert "run_sft.py" not in done.stderr
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_the_checkout_must_hold_is_looked_for(named: bool, tmp_path: Path) -> None:
+    home, script = tmp_path / "a checkout's", tmp_path / "launch.sh"
+    of = Settings(home=str(home) if named else None, nodes=2)
+    script.write_text(TARGET.files(made("sft", tmp_path, of))["launch.sh"])
+    needed = ("examples/run_sft.py", "examples/configs/sft.yaml", "ray.sub")
+    environment = {"PATH": os.environ["PATH"], "NEMO_RL_HOME": str(home)}  # no HOME either
+
+    def said() -> str:
+        done = subprocess.run(["bash", script, "--check"], capture_output=True, text=True, env=environment, check=False)
+        assert "unbound variable" not in done.stderr
+        return done.stderr
+
+    assert all(f"{home}/{name} is not there" in said() for name in needed)
+    for name in needed:
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch()
+    assert str(home) not in said()
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,29 @@ def test_flat_flags_are_no_matter_where_they_were_asked_for(tmp_path: Path) -> N
         assert any("flat flags" in one.message for one in TARGET.check_config("sft", script)) is told
 
 
+def test_the_usual_batch_grows_with_the_gpus(tmp_path: Path) -> None:
+    assert "--train.batch_size 128 " in TARGET.command(made("sft", tmp_path, rows=500, gpus=8, nodes=16))
+    with pytest.raises(UserError, match="at most 100 rows cannot be spread over 128 GPUs"):
+        TARGET.command(made("sft", tmp_path, rows=100, gpus=8, nodes=16))
+
+
+@pytest.mark.parametrize(("rows", "gpus", "micro", "prompts"), [(38, 1, 3, 36), (100, 8, 3, 96), (40, 6, 16, 36)])
+def test_samples_of_a_step_are_whole_passes(rows: int, gpus: int, micro: int, prompts: int, tmp_path: Path) -> None:
+    command = TARGET.command(made("grpo", tmp_path, rows=rows, gpus=gpus, micro_batch_size=micro))
+    found = dict(re.findall(r"--(\S+batch_size|\S+per_prompt) (\d+)", command))
+    assert int(found["rollout.batch_size"]) == prompts
+    step = int(found["train.batch_size"])
+    assert prompts * int(found["rollout.n_samples_per_prompt"]) % step == 0 == step % (gpus * micro)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "sft"])
+def test_nor_are_they_in_the_job_of_several_nodes(kind: str, tmp_path: Path) -> None:
+    job = tmp_path / "job.sh"
+    job.write_text(TARGET.files(made(kind, tmp_path, version="0.9.0", nodes=2))["job.sh"])
+    assert "--pretrain" in job.read_text()
+    assert not [one for one in TARGET.check_config(kind, job) if "OpenRLHF" in one.message]
+
+
 @pytest.mark.parametrize(
     ("version", "there", "told"),
     [(None, "0.9.3", "0.11"), (None, "0.11.1", ""), ("0.9", "0.9.3", "0.9.10"), ("0.9.3", "0.9.3", ""), (None, None, "")],

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from rollforge.errors import UserError
 from rollforge.export.advice import advise
 from rollforge.export.check import check_export, check_files
 from rollforge.export.examples import Demonstration, Judged, Pair, Prompt
-from rollforge.export.target import Data, Made, Refused, Settings
+from rollforge.export.target import Data, Made, Refused, Seen, Settings
 from rollforge.export.trl import TARGET
 from rollforge.export.verl import TARGET as VERL
 from rollforge.export.writer import Parts, Sheet
@@ -325,6 +326,15 @@ def test_a_validation_set_is_read_from_the_folder(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "rows", "gpus", "taken"), [("sft", 3, 1, 3), ("dpo", 40, 8, 5), ("sft", 500, 8, 8), ("kto", 1, 1, 2)]
+)
+def test_a_pass_takes_no_more_rows_than_a_step(kind: str, rows: int, gpus: int, taken: int) -> None:
+    settings = Settings(gpus=gpus, micro_batch_size=8)
+    made = Made(kind, Path("/d"), [Data("train", [], Path("/d/train.jsonl"), rows, 100, 400)], settings, True)
+    assert yaml.safe_load(TARGET.files(made)[f"{kind}.yaml"])["per_device_train_batch_size"] == taken
+
+
 @pytest.mark.parametrize("gpus", [1, 3, 8])
 @pytest.mark.parametrize("nodes", [1, 2])
 @pytest.mark.parametrize("generations", [2, 5, 8, 16])
@@ -535,6 +545,37 @@ def test_anything_anywhere_in_a_configuration(kind: str, tmp_path: Path) -> None
         for weird in (None, "x", -1, True, [], {}, [None], ["x"], 10**30, "${a}"):
             (tmp_path / "c.yaml").write_text(yaml.safe_dump({**values, key: weird}))
             assert all(found.message for found in TARGET.check_config(kind, tmp_path / "c.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "gpus", "rows", "level", "told"),
+    [
+        ("grpo", 16, 1, "error", "2 prompts are taken at once (num_processes 16), and there are 1"),
+        ("grpo", 16, 2, None, ""),
+        ("grpo", 1, 1, None, ""),
+        ("sft", 8, 3, "warning", "8 rows are taken at once (num_processes 8), and there are 3"),
+        ("sft", 8, 8, None, ""),
+        ("sft", 1, 1, None, ""),
+        ("kto", 8, 8, "warning", "16 rows are taken at once (num_processes 8), and there are 8"),
+        ("kto", 1, 1, None, ""),
+    ],
+)
+def test_more_gpus_than_rows(kind: str, gpus: int, rows: int, level: str | None, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    data = [Data("train", [], file, rows, 10, 20, rows)]
+    for name, text in TARGET.files(Made(kind, tmp_path, data, Settings(gpus=gpus), True)).items():
+        (tmp_path / name).write_text(text)
+    assert TARGET.against is not None
+    found = [*TARGET.against(kind, tmp_path / f"{kind}.yaml", {file: Seen(rows, Counter({True: rows}))})]
+    assert [(one.level, told in one.message) for one in found] == ([(level, True)] if level else [])
+
+
+def test_of_data_that_is_not_checked_there_may_be_more(tmp_path: Path) -> None:
+    text = "datasets: [{path: json, data_files: other.jsonl}]\nper_device_train_batch_size: 16\n"
+    (tmp_path / "grpo.yaml").write_text(text)
+    assert TARGET.against is not None
+    (found,) = TARGET.against("grpo", tmp_path / "grpo.yaml", {tmp_path / "train.jsonl": Seen(1, Counter())})
+    assert found.level == "warning"
 
 
 def verdicts(folder: Path, good: int, bad: int) -> Path:

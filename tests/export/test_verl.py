@@ -158,6 +158,14 @@ def test_the_old_place_of_the_reward_is_right_for_the_release_that_has_no_other(
         assert any("since verl 0.7 it is" in message for message in found) is said
 
 
+@pytest.mark.parametrize(("nodes", "name"), [(1, "launch.sh"), (2, "job.sh")])
+def test_and_for_the_release_that_an_export_names(nodes: int, name: str, tmp_path: Path) -> None:
+    script = tmp_path / name
+    script.write_text(TARGET.files(made("grpo-parquet", tmp_path, version="0.6", nodes=nodes))[name])
+    assert "custom_reward_function.path" in script.read_text()
+    assert not [one for one in TARGET.check_config("grpo-parquet", script) if "since verl 0.7" in one.message]
+
+
 def test_a_release_that_shows_all_tools_to_all_rows_is_told(tmp_path: Path) -> None:
     for version, says in (("0.7", "verl 0.7 shows all of them to every row"), ("0.8", "a row chooses its own")):
         files = TARGET.files(made("grpo", tmp_path, tools=[WEATHER, CLOCK], version=version))
@@ -570,6 +578,40 @@ def test_letters_that_hydra_does_not_know_stand_in_quotes(tmp_path: Path) -> Non
     folder = tmp_path / "jürgen"
     words = shlex.split(TARGET.command(made("grpo", folder)).replace("\\\n", " "))
     assert f"data.train_files='{folder}/train.jsonl'" in words
+
+
+@pytest.mark.parametrize("kind", ["grpo", "sft"])
+@pytest.mark.parametrize(
+    ("gpus", "nodes", "micro", "rows"), [(1, 1, 3, 100), (8, 1, 3, 100), (8, 2, 4, 500), (6, 1, 16, 1000)]
+)
+def test_the_rows_of_each_gpu_are_whole_passes(
+    kind: str, gpus: int, nodes: int, micro: int, rows: int, tmp_path: Path
+) -> None:
+    of = made(kind, tmp_path, rows=rows, gpus=gpus, nodes=nodes, micro_batch_size=micro)
+    found = overrides(TARGET.command(of))
+    size, actor = found["data.train_batch_size"], "actor_rollout_ref.actor"
+    assert 0 < size <= rows
+    if kind == "sft":
+        assert size % (gpus * nodes * micro) == 0
+        assert (found["data.val_files"] is None) == (gpus * nodes * micro > 10)
+    else:
+        mini = found[f"{actor}.ppo_mini_batch_size"]
+        assert size % mini == 0 == mini * found["actor_rollout_ref.rollout.n"] % (gpus * nodes * micro)
+
+
+def test_passes_larger_than_the_data_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="spread over 8 GPUs x 16 rows: use fewer GPUs, a smaller --micro-batch-size"):
+        TARGET.command(made("sft", tmp_path, rows=100, gpus=8, micro_batch_size=16))
+
+
+@pytest.mark.trainers
+@pytest.mark.filterwarnings("ignore")
+def test_a_program_keeps_its_own_hydra(verl: Any, tmp_path: Path) -> None:
+    hydra = pytest.importorskip("hydra")
+    (script := tmp_path / "launch.sh").write_text(TARGET.command(made("sft", tmp_path)))
+    with hydra.initialize_config_dir(str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None):
+        assert not [one for one in TARGET.check_config("sft", script) if "does not take it" in one.message]
+        assert hydra.compose("sft_trainer_engine").data
 
 
 @pytest.mark.trainers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections import Counter
@@ -109,6 +110,8 @@ def _front(done: Done, all_of_it: Exported) -> str:
         "configs": [
             {
                 "config_name": "default",
+                # `datasets` keeps what it made of a folder by the folder's name and these lines, not by its files.
+                "description": f"SHA-256 {_digest(done)}",
                 "data_files": [
                     {"split": split, "path": [one.name for one in done.files if one.split == split]} for split in splits
                 ],
@@ -116,6 +119,11 @@ def _front(done: Done, all_of_it: Exported) -> str:
         ],
     }
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def _digest(done: Done) -> str:
+    """Of all files together."""
+    return hashlib.sha256("".join(one.sha256 for one in done.files).encode()).hexdigest()
 
 
 def _short(number: int) -> str:

@@ -20,6 +20,7 @@ def script(
     needs: Iterable[str] = (),
     modules: Iterable[str] = (),
     variables: Iterable[str] = (),
+    within: tuple[str, Iterable[str]] | None = None,
     home: str | None = None,
     installed: str | None = None,
     slurm: str | None = None,
@@ -30,8 +31,9 @@ def script(
     `folder` is the script's own, which the configuration names; `release` is the framework's (as `--target-version` has
     it) that the files are for, and `installed` a command that prints the one that is there (default: of the installed
     package); `paths` must exist; `needs` are programs, `modules` Python modules that must be there; `variables` of the
-    environment must be set; `home` is the directory in which to run; `slurm` (which calls `sbatch`) replaces the command
-    where `settings.nodes > 1`; `wandb`: the configuration logs to Weights & Biases, which wants a key.
+    environment must be set; `within` is one of them that names a directory, with what must be in it; `home` is the
+    directory in which to run; `slurm` (which calls `sbatch`) replaces the command where `settings.nodes > 1`; `wandb`: the
+    configuration logs to Weights & Biases, which wants a key.
     """
     framework, wanted = release
     installed = installed or f"python3 -c \"from importlib.metadata import version; print(version('{framework}'))\""
@@ -41,9 +43,11 @@ def script(
         own = settings.checkpoints if settings.checkpoints.startswith("/") else None
         run = f"mkdir -p {shlex.quote(own)}\n{slurm}" if own else slurm
         needs = [*needs, "sbatch"]
+    variable, held = within or ("", ())
     local = [Path(settings.model)] if settings.model.startswith("/") else []
     checks = [
         *(f"have_path {shlex.quote(str(path))}" for path in (*paths, *local)),
+        *(f'[ -z "${{{variable}:-}}" ] || have_path "${variable}"/{shlex.quote(name)}' for name in held),
         *(f"have_program {shlex.quote(name)}" for name in needs),
         *(f"have_module {shlex.quote(name)}" for name in modules),
         f'have_release {framework} {wanted} "$({{ {installed}; }} 2> /dev/null || true)"',
@@ -81,7 +85,7 @@ have_token() {{ [ -n "${{!1:-}}" ] || problem "$1 is not set"; }}
 have_variable() {{ [ -n "${{!1:-}}" ] || problem "the environment variable $1 is not set"; }}
 hub_login() {{
   [ -n "${{HF_HOME:-}}" ] || advice "HF_HOME is not set: models go to ~/.cache/huggingface"
-  [ -n "${{HF_TOKEN:-}}" ] || [ -e "${{HF_HOME:-$HOME/.cache/huggingface}}/token" ] \\
+  [ -n "${{HF_TOKEN:-}}" ] || [ -e "${{HF_HOME:-${{HOME:-}}/.cache/huggingface}}/token" ] \\
     || advice "not logged in to the Hugging Face hub: needed if $1 is gated"
 }}
 run() {{

@@ -73,6 +73,12 @@ def elsewhere(words: Sequence[str]) -> bool:
     return any(re.search(r"(^|/)docker$|^--container-|^submit$", word) for word in words)
 
 
+def made_for(text: str, framework: str) -> str:
+    """For which version of a framework an export wrote a script, as its head says; "" for anybody's."""
+    found = re.match(rf"#![^\n]*\n# {framework} ([\d.]+):", text)
+    return found[1] if found else ""
+
+
 def read_script(text: str, wanted: str) -> Script:
     """The commands with a word in which the pattern `wanted` is found, those within quotes (`bash -c "..."`) and
     here-documents too."""

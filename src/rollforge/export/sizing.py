@@ -190,7 +190,7 @@ def _job(script: str, made: Made, command: str, about: str) -> str:
 
 # The image stands on the lines of srun: pyxis takes none for a whole job that calls srun and scontrol itself.
 _HEAD = """#!/usr/bin/env bash
-# {about}: sbatch this file
+# {about}; sbatch this file
 #SBATCH --nodes={nodes}
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node={gpus}

@@ -400,13 +400,9 @@ def _yaml(made: Made) -> Path:
 def _launch(made: Made, values: Values) -> str:
     settings, run = made.settings, command(made)
     home = _home(settings)
-    paths = [_yaml(made), *(data.path for data in made.data)]
-    if home:
-        root = Path(home)
-        paths += [
-            root / _script(made.kind, version_of(settings)),
-            root / f"examples/configs/{PARENT[ALGORITHM[made.kind]]}.yaml",
-        ]
+    needed = [_script(made.kind, version_of(settings)), f"examples/configs/{PARENT[ALGORITHM[made.kind]]}.yaml"]
+    needed += ["ray.sub"] if settings.nodes > 1 else []
+    paths = [_yaml(made), *(data.path for data in made.data), *(Path(home) / name for name in needed if home)]
     go = "" if home else f'cd "${{{HOME}:?the directory of the NeMo RL checkout}}"\n'
     checkout = shlex.quote(home) if home else f'"${{{HOME}:-}}"'
     installed = f"sed -n 's/^M[AI][JN]OR = //p' {checkout}/nemo_rl/package_info.py | paste -sd ."
@@ -420,6 +416,7 @@ def _launch(made: Made, values: Values) -> str:
         release=("nemo-rl", version_of(settings)),
         paths=paths,
         needs=[] if settings.nodes > 1 else ["uv"],
+        within=None if home else (HOME, needed),
         home=home,
         installed=installed,
         slurm=go + _slurm(made) if settings.nodes > 1 else None,

@@ -60,15 +60,15 @@ def files(made: Made) -> Mapping[str, str]:
     settings = made.settings
     version = release(settings.version, VERSIONS)
     flags = version if version == VERSIONS[0] else ".".join(map(str, number(settings.version)))
-    job = None
+    about, job = f"OpenRLHF {version}: {_WHAT[made.kind]}", None
     if settings.nodes > 1:
         make_job = ray_job if made.kind == "grpo" else torch_job
-        found[JOB] = make_job(made, command(made), f"OpenRLHF, {made.kind}")
+        found[JOB] = make_job(made, command(made), about)
         job = f"sbatch {shlex.quote(str(made.folder / JOB))}"
     found["launch.sh"] = script(
         command(made),
         settings,
-        about=f"OpenRLHF {version}: {_WHAT[made.kind]}",
+        about=about,
         folder=made.folder,
         release=("openrlhf", flags),
         paths=[*(one.path for one in made.data), *(made.folder / name for name in found)],
@@ -171,12 +171,9 @@ def grpo(made: Made) -> dict[str, Any]:
             "OpenRLHF 0.9.0 has no MultiTurnAgentExecutor, which plays tasks with tools: use a newer one "
             "(--target-version openrlhf=0.9.10)"
         )
-    prompts = batch(settings.batch_size or 128, sum(one.rows for one in train), gpus, attempts=attempts)
     micro = settings.micro_batch_size or 1
+    prompts = batch(settings.batch_size or 128, sum(one.rows for one in train), gpus, attempts=attempts, micro=micro)
     samples = prompts * attempts
-    if samples % (micro * gpus):
-        what = f"{prompts} prompts times {attempts} attempts are not divisible by {micro} samples on {gpus} GPUs"
-        raise UserError(f"{what}: take another --micro-batch-size or --batch-size")
     each = parallel(settings)
     validation = _files(made.of("validation"))
     return {
@@ -231,7 +228,8 @@ def _batches(made: Made) -> dict[str, Any]:
     settings = made.settings
     gpus = settings.all_gpus
     rows = sum(one.rows for one in train_data(made))
-    size = batch(settings.batch_size or 64, rows, gpus, micro=settings.micro_batch_size or 1)
+    least = settings.micro_batch_size or 1
+    size = batch(settings.batch_size or max(64, gpus * least), rows, gpus, micro=least)
     micro = settings.micro_batch_size or max(one for one in (1, 2, 4) if size % (gpus * one) == 0)
     return {"train.batch_size": size, "train.micro_batch_size": micro}
 

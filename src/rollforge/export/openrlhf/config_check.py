@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,7 +16,7 @@ from rollforge.export.lengths import longer_in
 from rollforge.export.openrlhf.config import VERSIONS
 from rollforge.export.openrlhf.flags import DOTTED, FLAT, GONE, SWITCHES, flat
 from rollforge.export.openrlhf.rows import CUT, check_as_text, check_dpo, check_grpo, check_sft, check_sft_simple
-from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, read_script
+from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, made_for, read_script
 from rollforge.export.target import Level, Problem, Seen
 from rollforge.records.items import Json
 
@@ -50,8 +49,7 @@ def check_config(kind: str, path: Path) -> Iterable[Problem]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return [Problem(name, 0, "error", f"cannot read {path}: {error}")]
-    asked = re.match(r"#![^\n]*\n# OpenRLHF ([\d.]+):", text)  # for which version an export wrote it
-    old = asked is not None and asked[1] in VERSIONS[1:]
+    old = made_for(text, "OpenRLHF") in VERSIONS[1:]
     started, unread = commands(text)
     return [
         *([Problem(name, unread, "warning", UNREAD)] if unread else []),

@@ -194,14 +194,41 @@ def _files_of(one: dict[str, Any]) -> list[str]:
 
 
 def against(kind: str, path: Path, files: Mapping[Path, Seen]) -> Iterator[Problem]:
-    """`Target.against`: KTO's weights, as KTOTrainer looks at them (`_prepare_dataset`)."""
-    if kind != "kto":
-        return
+    """`Target.against`."""
     try:
-        config = read_yaml(path)
+        config = {**_launched(path), **read_yaml(path)}
+    except UserError:
+        return  # which `check_config` says
+    yield from _small(kind, path, config, files)
+    if kind == "kto":
+        yield from _unbalanced(path, config, files)
+
+
+def _small(kind: str, path: Path, config: dict[str, Any], files: Mapping[Path, Seen]) -> Iterator[Problem]:
+    """Fewer rows than are taken at once: GRPO's sampler leaves them out (`RepeatSampler`), accelerate's repeats some."""
+    rows, processes = sum(file.rows for file in files.values()), _count(config, "num_processes") or 1
+    if TRAINERS[kind] == "GRPO":
+        size, what = (_batch(config) or 0) // (_count(config, "num_generations") or 1), "prompts"
+        comes = "TRL leaves an incomplete step out and stops (ValueError: args.max_steps must be set)"
+    else:
+        size, what = (_count(config, "per_device_train_batch_size") or 0) * processes, "rows"
+        comes = "some are trained on twice"
+    if size <= rows or (what == "rows" and processes == 1):
+        return
+    # Where other files are named, there may be more data than what is checked.
+    named = {Path(name).name for name in trains_on(kind, path)[0]}
+    all_of_it = named <= {name for file in files for name in (file.name, file.absolute().parent.name)}
+    level: Level = "error" if what == "prompts" and all_of_it else "warning"
+    said = f"{size:,} {what} are taken at once (num_processes {processes}), and there are {rows:,}: {comes}; use fewer GPUs"
+    yield Problem(str(path), _line(path, "per_device_train_batch_size"), level, said)
+
+
+def _unbalanced(path: Path, config: dict[str, Any], files: Mapping[Path, Seen]) -> Iterator[Problem]:
+    """KTO's weights, as KTOTrainer looks at them (`_prepare_dataset`)."""
+    try:
         weights = [float(config.get(f"{name}_weight", 1.0)) for name in ("desirable", "undesirable")]
-    except (UserError, TypeError, ValueError, OverflowError):
-        return  # which `check_config`, or TRL's parser, says
+    except (TypeError, ValueError, OverflowError):
+        return  # which TRL's parser says
     good, bad = (sum(file.labels[label] for file in files.values()) for label in (True, False))
     if not good or not bad or good == bad:
         return

@@ -199,8 +199,8 @@ def _batches(made: Made) -> Iterator[tuple[str, Any, str]]:
     rows = max(1, sum(data.rows for data in made.of("train")))
     batch = min(settings.batch_size or 8 * max(4, processes), rows)
     least = 2 if made.kind == "kto" else 1
-    fitting = max(least, min(8, _TOKENS // max_length(made)))
-    micro = settings.micro_batch_size or max(least, min(fitting, batch // processes))
+    fitting = settings.micro_batch_size or min(8, _TOKENS // max_length(made))
+    micro = max(least, min(fitting, batch // processes))
     steps = max(1, batch // (micro * processes))
     about = "TRL refuses 1: KTO compares the rows of one pass" if made.kind == "kto" else ""
     yield "per_device_train_batch_size", micro, about

@@ -53,15 +53,15 @@ def files(made: Made) -> Mapping[str, str]:
         found[name] = (HERE / f"{name}.txt").read_text(encoding="utf-8")
     settings = made.settings
     run = command(made)
-    job = None
+    about, job = f"verl {version}: {_WHAT[made.kind]}", None
     if settings.nodes > 1 and made.kind not in ("rm", "dpo"):
         make_job = torch_job if made.kind == "sft" else ray_job
-        found[JOB] = make_job(made, run, f"verl, {made.kind}")
+        found[JOB] = make_job(made, run, about)
         job = f"sbatch {shlex.quote(str(made.folder / JOB))}"
     found["launch.sh"] = script(
         run,
         settings,
-        about=f"verl {version}: {_WHAT[made.kind]}",
+        about=about,
         folder=made.folder,
         release=("verl", version),
         paths=[*(one.path for one in made.data), *(made.folder / name for name in found)],
@@ -117,7 +117,8 @@ def grpo(made: Made) -> dict[str, Any]:
     attempts = attempts_at(settings)
     prompt, answer = lengths(made)
     prompt += ceil(len(dumps(made.tools)) / 4, 128) if tools else 0
-    prompts = batch(settings.batch_size or 256, sum(one.rows for one in train), gpus, attempts=attempts)
+    micro = settings.micro_batch_size or 1
+    prompts = batch(settings.batch_size or 256, sum(one.rows for one in train), gpus, attempts=attempts, micro=micro)
     actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
     reward = "custom_reward_function" if version == "0.6" else "reward.custom_reward_function"
     size = billions(settings.model)
@@ -137,7 +138,7 @@ def grpo(made: Made) -> dict[str, Any]:
         "actor_rollout_ref.model.enable_gradient_checkpointing": checkpointing(settings),
         "actor_rollout_ref.model.use_remove_padding": True,
         f"{actor}.optim.lr": settings.learning_rate or (1e-5 if settings.lora else 1e-6),
-        f"{actor}.ppo_mini_batch_size": _mini(prompts, attempts, gpus),
+        f"{actor}.ppo_mini_batch_size": _mini(prompts, attempts, gpus * micro),
         f"{actor}.use_kl_loss": True,
         f"{actor}.kl_loss_coef": 0.001,
         f"{actor}.kl_loss_type": "low_var_kl",
@@ -186,9 +187,9 @@ def sft(made: Made) -> dict[str, Any]:
     version = release(settings.version, VERSIONS)
     if version == "0.6":
         raise UserError("verl 0.6's SFT trainer has another data set class: use verl 0.7 or newer")
-    gpus = settings.all_gpus
+    gpus, micro = settings.all_gpus, settings.micro_batch_size or 1
     length = whole_length(made)
-    validation = [one for one in made.of("validation") if one.rows >= gpus]
+    validation = [one for one in made.of("validation") if one.rows >= gpus * micro]
     rows = min(sum(one.rows for one in part) for part in (train, validation) if part)
     values: dict[str, Any] = {
         "data.train_files": _files(train),
@@ -196,7 +197,7 @@ def sft(made: Made) -> dict[str, Any]:
         "data.custom_cls.path": str(made.folder / DATASETS[made.kind]),
         "data.custom_cls.name": "GymSFTDataset",
         # Incomplete batches are dropped, on the validation side too.
-        "data.train_batch_size": batch(settings.batch_size or 64, rows, gpus),
+        "data.train_batch_size": batch(settings.batch_size or max(64, gpus * micro), rows, gpus, micro=micro),
         "data.max_length": length,
         "data.truncation": "error",
         "data.enable_thinking_default": None,
@@ -260,9 +261,9 @@ def _files(data: list[Data]) -> Any:
     return paths[0] if len(paths) == 1 else paths or None
 
 
-def _mini(prompts: int, attempts: int, gpus: int) -> int:
-    """The largest divisor of the batch, at most 64, whose attempts spread evenly over the GPUs."""
-    found = [size for size in range(1, min(prompts, 64) + 1) if prompts % size == 0 and size * attempts % gpus == 0]
+def _mini(prompts: int, attempts: int, divides: int) -> int:
+    """The largest divisor of the batch, at most 64, whose attempts can be spread evenly (verl asserts it)."""
+    found = [size for size in range(1, min(prompts, 64) + 1) if prompts % size == 0 and size * attempts % divides == 0]
     return max(found, default=prompts)
 
 

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +18,7 @@ from rollforge.errors import UserError
 from rollforge.export.check_rows import under_names
 from rollforge.export.defines import not_defined
 from rollforge.export.lengths import longer_in
-from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, read_script
+from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, made_for, read_script
 from rollforge.export.target import Level, Problem, Seen
 from rollforge.export.verl.config import hydra, problems_of_tools
 from rollforge.export.verl.rows import STOPS, check_grpo, check_grpo_parquet, check_rm, check_sft
@@ -37,6 +37,8 @@ class Started:
     config: str = ""
     """Hydra's configuration; "" for verl's usual one, "?" for somebody's own."""
     elsewhere: bool = False
+    made_for: str = ""
+    """The version for which an export wrote it."""
     unread: int = 0
     """Line of a script from which on it could not be read."""
 
@@ -181,11 +183,14 @@ def _read(kind: str, path: Path) -> Started:
         # The command line may give more.
         return Started("sft" if kind == "sft" else "ppo", Options(values, whole=False))
     try:
-        script = read_script(path.read_text(encoding="utf-8"), _ENTRY)
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
+    script = read_script(text, _ENTRY)
     first = next(iter(script.commands), None)
-    return _started(first, script.unread) if first else Started("", Options({}), unread=script.unread)
+    if first is None:
+        return Started("", Options({}), unread=script.unread)
+    return replace(_started(first), made_for=made_for(text, "verl"), unread=script.unread)
 
 
 _ENTRY = (
@@ -196,7 +201,7 @@ _USUAL = re.compile(r"(?:.*/)?(ppo|sft)(_\w+)?_trainer(_engine)?(\.yaml)?")
 """verl's own configurations, whose defaults are alike."""
 
 
-def _started(command: Command, unread: int) -> Started:
+def _started(command: Command) -> Started:
     before, found, words = command.split(_ENTRY)
     given = tuple(overrides(words))
     named = dict(re.findall(r"--config-(path|name)[= ](\S+)", " ".join(words)))
@@ -210,7 +215,6 @@ def _started(command: Command, unread: int) -> Started:
         given,
         config,
         elsewhere(before),
-        unread,
     )
 
 
@@ -255,7 +259,7 @@ def _traps(one: Started) -> Iterator[tuple[Level, str]]:
     for key, now in MOVED.items():
         if get(key) is not None:
             yield "error", f"{key}: {now}"
-    for key in () if _before_moved() else OLD_REWARD:
+    for key in () if one.made_for == "0.6" or _before_moved() else OLD_REWARD:
         if get(key) is not None:
             now = "reward.reward_manager.name" if key.endswith("manager") else f"reward.{key}"
             yield (
@@ -282,7 +286,7 @@ def _traps(one: Started) -> Iterator[tuple[Level, str]]:
             yield (
                 "warning",
                 f"{beside.name} is neither trained on nor looked at: data.val_files is null, as verl drops a batch of fewer "
-                "rows than GPUs; hold out more, or nothing (rollforge export --validation), or use fewer GPUs",
+                "rows than GPUs take at once; hold out more, or nothing (rollforge export --validation), or use fewer GPUs",
             )
 
 
@@ -364,16 +368,19 @@ def _composed(one: Started) -> Iterator[str]:
         return
     [place, *_] = list(found.submodule_search_locations or ())
     composer: Any = import_module("hydra")
-    state: Any = import_module("hydra.core.global_hydra").GlobalHydra.instance()
+    state: Any = import_module("hydra.core.global_hydra").GlobalHydra
     errors: Any = import_module("hydra.errors")
     folder = Path(place) / "trainer" / "config"
     config = one.config or ("sft_trainer_engine" if one.entry == "sft" else "ppo_trainer")
     if not os.path.exists(folder / f"{config}.yaml"):
         return  # somebody's own
     given = [f"{key}={hydra(value if known(str(value)) else None)}" for key, value in one.given]
-    state.clear()
-    with composer.initialize_config_dir(str(folder), version_base=None):
-        try:
+    before = state.instance().hydra  # of the program that calls this
+    state.instance().clear()
+    try:
+        with composer.initialize_config_dir(str(folder), version_base=None):
             composer.compose(config, given)
-        except errors.HydraException as error:
-            yield f"the configuration of verl {version('verl')} does not take it: {' '.join(str(error).split())[:400]}"
+    except errors.HydraException as error:
+        yield f"the configuration of verl {version('verl')} does not take it: {' '.join(str(error).split())[:400]}"
+    finally:
+        state.instance().hydra = before
