@@ -20,8 +20,12 @@ Json = dict[str, Any]
 # What matters here of NeMo RL's own examples/configs, from 0.6 on and before.
 ONE_GPU = {"dtensor_cfg": {"enabled": True, "tensor_parallel_size": 1, "context_parallel_size": 1}}
 TEMPLATE = "{% for message in messages %}Question: {{ message['content'] }}{% endfor %}"
+LOADED = {"shuffle": True, "num_workers": 1}
+TOKENS = {"add_bos": True, "add_eos": True, "add_generation_prompt": False}
 PARENTS: dict[str, Json] = {
     "grpo_math_1B": {
+        "loss_fn": {},
+        "logger": {},
         "grpo": {"num_prompts_per_step": 32, "num_generations_per_prompt": 16, "val_period": 10, "max_val_samples": 256},
         "checkpointing": {"metric_name": "val:accuracy"},
         "policy": {
@@ -34,6 +38,8 @@ PARENTS: dict[str, Json] = {
             "sequence_packing": {"enabled": True},
         },
         "data": {
+            **LOADED,
+            "use_multiple_dataloader": False,
             "max_input_seq_length": "${policy.max_total_sequence_length}",
             "train": {"dataset_name": "OpenMathInstruct-2", "split_validation_size": 0.05},
             "validation": None,
@@ -58,6 +64,8 @@ PARENTS: dict[str, Json] = {
             "max_total_sequence_length": 1024,
         },
         "data": {
+            **LOADED,
+            **TOKENS,
             "max_input_seq_length": "${policy.max_total_sequence_length}",
             "train": {"dataset_name": "squad", "split": "train"},
             "validation": {"dataset_name": "squad"},
@@ -77,7 +85,13 @@ PARENTS: dict[str, Json] = {
             "train_micro_batch_size": 2,
             "max_total_sequence_length": 1024,
         },
-        "data": {"train": {"dataset_name": "HelpSteer3"}, "validation": {"dataset_name": "HelpSteer3"}},
+        "data": {
+            **LOADED,
+            "max_input_seq_length": 1024,
+            "train": {"dataset_name": "HelpSteer3"},
+            "validation": {"dataset_name": "HelpSteer3"},
+        },
+        "logger": {},
         "cluster": {"gpus_per_node": 1, "num_nodes": 1},
     },
 }
@@ -157,7 +171,14 @@ def grpo(place: Place, **over: Any) -> Json:
             "defaults": place.parent("grpo_math_1B"),
             "grpo": {"val_period": 0},
             "checkpointing": {"metric_name": None},
-            "data": {"_override_": True, "max_input_seq_length": 512, "train": entry, "validation": None},
+            "data": {
+                "_override_": True,
+                **LOADED,
+                "use_multiple_dataloader": False,
+                "max_input_seq_length": 512,
+                "train": entry,
+                "validation": None,
+            },
         },
         over,
     )
@@ -172,7 +193,14 @@ def sft(place: Place, *rows: Json, kind: str = "openai_format", **over: Any) -> 
             "sft": {"val_period": 0, "val_at_start": False},
             "checkpointing": {"metric_name": None},
             "policy": {"tokenizer": {"chat_template": "default"}},
-            "data": {"_override_": True, "max_input_seq_length": 1024, "train": entry, "validation": None},
+            "data": {
+                "_override_": True,
+                **LOADED,
+                **TOKENS,
+                "max_input_seq_length": 1024,
+                "train": entry,
+                "validation": None,
+            },
         },
         over,
     )
@@ -186,6 +214,8 @@ def dpo(place: Place, row: Json, kind: str = "BinaryPreferenceDataset", **over: 
             "checkpointing": {"metric_name": None},
             "data": {
                 "_override_": True,
+                **LOADED,
+                "max_input_seq_length": 1024,
                 "train": {"dataset_name": kind, "data_path": place.rows("train.jsonl", row, times=128)},
                 "validation": None,
             },
@@ -204,7 +234,14 @@ def gym(place: Place, **over: Any) -> Json:
             "grpo": {"val_period": 0, "max_val_samples": None},
             "checkpointing": {"metric_name": None},
             "policy": {"generation": {"vllm_cfg": {"async_engine": True, "expose_http_server": True}}},
-            "data": {"_override_": True, "max_input_seq_length": None, "train": entry, "validation": None},
+            "data": {
+                "_override_": True,
+                **LOADED,
+                "use_multiple_dataloader": False,
+                "max_input_seq_length": None,
+                "train": entry,
+                "validation": None,
+            },
             "env": {"_override_": True, "should_use_nemo_gym": True, "nemo_gym": {"config_paths": paths}},
         },
         over,
@@ -812,6 +849,76 @@ def test_environments_must_be_defined(place: Place) -> None:
     values = grpo(place)
     del values["data"]["train"]["env_name"]
     expect(place.check("grpo", values), "no environment")
+
+
+@pytest.mark.parametrize("key", ["max_input_seq_length", "shuffle", "num_workers", "use_multiple_dataloader", "add_bos"])
+def test_keys_that_are_read_without_asking(place: Place, key: str) -> None:
+    kind, values = ("sft", sft(place)) if key == "add_bos" else ("grpo", grpo(place))
+    del values["data"][key]
+    expect(place.check(kind, values), f"KeyError {key!r}")
+    del values["data"]["_override_"]  # the parent has it
+    assert not any("KeyError" in problem.message for problem in place.check(kind, values))
+
+
+def test_sections_that_nobody_wrote(place: Place) -> None:
+    values = {"data": grpo(place)["data"], "grpo": {"val_period": 0}}
+    expect(place.check("grpo", values), "no section loss_fn, env, policy, logger, cluster, checkpointing")
+    elsewhere = values | {"defaults": "/elsewhere/RL/examples/configs/grpo_math_1B.yaml"}
+    assert not any("no section" in problem.message for problem in place.check("grpo", elsewhere))
+
+
+def test_a_mark_within_a_section_drops_nothing(place: Place) -> None:
+    found = place.check("grpo", grpo(place, data={"train": {"_override_": True}}))
+    expect(found, "data.train._override_: it drops nothing here", "warning")
+
+
+@pytest.mark.parametrize(
+    ("over", "said"),
+    [
+        ({"data": {"train": {"input_keys": "q"}}}, "data.train.input_keys: ResponseDataset does not read it"),
+        ({"data": {"train": {"chat_key": "m"}}}, "it reads input_key, output_key"),
+        ({"grpo": {"num_prompt_per_step": 8}}, "did you mean num_prompts_per_step?"),
+        ({"policy": {"train_global_batchsize": 8}}, "did you mean train_global_batch_size?"),
+    ],
+)
+def test_keys_that_nobody_reads(place: Place, over: Json, said: str) -> None:
+    expect(place.check("grpo", grpo(place, **over)), said, "warning")
+
+
+def test_keys_that_the_parent_lacks_and_are_no_slips(place: Place) -> None:
+    over: Json = {"grpo": {"num_val_generations_per_prompt": 4}, "policy": {"optimizer": {"name": "adam"}}}
+    assert place.check("grpo", grpo(place, **over)) == []
+
+
+def test_a_loader_for_each_data_set(place: Place) -> None:
+    more = {"num_prompts_per_dataloader": 8, "custom_dataloader": "a.b"}
+    on = {"use_multiple_dataloader": True}
+    expect(place.check("grpo", grpo(place, data=on)), "KeyError 'num_prompts_per_dataloader'")
+    assert place.check("grpo", grpo(place, data=on | more)) == []
+    expect(place.check("grpo", grpo(place, data=on | more, grpo={"async_grpo": {"enabled": True}})), "NotImplementedError")
+    expect(place.check("sft", sft(place, data=on | more)), "only GRPO")
+
+
+def test_validation_data_of_pairs(place: Place) -> None:
+    other = place.rows("val.jsonl", GOOD["dpo-messages"])
+    assert place.check("dpo", dpo(place, GOOD["dpo"], data={"val_data_paths": {"mine": other}})) == []
+    found = place.check(
+        "dpo", dpo(place, GOOD["dpo"], data={"val_data_paths": {"mine": place.rows("v.jsonl", GOOD["dpo"])}})
+    )
+    expect(found, "data.val_data_paths.mine")
+    expect(found, "read as PreferenceDataset, whatever is trained on")
+    entry = {"dataset_name": "PreferenceDataset", "data_path": other}
+    expect(place.check("dpo", dpo(place, GOOD["dpo"], data={"validation": [entry]})), "not a list")
+    both = {"validation": entry, "val_data_paths": {"mine": other}}
+    expect(place.check("dpo", dpo(place, GOOD["dpo"], data=both)), "not read beside val_data_paths", "warning")
+
+
+def test_a_system_prompt_that_is_not_there(place: Place) -> None:
+    file = place.root / "system.txt"
+    values = grpo(place, data={"train": {"system_prompt_file": str(file)}})
+    expect(place.check("grpo", values), "data.train.system_prompt_file")
+    file.write_text("Answer as {json}.")  # no format string
+    assert place.check("grpo", values) == []
 
 
 def test_a_prompt_file_with_braces(place: Place) -> None:

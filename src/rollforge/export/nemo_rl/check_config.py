@@ -15,6 +15,7 @@ from pathlib import Path
 from rollforge.errors import UserError
 from rollforge.export.nemo_rl import check
 from rollforge.export.nemo_rl.check_data import DataFiles
+from rollforge.export.nemo_rl.check_keys import loaders, missing, unread
 from rollforge.export.nemo_rl.config import ALGORITHM, FLAT, NO_LORA, NOT_JOINED
 from rollforge.export.nemo_rl.inherit import Found, Values, keys, line_of, lines_of, number, read, section
 from rollforge.export.nemo_rl.rows import TASK
@@ -148,6 +149,9 @@ class _Configuration:
             yield from self.flat()
         else:
             yield from self.today()
+            yield from missing(self.algorithm, self.own, self.parent, self.values)
+            yield from loaders(self.algorithm, self.values)
+            yield from unread(self.own, self.parent)
         yield from self.batches()
         yield from self.validation()
         yield from self.tokenizer()
@@ -251,8 +255,8 @@ class _Configuration:
             yield from self.collisions(split)
         if self.algorithm == "grpo" and self.kind != "nemo-gym":
             yield from self.environments(entries)
-        if self.algorithm == "dpo" and isinstance(self.data.get("train"), list):
-            yield "data.train", "error", "preference data is one data set, not a list"
+        if self.algorithm == "dpo":
+            yield from self.pairs()
         interpolated = "data.train.dataset_name" in str(section(self.values, "logger"))
         train = self.data.get("train")
         if interpolated and isinstance(train, list):
@@ -264,6 +268,19 @@ class _Configuration:
         elif interpolated and isinstance(train, dict) and "dataset_name" not in train:
             missing = "the logger's names interpolate data.train.dataset_name (InterpolationKeyError): write it here"
             yield "data.train", "error", missing
+
+    def pairs(self) -> Iterator[Found]:
+        for split in ("train", "validation"):
+            if isinstance(self.data.get(split), list):
+                yield f"data.{split}", "error", "preference data is one data set, not a list"
+        given = self.data.get("val_data_paths")
+        if given and not isinstance(given, dict):
+            yield "data.val_data_paths", "error", "it must be {name: path} (an assert)"
+        for name, path in section(self.data, "val_data_paths").items():
+            for key, level, said in self.files.check(f"data.val_data_paths.{name}", str(path), {}, "PreferenceDataset"):
+                yield key, level, f"{said} (val_data_paths are read as PreferenceDataset, whatever is trained on)"
+        if given and self.data.get("validation"):
+            yield "data.validation", "warning", "it is not read beside val_data_paths; leave one of them out"
 
     def entries(self, split: str) -> list[tuple[str, Values]]:
         """(dotted key, the entry filled from `data.default`)."""
@@ -308,8 +325,9 @@ class _Configuration:
             yield from self.processor(f"{key}.processor", entry.get("processor"))
         if name == "openai_format" and entry.get("use_preserving_dataset") and self.version == "0.6":
             yield f"{key}.use_preserving_dataset", "error", NOT_JOINED
-        if entry.get("prompt_file") and self.kind in ("grpo", "sft-simple", "sft"):
-            yield from self.prompt_file(key, str(entry["prompt_file"]))
+        for file in ("prompt_file", "system_prompt_file") if self.kind in ("grpo", "sft-simple", "sft") else ():
+            if entry.get(file):
+                yield from self.prompt_file(f"{key}.{file}", str(entry[file]))
         if entry.get("split_validation_size") and name in self.local and name != "ResponseDataset":
             yield (
                 f"{key}.split_validation_size",
@@ -335,19 +353,19 @@ class _Configuration:
         return "data_path" in own and "dataset_name" not in own
 
     def prompt_file(self, key: str, name: str) -> Iterator[Found]:
-        file = Path(name)
+        file, does = Path(name), "stands before" if key.endswith(".system_prompt_file") else "wraps"
         if not file.is_absolute():
             yield (
-                f"{key}.prompt_file",
+                key,
                 "warning",
-                f"{name!r} wraps every prompt, and is looked for where NeMo RL is started; null leaves prompts alone",
+                f"{name!r} {does} every prompt, and is looked for where NeMo RL is started; null leaves prompts alone",
             )
-        elif os.path.isfile(file):
+        elif not os.path.isfile(file):
+            yield key, "error", f"{name} is not there"
+        elif does == "wraps":
             text = file.read_text(encoding="utf-8", errors="replace")
             if re.sub(r"\{\{|\}\}", "", text).count("{") != 1:
-                yield f"{key}.prompt_file", "error", "it is a format string: {} once for the problem, other braces doubled"
-        else:
-            yield f"{key}.prompt_file", "error", f"{name} is not there"
+                yield key, "error", "it is a format string: {} once for the problem, other braces doubled"
 
     def collisions(self, split: str) -> Iterator[Found]:
         """`task_name` is all that keeps entries apart: the last two parts of the path, up to the first dot."""
