@@ -462,6 +462,21 @@ def test_parquet_is_read_by_the_classes_that_use_datasets(place: Place) -> None:
     assert not any("reads JSON" in str(one) for one in place.check("grpo", grpo(place, data={"train": {"data_path": path}})))
 
 
+def test_rows_of_parquet_are_counted_and_looked_at(place: Place) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = place.data / "train.parquet"
+
+    def check(*rows: Json) -> list[Problem]:
+        parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+        return place.check("grpo", grpo(place, data={"train": {"data_path": str(path)}}))
+
+    assert check(*[GOOD["grpo"]] * 32) == []
+    expect(check(*[GOOD["grpo"]] * 8), "32, and there are 8 rows")
+    expect(check(*[{"input": "2+2?", "output": 4}] * 32), "train.parquet:1: 'output' is a whole number")
+    long = {"input": "word " * 1000, "output": "4"}
+    expect(check(*[GOOD["grpo"]] * 300, long), "train.parquet has rows of about 12", "warning")
+
+
 @pytest.mark.parametrize("name", ["openai_format", "PreferenceDatset", "gsm8k", "ResponseDataset"])
 def test_preference_data_has_data_sets_of_its_own(place: Place, name: str) -> None:
     found = place.check("dpo-messages", dpo(place, GOOD["dpo-messages"], name))
