@@ -336,6 +336,20 @@ def test_a_parent_in_the_environment(place: Place, monkeypatch: pytest.MonkeyPat
     assert place.check("sft", values) == []
 
 
+def test_what_an_unknown_parent_may_have_is_not_missed(place: Place) -> None:
+    values = grpo(place) | {"defaults": "/elsewhere/RL/examples/configs/grpo_math_1B.yaml"}
+    del values["data"]["_override_"], values["data"]["train"]["processor"], values["data"]["train"]["env_name"]
+    assert not any(one.level == "error" for one in place.check("grpo", values))
+    values["data"]["_override_"] = True
+    expect(place.check("grpo", values), "no environment, here or in data.default")
+    values["env"] = {"_override_": True, "code": {}}
+    values["data"]["train"]["env_name"] = "math"
+    expect(place.check("grpo", values), "env.math is not defined")
+    talks = sft(place) | {"defaults": "/elsewhere/RL/examples/configs/sft.yaml"}
+    del talks["data"]["_override_"], talks["data"]["train"]["processor"]
+    assert not any(one.level == "error" for one in place.check("sft", talks))
+
+
 def test_not_yaml_at_all(place: Place) -> None:
     path = place.root / "broken.yaml"
     path.write_text("a: [1\nb: 2\n")
@@ -344,8 +358,66 @@ def test_not_yaml_at_all(place: Place) -> None:
     expect(list(TARGET.check_config("sft", path)), "list")
 
 
-def test_scripts_are_passed_over(place: Place) -> None:
-    assert list(TARGET.check_config("sft", place.root / "launch.sh")) == []
+def script(place: Place, command: str, values: Json) -> list[Problem]:
+    (place.root / "c.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    path = place.root / "run.sh"
+    path.write_text(f"#!/bin/bash\ncd /opt/nemo-rl\nCONFIG={place.root}/c.yaml\n{command}\n")
+    return list(TARGET.check_config("grpo", path))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'uv run python examples/run_grpo.py --config "$CONFIG" cluster.gpus_per_node=1 +logger.mine=2 ++policy.more=3',
+        "srun bash -c 'cd RL && uv run ./examples/run_grpo.py --config=c.yaml'",
+        "uv run examples/run_sft.py --config sft.yaml\nuv run examples/run_grpo.py --config $CONFIG",
+        "uv run examples/run_grpo.py --config $1 $OVERRIDES",
+        "uv run examples/run_grpo.py data.train.dataset_name=gsm8k",
+        "python prepare.py",
+    ],
+)
+def test_scripts_with_nothing_wrong(place: Place, command: str) -> None:
+    assert script(place, command, grpo(place)) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("python examples/run_grpo_math.py --config $CONFIG", "examples/run_grpo_math.py is gone since NeMo RL 0.6"),
+        ("uv run examples/run_grpo_rm.py", "examples/run_grpo_rm.py is gone"),
+        ("uv run examples/run_sft.py --config $CONFIG", "it starts run_sft.py, which is not for grpo data"),
+        ("uv run examples/nemo_gym/run_grpo_nemo_gym.py --config $CONFIG", "not for grpo data"),
+        ("uv run examples/run_grpo.py --config $CONFIG grpo.num_prompts_per_step=64", "64, and there are 32 rows"),
+        (
+            "uv run examples/run_grpo.py --config $CONFIG grpo.num_prompt_per_step=8",
+            "did you mean grpo.num_prompts_per_step?",
+        ),
+        ("uv run examples/run_grpo.py --config $CONFIG +grpo.val_period=5", "leave the + out"),
+        ("uv run examples/run_grpo.py --config $CONFIG data.train.data_path=./x.jsonl", "IndexError"),
+        ("uv run examples/run_grpo.py --config $CONFIG ++data.train_data_path=/x.jsonl", "not read since 0.6"),
+    ],
+)
+def test_scripts_and_their_overrides(place: Place, command: str, said: str) -> None:
+    found = script(place, command, grpo(place))
+    expect(found, said)
+    assert {(Path(problem.file).name, problem.line) for problem in found if said in problem.message} == {("run.sh", 4)}
+
+
+def test_a_script_is_checked_with_the_configuration_that_it_names(place: Place) -> None:
+    values = grpo(place, data={"train": {"env_name": "nobody"}})
+    found = script(place, "uv run examples/run_grpo.py --config $CONFIG", values)
+    expect(found, "env.nobody is not defined")
+    assert Path(found[0].file).name == "c.yaml"
+    both = [place.root / "c.yaml", place.root / "run.sh"]
+    data = place.rows("train.jsonl", GOOD["grpo"], times=32)
+    said = [one.message for one in check_files([data], TARGET, "grpo", both).problems if "env.nobody" in one.message]
+    assert len(said) == 1
+
+
+def test_the_script_of_04_is_right_for_its_configuration(place: Place) -> None:
+    data = {"dataset_name": "ResponseDataset", "train_data_path": place.rows("t.jsonl", GOOD["grpo"])}
+    values = {"defaults": place.parent("grpo_old"), "data": data}
+    assert not any("gone" in str(one) for one in script(place, "uv run examples/run_grpo_math.py --config $CONFIG", values))
 
 
 # 3: what GRPO compares with

@@ -18,7 +18,7 @@ from rollforge.errors import UserError
 from rollforge.export.check_rows import under_names
 from rollforge.export.defines import not_defined
 from rollforge.export.lengths import longer_in
-from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, read_script
+from rollforge.export.shell import OVERRIDE, UNREAD, Command, Options, elsewhere, known, overrides, read_script
 from rollforge.export.target import Level, Problem, Seen
 from rollforge.export.verl.config import hydra, problems_of_tools
 from rollforge.export.verl.rows import STOPS, check_grpo, check_grpo_parquet, check_rm, check_sft
@@ -203,7 +203,7 @@ def _started(command: Command, unread: int) -> Started:
     config = named.get("name", "").removesuffix(".yaml")
     if named.get("path", "config").removeprefix("./") != "config" or (config and not _USUAL.fullmatch(config)):
         config = "?"
-    more = any(not known(word) and not _OVERRIDE.fullmatch(word) for word in words)
+    more = any(not known(word) and not OVERRIDE.fullmatch(word) for word in words)
     return Started(
         {"main_ppo": "ppo", "sft_trainer": "sft", "fsdp_sft_trainer": "fsdp_sft"}[found[1]],
         Options({key.lstrip("+"): value for key, value in given}, not more and config != "?"),
@@ -212,22 +212,6 @@ def _started(command: Command, unread: int) -> Started:
         elsewhere(before),
         unread,
     )
-
-
-_OVERRIDE = re.compile(r"(~?\+{0,2}[A-Za-z_][\w@]*(?:[./][\w@]+)*)=(.*)", re.DOTALL)
-
-
-def overrides(words: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """(key, value) of the Hydra overrides among the words of a command; `+`, `++` stay on the key."""
-    import yaml
-
-    for word in words:
-        if (found := _OVERRIDE.fullmatch(word)) and not word.startswith("~"):
-            try:
-                value = yaml.safe_load(found[2])
-            except yaml.YAMLError:
-                value = found[2]
-            yield found[1], value
 
 
 def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
