@@ -426,7 +426,7 @@ class _Configuration:
             elif name in told:
                 continue
             elif name not in defined:
-                if self.may_inherit("env"):
+                if name in _ENVS and self.may_inherit("env"):
                     continue
                 told.add(name)
                 yield (
