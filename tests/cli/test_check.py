@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -81,6 +82,9 @@ def test_rewards_are_shown(tmp_path):
     ("arguments", "message"),
     [
         ([], "which file?"),
+        (["--config", "c.yaml"], "which file?"),
+        (["c.yaml"], "for which trainer is c.yaml? Say --for FRAMEWORK:KIND"),
+        (["c.yaml", "--for", "nemo-rl:sft"], "c.yaml is not there"),
         (["none.jsonl"], "none.jsonl is not there"),
         (["none.jsonl", "--for", "trk:sft"], "did you mean trl"),
         ([".", "--for", "trl:stf"], "no kind of data 'stf'"),
@@ -95,6 +99,17 @@ def test_wrong_requests(arguments, message):
     error = check(*arguments).exception
     assert isinstance(error, UserError)
     assert message in str(error)
+
+
+@pytest.mark.parametrize("given", [["c.yaml"], ["--config", "c.yaml"], ["train.jsonl", "c.yaml"]])
+def test_a_configuration_needs_no_data_beside_it(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("train.jsonl").write_text('{"text": "a"}\n')
+    Path("c.yaml").write_text("model_name_or_path: m\ndataset_name: .\nmax_seq_length: 9\n")
+    done = check(*given, "--for", "trl:sft", "--no-loader")
+    assert done.exit_code == 1
+    assert "c.yaml:3: error: max_seq_length is no setting of TRL 1.16; it is called max_length" in done.stdout
+    assert ("train.jsonl: 1 row" in done.stdout) == ("train.jsonl" in given)
 
 
 def test_errors_and_logs_are_explained(tmp_path):

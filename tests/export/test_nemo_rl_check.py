@@ -20,8 +20,12 @@ Json = dict[str, Any]
 # What matters here of NeMo RL's own examples/configs, from 0.6 on and before.
 ONE_GPU = {"dtensor_cfg": {"enabled": True, "tensor_parallel_size": 1, "context_parallel_size": 1}}
 TEMPLATE = "{% for message in messages %}Question: {{ message['content'] }}{% endfor %}"
+LOADED = {"shuffle": True, "num_workers": 1}
+TOKENS = {"add_bos": True, "add_eos": True, "add_generation_prompt": False}
 PARENTS: dict[str, Json] = {
     "grpo_math_1B": {
+        "loss_fn": {},
+        "logger": {},
         "grpo": {"num_prompts_per_step": 32, "num_generations_per_prompt": 16, "val_period": 10, "max_val_samples": 256},
         "checkpointing": {"metric_name": "val:accuracy"},
         "policy": {
@@ -34,6 +38,8 @@ PARENTS: dict[str, Json] = {
             "sequence_packing": {"enabled": True},
         },
         "data": {
+            **LOADED,
+            "use_multiple_dataloader": False,
             "max_input_seq_length": "${policy.max_total_sequence_length}",
             "train": {"dataset_name": "OpenMathInstruct-2", "split_validation_size": 0.05},
             "validation": None,
@@ -58,6 +64,8 @@ PARENTS: dict[str, Json] = {
             "max_total_sequence_length": 1024,
         },
         "data": {
+            **LOADED,
+            **TOKENS,
             "max_input_seq_length": "${policy.max_total_sequence_length}",
             "train": {"dataset_name": "squad", "split": "train"},
             "validation": {"dataset_name": "squad"},
@@ -77,7 +85,13 @@ PARENTS: dict[str, Json] = {
             "train_micro_batch_size": 2,
             "max_total_sequence_length": 1024,
         },
-        "data": {"train": {"dataset_name": "HelpSteer3"}, "validation": {"dataset_name": "HelpSteer3"}},
+        "data": {
+            **LOADED,
+            "max_input_seq_length": 1024,
+            "train": {"dataset_name": "HelpSteer3"},
+            "validation": {"dataset_name": "HelpSteer3"},
+        },
+        "logger": {},
         "cluster": {"gpus_per_node": 1, "num_nodes": 1},
     },
 }
@@ -157,7 +171,14 @@ def grpo(place: Place, **over: Any) -> Json:
             "defaults": place.parent("grpo_math_1B"),
             "grpo": {"val_period": 0},
             "checkpointing": {"metric_name": None},
-            "data": {"_override_": True, "max_input_seq_length": 512, "train": entry, "validation": None},
+            "data": {
+                "_override_": True,
+                **LOADED,
+                "use_multiple_dataloader": False,
+                "max_input_seq_length": 512,
+                "train": entry,
+                "validation": None,
+            },
         },
         over,
     )
@@ -172,7 +193,14 @@ def sft(place: Place, *rows: Json, kind: str = "openai_format", **over: Any) -> 
             "sft": {"val_period": 0, "val_at_start": False},
             "checkpointing": {"metric_name": None},
             "policy": {"tokenizer": {"chat_template": "default"}},
-            "data": {"_override_": True, "max_input_seq_length": 1024, "train": entry, "validation": None},
+            "data": {
+                "_override_": True,
+                **LOADED,
+                **TOKENS,
+                "max_input_seq_length": 1024,
+                "train": entry,
+                "validation": None,
+            },
         },
         over,
     )
@@ -186,6 +214,8 @@ def dpo(place: Place, row: Json, kind: str = "BinaryPreferenceDataset", **over: 
             "checkpointing": {"metric_name": None},
             "data": {
                 "_override_": True,
+                **LOADED,
+                "max_input_seq_length": 1024,
                 "train": {"dataset_name": kind, "data_path": place.rows("train.jsonl", row, times=128)},
                 "validation": None,
             },
@@ -204,7 +234,14 @@ def gym(place: Place, **over: Any) -> Json:
             "grpo": {"val_period": 0, "max_val_samples": None},
             "checkpointing": {"metric_name": None},
             "policy": {"generation": {"vllm_cfg": {"async_engine": True, "expose_http_server": True}}},
-            "data": {"_override_": True, "max_input_seq_length": None, "train": entry, "validation": None},
+            "data": {
+                "_override_": True,
+                **LOADED,
+                "use_multiple_dataloader": False,
+                "max_input_seq_length": None,
+                "train": entry,
+                "validation": None,
+            },
             "env": {"_override_": True, "should_use_nemo_gym": True, "nemo_gym": {"config_paths": paths}},
         },
         over,
@@ -299,6 +336,20 @@ def test_a_parent_in_the_environment(place: Place, monkeypatch: pytest.MonkeyPat
     assert place.check("sft", values) == []
 
 
+def test_what_an_unknown_parent_may_have_is_not_missed(place: Place) -> None:
+    values = grpo(place) | {"defaults": "/elsewhere/RL/examples/configs/grpo_math_1B.yaml"}
+    del values["data"]["_override_"], values["data"]["train"]["processor"], values["data"]["train"]["env_name"]
+    assert not any(one.level == "error" for one in place.check("grpo", values))
+    values["data"]["_override_"] = True
+    expect(place.check("grpo", values), "no environment, here or in data.default")
+    values["env"] = {"_override_": True, "code": {}}
+    values["data"]["train"]["env_name"] = "math"
+    expect(place.check("grpo", values), "env.math is not defined")
+    talks = sft(place) | {"defaults": "/elsewhere/RL/examples/configs/sft.yaml"}
+    del talks["data"]["_override_"], talks["data"]["train"]["processor"]
+    assert not any(one.level == "error" for one in place.check("sft", talks))
+
+
 def test_not_yaml_at_all(place: Place) -> None:
     path = place.root / "broken.yaml"
     path.write_text("a: [1\nb: 2\n")
@@ -307,8 +358,66 @@ def test_not_yaml_at_all(place: Place) -> None:
     expect(list(TARGET.check_config("sft", path)), "list")
 
 
-def test_scripts_are_passed_over(place: Place) -> None:
-    assert list(TARGET.check_config("sft", place.root / "launch.sh")) == []
+def script(place: Place, command: str, values: Json) -> list[Problem]:
+    (place.root / "c.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    path = place.root / "run.sh"
+    path.write_text(f"#!/bin/bash\ncd /opt/nemo-rl\nCONFIG={place.root}/c.yaml\n{command}\n")
+    return list(TARGET.check_config("grpo", path))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'uv run python examples/run_grpo.py --config "$CONFIG" cluster.gpus_per_node=1 +logger.mine=2 ++policy.more=3',
+        "srun bash -c 'cd RL && uv run ./examples/run_grpo.py --config=c.yaml'",
+        "uv run examples/run_sft.py --config sft.yaml\nuv run examples/run_grpo.py --config $CONFIG",
+        "uv run examples/run_grpo.py --config $1 $OVERRIDES",
+        "uv run examples/run_grpo.py data.train.dataset_name=gsm8k",
+        "python prepare.py",
+    ],
+)
+def test_scripts_with_nothing_wrong(place: Place, command: str) -> None:
+    assert script(place, command, grpo(place)) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("python examples/run_grpo_math.py --config $CONFIG", "examples/run_grpo_math.py is gone since NeMo RL 0.6"),
+        ("uv run examples/run_grpo_rm.py", "examples/run_grpo_rm.py is gone"),
+        ("uv run examples/run_sft.py --config $CONFIG", "it starts run_sft.py, which is not for grpo data"),
+        ("uv run examples/nemo_gym/run_grpo_nemo_gym.py --config $CONFIG", "not for grpo data"),
+        ("uv run examples/run_grpo.py --config $CONFIG grpo.num_prompts_per_step=64", "64, and there are 32 rows"),
+        (
+            "uv run examples/run_grpo.py --config $CONFIG grpo.num_prompt_per_step=8",
+            "did you mean grpo.num_prompts_per_step?",
+        ),
+        ("uv run examples/run_grpo.py --config $CONFIG +grpo.val_period=5", "leave the + out"),
+        ("uv run examples/run_grpo.py --config $CONFIG data.train.data_path=./x.jsonl", "IndexError"),
+        ("uv run examples/run_grpo.py --config $CONFIG ++data.train_data_path=/x.jsonl", "not read since 0.6"),
+    ],
+)
+def test_scripts_and_their_overrides(place: Place, command: str, said: str) -> None:
+    found = script(place, command, grpo(place))
+    expect(found, said)
+    assert {(Path(problem.file).name, problem.line) for problem in found if said in problem.message} == {("run.sh", 4)}
+
+
+def test_a_script_is_checked_with_the_configuration_that_it_names(place: Place) -> None:
+    values = grpo(place, data={"train": {"env_name": "nobody"}})
+    found = script(place, "uv run examples/run_grpo.py --config $CONFIG", values)
+    expect(found, "env.nobody is not defined")
+    assert Path(found[0].file).name == "c.yaml"
+    both = [place.root / "c.yaml", place.root / "run.sh"]
+    data = place.rows("train.jsonl", GOOD["grpo"], times=32)
+    said = [one.message for one in check_files([data], TARGET, "grpo", both).problems if "env.nobody" in one.message]
+    assert len(said) == 1
+
+
+def test_the_script_of_04_is_right_for_its_configuration(place: Place) -> None:
+    data = {"dataset_name": "ResponseDataset", "train_data_path": place.rows("t.jsonl", GOOD["grpo"])}
+    values = {"defaults": place.parent("grpo_old"), "data": data}
+    assert not any("gone" in str(one) for one in script(place, "uv run examples/run_grpo_math.py --config $CONFIG", values))
 
 
 # 3: what GRPO compares with
@@ -435,6 +544,21 @@ def test_parquet_is_read_by_the_classes_that_use_datasets(place: Place) -> None:
     expect(place.check("sft", sft(place, data={"train": {"data_path": path}})), "openai_format reads JSON Lines: it fails")
     expect(place.check("nemo-gym", gym(place, data={"train": {"data_path": path}})), "NemoGymDataset reads JSON Lines")
     assert not any("reads JSON" in str(one) for one in place.check("grpo", grpo(place, data={"train": {"data_path": path}})))
+
+
+def test_rows_of_parquet_are_counted_and_looked_at(place: Place) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = place.data / "train.parquet"
+
+    def check(*rows: Json) -> list[Problem]:
+        parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+        return place.check("grpo", grpo(place, data={"train": {"data_path": str(path)}}))
+
+    assert check(*[GOOD["grpo"]] * 32) == []
+    expect(check(*[GOOD["grpo"]] * 8), "32, and there are 8 rows")
+    expect(check(*[{"input": "2+2?", "output": 4}] * 32), "train.parquet:1: 'output' is a whole number")
+    long = {"input": "word " * 1000, "output": "4"}
+    expect(check(*[GOOD["grpo"]] * 300, long), "train.parquet has rows of about 12", "warning")
 
 
 @pytest.mark.parametrize("name", ["openai_format", "PreferenceDatset", "gsm8k", "ResponseDataset"])
@@ -824,6 +948,76 @@ def test_environments_must_be_defined(place: Place) -> None:
     values = grpo(place)
     del values["data"]["train"]["env_name"]
     expect(place.check("grpo", values), "no environment")
+
+
+@pytest.mark.parametrize("key", ["max_input_seq_length", "shuffle", "num_workers", "use_multiple_dataloader", "add_bos"])
+def test_keys_that_are_read_without_asking(place: Place, key: str) -> None:
+    kind, values = ("sft", sft(place)) if key == "add_bos" else ("grpo", grpo(place))
+    del values["data"][key]
+    expect(place.check(kind, values), f"KeyError {key!r}")
+    del values["data"]["_override_"]  # the parent has it
+    assert not any("KeyError" in problem.message for problem in place.check(kind, values))
+
+
+def test_sections_that_nobody_wrote(place: Place) -> None:
+    values = {"data": grpo(place)["data"], "grpo": {"val_period": 0}}
+    expect(place.check("grpo", values), "no section loss_fn, env, policy, logger, cluster, checkpointing")
+    elsewhere = values | {"defaults": "/elsewhere/RL/examples/configs/grpo_math_1B.yaml"}
+    assert not any("no section" in problem.message for problem in place.check("grpo", elsewhere))
+
+
+def test_a_mark_within_a_section_drops_nothing(place: Place) -> None:
+    found = place.check("grpo", grpo(place, data={"train": {"_override_": True}}))
+    expect(found, "data.train._override_: it drops nothing here", "warning")
+
+
+@pytest.mark.parametrize(
+    ("over", "said"),
+    [
+        ({"data": {"train": {"input_keys": "q"}}}, "data.train.input_keys: ResponseDataset does not read it"),
+        ({"data": {"train": {"chat_key": "m"}}}, "it reads input_key, output_key"),
+        ({"grpo": {"num_prompt_per_step": 8}}, "did you mean num_prompts_per_step?"),
+        ({"policy": {"train_global_batchsize": 8}}, "did you mean train_global_batch_size?"),
+    ],
+)
+def test_keys_that_nobody_reads(place: Place, over: Json, said: str) -> None:
+    expect(place.check("grpo", grpo(place, **over)), said, "warning")
+
+
+def test_keys_that_the_parent_lacks_and_are_no_slips(place: Place) -> None:
+    over: Json = {"grpo": {"num_val_generations_per_prompt": 4}, "policy": {"optimizer": {"name": "adam"}}}
+    assert place.check("grpo", grpo(place, **over)) == []
+
+
+def test_a_loader_for_each_data_set(place: Place) -> None:
+    more = {"num_prompts_per_dataloader": 8, "custom_dataloader": "a.b"}
+    on = {"use_multiple_dataloader": True}
+    expect(place.check("grpo", grpo(place, data=on)), "KeyError 'num_prompts_per_dataloader'")
+    assert place.check("grpo", grpo(place, data=on | more)) == []
+    expect(place.check("grpo", grpo(place, data=on | more, grpo={"async_grpo": {"enabled": True}})), "NotImplementedError")
+    expect(place.check("sft", sft(place, data=on | more)), "only GRPO")
+
+
+def test_validation_data_of_pairs(place: Place) -> None:
+    other = place.rows("val.jsonl", GOOD["dpo-messages"])
+    assert place.check("dpo", dpo(place, GOOD["dpo"], data={"val_data_paths": {"mine": other}})) == []
+    found = place.check(
+        "dpo", dpo(place, GOOD["dpo"], data={"val_data_paths": {"mine": place.rows("v.jsonl", GOOD["dpo"])}})
+    )
+    expect(found, "data.val_data_paths.mine")
+    expect(found, "read as PreferenceDataset, whatever is trained on")
+    entry = {"dataset_name": "PreferenceDataset", "data_path": other}
+    expect(place.check("dpo", dpo(place, GOOD["dpo"], data={"validation": [entry]})), "not a list")
+    both = {"validation": entry, "val_data_paths": {"mine": other}}
+    expect(place.check("dpo", dpo(place, GOOD["dpo"], data=both)), "not read beside val_data_paths", "warning")
+
+
+def test_a_system_prompt_that_is_not_there(place: Place) -> None:
+    file = place.root / "system.txt"
+    values = grpo(place, data={"train": {"system_prompt_file": str(file)}})
+    expect(place.check("grpo", values), "data.train.system_prompt_file")
+    file.write_text("Answer as {json}.")  # no format string
+    assert place.check("grpo", values) == []
 
 
 def test_a_prompt_file_with_braces(place: Place) -> None:

@@ -208,6 +208,9 @@ def test_other_peoples_good_rows_are_left_alone(kind: str, row: dict[str, Any]) 
     assert list(TARGET.kinds[kind].check(row)) == []
 
 
+LAUNCHED = "python3 -m openrlhf.cli."
+
+
 @pytest.mark.parametrize(
     ("kind", "row", "flags", "says"),
     [
@@ -246,6 +249,20 @@ def test_other_peoples_good_rows_are_left_alone(kind: str, row: dict[str, Any]) 
         ("dpo", {"prompt": "6 times 7?", "chosen": "42", "rejected": "41"}, "train_dpo --data.max_len 9", "is not read"),
         ("dpo", {"prompt": "?", "chosen": "42", "rejected": "41"}, "train_dpo --data.prompt_key prompt", None),
         (
+            "sft-simple",
+            {"input": "6 times 7?", "output": "42"},
+            f"train_sft{RENDERED}",
+            "not read without --data.output_key",
+        ),
+        ("sft-simple", {"input": "?", "output": "42"}, f"train_sft --data.output_key output{RENDERED}", None),
+        ("sft-simple", {"input": "?", "output": "42"}, f"train_sft $MORE{RENDERED}", None),
+        (
+            "grpo",
+            {"input": [ASKED]},
+            f"train_sft --data.input_key messages\n{LAUNCHED}train_ppo_ray --reward.model_name_or_path m{RENDERED}",
+            None,
+        ),
+        (
             "dpo",
             {"prompt": "?", "chosen": "42", "rejected": "41"},
             "train_dpo --data.prompt_key prompt --data.apply_chat_template",
@@ -258,7 +275,7 @@ def test_rows_are_held_against_the_flags(
 ) -> None:
     file, script = tmp_path / "train.jsonl", tmp_path / "run.sh"
     file.write_bytes(dumps(row) + b"\n")
-    script.write_text(f"python3 -m openrlhf.cli.{flags}\n")
+    script.write_text(f"{LAUNCHED}{flags}\n")
     found = check_files([file], TARGET, kind, script, load=False).problems
     told = [f"{one.level}: {one.message}" for one in found if one.file == str(file)]
     assert told == [] if says is None else any(says in one for one in told), told
@@ -395,6 +412,9 @@ WRONG = [
     ("train_dpo --eval.dataset a.jsonl --data.apply_chat_template", "--eval.split is test"),
     ("train_ppo_ray --algo.advantage.estimator group_norm", "needs --rollout.n_samples_per_prompt"),
     ("train_ppo_ray --data.prompt_dataset a", "there is no reward"),
+    ("train_ppo_ray --train.partial_rollout_enable", "needs --train.async_enable"),
+    ("train_ppo_ray --data.prompt_dataset a", "train_ppo_ray does not train on sft data"),
+    ("train_kto --dataset a.jsonl", "OpenRLHF has no openrlhf.cli.train_kto"),
     ("train_ppo_ray \\\n  --rollout.batch_size 4 --train.batch_size 128", "more than the 4 samples"),
     ("train_sft --data.multiturn True", "--data.multiturn takes no value, but 'True' follows it"),
     ("train_ppo_ray --reward.remote_url $FOLDER --algo.advantage.is_correction_enable", "0.11.2 has"),

@@ -475,6 +475,7 @@ def test_the_launcher_knows_that_it_was_moved(tmp_path: Path) -> None:
     assert "made as" not in said
 
 
+LOSS = "completion_only_loss: true\n"
 BROKEN = [
     ("sft", "model_name_or_path: m\nmax_length: 10\n", "neither datasets nor dataset_name"),
     ("sft", "max_length: 10\n", "model_name_or_path is missing"),
@@ -485,7 +486,8 @@ BROKEN = [
     ("sft", "dataset_name: .\neval_strategy: epoch\n", "has no file of that name"),
     ("sft", "max_seq_length: 10\n", "it is called max_length"),
     ("sft", "lr: 1\n", "it is called learning_rate"),
-    ("sft", "completion_only_loss: true\n", "use the kind sft-prompt-completion"),
+    ("grpo", "reward_funcs: [acuracy_reward]\n", "acuracy_reward is none of TRL's (accuracy_reward, "),
+    ("sft", "datasets: [{path: json, data_files: {train: /gone/x.jsonl}}]\n", "there is no /gone/x.jsonl"),
     ("sft", "assistant_only_loss: true\n", "generation"),
     ("dpo", "model_name_or_path: m\n", "max_length is not set"),
     ("kto", "per_device_train_batch_size: 1\n", "wants 2 or more"),
@@ -522,6 +524,47 @@ def test_a_check_says_what_is_wrong_with_a_configuration(kind: str, text: str, s
     path.write_text(text)
     found = [str(problem) for problem in TARGET.check_config(kind, path)]
     assert any(said in one for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "settings", "said"),
+    [
+        (
+            "sft",
+            {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+            LOSS,
+            "no completion",
+        ),
+        ("sft", {"prompt": "q", "completion": "a"}, LOSS, None),
+        ("sft", {"text": "q a"}, LOSS.replace("true", "false"), None),
+        ("grpo", {"prompt": "q", "ground_truth": "1"}, "reward_funcs: [accuracy_reward]\n", "there is no solution"),
+        ("grpo", {"prompt": "q", "solution": "1"}, "reward_funcs: accuracy_reward\n", None),
+        ("grpo", {"prompt": "q", "ground_truth": "1"}, "reward_funcs: [think_format_reward]\n", None),
+        (
+            "grpo",
+            {"prompt": "q"},
+            "per_device_train_batch_size: 32\n",
+            "4 prompts are taken at once (num_processes 1), and there are 1",
+        ),
+        ("grpo", {"prompt": "q"}, "per_device_train_batch_size: 8\n", None),
+    ],
+)
+def test_settings_want_fields_and_rows(
+    kind: str, row: dict[str, Any], settings: str, said: str | None, tmp_path: Path
+) -> None:
+    file, config = tmp_path / "train.jsonl", tmp_path / "c.yaml"
+    file.write_text(json.dumps(row) + "\n")
+    data = f"datasets: [{{path: json, data_files: {{train: [{file}]}}}}]\n"
+    rewards = "" if kind == "sft" or "reward_funcs" in settings else "reward_funcs: [think_format_reward]\n"
+    usual = (
+        "model_name_or_path: m\noutput_dir: o\nmax_length: 9\n"
+        if kind == "sft"
+        else "model_name_or_path: m\noutput_dir: o\n"
+    )
+    most = "max_completion_length: 9\n" if kind == "grpo" else ""
+    config.write_text(usual + most + data + rewards + settings)
+    found = [one.message for one in check_files([file], TARGET, kind, config, load=False).problems]
+    assert found == [] if said is None else any(said in one for one in found), found
 
 
 def test_settings_that_the_trl_command_hands_on(tmp_path: Path) -> None:

@@ -89,6 +89,9 @@ BROKEN = [
     ("grpo", {"prompt": [{"role": "user"}]}, r"prompt\[0\] has no content"),
     ("grpo", {"extra_info": {"tools_kwargs": {"f": None}}}, "filled in by Arrow"),
     ("grpo", {"extra_info": {"tool_selection": ["f"]}, "agent_name": "single_turn_agent"}, "calls no tools"),
+    ("grpo", {"tools": [{"type": "function"}]}, "verl reads no tools column here"),
+    ("grpo", {"extra_info": {"tool_selection": ["f"]}, "agent_name": None}, "there is no agent_name: single_turn_agent"),
+    ("grpo", {"extra_info": {"tools_kwargs": {"f": {"create_kwargs": {"a": None}}}}}, "create_kwargs.a is null"),
     ("sft", {"messages": None}, "not a list of messages"),
     ("sft", {"messages": [{"role": "user", "content": "hi"}]}, "nothing of this row is trained on"),
     ("sft", {"tools": "[]"}, "one of messages and tools is JSON text"),
@@ -218,6 +221,49 @@ def test_a_data_source_that_verl_does_not_know(tmp_path: Path) -> None:
     script.write_text("sbatch job.sh\n")
     file.write_text(json.dumps({**row, "prompt": row["question"], "extra_info": task}) + "\n")
     assert check_files([file], TARGET, "grpo", script, load=False).problems == []
+
+
+GIVEN = "actor_rollout_ref.rollout.multi_turn.enable=True actor_rollout_ref.rollout.multi_turn.function_tool_path=t.py"
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "says"),
+    [
+        ({}, GIVEN, "there is no agent_name"),
+        ({}, f"{GIVEN} actor_rollout_ref.rollout.agent.default_agent_loop=tool_agent", ""),
+        ({"agent_name": "tool_agent"}, GIVEN, ""),
+        ({"extra_info": {"tool_selection": ["f"]}}, "", "there is no agent_name"),
+        ({"agent_name": "gym"}, "", "'gym' is no agent loop of verl's"),
+        ({"agent_name": "gym"}, "actor_rollout_ref.rollout.agent.agent_loop_config_path=loops.yaml", ""),
+        ({"agent_name": "gym"}, '"$@" $MORE', ""),
+    ],
+)
+def test_agent_loops_of_rows_and_of_the_command(change: dict[str, Any], options: str, says: str, tmp_path: Path) -> None:
+    row = {
+        "data_source": "openai/gsm8k",
+        "prompt": [{"role": "user", "content": "q"}],
+        "reward_model": {"ground_truth": "1"},
+    }
+    file, script = tmp_path / "a.jsonl", tmp_path / "run.sh"
+    file.write_text(json.dumps(row | change) + "\n")
+    script.write_text(f"python3 -m verl.trainer.main_ppo {options}\n")
+    said = [one.message for one in check_files([file], TARGET, "grpo", script, load=False).problems if one.file == str(file)]
+    assert any(says in one for one in said) if says else said == []
+
+
+def test_messages_as_text_need_a_class_that_decodes_them(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow.parquet")
+    file = parquet("sft", EXAMPLES["sft"](), tmp_path / "train.parquet")
+    script = tmp_path / "run.sh"
+
+    def said(options: str) -> list[str]:
+        script.write_text(f"python3 -m verl.trainer.main_ppo\ntorchrun -m verl.trainer.sft_trainer {options}\n")
+        found = check_files([file], TARGET, "sft", script, load=False).problems
+        return [one.message for one in found if one.file == str(file) and one.level == "error"]
+
+    assert "messages is JSON text, and MultiTurnSFTDataset takes it as it is" in said("data.max_length=99")[0]
+    assert said("data.custom_cls.path=gym.py data.custom_cls.name=A") == []
+    assert said("$OPTIONS") == []
 
 
 def test_a_script_of_verls_own_examples_needs_no_reward_function(tmp_path: Path) -> None:

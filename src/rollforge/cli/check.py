@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def check(
     files: list[Path] = typer.Argument(
-        None, metavar="FILE", help="JSON Lines or Parquet, ours or anybody's; a folder that an export wrote; a run."
+        None,
+        metavar="FILE",
+        help="JSON Lines or Parquet, ours or anybody's; configurations (.yaml, .sh); a folder that an export wrote; a run.",
     ),
     target: str | None = typer.Option(
         None, "--for", metavar="FRAMEWORK:KIND", help="nemo-rl:sft, trl:dpo, ... (default: guessed); for a run: on-policy."
@@ -55,7 +57,7 @@ def check(
         if files or target or config or tokenizer or show or given or (error is not None and log is not None):
             raise UserError("--error and --log stand alone: one of them, no files, no other option but --json")
         raise typer.Exit(0 if _explain(error, log, json) else 1)
-    if not files:
+    if not files and not (config and target):
         raise UserError("which file? rollforge check train.jsonl --for nemo-rl:grpo")
     if target == "on-policy":
         from rollforge.cli.on_policy import check_on_policy
@@ -70,7 +72,7 @@ def check(
         if len(files) != 1 or files[0].is_dir() or tokenizer is None:
             raise UserError("--show is for one file, with --tokenizer: rollforge check train.jsonl --tokenizer DIR --show 3")
         return _show(files[0], target, show, tokenizer, json)
-    results = _check(files, target, config, tokenizer, loader, workers)
+    results = _check(files or [], target, config, tokenizer, loader, workers)
     if json:
         rows = [checked.row() | ({"guessed": why} if why else {}) for checked, why in results]
         print_json(rows[0] if len(rows) == 1 else rows)
@@ -90,14 +92,20 @@ def _check(
 
     exports = [found for file in files if file.is_dir() for found in _exports(file, target)]
     results = [(check_export(*found, tokenizer=tokenizer, workers=workers, load=loader), "") for found in exports]
-    plain = [file for file in files if not file.is_dir()]
-    if configs and not plain:
+    plain = [file for file in files if not file.is_dir() and file.suffix not in _CONFIGS]
+    configs = [*(file for file in files if file.suffix in _CONFIGS and not file.is_dir()), *configs]
+    if configs and exports and not plain:
         raise UserError("--config is for files; an export's own configuration is checked with it")
-    if plain:
-        to, kind, why = _kind(plain[0], target)
+    if configs and not plain and target is None:
+        raise UserError(f"for which trainer is {configs[0]}? Say --for FRAMEWORK:KIND")
+    if plain or configs:
+        to, kind, why = (*_said(target), "") if target else _kind(plain[0], None)
         checked = check_files(plain, to, kind, configs, tokenizer=tokenizer, workers=workers, load=loader)
         results.append((checked, why))
     return results
+
+
+_CONFIGS = (".yaml", ".yml", ".sh")
 
 
 def _kind(file: Path, target: str | None) -> tuple[Target, str, str]:

@@ -137,6 +137,14 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "nemo-rl=0.5.",
     ),
     (
+        "a key that the configuration lacks",
+        _KEY + r"(num_workers|shuffle|use_multiple_dataloader|max_input_seq_length|add_bos|add_eos|add_generation_prompt"
+        r"|num_prompts_per_dataloader|custom_dataloader)\b",
+        "NeMo RL reads these keys of data without asking whether they are there; `_override_: true` drops the parent's.",
+        "Write the key under data (num_workers: 1, shuffle: true, use_multiple_dataloader: false; SFT: add_bos, add_eos, "
+        "add_generation_prompt); rollforge check FILE --for nemo-rl:sft --config FILE.yaml names all that lack.",
+    ),
+    (
         "KeyError: None",
         _KEY + r"None\b",
         "NeMo RL's sft.yaml sets output_key to null, and the ResponseDataset looks it up in each row.",
@@ -156,7 +164,9 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "KeyError: a field of the rows",
-        _KEY + r"(input|output|messages|prompt|chosen|rejected|context|completions|problem|label|ground_truth)\b"
+        _KEY
+        + r"(input|output|messages|prompt|chosen|rejected|context|completions?|problem|label|ground_truth|question|answer"
+        r"|expected_answer|solution)\b"
         r"|(column|key) ['\"]?(input|output|messages|prompt|chosen|rejected)['\"]? (not found|does not exist|missing)"
         r"|Column (name )?\(?\[?['\"](input|output|messages|prompt|chosen|rejected)['\"].* not in",
         "The rows do not have the field that the configuration names: the data was made for another data set class, or "
@@ -174,7 +184,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
     ),
     (
         "no pairs",
-        r"(no|(?<![\d.,])0) (dpo |preference )?pairs( were)?( created| found| made)|created 0 (dpo |preference )?pairs",
+        r"(no|(?<![\d.,])0) (dpo |preference )?pairs( were| could be)?( created| found| made| formed)"
+        r"|created 0 (dpo |preference )?pairs",
         "No two attempts at one prompt differ enough in reward: one attempt per prompt, equal rewards, or a gap below the "
         "threshold.",
         "See the rewards: rollforge stats ROLLOUTS. Lower --min_gap (0.1), or --high_threshold 0.6 --low_threshold 0.5 with "
@@ -206,7 +217,8 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         r"(all|every|mean|avg|average)[ _/a-z]*rewards?[^\n]{0,20}?[:= ]+(are |is )?(all )?(0\.0+|0|zero)(?![.\w])"
         r"|rewards? (are )?all[- ](0|zero)|['\"]reward['\"]: ['\"]?0(\.0+)?['\"]?[,}]"
         r"|critic/(rewards|score)/(mean|max): ?(np\.float64\()?0(\.0+)?(?![.\w])"
-        r"|\brewards?[:= ]+0(\.0+)? (for|on|in) (all|every)\b"
+        r"|\brewards?[:= ]+0(\.0+)? (for|on|in) (all|every)\b|\brewards?['\"]?[:= ]+\[(0(\.0*)?[, ]*){2,}\]"
+        r"|\btrain/rewards?['\"]?[:= ]+0(\.0+)?(?![.\w])"
         r"|all[- ]zero[ -]rewards?|zero rewards? (only|everywhere)",
         "No attempt is right: the answer is not found in what the policy writes, the task is too hard for it, or the reward "
         "function gets nothing to compare with.",
@@ -361,6 +373,12 @@ _TABLE: tuple[tuple[str, str, str, str], ...] = (
         "reward.custom_reward_function.path=FILE.py with compute_score (rollforge export --to verl:grpo writes one).",
     ),
     (
+        "an agent loop that is not registered",
+        r"Agent loop \S+ not registered",
+        "The rows have an agent_name that verl does not know: single_turn_agent and tool_agent are its own.",
+        "Name yours in a file of actor_rollout_ref.rollout.agent.agent_loop_config_path, or write tool_agent.",
+    ),
+    (
         "reward server",
         r"reward_model_group is required",
         "OpenRLHF got no reward: the reward server did not answer five times in a row.",
@@ -410,7 +428,8 @@ _KNOWN = tuple(_known())
 _MAYBE = re.compile(
     r"error|\boom\b|exception|reward|pairs|killed|exit|cast|assert|stop|required|argument|memory|template|exceed|longer"
     r"|larger|tools|attribute|override|struct|divisible|concatenate|gradient"
-    r"|login|nccl|watchdog|generation|rank|match|wandb|gated|mismatch|found|changed|migrat|empty|num_samples|no such",
+    r"|login|nccl|watchdog|generation|rank|match|wandb|gated|mismatch|registered|found|changed|migrat|empty"
+    r"|num_samples|no such",
     re.IGNORECASE,
 )
 """A line without any of these is none of the above: logs are long, and the patterns many."""

@@ -186,7 +186,7 @@ def check_files(
             if others:
                 problems.append(Problem(str(place), 0, "warning", _RENDERS.format(" and ".join(others), tokenizer)))
     return Checked(
-        [_with_advice(problem) for problem in problems],
+        [_with_advice(problem) for problem in dict.fromkeys(problems)],  # a script may name a configuration beside it
         sum(one.rows for one in seen),
         together(loaded) or _no_loader(target, load),
         f"{target.name}:{kind}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -103,7 +103,7 @@ def longer_in(file: Path, limit: int, names: Sequence[str] = ()) -> int:
     try:
         # A line of fewer bytes cannot hold so many tokens.
         least = limit * BYTES_PER_TOKEN // 2 - len(INSTRUCTIONS) + 1
-        rows = parquet_rows(file) if file.suffix == ".parquet" else objects(file, least)
+        rows = _long(file, least) if file.suffix == ".parquet" else objects(file, least)
         some = ({name: _opened(row[name]) for name in names or row if name in row} for row in islice(rows, _SAMPLE))
         longest = max(map(row_tokens, some), default=0)
         return longest if surely(longest) > limit else 0
@@ -112,6 +112,11 @@ def longer_in(file: Path, limit: int, names: Sequence[str] = ()) -> int:
 
 
 _SAMPLE = 200
+
+
+def _long(file: Path, least: int) -> Iterator[Json]:
+    """Rows of a Parquet file of at least so many bytes of JSON."""
+    return (row for row in parquet_rows(file) if len(dumps(row, default=str)) >= least)
 
 
 def _counted(file: Path) -> int | None:

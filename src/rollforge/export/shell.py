@@ -7,7 +7,7 @@ written, with its `$`.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,22 @@ class Options:
 
 def known(value: Any) -> bool:
     return not isinstance(value, str) or not ("$" in value or "`" in value)
+
+
+OVERRIDE = re.compile(r"(~?\+{0,2}[A-Za-z_][\w@]*(?:[./][\w@]+)*)=(.*)", re.DOTALL)
+
+
+def overrides(words: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """(key, value) of the Hydra overrides among the words of a command; `+`, `++` stay on the key."""
+    import yaml
+
+    for word in words:
+        if (found := OVERRIDE.fullmatch(word)) and not word.startswith("~"):
+            try:
+                value = yaml.safe_load(found[2])
+            except yaml.YAMLError:
+                value = found[2]
+            yield found[1], value
 
 
 def elsewhere(words: Sequence[str]) -> bool:

@@ -15,6 +15,7 @@ from rollforge.export.trained import by_message, prompt, rendering
 
 TARGET = Target(
     name="nemo-rl",
+    configs=(".yaml", ".yml", ".sh"),
     module="nemo_rl",
     kinds={
         "grpo": Kind(

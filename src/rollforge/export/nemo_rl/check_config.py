@@ -15,10 +15,13 @@ from pathlib import Path
 from rollforge.errors import UserError
 from rollforge.export.nemo_rl import check
 from rollforge.export.nemo_rl.check_data import DataFiles
+from rollforge.export.nemo_rl.check_keys import loaders, missing, unread
 from rollforge.export.nemo_rl.config import ALGORITHM, FLAT, NO_LORA, NOT_JOINED
-from rollforge.export.nemo_rl.inherit import Found, Values, keys, line_of, lines_of, number, read, section
+from rollforge.export.nemo_rl.inherit import Found, Values, keys, line_of, lines_of, number, section
 from rollforge.export.nemo_rl.rows import TASK
 from rollforge.export.nemo_rl.shares import shares
+from rollforge.export.nemo_rl.started import GONE, Started, fits, started
+from rollforge.export.shell import UNREAD
 from rollforge.export.target import Problem
 
 _ENVS = ("math", "math_default", "math_multi_reward", "code", "code_jaccard", "reward_model", "vlm", "nemo_gym")
@@ -44,19 +47,48 @@ is a class of one's own."""
 
 
 def check_config(kind: str, path: Path) -> Iterable[Problem]:
-    """Problems of a configuration for data of this kind. Scripts beside it (`launch.sh`) are passed over."""
-    if path.suffix not in (".yaml", ".yml"):
-        return []
+    """Problems of a configuration for data of this kind, or of a script and the configuration that it names."""
     found: list[Found] = []
     try:
-        own, parent, values = read(path, found)
+        one = started(kind, path, found)
     except UserError as error:
         return [Problem(str(path), 0, "error", str(error))]
-    lines = lines_of(path)
-    found += _Configuration(kind, own, parent, values, _version(path)).problems()
-    notes = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    if one is None:
+        return []
+    problems = [Problem(str(path), one.unread, "warning", UNREAD)] if one.unread else []
+    if one.script:
+        problems += [Problem(str(path), one.line, "error", said) for said in _script(kind, one)]
+    found += _made(kind, one).problems() if one.file or one.given else ()
+    lines, notes = {}, []
+    if one.file:
+        lines = lines_of(one.file)
+        notes = one.file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     found += [("", "warning", note.removeprefix("# PROBLEM: ")) for note in notes if note[:1] == "#" and NO_LORA in note]
-    return [Problem(str(path), line_of(lines, key), level, f"{key}: {text}" if key else text) for key, level, text in found]
+    for key, level, text in found:
+        said = f"{key}: {text}" if key else text
+        place = (path, one.line) if key in one.given or not one.file else (one.file, line_of(lines, key))
+        problems.append(Problem(str(place[0]), place[1], level, said))
+    return problems
+
+
+def _script(kind: str, one: Started) -> Iterator[str]:
+    if not fits(kind, one.script):
+        yield f"it starts {one.script}.py, which is not for {kind} data"
+    elif one.script in GONE and not (one.file and (_version(one.file) in FLAT or _made(kind, one).is_flat())):
+        yield f"examples/{one.script}.py is gone since NeMo RL 0.6: run examples/run_grpo.py (from 0.5 on)"
+
+
+def _made(kind: str, one: Started) -> _Configuration:
+    return _Configuration(kind, one.own, one.parent, one.values, _version(one.file) if one.file else "")
+
+
+def _read(kind: str, path: Path) -> _Configuration | None:
+    """None for what `check_config` says cannot be read."""
+    try:
+        one = started(kind, path, [])
+    except UserError:
+        return None
+    return _made(kind, one) if one else None
 
 
 _READ: dict[str, tuple[Callable[..., Iterator[str]], dict[str, str]]] = {
@@ -70,13 +102,9 @@ _READ: dict[str, tuple[Callable[..., Iterator[str]], dict[str, str]]] = {
 
 def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Values], Iterator[str]], dict[str, str]] | None:
     """`Target.reads`: by the entry that names the data file, else by the first one for training."""
-    if kind not in _READ or path.suffix not in (".yaml", ".yml"):
+    made = _read(kind, path) if kind in _READ else None
+    if made is None:
         return None
-    try:
-        own, parent, values = read(path, [])
-    except UserError:
-        return None  # which `check_config` says
-    made = _Configuration(kind, own, parent, values, "")
     entries = (
         [made.data] if made.is_flat() else [entry for split in ("train", "validation") for _, entry in made.entries(split)]
     )
@@ -93,23 +121,14 @@ def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Values], Iterato
 
 def trains_on(kind: str, path: Path) -> tuple[list[str], list[str]]:
     """`Target.trains_on`."""
-    if path.suffix not in (".yaml", ".yml"):
-        return [], []
-    try:
-        own, parent, values = read(path, [])
-    except UserError:
-        return [], []  # which `check_config` says
-    return _Configuration(kind, own, parent, values, "").paths()
+    made = _read(kind, path)
+    return made.paths() if made else ([], [])
 
 
 def renders(kind: str, path: Path) -> Values:
     """`Target.renders`."""
-    if path.suffix not in (".yaml", ".yml"):
-        return {}
-    try:
-        _, _, values = read(path, [])
-    except UserError:
-        return {}  # which `check_config` says
+    made = _read(kind, path)
+    values = made.values if made else {}
     tokenizer = section(values, "policy", "tokenizer")
     given = {f"policy.tokenizer.{key}": tokenizer.get(key) for key in ("chat_template", "chat_template_kwargs")}
     if ALGORITHM[kind] == "sft":
@@ -148,6 +167,9 @@ class _Configuration:
             yield from self.flat()
         else:
             yield from self.today()
+            yield from missing(self.algorithm, self.own, self.parent, self.values)
+            yield from loaders(self.algorithm, self.values)
+            yield from unread(self.own, self.parent)
         yield from self.batches()
         yield from self.validation()
         yield from self.tokenizer()
@@ -251,8 +273,8 @@ class _Configuration:
             yield from self.collisions(split)
         if self.algorithm == "grpo" and self.kind != "nemo-gym":
             yield from self.environments(entries)
-        if self.algorithm == "dpo" and isinstance(self.data.get("train"), list):
-            yield "data.train", "error", "preference data is one data set, not a list"
+        if self.algorithm == "dpo":
+            yield from self.pairs()
         interpolated = "data.train.dataset_name" in str(section(self.values, "logger"))
         train = self.data.get("train")
         if interpolated and isinstance(train, list):
@@ -264,6 +286,19 @@ class _Configuration:
         elif interpolated and isinstance(train, dict) and "dataset_name" not in train:
             missing = "the logger's names interpolate data.train.dataset_name (InterpolationKeyError): write it here"
             yield "data.train", "error", missing
+
+    def pairs(self) -> Iterator[Found]:
+        for split in ("train", "validation"):
+            if isinstance(self.data.get(split), list):
+                yield f"data.{split}", "error", "preference data is one data set, not a list"
+        given = self.data.get("val_data_paths")
+        if given and not isinstance(given, dict):
+            yield "data.val_data_paths", "error", "it must be {name: path} (an assert)"
+        for name, path in section(self.data, "val_data_paths").items():
+            for key, level, said in self.files.check(f"data.val_data_paths.{name}", str(path), {}, "PreferenceDataset"):
+                yield key, level, f"{said} (val_data_paths are read as PreferenceDataset, whatever is trained on)"
+        if given and self.data.get("validation"):
+            yield "data.validation", "warning", "it is not read beside val_data_paths; leave one of them out"
 
     def entries(self, split: str) -> list[tuple[str, Values]]:
         """(dotted key, the entry filled from `data.default`)."""
@@ -308,8 +343,9 @@ class _Configuration:
             yield from self.processor(f"{key}.processor", entry.get("processor"))
         if name == "openai_format" and entry.get("use_preserving_dataset") and self.version == "0.6":
             yield f"{key}.use_preserving_dataset", "error", NOT_JOINED
-        if entry.get("prompt_file") and self.kind in ("grpo", "sft-simple", "sft"):
-            yield from self.prompt_file(key, str(entry["prompt_file"]))
+        for file in ("prompt_file", "system_prompt_file") if self.kind in ("grpo", "sft-simple", "sft") else ():
+            if entry.get(file):
+                yield from self.prompt_file(f"{key}.{file}", str(entry[file]))
         if entry.get("split_validation_size") and name in self.local and name != "ResponseDataset":
             yield (
                 f"{key}.split_validation_size",
@@ -322,7 +358,7 @@ class _Configuration:
     def processor(self, key: str, given: str | None) -> Iterator[Found]:
         wanted, fails = _WANTED.get(self.kind if self.kind == "nemo-gym" else self.algorithm, ("", ""))
         if given is None:
-            if wanted:
+            if wanted and not self.may_inherit("data"):
                 yield key, "error", f"it is missing, and math_hf_data_processor is taken: {fails}; set {wanted}"
         elif given not in _PROCESSORS and "." not in str(given):
             yield key, "warning", f"{given!r} is none of NeMo RL's own: {', '.join(sorted(_PROCESSORS))}"
@@ -334,20 +370,24 @@ class _Configuration:
         own = section(self.own, "data", key.removeprefix("data."))
         return "data_path" in own and "dataset_name" not in own
 
+    def may_inherit(self, name: str) -> bool:
+        """Whether a section may hold more, of a parent that could not be read."""
+        return self.parent is None and "defaults" in self.own and not section(self.own, name).get("_override_")
+
     def prompt_file(self, key: str, name: str) -> Iterator[Found]:
-        file = Path(name)
+        file, does = Path(name), "stands before" if key.endswith(".system_prompt_file") else "wraps"
         if not file.is_absolute():
             yield (
-                f"{key}.prompt_file",
+                key,
                 "warning",
-                f"{name!r} wraps every prompt, and is looked for where NeMo RL is started; null leaves prompts alone",
+                f"{name!r} {does} every prompt, and is looked for where NeMo RL is started; null leaves prompts alone",
             )
-        elif os.path.isfile(file):
+        elif not os.path.isfile(file):
+            yield key, "error", f"{name} is not there"
+        elif does == "wraps":
             text = file.read_text(encoding="utf-8", errors="replace")
             if re.sub(r"\{\{|\}\}", "", text).count("{") != 1:
-                yield f"{key}.prompt_file", "error", "it is a format string: {} once for the problem, other braces doubled"
-        else:
-            yield f"{key}.prompt_file", "error", f"{name} is not there"
+                yield key, "error", "it is a format string: {} once for the problem, other braces doubled"
 
     def collisions(self, split: str) -> Iterator[Found]:
         """`task_name` is all that keeps entries apart: the last two parts of the path, up to the first dot."""
@@ -379,11 +419,15 @@ class _Configuration:
         defined = section(self.values, "env")
         told: set[str] = set()
         for key, name in named:
-            if name is None:
+            if name is None and self.may_inherit("data"):
+                continue
+            elif name is None:
                 yield f"{key}.env_name", "error", "no environment, here or in data.default (math for expected answers)"
             elif name in told:
                 continue
             elif name not in defined:
+                if name in _ENVS and self.may_inherit("env"):
+                    continue
                 told.add(name)
                 yield (
                     f"{key}.env_name",

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
+from rollforge.bulk.parquet import parquet_rows
+from rollforge.errors import UserError
 from rollforge.export.check_file import NO_PARQUET
 from rollforge.export.lengths import longer_in
 from rollforge.export.nemo_rl import check
@@ -69,7 +72,7 @@ class DataFiles:
             yield key, "error", f"{name} is not there"
         elif dataset in _BY_LINE and path.suffix == ".parquet":
             yield key, "error", f"{dataset} reads JSON Lines: {NO_PARQUET}"
-        elif path.suffix in (".jsonl", ".json"):
+        elif path.suffix in (".jsonl", ".json", ".parquet"):
             yield from self._content(key, path, entry, dataset)
 
     def _content(self, key: str, path: Path, entry: Values, dataset: str) -> Iterator[Found]:
@@ -77,7 +80,11 @@ class DataFiles:
             if str(named).endswith("_key") and not isinstance(name, str | None):
                 yield f"{key.rpartition('.')[0]}.{named}", "error", f"{name!r} is no name of a field"
                 return
-        rows, blank, sample, broken = _read(path)
+        try:
+            rows, blank, sample, broken = (_read_parquet if path.suffix == ".parquet" else _read)(path)
+        except UserError as error:
+            yield key, "error", str(error)
+            return
         self.rows[str(path)] = rows
         if not rows:
             yield key, "error", f"{path} is empty: StopIteration when loading"
@@ -125,7 +132,17 @@ class DataFiles:
             yield from check.nemo_gym(row) if dataset == "NemoGymDataset" else check.dpo_messages(row)
 
 
-def _read(path: Path) -> tuple[int, int, list[tuple[int, Values]], tuple[int, str] | None]:
+_Read = tuple[int, int, list[tuple[int, Values]], tuple[int, str] | None]
+
+
+def _read_parquet(path: Path) -> _Read:
+    """As `_read`. Raises `UserError`."""
+    rows = enumerate(parquet_rows(path), 1)
+    sample = list(islice(rows, _SAMPLE))
+    return len(sample) + sum(1 for _ in rows), 0, sample, None
+
+
+def _read(path: Path) -> _Read:
     """(rows, the first blank line or 0, the first rows with their lines, the first line of those that is no object)."""
     rows = blank = 0
     sample: list[tuple[int, Values]] = []

@@ -51,8 +51,12 @@ def check_config(kind: str, path: Path) -> Iterable[Problem]:
         return [Problem(name, 0, "error", f"cannot read {path}: {error}")]
     old = made_for(text, "OpenRLHF") in VERSIONS[1:]
     started, unread = commands(text)
+    none = read_script(text, r"openrlhf\.cli\.train_kto\b").commands
+    other = [] if any(one.entry in _FOR[kind] for one in started) else started[:1]
     return [
         *([Problem(name, unread, "warning", UNREAD)] if unread else []),
+        *(Problem(name, one.line, "error", _NO_KTO) for one in none),
+        *(Problem(name, one.line, "error", f"{one.entry} does not train on {kind} data") for one in other),
         *(
             Problem(name, one.line, level, found)
             for one in started
@@ -61,6 +65,14 @@ def check_config(kind: str, path: Path) -> Iterable[Problem]:
     ]
 
 
+_NO_KTO = "OpenRLHF has no openrlhf.cli.train_kto (0.9 to 0.11); trl:kto trains on desirable and undesirable answers"
+_FOR = {
+    "grpo": ("train_ppo_ray",),
+    "sft": ("train_sft",),
+    "sft-simple": ("train_sft",),
+    "dpo": ("train_dpo", "train_rm"),
+}
+"""Kind -> the commands that train on its data."""
 _READ: dict[str, tuple[Callable[..., Iterator[str]], dict[str, str]]] = {
     "grpo": (check_grpo, {"data.input_key": "prompt", "data.label_key": "label"}),
     "sft": (check_sft, {"data.input_key": "messages"}),
@@ -70,8 +82,8 @@ _READ: dict[str, tuple[Callable[..., Iterator[str]], dict[str, str]]] = {
 
 
 def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[str]], dict[str, str]] | None:
-    """`Target.reads`, by the script's first command."""
-    started = _first(path)
+    """`Target.reads`, by the script's first command for the kind."""
+    started = _first(kind, path)
     if started is None:
         return None
     options = started.options()
@@ -92,6 +104,7 @@ def _field(options: Options, flag: str) -> Any:
 
 _ASKED = {
     "grpo": {"labelled": "data.label_key"},
+    "sft-simple": {"answered": "data.output_key"},
     "dpo": {"prompted": "data.prompt_key", "templated": "data.apply_chat_template"},
 }
 """What the checks of rows want to know of the command."""
@@ -102,8 +115,8 @@ def _asked(options: Options, flag: str) -> bool | None:
 
 
 def trains_on(kind: str, path: Path) -> tuple[list[str], list[str]]:
-    """`Target.trains_on`, by the script's first command."""
-    one = _first(path)
+    """`Target.trains_on`, by the script's first command for the kind."""
+    one = _first(kind, path)
     if one is None:
         return [], []
     get = one.options().get
@@ -116,15 +129,15 @@ def trains_on(kind: str, path: Path) -> tuple[list[str], list[str]]:
 
 
 def renders(kind: str, path: Path) -> dict[str, Any]:
-    """`Target.renders`, by the script's first command."""
-    one = _first(path)
+    """`Target.renders`, by the script's first command for the kind."""
+    one = _first(kind, path)
     template = one.options().get("data.tokenizer_chat_template") if one else None
     return {"--data.tokenizer_chat_template": template} if template else {}
 
 
 def against(kind: str, path: Path, files: Mapping[Path, Seen]) -> Iterable[Problem]:
-    """`Target.against`, by the script's first command."""
-    one = _first(path)
+    """`Target.against`, by the script's first command for the kind."""
+    one = _first(kind, path)
     if one is None:
         return []
     found = (*_batch(one, sum(file.rows for file in files.values())), *_longer(kind, one, files))
@@ -166,12 +179,12 @@ _PARTS = ("prompt_max_len", "generate_max_len")
 _NO_ROOM = "OpenRLHF has no room for an answer then; raise it, or leave such prompts out"
 
 
-def _first(path: Path) -> Started | None:
+def _first(kind: str, path: Path) -> Started | None:
     try:
         text = "" if path.suffix in (".yaml", ".yml") else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None  # which `check_config` says
-    return next(iter(commands(text)[0]), None)
+    return next((one for one in commands(text)[0] if one.entry in _FOR[kind]), None)
 
 
 def commands(text: str) -> tuple[list[Started], int]:
@@ -280,6 +293,8 @@ def _ppo(options: Options) -> Iterator[tuple[Level, str]]:
             "error",
             f"--train.batch_size {size} is more than the {attempts * prompts} samples of a step: nothing is ever trained",
         )
+    if get("train.partial_rollout_enable") and absent("train.async_enable"):
+        yield "error", "--train.partial_rollout_enable needs --train.async_enable (an assert)"
     if get("train.colocate_all") and absent("train.async_enable"):
         yield from _together(options)
 

@@ -112,7 +112,11 @@ def check_sft(row: Json) -> Iterator[str]:
         yield _TOOLS
 
 
-def check_sft_simple(row: Json) -> Iterator[str]:
+def check_sft_simple(row: Json, *, answered: bool | None = None) -> Iterator[str]:
+    """`answered`: whether the command names a column of answers; None: there is none to ask."""
+    if answered is False and "output" in row:
+        yield "output is not read without --data.output_key: input alone is trained on, as if it were the whole"
+        return
     for key in ("input", "output"):
         value = row.get(key)
         if key not in row:

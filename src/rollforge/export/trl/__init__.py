@@ -6,7 +6,7 @@ from rollforge.export.rendered import asked, at_common, whole
 from rollforge.export.target import Kind, Target
 from rollforge.export.trained import after_common, everything, prompt, rendering
 from rollforge.export.trl import check, rows
-from rollforge.export.trl.config_check import against, check_config, renders, sections, trains_on
+from rollforge.export.trl.config_check import against, check_config, reads, renders, sections, trains_on
 from rollforge.export.trl.load import load
 from rollforge.export.trl.settings import command, files
 
@@ -74,6 +74,7 @@ TARGET = Target(
     command=command,
     check_config=check_config,
     load=load,
+    reads=reads,
     against=against,
     trains_on=trains_on,
     renders=renders,

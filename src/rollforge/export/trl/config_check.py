@@ -11,8 +11,9 @@ import importlib.util
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from rollforge.config import read_yaml
 from rollforge.errors import UserError
 from rollforge.export.lengths import longer_in
 from rollforge.export.target import Level, Problem, Seen
-from rollforge.export.trl.check import CUT, LISTS
+from rollforge.export.trl.check import CUT, LISTS, grpo, sft
 from rollforge.export.trl.names import LAUNCH, LAUNCH_PREFIXES, NAMES
 from rollforge.export.trl.settings import TRAINERS
+from rollforge.records.items import Json
 
 MOVED = {
     "max_seq_length": "max_length",
@@ -108,8 +110,6 @@ def _problems(kind: str, config: dict[str, Any], folder: Path) -> Iterator[_Foun
         yield from _cut(config, folder)
     if trainer == "KTO" and _count(config, "per_device_train_batch_size") == 1 and config.get("loss_type", "kto") == "kto":
         yield "error", "per_device_train_batch_size is 1: KTO compares the rows of one pass and wants 2 or more"
-    if kind == "sft" and config.get("completion_only_loss"):
-        yield "error", "completion_only_loss is true, but the rows hold messages: use the kind sft-prompt-completion"
     if config.get("assistant_only_loss"):
         yield "warning", "assistant_only_loss needs a chat template with {% generation %} marks; TRL refuses others at start"
     if config.get("packing") and "flash" not in str(config.get("attn_implementation")):
@@ -178,6 +178,41 @@ def trains_on(kind: str, path: Path) -> tuple[list[str], list[str]]:
     return [str(config["dataset_name"])] if config.get("dataset_name") else [], []
 
 
+def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterator[str]], dict[str, str]] | None:
+    """`Target.reads`: no field has another name, but settings want fields of their own."""
+    try:
+        config = read_yaml(path) if path.suffix in (".yaml", ".yml") else {}
+    except UserError:
+        return None  # which `check_config` says
+    if kind == "sft" and _said(config.get("completion_only_loss")):
+        why = "completion_only_loss is true: TRL trains on all of it, without a word; write prompt and completion"
+        return partial(_wanted, sft, "completion", why), {}
+    named = [str(name) for name in _listed(config.get("reward_funcs")) if name in _SOLVED]
+    if kind == "grpo" and named:
+        return partial(_wanted, grpo, "solution", f"{named[0]} wants it (TypeError: missing argument)"), {}
+    return None
+
+
+def _wanted(check: Callable[[Json], Iterator[str]], name: str, why: str, row: Json) -> Iterator[str]:
+    yield from check(row)
+    if name not in row:
+        yield f"there is no {name}, and {why}"
+
+
+def _said(value: Any) -> bool:
+    """Whether a switch is on, as TRL's parser takes it."""
+    return str(value).lower() in _SAID[:5]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+_SOLVED = ("accuracy_reward", "reasoning_accuracy_reward")
+"""Rewards of TRL's own that compare with the column `solution`."""
+_REWARDS = (*_SOLVED, "think_format_reward", "get_soft_overlong_punishment")
+
+
 def renders(kind: str, path: Path) -> dict[str, Any]:
     """`Target.renders`."""
     try:
@@ -189,8 +224,14 @@ def renders(kind: str, path: Path) -> dict[str, Any]:
 
 def _files_of(one: dict[str, Any]) -> list[str]:
     """What an entry of `datasets` names: files, or else its path (a folder, a name in the hub)."""
-    given = one.get("data_files") or one.get("path")
-    return [str(file) for file in (given if isinstance(given, list) else [given])]
+    return _data_files(one) or [str(one.get("path"))]
+
+
+def _data_files(one: dict[str, Any]) -> list[str]:
+    """As one name, a list, or either by its split."""
+    given = one.get("data_files")
+    parts = list(given.values()) if isinstance(given, dict) else [given]
+    return [str(file) for part in parts for file in _listed(part)]
 
 
 def against(kind: str, path: Path, files: Mapping[Path, Seen]) -> Iterator[Problem]:
@@ -220,7 +261,8 @@ def _small(kind: str, path: Path, config: dict[str, Any], files: Mapping[Path, S
     all_of_it = named <= {name for file in files for name in (file.name, file.absolute().parent.name)}
     level: Level = "error" if what == "prompts" and all_of_it else "warning"
     said = f"{size:,} {what} are taken at once (num_processes {processes}), and there are {rows:,}: {comes}; use fewer GPUs"
-    yield Problem(str(path), _line(path, "per_device_train_batch_size"), level, said)
+    key = "generation_batch_size" if config.get("generation_batch_size") else "per_device_train_batch_size"
+    yield Problem(str(path), _line(path, key), level, said)
 
 
 def _unbalanced(path: Path, config: dict[str, Any], files: Mapping[Path, Seen]) -> Iterator[Problem]:
@@ -294,8 +336,8 @@ def _sets(sets: Any) -> Iterator[_Found]:
         given = one.get("data_files")
         if one["path"] in ("json", "parquet", "csv") and not given:
             yield "error", f"datasets[{number}]: path {one['path']} needs data_files"
-        for file in [given] if isinstance(given, str) else given if isinstance(given, list) else ():
-            if "://" not in str(file) and "*" not in str(file) and not os.path.exists(str(file)):
+        for file in _data_files(one):
+            if "://" not in file and "*" not in file and not os.path.exists(file):
                 yield "error", f"datasets[{number}].data_files: there is no {file}"
 
 
@@ -303,9 +345,16 @@ def _grpo(config: dict[str, Any], folder: Path) -> Iterator[_Found]:
     rewards = config.get("reward_funcs")
     if not rewards and not config.get("reward_model_name_or_path"):
         yield "error", "reward_funcs is missing: TRL has nothing to reward (rewards.correct, accuracy_reward, ...)"
-    for reward in rewards if isinstance(rewards, list) else [rewards] if isinstance(rewards, str) else ():
+    for reward in _listed(rewards):
         module = str(reward).rpartition(".")[0]
-        if module and "." not in module and not os.path.exists(folder / f"{module}.py") and _absent(module):
+        if not module and reward not in _REWARDS:
+            near = get_close_matches(str(reward), _REWARDS, n=1, cutoff=0.6)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            yield (
+                "error",
+                f"reward_funcs: {reward} is none of TRL's ({', '.join(_REWARDS)}), and no path (module.name){hint}",
+            )
+        elif module and "." not in module and not os.path.exists(folder / f"{module}.py") and _absent(module):
             yield (
                 "error",
                 f"reward_funcs: {reward}: there is no {module}.py beside the configuration, where trl is to be started",
@@ -342,8 +391,8 @@ def _cut(config: dict[str, Any], folder: Path) -> Iterator[_Found]:
     """Rows that are longer than `max_length`, of the first of each file."""
     limit, name = config["max_length"], config.get("dataset_name")
     sets = config.get("datasets")
-    given = [one.get("data_files") for one in sets if isinstance(one, dict)] if isinstance(sets, list) else []
-    files = [Path(str(file)) for some in given for file in (some if isinstance(some, list) else [some])]
+    given = [one for one in sets if isinstance(one, dict)] if isinstance(sets, list) else []
+    files = [Path(file) for one in given for file in _data_files(one)]
     if not sets and isinstance(name, str):
         files = sorted((folder / name).glob("*.jsonl"))
     for file in files:

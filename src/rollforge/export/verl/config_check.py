@@ -18,10 +18,10 @@ from rollforge.errors import UserError
 from rollforge.export.check_rows import under_names
 from rollforge.export.defines import not_defined
 from rollforge.export.lengths import longer_in
-from rollforge.export.shell import UNREAD, Command, Options, elsewhere, known, made_for, read_script
+from rollforge.export.shell import OVERRIDE, UNREAD, Command, Options, elsewhere, known, made_for, overrides, read_script
 from rollforge.export.target import Level, Problem, Seen
 from rollforge.export.verl.config import hydra, problems_of_tools
-from rollforge.export.verl.rows import STOPS, check_grpo, check_grpo_parquet, check_rm, check_sft
+from rollforge.export.verl.rows import STOPS, Asked, check_grpo, check_grpo_parquet, check_rm, check_sft
 from rollforge.records.items import Json
 
 
@@ -82,7 +82,7 @@ _READ: dict[str, tuple[Callable[..., Iterator[str]], dict[str, str]]] = {
 
 
 def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[str]], dict[str, str]] | None:
-    """`Target.reads`, and whether there is a reward function."""
+    """`Target.reads`, and what else the command says of its rows."""
     try:
         started = _read(kind, path)
     except UserError:
@@ -92,12 +92,25 @@ def reads(kind: str, path: Path, data: Path) -> tuple[Callable[[Json], Iterable[
     options = started.options
     check, usual = _READ[kind]
     names = {name: str(options.get(key)) for key, name in usual.items() if options.get(key) not in (None, name)}
-    if usual is _PROMPTS:
-        own = not all(options.absent(f"{place}custom_reward_function.path") for place in ("reward.", ""))
-        check = partial(check, rewarded=own)
+    asked = _asked(options)
+    if usual is not _PAIRS:
+        check = partial(check, asked=asked)
     elif not names:
         return None
     return partial(under_names, check, names), names
+
+
+def _asked(options: Options) -> Asked:
+    absent, rollout = options.absent, "actor_rollout_ref.rollout"
+    rewarded = not all(absent(f"{place}custom_reward_function.path") for place in ("reward.", ""))
+    tools: bool | None = None
+    if not absent(f"{rollout}.agent.default_agent_loop"):
+        tools = False
+    elif any(options.get(f"{rollout}.multi_turn.{name}_path") for name in ("tool_config", "function_tool")):
+        tools = True
+    own = ("agent_loop_config_path", "agent_loop_manager_class")
+    loops = False if all(absent(f"{rollout}.agent.{name}") for name in own) else None
+    return Asked(rewarded, tools, loops, False if absent("data.custom_cls.path") else None)
 
 
 def trains_on(kind: str, path: Path) -> tuple[list[str], list[str]]:
@@ -177,7 +190,8 @@ def _longer(one: Started, kind: str, files: Mapping[Path, Seen]) -> Iterator[tup
 
 
 def _read(kind: str, path: Path) -> Started:
-    """Of a script the first command that starts a trainer of verl's. Raises `UserError`."""
+    """Of a script the first command that starts a trainer of verl's, if there is one for data of this kind that. Raises
+    `UserError`."""
     if path.suffix in (".yaml", ".yml"):
         values = dict(_flat(read_yaml(path), ""))
         # The command line may give more.
@@ -187,10 +201,10 @@ def _read(kind: str, path: Path) -> Started:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     script = read_script(text, _ENTRY)
-    first = next(iter(script.commands), None)
-    if first is None:
-        return Started("", Options({}), unread=script.unread)
-    return replace(_started(first), made_for=made_for(text, "verl"), unread=script.unread)
+    found = [_started(command) for command in script.commands]
+    fitting = [one for one in found if one.entry.endswith("sft" if kind == "sft" else "ppo")]
+    first = next(iter(fitting or found), Started("", Options({})))
+    return replace(first, made_for=made_for(text, "verl"), unread=script.unread)
 
 
 _ENTRY = (
@@ -208,7 +222,7 @@ def _started(command: Command) -> Started:
     config = named.get("name", "").removesuffix(".yaml")
     if named.get("path", "config").removeprefix("./") != "config" or (config and not _USUAL.fullmatch(config)):
         config = "?"
-    more = any(not known(word) and not _OVERRIDE.fullmatch(word) for word in words)
+    more = any(not known(word) and not OVERRIDE.fullmatch(word) for word in words)
     return Started(
         {"main_ppo": "ppo", "sft_trainer": "sft", "fsdp_sft_trainer": "fsdp_sft"}[found[1]],
         Options({key.lstrip("+"): value for key, value in given}, not more and config != "?"),
@@ -216,22 +230,6 @@ def _started(command: Command) -> Started:
         config,
         elsewhere(before),
     )
-
-
-_OVERRIDE = re.compile(r"(~?\+{0,2}[A-Za-z_][\w@]*(?:[./][\w@]+)*)=(.*)", re.DOTALL)
-
-
-def overrides(words: Iterable[str]) -> Iterator[tuple[str, Any]]:
-    """(key, value) of the Hydra overrides among the words of a command; `+`, `++` stay on the key."""
-    import yaml
-
-    for word in words:
-        if (found := _OVERRIDE.fullmatch(word)) and not word.startswith("~"):
-            try:
-                value = yaml.safe_load(found[2])
-            except yaml.YAMLError:
-                value = found[2]
-            yield found[1], value
 
 
 def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -248,6 +246,7 @@ MOVED = {
     "data.multiturn.tools_key": "since verl 0.7 it is data.tools_key",
     "data.prompt_dict_keys": "verl 0.9 has no single-turn SFT data set any more: use messages",
     "data.response_dict_keys": "verl 0.9 has no single-turn SFT data set any more: use messages",
+    "data.response_key": "verl 0.9 has no single-turn SFT data set any more: use messages",
     "model.partial_pretrain": "it is model.path (verl.trainer.sft_trainer)",
     "actor_rollout_ref.rollout.multi_turn.max_turns": "it is max_assistant_turns and max_user_turns",
 }
@@ -313,6 +312,8 @@ def _files(one: Started) -> Iterator[tuple[Level, str]]:
 _PATHS = (
     *("reward.custom_reward_function.path", "custom_reward_function.path", "data.custom_cls.path"),
     *("actor_rollout_ref.rollout.multi_turn.tool_config_path", "actor_rollout_ref.rollout.multi_turn.function_tool_path"),
+    "actor_rollout_ref.rollout.multi_turn.interaction_config_path",
+    "actor_rollout_ref.rollout.agent.agent_loop_config_path",
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rollforge.export.examples import Demonstration, Pair, Prompt
 from rollforge.export.target import Refused, Settings
@@ -78,16 +78,31 @@ def _reply(completion: Sequence[Json]) -> str:
 STOPS = "stops at the first (ValueError: sequence_length is larger)"
 
 
-def check_grpo_parquet(row: Json, *, rewarded: bool | None = None) -> Iterator[str]:
+class Asked(NamedTuple):
+    """What a command says of its rows; None: nobody says."""
+
+    rewarded: bool | None = None
+    """Whether by a reward function of one's own, which takes any `data_source`. Our own rows come with one."""
+    tools: bool | None = None
+    """Whether there are tools for rows that name no agent loop, and the usual loop, which calls none."""
+    loops: bool | None = None
+    """Whether there may be agent loops of one's own."""
+    decodes: bool | None = None
+    """Whether a data set class of one's own may make values of JSON text."""
+
+
+def check_grpo_parquet(row: Json, asked: Asked = Asked()) -> Iterator[str]:
     """A row whose nested columns are JSON text, which GymRLHFDataset decodes."""
-    yield from check_grpo(
-        {key: decoded(value) if key in RL_COLUMNS else value for key, value in row.items()}, rewarded=rewarded
-    )
+    if asked.decodes is False and isinstance(row.get("prompt"), str):
+        yield _TEXT.format("prompt", "RLHFDataset")
+    yield from check_grpo({key: decoded(value) if key in RL_COLUMNS else value for key, value in row.items()}, asked)
 
 
-def check_grpo(row: Json, *, rewarded: bool | None = None) -> Iterator[str]:
-    """`rewarded`: whether by a reward function of one's own, which takes any `data_source`; None: nobody says. Our own
-    rows come with one."""
+_TEXT = "{} is JSON text, and {} takes it as it is: write lists, or name a class that decodes it (data.custom_cls.path)"
+
+
+def check_grpo(row: Json, asked: Asked = Asked()) -> Iterator[str]:
+    rewarded = asked.rewarded
     if "prompt" not in row:
         yield "there is no prompt: RLHFDataset reads row['prompt'] (KeyError), or another column by data.prompt_key"
     else:
@@ -115,6 +130,27 @@ def check_grpo(row: Json, *, rewarded: bool | None = None) -> Iterator[str]:
         yield f"extra_info is {type(info).__name__}, not an object"
     elif info:
         yield from _check_tools(row, info)
+    yield from _check_agent(row, info if isinstance(info, dict) else {}, asked)
+    if row.get("tools"):
+        yield (
+            "warning: verl reads no tools column here: tools are those of rollout.multi_turn.tool_config_path or "
+            "function_tool_path, and extra_info.tool_selection chooses among them"
+        )
+
+
+def _check_agent(row: Json, info: Json, asked: Asked) -> Iterator[str]:
+    name = row.get("agent_name")
+    wanted = asked.tools or (asked.tools is None and (info.get("tool_selection") or info.get("need_tools_kwargs") is True))
+    if name is None and wanted:
+        yield (
+            "warning: there is no agent_name: single_turn_agent, which calls no tools, runs the row, unless "
+            "actor_rollout_ref.rollout.agent.default_agent_loop=tool_agent"
+        )
+    elif asked.loops is False and name not in (None, "single_turn_agent", "tool_agent"):
+        yield (
+            f"agent_name {str(name)[:60]!r} is no agent loop of verl's (AssertionError: not registered): name yours in "
+            "actor_rollout_ref.rollout.agent.agent_loop_config_path"
+        )
 
 
 _KNOWN = re.compile(
@@ -137,13 +173,20 @@ def _check_tools(row: Json, info: Json) -> Iterator[str]:
         for name, value in given.items():
             if value is None:
                 yield f"extra_info.tools_kwargs.{name} is null: filled in by Arrow (tool_agent calls None.get for that tool)"
+            for key in [key for key, one in mapping(inside(value, "create_kwargs")).items() if one is None]:
+                yield (
+                    f"warning: extra_info.tools_kwargs.{name}.create_kwargs.{key} is null: filled in by Arrow, where rows "
+                    "differ in keys? The tool gets it; give every row the same keys, or write JSON Lines"
+                )
 
 
-def check_sft(row: Json) -> Iterator[str]:
+def check_sft(row: Json, asked: Asked = Asked()) -> Iterator[str]:
     if "messages" not in row:
         yield "there is no messages column (data.messages_key): MultiTurnSFTDataset reads it (KeyError)"
         return
     text = isinstance(row["messages"], str)
+    if text and asked.decodes is False:
+        yield _TEXT.format("messages", "MultiTurnSFTDataset")
     messages = decoded(row["messages"])
     yield from check_messages(messages, "messages")
     yield from for_templates(row, messages)
