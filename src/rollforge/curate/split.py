@@ -196,6 +196,7 @@ class Split:
     def _read(self, file: Path) -> Iterator[Sample]:
         """The rows of an earlier split."""
         for block in blocks([file]):
+            samples: list[Sample] = []
             for at, record in records(block):
                 if isinstance(record, Unusable):
                     if not record.text:
@@ -205,10 +206,10 @@ class Split:
                         f"not a trainer's format"
                     )
                 facts = {name: fact(record) for name, fact in self.facts.items()}
-                sample = Sample(-1, at, record.env, b"", record.prompt, 0.0, facts)
-                for name, fact in self.facts.items():
-                    complete(name, fact, [sample])
-                yield sample
+                samples.append(Sample(-1, at, record.env, b"", record.prompt, 0.0, facts))
+            for name, fact in self.facts.items():
+                complete(name, fact, samples)
+            yield from samples
 
     def _by_hash(self, chance: Any) -> Any:
         import numpy as np
