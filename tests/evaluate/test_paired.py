@@ -35,6 +35,11 @@ def test_the_p_value_of_any_numbers_is_that_of_every_flip(sums: list[float]) -> 
     assert sign_flip(np.array(sums, float)) == pytest.approx(by_hand(sums), abs=1e-12)
 
 
+def test_sums_that_cancel_but_for_the_last_bit_are_no_difference() -> None:
+    assert sign_flip(np.array([0.1 + 0.2, -0.3])) == 1
+    assert sign_flip(np.array([0.1 + 0.2, -0.2, -0.1, 0.7, -0.7])) == 1
+
+
 def test_many_numbers_are_drawn_the_same_way_in_any_order() -> None:
     sums = np.random.default_rng(3).normal(0.15, 1.0, 60)
     p = sign_flip(sums)

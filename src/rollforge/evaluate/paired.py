@@ -142,7 +142,7 @@ def sign_flip(sums: Numbers) -> float:
     sizes = np.sort(np.abs(sums[np.abs(sums) > EQUAL]))  # the draws are by place, and tasks come in any order
     if not len(sizes):
         return 1.0
-    observed = abs(float(sums.sum())) * (1 - 1e-9)
+    observed = abs(float(sums.sum())) - EQUAL * float(sizes[-1])  # sums of 0.1 that cancel leave a last bit
     units = sizes / sizes.min()
     whole = np.round(units).astype(np.int64) if units.sum() * len(units) <= EXACT_STEPS else None
     if whole is not None and np.abs(units - whole).max() < 1e-6:
