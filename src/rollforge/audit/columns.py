@@ -112,8 +112,7 @@ def _add(found: Columns, row: Rollout, success: float) -> None:
     _put(found, at, "length", float(len(text)))
     _put(found, at, "reasoning length", float(len(reasoning_text(row.response))))
     _put(found, at, "tool calls", float(len(calls)))
-    status = (row.response or {}).get("status")
-    _put(found, at, "cut short", float(status == "incomplete" or bool((row.response or {}).get("incomplete_details"))))
+    _put(found, at, "cut short", float(row.incomplete is not None))
     for form, pattern in FORMS.items():
         _put(found, at, f"form: {form}", float(pattern.search(text[:20_000]) is not None))
     for key, value in row.fields.items():

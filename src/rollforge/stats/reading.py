@@ -24,7 +24,6 @@ from rollforge.errors import UserError
 from rollforge.records.items import (
     INPUT_TOKENS,
     OUTPUT_TOKENS,
-    cut_short,
     first_of,
     input_items,
     mapping,
@@ -253,8 +252,7 @@ def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
         fragment.failed.append((key, *_failure(env, rollout.outcome, rollout.failure)))
         return
     response = rollout.response or {}
-    cut = cut_short(response.get("incomplete_details"), response.get("status"))
-    part = _part(fragment, env, rollout.outcome, cut)
+    part = _part(fragment, env, rollout.outcome, rollout.incomplete)
     said = _said(items_of(rollout.output))
     numbers = _numbers(rollout.reward, rollout.attempt, said)
     if said.called:
