@@ -92,7 +92,7 @@ def _candidate(place: Place, rollout: Rollout) -> _Candidate:
     response, cut = rollout.response, rollout.incomplete
     answered, used_tools, short = bool(final_text(response).strip()), bool(tool_calls(response)), len(rollout.output) <= 12
     merit = 8 * answered + 4 * (not cut) + 2 * used_tools + short
-    return _Candidate(place, task_key(rollout), rollout.reward, merit)
+    return _Candidate(place, (rollout.env, task_key(rollout)), rollout.reward, merit)
 
 
 def _pair(candidates: list[_Candidate], top: _Candidate, low: _Candidate) -> tuple[_Candidate, _Candidate]:
