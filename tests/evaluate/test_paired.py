@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
@@ -169,6 +172,20 @@ def test_rewards_of_any_size_and_sign(tmp_path: Path) -> None:
     found = compare(tmp_path, grid([[1e300], [-5], [0.1]]), grid([[-1e300], [7.5], [0.1]]))
     assert (found.wins, found.ties, found.losses) == (1, 1, 1)
     assert json.dumps(found.row(), allow_nan=False)
+
+
+def test_every_process_finds_the_same_digits(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for name in ("a", "b"):
+        write(tmp_path / name / "rollouts.jsonl", grid(rng.random((40, 3)).tolist()))
+    code = f"from rollforge.evaluate.paired import compare_runs; print(compare_runs('{tmp_path}/a', '{tmp_path}/b').row())"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(found) == 1
 
 
 def compare(folder: Path, before: list[Rollout], after: list[Rollout]) -> Paired:
