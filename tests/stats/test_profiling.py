@@ -232,6 +232,20 @@ def test_tool_errors(output: str, error: bool) -> None:
     assert stats(made(output=called("t", output))).call_errors == int(error)
 
 
+def test_a_call_fails_at_most_once() -> None:
+    again, stray = function_call_output("c0", "Error: still"), function_call_output("c9", "Error: whose?")
+    others = [*called("t", "Error: no", "c1"), *called("u", "ok", "c2")]
+    s = stats(made(output=[*called("t", "Error: no"), again, stray, *others]))
+    assert (s.calls.total, s.call_errors) == (3, 2)
+    assert [(tool.name, tool.calls, tool.errors) for tool in s.tools] == [("t", 2, 2), ("u", 1, 0)]
+
+
+def test_parallel_calls_without_ids_fail_one_by_one() -> None:
+    calls = [{"type": "function_call", "name": name, "arguments": "{}"} for name in "ab"]
+    outputs = [{"type": "function_call_output", "output": text} for text in ("ok", "Error: no")]
+    assert [(tool.name, tool.errors) for tool in stats(made(output=[*calls, *outputs])).tools] == [("a", 0), ("b", 1)]
+
+
 def test_parallel_calls_are_one_turn() -> None:
     calls = [called("a", "", "c0")[0], called("b", "", "c1")[0]]
     outputs = [function_call_output("c0", "1"), function_call_output("c1", "2")]
