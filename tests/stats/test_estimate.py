@@ -94,6 +94,13 @@ def test_histogram_of_fractions_has_tenths() -> None:
     assert (bins[3].low, bins[-1].high) == (0.3, 1.0)
 
 
+def test_a_value_on_an_edge_is_in_the_bin_that_begins_there() -> None:
+    sums = np.array([sum([0.1] * n) for n in range(11)])
+    assert [each.count for each in histogram(np.array([*sums, *np.arange(0.05, 1, 0.1)]))] == [2] * 9 + [3]
+    bins = histogram(np.array([*sums, 1.1, 1.2, 1.3, 1.4]))
+    assert [(each.low, each.count) for each in bins][3:6] == [(0.6, 2), (0.8, 2), (1.0, 2)]
+
+
 def test_histogram_of_a_wide_range_reaches_the_extremes() -> None:
     values = np.array([*np.linspace(-3, 40, 990), -500, 90000, *[1.5] * 8])
     bins = histogram(values)

@@ -129,6 +129,13 @@ def test_rewards() -> None:
     assert [(b.low, b.count) for b in r.histogram] == [(0, 1), (0.2, 4), (0.5, 1), (1, 2)]
 
 
+def test_sums_that_make_a_threshold_but_for_the_last_bit_reach_it() -> None:
+    assert 0.1 * 7 > 0.7
+    assert 0.7 - 0.2 < 0.5
+    r = stats(*grid([[0.1 * 7, 0.7 - 0.2]])).reward
+    assert (r.high, r.low) == (0, 0)
+
+
 def test_groups_difficulty_and_pairs() -> None:
     s = stats(*grid([[1] * 5, [1, 1, 1, 1, 0], [1, 0, 0, 1, 0], [1, 0, 0, 0, 0], [0] * 5, [0.1, 0.2, 0, 0, 0]]))
     assert (s.difficulty.easy, s.difficulty.medium, s.difficulty.hard, s.difficulty.unsolved) == (2, 1, 1, 2)

@@ -97,9 +97,8 @@ def histogram(values: Numbers, most: int = 12) -> list[Bin]:
     over the middle 98 %, with the first and last bin reaching to the extremes."""
     if not len(values):
         return []
-    # Sums of 0.1 that differ in the last bit are one value.
-    near = np.round(values, 9) if np.abs(values).max() < 1e6 else values
-    distinct, counts = np.unique(near, return_counts=True)
+    values = _near(values)
+    distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) <= most:
         return [Bin(float(v), float(v), int(c)) for v, c in zip(distinct, counts, strict=True)]
     if values.min() >= 0 and values.max() <= 1:
@@ -110,10 +109,15 @@ def histogram(values: Numbers, most: int = 12) -> list[Bin]:
         low, high = (float(q) for q in np.percentile(values, (1, 99)))
         step = _round_step((high - low) / (most - 2))
         first, last = math.floor(low / step), math.ceil(high / step)
-        edges = np.arange(first, max(last, first + 1) + 1, dtype=np.float64) * step
+        edges = _near(np.arange(first, max(last, first + 1) + 1, dtype=np.float64) * step)
         edges[0], edges[-1] = min(edges[0], values.min()), max(edges[-1], values.max())
     counted, _ = np.histogram(values, edges)
     return [Bin(float(a), float(b), int(c)) for a, b, c in zip(edges[:-1], edges[1:], counted, strict=True)]
+
+
+def _near(values: Numbers) -> Numbers:
+    """Sums of 0.1 that differ in the last bit are one value, and stand on the edge 0.3 if they make it."""
+    return np.round(values, 9) if np.abs(values).max() < 1e6 else values
 
 
 def _round_step(width: float) -> float:
