@@ -61,6 +61,12 @@ def test_no_interval_says_why(values: list[float], groups: list[int], note: str)
     assert note in mean.note
 
 
+def test_rewards_of_any_size_have_no_endless_interval() -> None:
+    with np.errstate(over="ignore"):
+        found = clustered_mean(np.array([1e300, -1e300, 0]), np.arange(3))
+    assert (found.value, found.low, found.high, found.stderr) == (0, None, None, None)
+
+
 def test_an_interval_of_shares_stays_between_0_and_1() -> None:
     mean = clustered_mean(np.array([1.0, 1, 1, 0]), np.arange(4))
     assert mean.high == 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -146,6 +147,15 @@ def test_between_environments() -> None:
 )
 def test_environments_on_different_scales(ranges: dict[str, tuple[float, float]], said: str) -> None:
     assert different_ranges(ranges) == said
+
+
+@pytest.mark.parametrize(
+    "values", [[-0.0] * 4, [-1e-3, 1e-3, -2e-3, 0], [-1e300, 1e300, 0, 0], [1.7e308] * 4, [1.7e308, -1.7e308, 0, 1]]
+)
+def test_no_words_say_minus_zero_or_infinity(values: list[float]) -> None:
+    section = profile(grid([values] * 6)).overall
+    said = " ".join(one.says for one in (*section.findings, *section.fits))
+    assert not re.search(r"-0(\.0+)?(?![.\d])|\b(inf|nan)\b|\d{20}", said)
 
 
 def test_rewards_below_zero_are_judged_by_their_range() -> None:

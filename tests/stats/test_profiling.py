@@ -197,6 +197,11 @@ def test_any_reward_is_written_as_json() -> None:
     assert row["overall"]["reward"]["std"] is None
 
 
+def test_a_reward_of_minus_zero_is_zero() -> None:
+    row = profile(grid([[-0.0, -0.0], [-1e-12, 0.0]], fields={"penalty": -0.0})).row(tasks=True)
+    assert "-0.0" not in json.dumps(row)
+
+
 # The conversation
 
 

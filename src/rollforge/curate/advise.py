@@ -261,7 +261,7 @@ def _ppo(s: Stats) -> Fit:
     if s.reward.outside:
         says = f"mean {number(mean)}, std {number(spread)}"
         return Fit("PPO", "possible", spread, at.LOW_STD, says, "Scale the rewards to [-1, 1] first.")
-    says = f"mean {mean:.2f}{way(mean, low)}, std {spread:.2f}, {solved:.0%} solved"
+    says = f"mean {mean:z.2f}{way(mean, low)}, std {spread:.2f}, {solved:.0%} solved"
     wrong = []
     if not at.LOW_MEAN <= standing(mean, low) <= at.HIGH_MEAN:
         wrong.append(f"a mean of {at.LOW_MEAN:g} to {at.HIGH_MEAN:g}{' of the way' if low < 0 else ''}")

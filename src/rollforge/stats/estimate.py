@@ -49,6 +49,8 @@ def clustered_mean(values: Numbers, groups: Groups, *, cut: bool = True) -> Mean
         return Mean(mean, None, None, 0.0, count, "no interval: all values are equal")
     residuals = np.bincount(groups, weights=values - mean)
     stderr = math.sqrt(count / (count - 1) * float(residuals @ residuals)) / n
+    if not math.isfinite(stderr):
+        return Mean(mean, None, None, None, count, "no interval: no number holds the squares of these")
     if stderr <= 1e-12 * float(np.abs(values).max()):
         return Mean(mean, None, None, 0.0, count, "no interval: all tasks have the same mean")
     half = t_quantile(0.5 + LEVEL / 2, count - 1) * stderr
@@ -117,7 +119,7 @@ def histogram(values: Numbers, most: int = 12) -> list[Bin]:
 
 def _near(values: Numbers) -> Numbers:
     """Sums of 0.1 that differ in the last bit are one value, and stand on the edge 0.3 if they make it."""
-    return np.round(values, 9) if np.abs(values).max() < 1e6 else values
+    return np.round(values, 9) + 0.0 if np.abs(values).max() < 1e6 else values  # of -0, 0
 
 
 def _round_step(width: float) -> float:

@@ -109,7 +109,7 @@ def column(sets: Sequence[Columns], name: str) -> Numbers:
             given = columns.numbers[name].read()
             values[at : at + len(given)] = given
         at += columns.size
-    return values
+    return values + 0.0  # of -0, which a penalty of nothing is, 0
 
 
 def marks(sets: Sequence[Columns], name: str) -> Groups:
