@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -195,6 +196,15 @@ def test_a_judge_against_a_rule() -> None:
     assert mark.level == "error"
     assert "only a_score says yes" in mark.says
     assert "no row has a number 'c'" in looked(rows, compare=("a_score", "c"))["agreement"].says
+
+
+def test_one_is_no_plural() -> None:
+    said = " ".join(
+        mark.says
+        for rows in ([rollout(0, 0, "a", 1.0)] * 2, [rollout(0, 0, "", 1.0)])
+        for mark in [*validate(read(rows, 1.0)), *drift(read(rows, 1.0), read(rows, 1.0))]
+    )
+    assert not re.search(r"\b1 (rollouts|replies|repeated replies|tasks)\b", said), said
 
 
 def test_drift_between_two_runs() -> None:

@@ -70,7 +70,7 @@ def test_only_the_same_task_and_repeat_are_compared(tmp_path: Path) -> None:
     assert found.p_value == pytest.approx(by_hand([1, 1, -1]))
     assert [(row.k, row.before, row.after) for row in found.pass_at] == [(1, 0.5, pytest.approx(4 / 6)), (2, 2 / 3, 1.0)]
     assert [change.index for change in found.changed] == [0, 1, 2]
-    assert any("1 rollouts before and 0 after have no reward" in note for note in found.notes)
+    assert any("1 rollout before and 0 after without a reward" in note for note in found.notes)
     assert json.dumps(found.row(), allow_nan=False)
 
 

@@ -50,7 +50,7 @@ def validate(
         print_json({"run": run, **counts, "passed": not bad, "checks": [asdict(mark) for mark in marks]})
     else:
         _print(marks)
-        print(f"{visible(run)}: {rows.size:,} rewards of {len(rows.names):,} tasks; {len(bad)} to mend")
+        print(f"{visible(run)}: {plural(rows.size, 'reward')} of {plural(len(rows.names), 'task')}; {len(bad)} to mend")
         if rows.bad:
             print(f"{plural(rows.bad, 'line')} could not be used; rollforge stats --bad lists them")
     sys.exit(1 if bad else 0)
