@@ -122,6 +122,22 @@ def test_equal_replies_with_other_rewards() -> None:
     assert looked(same)["determinism"].level == "ok"
 
 
+def test_tasks_that_share_a_name_are_told_apart() -> None:
+    rows = [rollout(task, 0, "4", float(env == "b")) for task in range(20) for env in "ab"]
+    envs = [replace(row, env="ab"[n % 2]) for n, row in enumerate(rows)]
+    numbered = [  # as of NeMo Gym, which counts the tasks of every collection from 0
+        replace(row, task=str(row.task_index), params={"input": f"day {n % 2}, {row.task_index}"})
+        for n, row in enumerate(rows)
+    ]
+    for made in (envs, numbered):
+        assert "determinism" not in looked(made)
+        found = read(made, 1.0)
+        assert len(found.names) == 40
+        assert {mark.level for mark in drift(found, read(made[::-1], 1.0))} == {"ok"}
+    served = read([replace(row, env="http://there") for row in rows[::2]], 1.0)
+    assert {mark.check: mark.level for mark in drift(read(rows[::2], 1.0), served)}["regraded"] == "ok"
+
+
 def test_episodes_that_end_alike_are_told_by_their_steps() -> None:
     """A deal is worth what was offered before it was accepted."""
     rows = [rollout(task, index, "ACCEPT", float(index % 2)) for task in range(10) for index in range(4)]

@@ -18,6 +18,7 @@ from rollforge.stats.estimate import Numbers
 from rollforge.stats.text import plural
 
 Ids: TypeAlias = NDArray[np.int64]
+Names: TypeAlias = dict[tuple[object, ...], int]
 
 DRAWS = 400
 FEW_TASKS = 5
@@ -63,13 +64,14 @@ def validate(
 
 def drift(old: Columns, new: Columns) -> list[Mark]:
     """What changed between two runs of the same tasks; what changed in the verifier shows in replies that both have."""
-    marks = list(_regraded(old, new))
-    shared = [name for name in old.names if name in new.names]
+    first, second = _names(old, new)
+    marks = list(_regraded(old, new, first, second))
+    shared = [name for name in first if name in second]
     if len(shared) < FEW_TASKS or not (old.size and new.size):
         return [*marks, Mark("drift", "unsure", f"the runs share {plural(len(shared), 'task')}: too few to compare means")]
     for name in ("reward", "length", "tool calls", "cut short"):
         before, after = _means(old, name), _means(new, name)
-        differences = np.array([after[new.names[one]] - before[old.names[one]] for one in shared])
+        differences = np.array([after[second[one]] - before[first[one]] for one in shared])
         differences = differences[~np.isnan(differences)]
         if not len(differences):
             continue
@@ -312,20 +314,28 @@ def _agreement(rows: Columns, success: float, compare: tuple[str, str] | None) -
     yield Mark("agreement", level, says, value, low, high, "look at those that differ" if level != "ok" else "")
 
 
-def _regraded(old: Columns, new: Columns) -> Iterator[Mark]:
-    names = {number: name for name, number in old.names.items()}
+def _names(old: Columns, new: Columns) -> tuple[Names, Names]:
+    """The tasks of each. One environment on either side is the same one, however it is named: by its URL, or by its file."""
+    one = len({env for env, *_ in old.names}) == len({env for env, *_ in new.names}) == 1
+    first: Names = {name[one:]: number for name, number in old.names.items()}
+    second: Names = {name[one:]: number for name, number in new.names.items()}
+    return first, second
+
+
+def _regraded(old: Columns, new: Columns, first: Names, second: Names) -> Iterator[Mark]:
+    names = {number: name for name, number in first.items()}
     before = {
         (names[task], answer): reward
         for task, answer, reward in zip(old.task, old.answered, old.reward, strict=True)
         if answer
     }
-    names = {number: name for name, number in new.names.items()}
+    names = {number: name for name, number in second.items()}
     shared = unlike = 0
     for task, answer, reward in zip(new.task, new.answered, new.reward, strict=True):
-        first = before.get((names[task], answer))
-        if answer and first is not None:
+        had = before.get((names[task], answer))
+        if answer and had is not None:
             shared += 1
-            unlike += abs(first - reward) > EQUAL
+            unlike += abs(had - reward) > EQUAL
     if unlike:
         says = (
             f"{unlike} of {plural(shared, 'reply', 'replies')} in both runs with another reward: another verifier, or an "
