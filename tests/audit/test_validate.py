@@ -203,6 +203,30 @@ def test_a_part_that_dominates_and_one_that_never_differs() -> None:
     assert "always the same: polite" in mark.says
 
 
+def test_what_is_said_of_parts_and_correlations_does_not_depend_on_the_scale() -> None:
+    told = []
+    for scale in (1e-6, 1.0, 1e300):
+        rows = run(lambda rng, good, text: len(text) / 200)
+        rows = [
+            replace(
+                row,
+                reward=(row.reward or 0) * scale,
+                fields={"reward_components": {"a": (row.reward or 0) * scale, "b": n % 2 * scale / 10, "c": 7.0}},
+            )
+            for n, row in enumerate(rows)
+        ]
+        marks = looked(rows)
+        told.append((marks["reward and length"].says, marks["parts"].says))
+    assert told[0] == told[1] == told[2]
+    assert "correlation +1.00 [+1.00, +1.00]" in told[0][0]
+    assert told[0][1].endswith("always the same: c")
+
+
+def test_means_that_differ_in_the_last_bit_did_not_move() -> None:
+    three, two = (read([rollout(t, i, "x", 0.1) for t in range(20) for i in range(n)], 1.0) for n in (3, 2))
+    assert {mark.check: mark.level for mark in drift(three, two)}["drift of reward"] == "ok"
+
+
 def test_a_judge_against_a_rule() -> None:
     agreeing = looked(run(honest, judge_reward=float, library_reward=float))["agreement"]
     assert (agreeing.level, agreeing.measured) == ("ok", 1.0)

@@ -48,6 +48,8 @@ class Mark:
     do: str = ""
 
 
+# As in stats.measure: rewards of 1e300 are legal.
+@np.errstate(over="ignore", invalid="ignore")
 def validate(
     rows: Columns, *, success: float = 1.0, label: str | None = None, compare: tuple[str, str] | None = None
 ) -> list[Mark]:
@@ -62,6 +64,7 @@ def validate(
     return sorted(marks, key=lambda mark: order.index(mark.level))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def drift(old: Columns, new: Columns) -> list[Mark]:
     """What changed between two runs of the same tasks; what changed in the verifier shows in replies that both have."""
     first, second = _names(old, new)
@@ -76,8 +79,8 @@ def drift(old: Columns, new: Columns) -> list[Mark]:
         if not len(differences):
             continue
         value, low, high = _ratio(differences, np.ones_like(differences))
-        moved = low > 0 or high < 0
-        says = f"{name}: {value:+.4g} from the one run to the other [{low:.4g}, {high:.4g}], "
+        moved = low > EQUAL or high < -EQUAL
+        says = f"{name}: {value:+z.4g} from the one run to the other [{low:.4g}, {high:.4g}], "
         says += f"over {plural(len(differences), 'task')}"
         marks.append(Mark(f"drift of {name}", "warning" if moved else "ok", says, value, low, high))
     return marks
@@ -255,25 +258,27 @@ def _measures(rows: Columns) -> Iterator[Mark]:
         grave = abs(value) >= DOMINATES and name == "length"
         level = "ok" if not sure or abs(value) < WEAK else "error" if grave else "warning"
         what = name.removeprefix("form: ")
-        says = f"reward and {what}: correlation {value:+.2f} [{low:+.2f}, {high:+.2f}] within {plural(tasks, 'task')}"
+        says = f"reward and {what}: correlation {value:+z.2f} [{low:+z.2f}, {high:+z.2f}] within {plural(tasks, 'task')}"
         do = f"a policy will learn {what} before it learns the task: look at both ends" if level != "ok" else ""
         yield Mark(f"reward and {what}", level, says, value, low, high, do)
 
 
 def _parts(rows: Columns) -> Iterator[Mark]:
-    names = [name for name in rows.numbers if name.startswith("part: ")]
-    if len(names) < 2 or rows.size < ENOUGH:
+    parts = {name.removeprefix("part: "): rows.column(name) for name in rows.numbers if name.startswith("part: ")}
+    if len(parts) < 2 or rows.size < ENOUGH:
         return
-    spread = {name.removeprefix("part: "): float(np.nanvar(rows.column(name))) for name in names}
-    total = sum(spread.values())
-    if total <= EQUAL:
+    spans = {name: float(np.nanmax(values) - np.nanmin(values)) for name, values in parts.items()}
+    constant = [name for name, span in spans.items() if span <= EQUAL]
+    widest = max(spans.values())
+    if not EQUAL < widest < np.inf:
         return
+    # Of the widest span, so that no square is too large.
+    spread = {name: float(np.nanvar((values - np.nanmin(values)) / widest)) for name, values in parts.items()}
     largest = max(spread, key=lambda name: spread[name])
-    share = spread[largest] / total
-    constant = [name for name, value in spread.items() if value <= EQUAL]
+    share = spread[largest] / sum(spread.values())
     still = f"; always the same: {', '.join(constant)}" if constant else ""
     level = "warning" if share >= DOMINATES or constant else "ok"
-    says = f"{largest} makes {share:.0%} of the differences between rewards, of {len(names)} parts{still}"
+    says = f"{largest} makes {share:.0%} of the differences between rewards, of {len(parts)} parts{still}"
     yield Mark(
         "parts", level, says, share, do="weigh the parts anew, or drop those that never differ" if level != "ok" else ""
     )
@@ -369,8 +374,12 @@ def _correlation(x: Numbers, y: Numbers, groups: Ids) -> tuple[float, float, flo
     """Pearson's, of deviations within tasks; with an interval by resampling tasks. None where one never differs."""
     known = ~np.isnan(x) & ~np.isnan(y)
     x, y, groups = x[known], y[known], groups[known]
-    if len(x) < ENOUGH or np.abs(x).max() <= EQUAL or np.abs(y).max() <= EQUAL:
+    if len(x) < ENOUGH or not all(EQUAL < np.abs(side).max() < np.inf for side in (x, y)):
         return None
+    x, y = (
+        x / np.abs(x).max(),
+        y / np.abs(y).max(),
+    )  # no square is too large then, and what hardly moves is known by its size
     xy, _ = _sums(x * y, groups)
     xx, _ = _sums(x * x, groups)
     yy, _ = _sums(y * y, groups)
