@@ -92,6 +92,11 @@ def test_coverage_of_the_plan() -> None:
     assert levels(distinct(MEDIUM), planned=100)["coverage"] == "bad"
 
 
+def test_a_row_that_is_there_twice_covers_nothing_more() -> None:
+    found = profile([*grid([[1, 0], [1]]), made(1.0, 0, 0)], planned=4)
+    assert (found.repeated, found.not_run, found.overall.stats.coverage) == (1, 1, 0.75)
+
+
 def cut(reward: float, task: int) -> Rollout:
     return made(reward, task, reply=str(task), response={"incomplete_details": {"reason": "max_output_tokens"}})
 
