@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -121,6 +122,22 @@ def test_equal_replies_with_other_rewards() -> None:
     assert looked(same)["determinism"].level == "ok"
 
 
+def test_tasks_that_share_a_name_are_told_apart() -> None:
+    rows = [rollout(task, 0, "4", float(env == "b")) for task in range(20) for env in "ab"]
+    envs = [replace(row, env="ab"[n % 2]) for n, row in enumerate(rows)]
+    numbered = [  # as of NeMo Gym, which counts the tasks of every collection from 0
+        replace(row, task=str(row.task_index), params={"input": f"day {n % 2}, {row.task_index}"})
+        for n, row in enumerate(rows)
+    ]
+    for made in (envs, numbered):
+        assert "determinism" not in looked(made)
+        found = read(made, 1.0)
+        assert len(found.names) == 40
+        assert {mark.level for mark in drift(found, read(made[::-1], 1.0))} == {"ok"}
+    served = read([replace(row, env="http://there") for row in rows[::2]], 1.0)
+    assert {mark.check: mark.level for mark in drift(read(rows[::2], 1.0), served)}["regraded"] == "ok"
+
+
 def test_episodes_that_end_alike_are_told_by_their_steps() -> None:
     """A deal is worth what was offered before it was accepted."""
     rows = [rollout(task, index, "ACCEPT", float(index % 2)) for task in range(10) for index in range(4)]
@@ -186,6 +203,30 @@ def test_a_part_that_dominates_and_one_that_never_differs() -> None:
     assert "always the same: polite" in mark.says
 
 
+def test_what_is_said_of_parts_and_correlations_does_not_depend_on_the_scale() -> None:
+    told = []
+    for scale in (1e-6, 1.0, 1e300):
+        rows = run(lambda rng, good, text: len(text) / 200)
+        rows = [
+            replace(
+                row,
+                reward=(row.reward or 0) * scale,
+                fields={"reward_components": {"a": (row.reward or 0) * scale, "b": n % 2 * scale / 10, "c": 7.0}},
+            )
+            for n, row in enumerate(rows)
+        ]
+        marks = looked(rows)
+        told.append((marks["reward and length"].says, marks["parts"].says))
+    assert told[0] == told[1] == told[2]
+    assert "correlation +1.00 [+1.00, +1.00]" in told[0][0]
+    assert told[0][1].endswith("always the same: c")
+
+
+def test_means_that_differ_in_the_last_bit_did_not_move() -> None:
+    three, two = (read([rollout(t, i, "x", 0.1) for t in range(20) for i in range(n)], 1.0) for n in (3, 2))
+    assert {mark.check: mark.level for mark in drift(three, two)}["drift of reward"] == "ok"
+
+
 def test_a_judge_against_a_rule() -> None:
     agreeing = looked(run(honest, judge_reward=float, library_reward=float))["agreement"]
     assert (agreeing.level, agreeing.measured) == ("ok", 1.0)
@@ -195,6 +236,15 @@ def test_a_judge_against_a_rule() -> None:
     assert mark.level == "error"
     assert "only a_score says yes" in mark.says
     assert "no row has a number 'c'" in looked(rows, compare=("a_score", "c"))["agreement"].says
+
+
+def test_one_is_no_plural() -> None:
+    said = " ".join(
+        mark.says
+        for rows in ([rollout(0, 0, "a", 1.0)] * 2, [rollout(0, 0, "", 1.0)])
+        for mark in [*validate(read(rows, 1.0)), *drift(read(rows, 1.0), read(rows, 1.0))]
+    )
+    assert not re.search(r"\b1 (rollouts|replies|repeated replies|tasks)\b", said), said
 
 
 def test_drift_between_two_runs() -> None:

@@ -96,7 +96,7 @@ def test_json(math: Path) -> None:
 
 def test_several_environments(math: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "games.jsonl", [made(2.0, t, env=None) for t in range(3)])
-    assert "1 others" in run(math, other).stdout
+    assert "1 other " in run(math, other).stdout
     assert "different ranges" in " ".join(run(math, other).stdout.split())
 
 
@@ -163,6 +163,8 @@ def test_nothing_to_use(tmp_path: Path) -> None:
     result = run(file)
     assert result.exit_code == 1
     assert "3 lines could not be used" in result.stdout
+    file.write_text("no\n")
+    assert "\n1 line could not be used" in run(file).stdout
     assert "no usable rollout" in result.output
     missing = run(tmp_path / "missing.jsonl")
     assert isinstance(missing.exception, UserError)

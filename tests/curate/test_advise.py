@@ -142,7 +142,9 @@ def test_reward_scales() -> None:
     assert wide.first is not None
     assert "--shape scale" in wide.first.commands[0]
     assert any("no scaling is needed" in line for line in advised(grid([[0.2, 0.5, 0.8, 1.0]] * 30)).rewards)
-    assert any("the ends of the range" in line for line in advised(mixed()).rewards)
+    assert any("are 0 or 1, the ends of the range" in line for line in advised(mixed()).rewards)
+    ends = advised(grid([[0.01 + 0.002 * task, 0.99 - 0.002 * task] for task in range(30)])).rewards
+    assert ends[0].startswith("100% of the rewards are below 0.100 or at least 0.900, the ends of the range")
     both = [made(10.0, task, env="games") for task in range(30)] + [made(float(task % 2), task) for task in range(30)]
     advice = advised(both)
     assert any("different ranges" in line for line in advice.rewards)

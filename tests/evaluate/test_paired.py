@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
@@ -35,6 +38,11 @@ def test_the_p_value_of_any_numbers_is_that_of_every_flip(sums: list[float]) -> 
     assert sign_flip(np.array(sums, float)) == pytest.approx(by_hand(sums), abs=1e-12)
 
 
+def test_sums_that_cancel_but_for_the_last_bit_are_no_difference() -> None:
+    assert sign_flip(np.array([0.1 + 0.2, -0.3])) == 1
+    assert sign_flip(np.array([0.1 + 0.2, -0.2, -0.1, 0.7, -0.7])) == 1
+
+
 def test_many_numbers_are_drawn_the_same_way_in_any_order() -> None:
     sums = np.random.default_rng(3).normal(0.15, 1.0, 60)
     p = sign_flip(sums)
@@ -62,7 +70,7 @@ def test_only_the_same_task_and_repeat_are_compared(tmp_path: Path) -> None:
     assert found.p_value == pytest.approx(by_hand([1, 1, -1]))
     assert [(row.k, row.before, row.after) for row in found.pass_at] == [(1, 0.5, pytest.approx(4 / 6)), (2, 2 / 3, 1.0)]
     assert [change.index for change in found.changed] == [0, 1, 2]
-    assert any("1 rollouts before and 0 after have no reward" in note for note in found.notes)
+    assert any("1 rollout before and 0 after without a reward" in note for note in found.notes)
     assert json.dumps(found.row(), allow_nan=False)
 
 
@@ -164,6 +172,20 @@ def test_rewards_of_any_size_and_sign(tmp_path: Path) -> None:
     found = compare(tmp_path, grid([[1e300], [-5], [0.1]]), grid([[-1e300], [7.5], [0.1]]))
     assert (found.wins, found.ties, found.losses) == (1, 1, 1)
     assert json.dumps(found.row(), allow_nan=False)
+
+
+def test_every_process_finds_the_same_digits(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    for name in ("a", "b"):
+        write(tmp_path / name / "rollouts.jsonl", grid(rng.random((40, 3)).tolist()))
+    code = f"from rollforge.evaluate.paired import compare_runs; print(compare_runs('{tmp_path}/a', '{tmp_path}/b').row())"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(found) == 1
 
 
 def compare(folder: Path, before: list[Rollout], after: list[Rollout]) -> Paired:

@@ -61,6 +61,12 @@ def test_no_interval_says_why(values: list[float], groups: list[int], note: str)
     assert note in mean.note
 
 
+def test_rewards_of_any_size_have_no_endless_interval() -> None:
+    with np.errstate(over="ignore"):
+        found = clustered_mean(np.array([1e300, -1e300, 0]), np.arange(3))
+    assert (found.value, found.low, found.high, found.stderr) == (0, None, None, None)
+
+
 def test_an_interval_of_shares_stays_between_0_and_1() -> None:
     mean = clustered_mean(np.array([1.0, 1, 1, 0]), np.arange(4))
     assert mean.high == 1.0
@@ -92,6 +98,13 @@ def test_histogram_of_fractions_has_tenths() -> None:
     bins = histogram(np.arange(101) / 100)
     assert [each.count for each in bins] == [10] * 9 + [11]
     assert (bins[3].low, bins[-1].high) == (0.3, 1.0)
+
+
+def test_a_value_on_an_edge_is_in_the_bin_that_begins_there() -> None:
+    sums = np.array([sum([0.1] * n) for n in range(11)])
+    assert [each.count for each in histogram(np.array([*sums, *np.arange(0.05, 1, 0.1)]))] == [2] * 9 + [3]
+    bins = histogram(np.array([*sums, 1.1, 1.2, 1.3, 1.4]))
+    assert [(each.low, each.count) for each in bins][3:6] == [(0.6, 2), (0.8, 2), (1.0, 2)]
 
 
 def test_histogram_of_a_wide_range_reaches_the_extremes() -> None:

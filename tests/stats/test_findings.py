@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -91,6 +92,11 @@ def test_coverage_of_the_plan() -> None:
     assert levels(distinct(MEDIUM), planned=100)["coverage"] == "bad"
 
 
+def test_a_row_that_is_there_twice_covers_nothing_more() -> None:
+    found = profile([*grid([[1, 0], [1]]), made(1.0, 0, 0)], planned=4)
+    assert (found.repeated, found.not_run, found.overall.stats.coverage) == (1, 1, 0.75)
+
+
 def cut(reward: float, task: int) -> Rollout:
     return made(reward, task, reply=str(task), response={"incomplete_details": {"reason": "max_output_tokens"}})
 
@@ -146,6 +152,15 @@ def test_between_environments() -> None:
 )
 def test_environments_on_different_scales(ranges: dict[str, tuple[float, float]], said: str) -> None:
     assert different_ranges(ranges) == said
+
+
+@pytest.mark.parametrize(
+    "values", [[-0.0] * 4, [-1e-3, 1e-3, -2e-3, 0], [-1e300, 1e300, 0, 0], [1.7e308] * 4, [1.7e308, -1.7e308, 0, 1]]
+)
+def test_no_words_say_minus_zero_or_infinity(values: list[float]) -> None:
+    section = profile(grid([values] * 6)).overall
+    said = " ".join(one.says for one in (*section.findings, *section.fits))
+    assert not re.search(r"-0(\.0+)?(?![.\d])|\b(inf|nan)\b|\d{20}", said)
 
 
 def test_rewards_below_zero_are_judged_by_their_range() -> None:

@@ -40,6 +40,21 @@ def test_best_and_worst_are_of_one_task(tmp_path: Path) -> None:
     assert told(extremes(run(tmp_path, rollouts), Filter(), best=1, worst=1)) == [("best", 2, 2), ("worst", 2, 1)]
 
 
+def test_equal_names_in_two_environments_are_two_tasks(tmp_path: Path) -> None:
+    rollouts = [
+        made(1.0, 0, 0, env="a"),
+        made(0.0, 0, 0, env="b"),
+        made(1.0, 1, 0, env="b", output=[]),
+        made(0.0, 1, 1, env="b"),
+    ]
+    assert told(extremes(run(tmp_path, rollouts), Filter(), best=1, worst=1)) == [("best", 1, 0), ("worst", 1, 1)]
+
+
+def test_an_answer_that_was_cut_is_no_example(tmp_path: Path) -> None:
+    rollouts = [made(1.0, 0, 0, response={"status": "incomplete"}), made(1.0, 1, 0)]
+    assert told(extremes(run(tmp_path, rollouts), Filter(), best=1, worst=0)) == [("best", 1, 0)]
+
+
 def test_no_task_with_both(tmp_path: Path) -> None:
     source = run(tmp_path, [made(0.3, 0), made(1.0, 1), made(0.2, 2, output=[]), made(0.2, 3)])
     assert told(extremes(source, Filter(), best=1, worst=1)) == [("best", 1, 0), ("worst", 3, 0)]

@@ -129,6 +129,13 @@ def test_rewards() -> None:
     assert [(b.low, b.count) for b in r.histogram] == [(0, 1), (0.2, 4), (0.5, 1), (1, 2)]
 
 
+def test_sums_that_make_a_threshold_but_for_the_last_bit_reach_it() -> None:
+    assert 0.1 * 7 > 0.7
+    assert 0.7 - 0.2 < 0.5
+    r = stats(*grid([[0.1 * 7, 0.7 - 0.2]])).reward
+    assert (r.high, r.low) == (0, 0)
+
+
 def test_groups_difficulty_and_pairs() -> None:
     s = stats(*grid([[1] * 5, [1, 1, 1, 1, 0], [1, 0, 0, 1, 0], [1, 0, 0, 0, 0], [0] * 5, [0.1, 0.2, 0, 0, 0]]))
     assert (s.difficulty.easy, s.difficulty.medium, s.difficulty.hard, s.difficulty.unsolved) == (2, 1, 1, 2)
@@ -190,6 +197,11 @@ def test_any_reward_is_written_as_json() -> None:
     assert row["overall"]["reward"]["std"] is None
 
 
+def test_a_reward_of_minus_zero_is_zero() -> None:
+    row = profile(grid([[-0.0, -0.0], [-1e-12, 0.0]], fields={"penalty": -0.0})).row(tasks=True)
+    assert "-0.0" not in json.dumps(row)
+
+
 # The conversation
 
 
@@ -230,6 +242,20 @@ def test_tokens_turns_tools_and_times() -> None:
 )
 def test_tool_errors(output: str, error: bool) -> None:
     assert stats(made(output=called("t", output))).call_errors == int(error)
+
+
+def test_a_call_fails_at_most_once() -> None:
+    again, stray = function_call_output("c0", "Error: still"), function_call_output("c9", "Error: whose?")
+    others = [*called("t", "Error: no", "c1"), *called("u", "ok", "c2")]
+    s = stats(made(output=[*called("t", "Error: no"), again, stray, *others]))
+    assert (s.calls.total, s.call_errors) == (3, 2)
+    assert [(tool.name, tool.calls, tool.errors) for tool in s.tools] == [("t", 2, 2), ("u", 1, 0)]
+
+
+def test_parallel_calls_without_ids_fail_one_by_one() -> None:
+    calls = [{"type": "function_call", "name": name, "arguments": "{}"} for name in "ab"]
+    outputs = [{"type": "function_call_output", "output": text} for text in ("ok", "Error: no")]
+    assert [(tool.name, tool.errors) for tool in stats(made(output=[*calls, *outputs])).tools] == [("a", 0), ("b", 1)]
 
 
 def test_parallel_calls_are_one_turn() -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import TypeAlias
 
 import numpy as np
 
@@ -35,13 +36,16 @@ FORMS = {
     "a JSON object": re.compile(r"^\s*\{"),
 }
 
+Name: TypeAlias = tuple[str | None, str, int | bytes]
+"""A task's environment, and what attempts at it share (`task_key`)."""
+
 
 @dataclass(slots=True)
 class Columns:
     """One entry per judged rollout in each."""
 
-    names: dict[str, int] = field(default_factory=dict)
-    """Ids of tasks, numbered."""
+    names: dict[Name, int] = field(default_factory=dict)
+    """Of tasks, numbered."""
     task: array[int] = field(default_factory=lambda: array("q"))
     reward: array[float] = field(default_factory=lambda: array("d"))
     numbers: dict[str, array[float]] = field(default_factory=dict)
@@ -83,11 +87,12 @@ def read(rollouts: Iterable[Rollout | BadLine], success: float) -> Columns:
             found.bad += 1
             continue
         # Without an index every row is a rollout of its own.
-        key = 0 if row.index is None else hash((row.env, task_key(row), row.task_index, row.index)) or 1
+        name = (row.env, *task_key(row))
+        key = 0 if row.index is None else hash((name, row.task_index, row.index)) or 1
         if row.reward is not None:
             found.outcomes[row.outcome] += 1
             done.append(key)
-            _add(found, row, success)
+            _add(found, row, name, success)
         elif key:
             failed[key] = row.outcome
         else:
@@ -99,10 +104,10 @@ def read(rollouts: Iterable[Rollout | BadLine], success: float) -> Columns:
     return found
 
 
-def _add(found: Columns, row: Rollout, success: float) -> None:
+def _add(found: Columns, row: Rollout, name: Name, success: float) -> None:
     text, calls = final_text(row.response), tool_calls(row.response)
     at = found.size
-    found.task.append(found.names.setdefault(row.task, len(found.names)))
+    found.task.append(found.names.setdefault(name, len(found.names)))
     found.reward.append(row.reward or 0.0)
     made = [(call.get("name"), call.get("arguments")) for call in calls]
     actions = _actions(row.response)
@@ -112,8 +117,7 @@ def _add(found: Columns, row: Rollout, success: float) -> None:
     _put(found, at, "length", float(len(text)))
     _put(found, at, "reasoning length", float(len(reasoning_text(row.response))))
     _put(found, at, "tool calls", float(len(calls)))
-    status = (row.response or {}).get("status")
-    _put(found, at, "cut short", float(status == "incomplete" or bool((row.response or {}).get("incomplete_details"))))
+    _put(found, at, "cut short", float(row.incomplete is not None))
     for form, pattern in FORMS.items():
         _put(found, at, f"form: {form}", float(pattern.search(text[:20_000]) is not None))
     for key, value in row.fields.items():

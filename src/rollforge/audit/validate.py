@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from rollforge.audit.columns import Columns
 from rollforge.stats.estimate import Numbers
+from rollforge.stats.text import plural
 
 Ids: TypeAlias = NDArray[np.int64]
+Names: TypeAlias = dict[tuple[object, ...], int]
 
 DRAWS = 400
 FEW_TASKS = 5
@@ -46,6 +48,8 @@ class Mark:
     do: str = ""
 
 
+# As in stats.measure: rewards of 1e300 are legal.
+@np.errstate(over="ignore", invalid="ignore")
 def validate(
     rows: Columns, *, success: float = 1.0, label: str | None = None, compare: tuple[str, str] | None = None
 ) -> list[Mark]:
@@ -60,21 +64,24 @@ def validate(
     return sorted(marks, key=lambda mark: order.index(mark.level))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def drift(old: Columns, new: Columns) -> list[Mark]:
     """What changed between two runs of the same tasks; what changed in the verifier shows in replies that both have."""
-    marks = list(_regraded(old, new))
-    shared = [name for name in old.names if name in new.names]
+    first, second = _names(old, new)
+    marks = list(_regraded(old, new, first, second))
+    shared = [name for name in first if name in second]
     if len(shared) < FEW_TASKS or not (old.size and new.size):
-        return [*marks, Mark("drift", "unsure", f"the runs share {len(shared)} tasks: too few to compare means")]
+        return [*marks, Mark("drift", "unsure", f"the runs share {plural(len(shared), 'task')}: too few to compare means")]
     for name in ("reward", "length", "tool calls", "cut short"):
         before, after = _means(old, name), _means(new, name)
-        differences = np.array([after[new.names[one]] - before[old.names[one]] for one in shared])
+        differences = np.array([after[second[one]] - before[first[one]] for one in shared])
         differences = differences[~np.isnan(differences)]
         if not len(differences):
             continue
         value, low, high = _ratio(differences, np.ones_like(differences))
-        moved = low > 0 or high < 0
-        says = f"{name}: {value:+.4g} from the one run to the other [{low:.4g}, {high:.4g}], over {len(differences)} tasks"
+        moved = low > EQUAL or high < -EQUAL
+        says = f"{name}: {value:+z.4g} from the one run to the other [{low:.4g}, {high:.4g}], "
+        says += f"over {plural(len(differences), 'task')}"
         marks.append(Mark(f"drift of {name}", "warning" if moved else "ok", says, value, low, high))
     return marks
 
@@ -84,7 +91,7 @@ def _faults(rows: Columns) -> Iterator[Mark]:
     for name in ("verifier_fault", "judge_fault"):
         count = rows.outcomes[name]
         if count:
-            says = f"{count} of {total} rollouts got no verdict ({name})"
+            says = f"{count} of {plural(total, 'rollout')} got no verdict ({name})"
             yield Mark(
                 "faults",
                 "error" if name == "verifier_fault" else "warning",
@@ -98,7 +105,9 @@ def _saturation(rows: Columns, success: float) -> Iterator[Mark]:
     rewards = rows.rewards
     if rows.size < ENOUGH:
         yield Mark(
-            "sample", "unsure", f"{rows.size} rollouts with a reward: too few to judge most of this (at least {ENOUGH})"
+            "sample",
+            "unsure",
+            f"{plural(rows.size, 'rollout')} with a reward: too few to judge most of this (at least {ENOUGH})",
         )
         return
     top, bottom = float((rewards >= success - EQUAL).mean()), float((rewards <= rewards.min() + EQUAL).mean())
@@ -128,11 +137,12 @@ def _same_reply(rows: Columns) -> Iterator[Mark]:
         apart = abs(seen[task, answer] - reward)
         unlike += apart > EQUAL
         worst = max(worst, apart)
+    repeated = plural(pairs, "repeated reply", "repeated replies")
     if unlike:
-        says = f"{unlike} of {pairs} repeated replies (same words and calls) got another reward, up to {worst:.2g} apart"
+        says = f"{unlike} of {repeated} (same words and calls) got another reward, up to {worst:.2g} apart"
         yield Mark("determinism", "error", says, unlike / pairs, do="rollforge audit finds what it depends on")
     elif pairs:
-        yield Mark("determinism", "ok", f"{pairs} repeated replies got the reward that they had before", 0.0)
+        yield Mark("determinism", "ok", f"{repeated} got the same reward as before", 0.0)
 
 
 def _duplicates(rows: Columns) -> Iterator[Mark]:
@@ -154,13 +164,14 @@ def _empty(rows: Columns, success: float) -> Iterator[Mark]:
             paid = float((rewards[which] >= success - EQUAL).mean())
             level = "error" if paid > 0 and which is empty else "warning" if paid > SATURATED else "ok"
             yield Mark(
-                "no answer", level, f"{int(which.sum())} rollouts where {name}: {paid:.0%} of them have full marks", paid
+                "no answer", level, f"{plural(int(which.sum()), 'rollout')} where {name}: {paid:.0%} with full marks", paid
             )
 
 
 def _injected(rows: Columns, success: float) -> Iterator[Mark]:
     if rows.speaking:
-        says = f"{rows.speaking} replies that speak to a grader or end a test have full marks: {'; '.join(rows.speaks)}"
+        replies = plural(rows.speaking, "reply", "replies")
+        says = f"full marks for {replies} to a grader, or to end a test: {'; '.join(rows.speaks)}"
         yield Mark("override", "warning", says, rows.speaking / rows.size, do="look at them: rollforge show RUN --best")
 
 
@@ -182,7 +193,8 @@ def _discrimination(rows: Columns, success: float, label: str | None) -> Iterato
         yield Mark("discrimination", "unsure", f"no task has good and bad rollouts {by}: nothing can be told apart")
         return
     value, low, high, tasks = found
-    says = f"good ones get more than bad ones with probability {value:.2f} [{low:.2f}, {high:.2f}], {by}, over {tasks} tasks"
+    says = f"good ones get more than bad ones with probability {value:.2f} [{low:.2f}, {high:.2f}], {by}, "
+    says += f"over {plural(tasks, 'task')}"
     do = ""
     if tasks < FEW_TASKS:
         level = "unsure"
@@ -246,25 +258,27 @@ def _measures(rows: Columns) -> Iterator[Mark]:
         grave = abs(value) >= DOMINATES and name == "length"
         level = "ok" if not sure or abs(value) < WEAK else "error" if grave else "warning"
         what = name.removeprefix("form: ")
-        says = f"reward and {what}: correlation {value:+.2f} [{low:+.2f}, {high:+.2f}] within {tasks} tasks"
+        says = f"reward and {what}: correlation {value:+z.2f} [{low:+z.2f}, {high:+z.2f}] within {plural(tasks, 'task')}"
         do = f"a policy will learn {what} before it learns the task: look at both ends" if level != "ok" else ""
         yield Mark(f"reward and {what}", level, says, value, low, high, do)
 
 
 def _parts(rows: Columns) -> Iterator[Mark]:
-    names = [name for name in rows.numbers if name.startswith("part: ")]
-    if len(names) < 2 or rows.size < ENOUGH:
+    parts = {name.removeprefix("part: "): rows.column(name) for name in rows.numbers if name.startswith("part: ")}
+    if len(parts) < 2 or rows.size < ENOUGH:
         return
-    spread = {name.removeprefix("part: "): float(np.nanvar(rows.column(name))) for name in names}
-    total = sum(spread.values())
-    if total <= EQUAL:
+    spans = {name: float(np.nanmax(values) - np.nanmin(values)) for name, values in parts.items()}
+    constant = [name for name, span in spans.items() if span <= EQUAL]
+    widest = max(spans.values())
+    if not EQUAL < widest < np.inf:
         return
+    # Of the widest span, so that no square is too large.
+    spread = {name: float(np.nanvar((values - np.nanmin(values)) / widest)) for name, values in parts.items()}
     largest = max(spread, key=lambda name: spread[name])
-    share = spread[largest] / total
-    constant = [name for name, value in spread.items() if value <= EQUAL]
+    share = spread[largest] / sum(spread.values())
     still = f"; always the same: {', '.join(constant)}" if constant else ""
     level = "warning" if share >= DOMINATES or constant else "ok"
-    says = f"{largest} makes {share:.0%} of the differences between rewards, of {len(names)} parts{still}"
+    says = f"{largest} makes {share:.0%} of the differences between rewards, of {len(parts)} parts{still}"
     yield Mark(
         "parts", level, says, share, do="weigh the parts anew, or drop those that never differ" if level != "ok" else ""
     )
@@ -288,7 +302,9 @@ def _agreement(rows: Columns, success: float, compare: tuple[str, str] | None) -
     a, b = (rows.column(fields[name]) for name in compare)
     both = ~np.isnan(a) & ~np.isnan(b)
     if both.sum() < ENOUGH:
-        yield Mark("agreement", "unsure", f"{int(both.sum())} rollouts have both {compare[0]} and {compare[1]}: too few")
+        yield Mark(
+            "agreement", "unsure", f"{plural(int(both.sum()), 'rollout')} with both {compare[0]} and {compare[1]}: too few"
+        )
         return
     x, y = a[both] >= success / 2, b[both] >= success / 2
     same = float((x == y).mean())
@@ -303,27 +319,36 @@ def _agreement(rows: Columns, success: float, compare: tuple[str, str] | None) -
     yield Mark("agreement", level, says, value, low, high, "look at those that differ" if level != "ok" else "")
 
 
-def _regraded(old: Columns, new: Columns) -> Iterator[Mark]:
-    names = {number: name for name, number in old.names.items()}
+def _names(old: Columns, new: Columns) -> tuple[Names, Names]:
+    """The tasks of each. One environment on either side is the same one, however it is named: by its URL, or by its file."""
+    one = len({env for env, *_ in old.names}) == len({env for env, *_ in new.names}) == 1
+    first: Names = {name[one:]: number for name, number in old.names.items()}
+    second: Names = {name[one:]: number for name, number in new.names.items()}
+    return first, second
+
+
+def _regraded(old: Columns, new: Columns, first: Names, second: Names) -> Iterator[Mark]:
+    names = {number: name for name, number in first.items()}
     before = {
         (names[task], answer): reward
         for task, answer, reward in zip(old.task, old.answered, old.reward, strict=True)
         if answer
     }
-    names = {number: name for name, number in new.names.items()}
+    names = {number: name for name, number in second.items()}
     shared = unlike = 0
     for task, answer, reward in zip(new.task, new.answered, new.reward, strict=True):
-        first = before.get((names[task], answer))
-        if answer and first is not None:
+        had = before.get((names[task], answer))
+        if answer and had is not None:
             shared += 1
-            unlike += abs(first - reward) > EQUAL
+            unlike += abs(had - reward) > EQUAL
     if unlike:
         says = (
-            f"{unlike} of {shared} replies that stand in both runs have another reward: another verifier, or an unsteady one"
+            f"{unlike} of {plural(shared, 'reply', 'replies')} in both runs with another reward: another verifier, or an "
+            "unsteady one"
         )
         yield Mark("regraded", "error", says, unlike / shared, do="judge the older run again: rollforge reverify")
     elif shared:
-        yield Mark("regraded", "ok", f"{shared} replies that stand in both runs have the same reward", 0.0)
+        yield Mark("regraded", "ok", f"{plural(shared, 'reply', 'replies')} in both runs with the same reward", 0.0)
     else:
         yield Mark("regraded", "unsure", "no reply stands in both runs")
 
@@ -349,8 +374,12 @@ def _correlation(x: Numbers, y: Numbers, groups: Ids) -> tuple[float, float, flo
     """Pearson's, of deviations within tasks; with an interval by resampling tasks. None where one never differs."""
     known = ~np.isnan(x) & ~np.isnan(y)
     x, y, groups = x[known], y[known], groups[known]
-    if len(x) < ENOUGH or np.abs(x).max() <= EQUAL or np.abs(y).max() <= EQUAL:
+    if len(x) < ENOUGH or not all(EQUAL < np.abs(side).max() < np.inf for side in (x, y)):
         return None
+    x, y = (
+        x / np.abs(x).max(),
+        y / np.abs(y).max(),
+    )  # no square is too large then, and what hardly moves is known by its size
     xy, _ = _sums(x * y, groups)
     xx, _ = _sums(x * x, groups)
     yy, _ = _sums(y * y, groups)

@@ -31,6 +31,7 @@ def advise(
     """Which training algorithm the rollouts fit (GRPO, SFT, DPO, PPO) and why, with the next commands; what not to do with
     them; what to collect next, with which settings."""
     from rollforge.curate.advise import advise as judge
+    from rollforge.stats.text import plural
 
     sources, found = profiled(runs, success=success, workers=workers)
     split = any(source.splits for source in sources)
@@ -44,7 +45,7 @@ def advise(
         if any(found.used):
             _print(advice)
         if found.bad_count:
-            print(f"\n{found.bad_count:,} lines could not be used; rollforge stats --bad lists them")
+            print(f"\n{plural(found.bad_count, 'line')} could not be used; rollforge stats --bad lists them")
     empty = [_nothing(source) for source, used in zip(sources, found.used, strict=True) if not used]
     if empty:
         print(f"error: no usable rollout in {', nor in '.join(empty)}", file=sys.stderr)
@@ -89,6 +90,7 @@ def _print(advice: Advice) -> None:
     from rich.text import Text
 
     from rollforge.stats.narrow import Pairs
+    from rollforge.stats.text import plural
     from rollforge.stats.visible import visible
 
     parts: list[RenderableType] = []
@@ -119,7 +121,7 @@ def _print(advice: Advice) -> None:
     if advice.environments:
         enough = [(name, says) for name, says in advice.environments.items() if says is not None]
         few = len(advice.environments) - len(enough)
-        rest = [(f"{few:,} others" if enough else f"all {few:,}", "too few rollouts to say")] if few else []
+        rest = [(plural(few, "other") if enough else f"all {few:,}", "too few rollouts to say")] if few else []
         titled("Each environment by itself", table(enough + rest))
     listed("What not to do", advice.avoid)
     listed("Rewards", advice.rewards)

@@ -46,11 +46,14 @@ def validate(
     if json:
         from dataclasses import asdict
 
+        from rollforge.stats.estimate import finite
+
         counts = {"rollouts": rows.outcomes.total(), "judged": rows.size, "tasks": len(rows.names), "unusable": rows.bad}
-        print_json({"run": run, **counts, "passed": not bad, "checks": [asdict(mark) for mark in marks]})
+        checks = finite([asdict(mark) for mark in marks])
+        print_json({"run": run, **counts, "passed": not bad, "checks": checks}, allow_nan=False)
     else:
         _print(marks)
-        print(f"{visible(run)}: {rows.size:,} rewards of {len(rows.names):,} tasks; {len(bad)} to mend")
+        print(f"{visible(run)}: {plural(rows.size, 'reward')} of {plural(len(rows.names), 'task')}; {len(bad)} to mend")
         if rows.bad:
             print(f"{plural(rows.bad, 'line')} could not be used; rollforge stats --bad lists them")
     sys.exit(1 if bad else 0)

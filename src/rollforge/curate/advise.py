@@ -261,7 +261,7 @@ def _ppo(s: Stats) -> Fit:
     if s.reward.outside:
         says = f"mean {number(mean)}, std {number(spread)}"
         return Fit("PPO", "possible", spread, at.LOW_STD, says, "Scale the rewards to [-1, 1] first.")
-    says = f"mean {mean:.2f}{way(mean, low)}, std {spread:.2f}, {solved:.0%} solved"
+    says = f"mean {mean:z.2f}{way(mean, low)}, std {spread:.2f}, {solved:.0%} solved"
     wrong = []
     if not at.LOW_MEAN <= standing(mean, low) <= at.HIGH_MEAN:
         wrong.append(f"a mean of {at.LOW_MEAN:g} to {at.HIGH_MEAN:g}{' of the way' if low < 0 else ''}")
@@ -421,7 +421,7 @@ def _rewards(section: Section) -> Iterator[str]:
     ends = _at_ends(s)
     if ends >= CLUSTERED and (r.std or 0.0) > at.EQUAL:
         yield (
-            f"{ends:.0%} of the rewards are {number(r.min)} or {number(r.max)}, the ends of the range: PPO wants them "
+            f"{ends:.0%} of the rewards are {_ends(s)}, the ends of the range: PPO wants them "
             "standardised (--shape standardize); GRPO does that within each group, and thresholds of SFT and DPO want them "
             "as they are."
         )
@@ -431,4 +431,12 @@ def _rewards(section: Section) -> Iterator[str]:
 
 def _at_ends(s: Stats) -> float:
     bins = s.reward.histogram
-    return (bins[0].count + (bins[-1].count if len(bins) > 1 else 0)) / s.judged
+    return (bins[0].count + bins[-1].count) / s.judged if len(bins) > 1 else 0.0
+
+
+def _ends(s: Stats) -> str:
+    """What the first and the last bin hold: a value each, or all that is below or from their inner edges."""
+    first, last = s.reward.histogram[0], s.reward.histogram[-1]
+    if _values(s) is not None:
+        return f"{number(first.low)} or {number(last.low)}"
+    return f"below {number(first.high)} or at least {number(last.low)}"

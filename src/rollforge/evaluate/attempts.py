@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,11 @@ def _names(sources: Sequence[Source]) -> Iterator[str]:
     )
 
 
+def _mark(name: str) -> int:
+    """The same in every process: tasks are numbered by it, and sums in another order end in other digits."""
+    return int.from_bytes(blake2b(dumps(name), digest_size=8).digest(), "big", signed=True)
+
+
 _COLUMNS = ("env", "task", "prompt", "index", "repeat", "mode", "calls", "source", "file", "line")
 
 
@@ -182,7 +188,7 @@ class _Reading:
 
     def add(self, rollout: Rollout, place: tuple[int, int, int]) -> None:
         env = self._envs.setdefault(rollout.env or UNNAMED, len(self._envs))
-        task = hash(rollout.task)
+        task = _mark(rollout.task)
         if rollout.index is None:  # every row is a rollout of its own
             index, repeat = -1, self._unnumbered.get((env, task), -1) + 1
             self._unnumbered[env, task] = repeat

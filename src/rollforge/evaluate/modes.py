@@ -27,9 +27,8 @@ def failure_mode(rollout: Rollout, success: float) -> str:
         return ""
     if rollout.outcome is Outcome.POLICY_FAULT:
         return one_line(f"policy fault: {failure.type if failure else '?'}", 60)
-    cut = (rollout.response or {}).get("incomplete_details")
-    if cut:
-        return one_line(f"cut off: {cut.get('reason') if isinstance(cut, dict) else cut}", 60)
+    if rollout.incomplete:
+        return one_line(f"cut off: {rollout.incomplete}", 60)
     if not final_text(rollout.response).strip():
         return "no reply"
     if rollout.fields.get("extracted_answer", ...) in (None, ""):

@@ -20,6 +20,7 @@ from rollforge.records.items import Json
 from rollforge.records.shown import without_secrets
 from rollforge.stats.compare import PassAt, pass_at
 from rollforge.stats.estimate import LEVEL, Groups, Mean, Numbers, clustered_mean, finite
+from rollforge.stats.text import plural
 from rollforge.stats.thresholds import EQUAL
 
 ALPHA = 1 - LEVEL
@@ -115,7 +116,7 @@ def compare_attempts(before: Attempts, after: Attempts, success: float = 1.0) ->
     notes += [*_mismatches(before, after), *_limits(overall)]
     everything = _unjudged(before), _unjudged(after)
     if any(everything):
-        notes.append(f"{everything[0]} rollouts before and {everything[1]} after have no reward and are left out")
+        notes.append(f"{plural(everything[0], 'rollout')} before and {everything[1]} after without a reward are left out")
     return Paired(
         **{name: getattr(overall, name) for name in Contrast.__slots__},
         pass_at=pass_at(x >= success - EQUAL, y >= success - EQUAL, tasks),
@@ -142,7 +143,7 @@ def sign_flip(sums: Numbers) -> float:
     sizes = np.sort(np.abs(sums[np.abs(sums) > EQUAL]))  # the draws are by place, and tasks come in any order
     if not len(sizes):
         return 1.0
-    observed = abs(float(sums.sum())) * (1 - 1e-9)
+    observed = abs(float(sums.sum())) - EQUAL * float(sizes[-1])  # sums of 0.1 that cancel leave a last bit
     units = sizes / sizes.min()
     whole = np.round(units).astype(np.int64) if units.sum() * len(units) <= EXACT_STEPS else None
     if whole is not None and np.abs(units - whole).max() < 1e-6:
@@ -259,7 +260,8 @@ def _changed(after: Attempts, right: Groups, x: Numbers, y: Numbers, tasks: Grou
 def _limits(overall: Contrast) -> Iterator[str]:
     changed = overall.wins + overall.losses
     if changed and 2.0 ** (1 - changed) >= ALPHA:
-        yield f"only {changed} tasks differ: the test can find nothing significant with fewer than 6 such tasks"
+        few = "1 task differs" if changed == 1 else f"{changed} tasks differ"
+        yield f"only {few}: the test can find nothing significant with fewer than 6 such tasks"
 
 
 def _mismatches(before: Attempts, after: Attempts) -> Iterator[str]:
@@ -294,7 +296,7 @@ def _names(side: Attempts) -> str:
 
 def _some(side: Attempts) -> str:
     ids = ", ".join(task for task, _ in list(side.labels.values())[:3])
-    return f"{len(side.labels)} tasks of {', '.join(side.envs)} ({ids}, ...)"
+    return f"{plural(len(side.labels), 'task')} of {', '.join(side.envs)} ({ids}{', ...' if len(side.labels) > 3 else ''})"
 
 
 def _fell(name: str, one: Contrast) -> str:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from rollforge.errors import DeadlineExceeded, InfraFault, JudgeFault, PolicyFault, RolloutError, VerifierFault
-from rollforge.records.items import Json, Params, Response, mapping
+from rollforge.records.items import Json, Params, Response, cut_short, mapping
 
 
 class Outcome(StrEnum):
@@ -83,6 +83,12 @@ class Rollout:
     @property
     def output(self) -> list[Json]:
         return (self.response or {}).get("output") or []
+
+    @property
+    def incomplete(self) -> str | None:
+        """Why the response was cut short (`max_output_tokens`, `max_turns`, ...); None if it was not."""
+        response = self.response or {}
+        return cut_short(response.get("incomplete_details"), response.get("status"))
 
     @property
     def task_fields(self) -> Json:

@@ -49,6 +49,8 @@ def clustered_mean(values: Numbers, groups: Groups, *, cut: bool = True) -> Mean
         return Mean(mean, None, None, 0.0, count, "no interval: all values are equal")
     residuals = np.bincount(groups, weights=values - mean)
     stderr = math.sqrt(count / (count - 1) * float(residuals @ residuals)) / n
+    if not math.isfinite(stderr):
+        return Mean(mean, None, None, None, count, "no interval: no number holds the squares of these")
     if stderr <= 1e-12 * float(np.abs(values).max()):
         return Mean(mean, None, None, 0.0, count, "no interval: all tasks have the same mean")
     half = t_quantile(0.5 + LEVEL / 2, count - 1) * stderr
@@ -97,9 +99,8 @@ def histogram(values: Numbers, most: int = 12) -> list[Bin]:
     over the middle 98 %, with the first and last bin reaching to the extremes."""
     if not len(values):
         return []
-    # Sums of 0.1 that differ in the last bit are one value.
-    near = np.round(values, 9) if np.abs(values).max() < 1e6 else values
-    distinct, counts = np.unique(near, return_counts=True)
+    values = _near(values)
+    distinct, counts = np.unique(values, return_counts=True)
     if len(distinct) <= most:
         return [Bin(float(v), float(v), int(c)) for v, c in zip(distinct, counts, strict=True)]
     if values.min() >= 0 and values.max() <= 1:
@@ -110,10 +111,15 @@ def histogram(values: Numbers, most: int = 12) -> list[Bin]:
         low, high = (float(q) for q in np.percentile(values, (1, 99)))
         step = _round_step((high - low) / (most - 2))
         first, last = math.floor(low / step), math.ceil(high / step)
-        edges = np.arange(first, max(last, first + 1) + 1, dtype=np.float64) * step
+        edges = _near(np.arange(first, max(last, first + 1) + 1, dtype=np.float64) * step)
         edges[0], edges[-1] = min(edges[0], values.min()), max(edges[-1], values.max())
     counted, _ = np.histogram(values, edges)
     return [Bin(float(a), float(b), int(c)) for a, b, c in zip(edges[:-1], edges[1:], counted, strict=True)]
+
+
+def _near(values: Numbers) -> Numbers:
+    """Sums of 0.1 that differ in the last bit are one value, and stand on the edge 0.3 if they make it."""
+    return np.round(values, 9) + 0.0 if np.abs(values).max() < 1e6 else values  # of -0, 0
 
 
 def _round_step(width: float) -> float:

@@ -11,7 +11,7 @@ from rollforge.records.rollout import Outcome
 from rollforge.stats import thresholds as at
 from rollforge.stats.scale import different_ranges, standing, way
 from rollforge.stats.shapes import Stats
-from rollforge.stats.text import plural
+from rollforge.stats.text import number, plural
 
 Level = Literal["bad", "warn", "unsure", "ok"]
 LEVELS: tuple[Level, ...] = ("bad", "warn", "unsure", "ok")
@@ -262,7 +262,7 @@ def _distribution(s: Stats) -> Iterator[Finding]:
             "unsure",
             r.outside,
             0,
-            f"mean {mean:.3g} and std {spread:.3g} on a scale from {r.min:.4g} to {r.max:.4g}: no judgement",
+            f"mean {number(mean)} and std {number(spread)} on a scale from {r.min:.4g} to {r.max:.4g}: no judgement",
             "The thresholds for mean, spread and contrast are for rewards between 0 and 1.",
         )
         return
@@ -302,7 +302,7 @@ def _mean(mean: float, low: float) -> Iterator[Finding]:
     else:
         says, do = f"between {at.LOW_MEAN:g} and {at.HIGH_MEAN:g}", ""
     limit = at.HIGH_MEAN if measured > at.HIGH_MEAN else at.LOW_MEAN
-    text = f"the mean reward is {mean:.2f}{way(mean, low)} ({says})"
+    text = f"the mean reward is {mean:z.2f}{way(mean, low)} ({says})"
     yield Finding("mean_reward", "warn" if do else "ok", measured, limit, text, why, do)
 
 
@@ -317,7 +317,7 @@ def fits(s: Stats) -> list[Fit]:
 def _grpo(s: Stats) -> Fit:
     """Measured: the share of groups with signal; without groups, the spread."""
     mean, spread, groups, scaled = s.reward.mean.value or 0.0, s.reward.std or 0.0, s.groups, not s.reward.outside
-    numbers = f"mean {mean:.2f}, std {spread:.2f}"
+    numbers = f"mean {mean:z.2f}, std {spread:.2f}" if scaled else f"mean {number(mean)}, std {number(spread)}"
     if groups.count < at.ENOUGH_GROUPS:
         says = f"{numbers}; signal within groups is not known ({plural(groups.count, 'group')})"
         level: Literal["possible", "poor"] = "possible" if spread >= at.LOW_STD else "poor"

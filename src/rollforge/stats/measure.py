@@ -34,14 +34,16 @@ def measure(
     planned: int | None,
     success: float,
     unrewarded: int = 0,
+    repeated: int = 0,
 ) -> Stats:
     """`failed`: the rollouts without a reward, `unrewarded`: those that do not say why. `planned`: how many were asked for,
-    if that is known."""
+    if that is known. `repeated`: judged rows of rollouts that had a reward already."""
     rewards = column(sets, "reward")
     solved = rewards >= success - EQUAL
     groups = grouping(sets)
     judged = sum((columns.judged for columns in sets), Counter[Outcome]())
-    ended = len(rewards) + failed.total() + unrewarded
+    done = len(rewards) - repeated
+    ended = done + failed.total() + unrewarded
     expected = max(planned or 0, ended)
     answers = marks(sets, "answer")
     metrics, task_fields = _metrics(sets, rewards, groups)
@@ -52,7 +54,7 @@ def measure(
         unrewarded=unrewarded,
         judged=len(rewards),
         tasks=len(groups.counts),
-        coverage=len(rewards) / expected if expected else None,
+        coverage=done / expected if expected else None,
         repeats=quantiles(groups.counts.astype(np.float64)),
         reward=_reward(rewards, solved, groups),
         at_k=_at_k(rewards, solved, answers, groups),
@@ -109,7 +111,7 @@ def column(sets: Sequence[Columns], name: str) -> Numbers:
             given = columns.numbers[name].read()
             values[at : at + len(given)] = given
         at += columns.size
-    return values
+    return values + 0.0  # of -0, which a penalty of nothing is, 0
 
 
 def marks(sets: Sequence[Columns], name: str) -> Groups:
@@ -176,8 +178,8 @@ def _reward(rewards: Numbers, solved: Flags, groups: Grouping) -> Reward:
         max=quarters[4],
         histogram=histogram(rewards),
         solved=clustered_mean(solved.astype(np.float64), groups.tasks),
-        high=float((rewards > HIGH).mean()) if some else None,
-        low=float((rewards < LOW).mean()) if some else None,
+        high=float((rewards > HIGH + EQUAL).mean()) if some else None,
+        low=float((rewards < LOW - EQUAL).mean()) if some else None,
         sft=int((rewards >= SFT - EQUAL).sum()),
         sft_relaxed=int((rewards >= SFT_RELAXED - EQUAL).sum()),
         outside=int(((rewards < RANGE[0] - EQUAL) | (rewards > RANGE[1] + EQUAL)).sum()),

@@ -89,10 +89,10 @@ def _rollouts(source: Source, wanted: Filter) -> Iterator[tuple[Place, Rollout]]
 
 def _candidate(place: Place, rollout: Rollout) -> _Candidate:
     assert rollout.reward is not None
-    response = rollout.response
-    cut = (response or {}).get("incomplete_details")
+    response, cut = rollout.response, rollout.incomplete
     answered, used_tools, short = bool(final_text(response).strip()), bool(tool_calls(response)), len(rollout.output) <= 12
-    return _Candidate(place, task_key(rollout), rollout.reward, 8 * answered + 4 * (not cut) + 2 * used_tools + short)
+    merit = 8 * answered + 4 * (not cut) + 2 * used_tools + short
+    return _Candidate(place, (rollout.env, task_key(rollout)), rollout.reward, merit)
 
 
 def _pair(candidates: list[_Candidate], top: _Candidate, low: _Candidate) -> tuple[_Candidate, _Candidate]:

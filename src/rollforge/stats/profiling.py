@@ -117,7 +117,7 @@ def _profile(found: Pass, success: float, planned: int | None) -> Profile:
     sets = tuple(found.sets.get(name) or Columns(name) for name in names)
     everything = sum(failed.values(), Counter[Outcome]())
     name = "overall" if len(names) != 1 else names[0]
-    stats = measure(name, sets, everything, planned, success, found.unrewarded)
+    stats = measure(name, sets, everything, planned, success, found.unrewarded, found.repeated)
     if len(names) == 1:
         each = [stats]
     else:

@@ -24,7 +24,6 @@ from rollforge.errors import UserError
 from rollforge.records.items import (
     INPUT_TOKENS,
     OUTPUT_TOKENS,
-    cut_short,
     first_of,
     input_items,
     mapping,
@@ -253,8 +252,7 @@ def _add_rollout(fragment: Fragment, source: int, rollout: Rollout) -> None:
         fragment.failed.append((key, *_failure(env, rollout.outcome, rollout.failure)))
         return
     response = rollout.response or {}
-    cut = cut_short(response.get("incomplete_details"), response.get("status"))
-    part = _part(fragment, env, rollout.outcome, cut)
+    part = _part(fragment, env, rollout.outcome, rollout.incomplete)
     said = _said(items_of(rollout.output))
     numbers = _numbers(rollout.reward, rollout.attempt, said)
     if said.called:
@@ -297,7 +295,7 @@ class Said(NamedTuple):
     called: list[str]
     """The names of the tools called."""
     failed: list[str]
-    """Of the tools whose outputs are errors."""
+    """Of those, the ones whose output is an error; an output without a call, or a second one, is none's."""
     answered: int
     """Marks the reply with the calls, and `whole` the whole conversation; both are 0 where there is neither: what says
     nothing repeats nothing."""
@@ -309,22 +307,25 @@ def _said(items: Sequence[Item]) -> Said:
     thoughts: list[str] = []
     called: list[str] = []
     calls: list[str | None] = []  # of each its name and its arguments
-    named: dict[str | None, str] = {}
+    unanswered: dict[str | None, list[str]] = {}  # their names by id, which some servers leave out
     failed: list[str] = []
     tokens = False
     for item in items:
         tokens = tokens or bool(item.generation_token_ids)
         kind = item.type or "message"
         if kind == "function_call_output":
-            if is_error(item):
-                failed.append(named.get(item.call_id, ""))
+            answers = unanswered.get(item.call_id)
+            if answers and is_error(item):
+                failed.append(answers[0])
+            if answers:
+                del answers[0]
         elif item.role not in (None, "assistant"):
             pass  # somebody else's
         elif kind == "function_call":
             name = item.name or ""
             called.append(name)
             calls += name, item.arguments
-            named[item.call_id] = name
+            unanswered.setdefault(item.call_id, []).append(name)
         elif kind == "reasoning":
             thoughts.append(all_text(item.content) or all_text(item.summary))
         elif kind == "message":

@@ -66,9 +66,8 @@ def facts(rollout: Rollout) -> Iterator[tuple[str, str]]:
         again = "another attempt may succeed" if failure.retryable else "another attempt would not help"
         where = f"{one_line(failure.type, 60)} in {one_line(failure.stage, 20)}"
         yield "failure", f"{where}: {visible(failure.message)} ({again})"
-    cut = (rollout.response or {}).get("incomplete_details")
-    if cut:
-        yield "cut short", one_line(str(cut.get("reason") if isinstance(cut, dict) else cut), 60)
+    if rollout.incomplete:
+        yield "cut short", one_line(rollout.incomplete, 60)
     shown = [(name, value) for name, value in rollout.fields.items() if not _is_bulk(name, value)]
     for name, value in shown[:MOST_FIELDS]:
         yield one_line(name, 30), one_line(value if isinstance(value, str) else _json(value), 300)
