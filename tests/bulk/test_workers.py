@@ -83,6 +83,15 @@ def test_no_worker_is_left() -> None:
     assert not multiprocessing.active_children()
 
 
+def test_workers_that_have_hardly_begun_are_ended() -> None:
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # as the command line has one
+    try:
+        for _ in range(50):
+            assert list(spread(abs, [-1], workers=4)) == [1]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def stumble(number: int) -> int:
     return [0, 1][number]
 

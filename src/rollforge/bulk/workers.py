@@ -91,7 +91,7 @@ def _staff(work: Callable[[Any], Any], count: int) -> Iterator[dict[Connection, 
     finally:
         for process in staff.values():
             if process.pid is not None:
-                process.terminate()
+                process.kill()  # of what else it is told in its first moments Python forgets
                 process.join()
         for ours in staff:
             ours.close()
