@@ -100,6 +100,8 @@ def test_ids_go_on_after_those_of_the_prompt() -> None:
 def test_reasoning(reasoning: str, message: dict[str, Any]) -> None:
     thought = {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "easy"}]}
     assert demonstration(with_output(thought, said("4")), reasoning=reasoning).completion == [message]
+    blank = {**thought, "content": [{"type": "reasoning_text", "text": ""}]}
+    assert demonstration(with_output(blank, said("4")), reasoning=reasoning).completion == [message]
 
 
 @pytest.mark.parametrize(
