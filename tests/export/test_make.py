@@ -89,6 +89,24 @@ def test_ids_go_on_after_those_of_the_prompt() -> None:
     assert [made.prompt[2]["tool_call_id"], made.completion[1]["tool_call_id"]] == ["call_0", "call_1"]
 
 
+def test_ids_are_text_and_no_two_calls_get_the_same() -> None:
+    calls = [call("add", "{}", name) for name in ("call_1", None, 7, None)]
+    outputs = [output(text, name) for text, name in (("c", 7), ("a", "call_1"), ("b", None), ("d", ""))]
+    for history in ([], [*calls[2:3], output("7", 7)]):
+        asked = [{"role": "user", "content": "?"}, *history, {"role": "user", "content": "?"}]
+        made = demonstration(with_output(*calls, *outputs, said("4"), responses_create_params={"input": asked}))
+        first, *results, _ = made.completion
+        names = [one["id"] for one in first["tool_calls"]]
+        assert names == ["call_1", "call_2", "7", "call_3" if not history else "call_4"]
+        assert [(one["tool_call_id"], one["content"]) for one in results] == list(zip(names, "abcd", strict=True))
+    chat = [
+        {"role": "assistant", "content": "", "tool_calls": [{"id": 7, "function": {"name": "add", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": 7, "content": "4"},
+    ]
+    made = demonstration(with_output(*chat, said("4")))
+    assert made.completion[0]["tool_calls"][0]["id"] == made.completion[1]["tool_call_id"] == "7"
+
+
 @pytest.mark.parametrize(
     ("reasoning", "message"),
     [

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any, Literal
 
 import orjson
@@ -325,13 +325,11 @@ _PLAIN = frozenset(ROLES) - {"tool"}
 
 def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
     """In place: arguments become objects, calls without ids get some, and so do the outputs that answer them, which come in
-    the order of the calls. No chat template reads a `refusal`: what is beside it stays."""
-    number, crossed = 0, False
-    waiting: list[str] = []
-    for message in before:
-        for call in message.get("tool_calls") or ():
-            number += 1
-            waiting.append(call["id"])
+    the order of the calls. Ids are text: a number among texts does not load. No chat template reads a `refusal`: what is
+    beside it stays."""
+    waiting = [call["id"] for call in _calls(before)]
+    number, crossed = len(waiting), False
+    taken = {*waiting, *(_id(call["id"]) for call in _calls(messages))}
     for message in messages:
         message.pop("refusal", None)
         if "tool_calls" in message:
@@ -342,13 +340,14 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
                     raise Refused("a tool call names no tool")
                 text = function["arguments"]
                 function["arguments"] = _arguments(text) if text else {}
-                name = call["id"]
-                if not name:
-                    name = call["id"] = f"call_{number}"
+                name = call["id"] = _id(call["id"]) or next(
+                    new for new in map("call_{}".format, count(number)) if new not in taken
+                )
                 waiting.append(name)
+                taken.add(name)
                 number += 1
         elif message["role"] == "tool":
-            given = message.get("tool_call_id")
+            given = message["tool_call_id"] = _id(message.get("tool_call_id"))
             if given in waiting:
                 crossed = crossed or given != waiting[0]
                 waiting.remove(given)
@@ -359,6 +358,14 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
     if crossed:
         _uncross(messages, before)
     return messages
+
+
+def _calls(messages: Iterable[Json]) -> Iterator[Json]:
+    return (call for message in messages for call in message.get("tool_calls") or ())
+
+
+def _id(given: Any) -> str:
+    return "" if given is None else str(given)
 
 
 def _uncross(messages: list[Json], before: Sequence[Json]) -> None:
@@ -423,7 +430,7 @@ def _offered(record: Record, *conversation: list[Json]) -> list[Json]:
     """The tools as `{type, function: {name, ...}}`. The same list for the same tools: not to be changed."""
     functions, others = _sorted_tools(record.tools)
     if others:
-        called = {call["function"]["name"] for part in conversation for one in part for call in one.get("tool_calls") or ()}
+        called = {call["function"]["name"] for part in conversation for call in _calls(part)}
         for tool in others:
             if isinstance(name := tool.get("name"), str) and name in called:
                 raise Refused(f"it calls a tool of type {tool['type']}, which is no function")
