@@ -858,6 +858,12 @@ def test_reasoning_in_the_text_is_dropped_too(tmp_path: Path) -> None:
     done = export(file, "sft", out=tmp_path / "out", reasoning="drop").targets[0]
     texts = [one["messages"][-1]["content"] for one in lines(done.folder / "train.jsonl")]
     assert texts == ["4", "4", "4 is what <think> says"]
+    asked = [{"role": "user", "content": "<think>1?"}, said("<think>hm</think>1"), {"role": "user", "content": "2?"}]
+    file = write(tmp_path / "b.jsonl", [row(responses_create_params={"input": asked})])
+    for kind in ("sft", "prompts"):
+        done = export(file, kind, out=tmp_path / f"asked-{kind}", reasoning="drop").targets[0]
+        [told] = lines(done.folder / "train.jsonl")
+        assert [one["content"] for one in told["messages"][:3]] == ["<think>1?", "1", "2?"]
 
 
 def test_why_a_rollout_is_no_demonstration(tmp_path: Path) -> None:

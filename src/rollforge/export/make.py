@@ -246,9 +246,7 @@ def _conversation(record: Record, how: How, *, no_refusal: bool = False) -> tupl
         raise Refused("the model refused to answer")
     prompt = _prompt(record, dialect)
     _canonical(completion, prompt)
-    if how.reasoning == "drop":
-        _without_thoughts(completion)
-    return prompt, completion
+    return prompt, _without_thoughts(completion) if how.reasoning == "drop" else completion
 
 
 def _answers(message: Json) -> bool:
@@ -278,14 +276,16 @@ def told(error: Exception) -> str:
     return error.what if isinstance(error, NoMessage) else str(error)
 
 
-def _without_thoughts(messages: list[Json]) -> None:
-    """In place: reasoning at the head of the assistant's texts goes, too."""
-    for message in messages:
-        content = message["content"]
-        if message["role"] == "assistant" and isinstance(content, str) and "think>" in content:
-            thought, told = split_think(content)
-            if thought is not None:
-                message["content"] = (told or "").lstrip()
+def _without_thoughts(messages: list[Json]) -> list[Json]:
+    """Reasoning at the head of the assistant's texts goes, too. The very list where there is none."""
+    if not any(message["role"] == "assistant" and "think>" in message["content"] for message in messages):
+        return messages
+    return [_thoughtless(message) if message["role"] == "assistant" else message for message in messages]
+
+
+def _thoughtless(message: Json) -> Json:
+    thought, told = split_think(message["content"]) if isinstance(message["content"], str) else (None, None)
+    return message if thought is None else {**message, "content": (told or "").lstrip()}
 
 
 def lost(record: Record, how: How) -> list[str]:
@@ -314,10 +314,9 @@ _ENCRYPTED = re.compile(rb'"encrypted_content"\s*:\s*"[^"]')
 def _prompt(record: Record, dialect: Dialect) -> list[Json]:
     """Not to be changed: nearly all prompts are what all records of the task share."""
     chat = _chat(record.prompt_messages, dialect)
-    for message in chat:
-        if "tool_calls" in message or "refusal" in message or message["role"] not in _PLAIN:
-            return _canonical(deepcopy(chat))
-    return chat
+    if any("tool_calls" in message or "refusal" in message or message["role"] not in _PLAIN for message in chat):
+        chat = _canonical(deepcopy(chat))
+    return _without_thoughts(chat) if dialect.reasoning == "none" else chat
 
 
 _PLAIN = frozenset(ROLES) - {"tool"}
