@@ -128,6 +128,8 @@ def test_reasoning(reasoning: str, message: dict[str, Any]) -> None:
         ([], "there is no response"),
         ([call("add", "{"), output("?"), said("4")], "a tool call's arguments are not a JSON object"),
         ([call("add", "[1]"), output("?"), said("4")], "a tool call's arguments are not a JSON object"),
+        ([call("add", '{"a": 1, "a": 2}'), output("?"), said("4")], "a tool call's arguments have a key twice"),
+        ([call("add", '{"a": {"b": "", "b": ":"}}'), output("?"), said("4")], "a tool call's arguments have a key twice"),
         ([call("add", "{}"), output("4")], "the conversation does not end with the assistant's message"),
         ([said("")], "the last answer is empty"),
         ([said(" \n ")], "the last answer is empty"),

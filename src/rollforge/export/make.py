@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
@@ -389,14 +390,22 @@ def _placed(order: dict[str, int], result: Json) -> int:
 def _arguments(text: str) -> Json:
     try:
         value = orjson.loads(text)
-        if isinstance(value, dict) and _EXACT.issuperset(map(type, value.values())):
+        if isinstance(value, dict) and text.count(":") == len(value) and _EXACT.issuperset(map(type, value.values())):
             return value
         value = loads(text)
+        json.loads(text, object_pairs_hook=_once)
     except ValueError:
         value = None
     if not isinstance(value, dict):
         raise Refused("a tool call's arguments are not a JSON object")
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise Refused("a tool call's arguments have a key twice")
+    return found
 
 
 _EXACT = frozenset((str, int, bool, type(None)))
