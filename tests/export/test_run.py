@@ -852,6 +852,22 @@ def test_reasoning_that_no_message_holds_is_said(tmp_path: Path) -> None:
     assert not any("reasoning" in text for text in dropped.warnings)
 
 
+def test_what_no_message_holds_of_earlier_turns_is_said(tmp_path: Path) -> None:
+    full = {"content": [{"type": "reasoning_text", "text": "all"}], "summary": [{"type": "summary_text", "text": "some"}]}
+    thoughts = [{"type": "reasoning", "id": "r", **one} for one in (full, {"summary": [], "encrypted_content": "abc"})]
+    refusal = {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
+    user = {"role": "user", "content": "?"}
+    asked = row(responses_create_params={"input": [user, *thoughts, refusal, user]})
+    file = write(tmp_path / "a.jsonl", [asked, thinking({"encrypted_content": "abc"})])
+    for kind, whose, hidden in (("sft", "1 rollout", "2 rollouts"), ("prompts", "1 task", "1 task")):
+        warnings = export(file, kind, out=tmp_path / kind).targets[0].warnings
+        assert [text for text in warnings if "chat messages have no place" in text] == [
+            f"{whose} had a refusal: chat messages have no place for it",
+            f"{hidden} had encrypted reasoning: chat messages have no place for it",
+            f"{whose} had summaries of reasoning that is there in full: chat messages have no place for it",
+        ]
+
+
 def test_reasoning_in_the_text_is_dropped_too(tmp_path: Path) -> None:
     answers = ["<think>hm</think>\n\n4", "hm</think>4", "4 is what <think> says"]
     file = write(tmp_path / "a.jsonl", [row(str(n), text) for n, text in enumerate(answers)])

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import orjson
 
-from rollforge.bulk.conversation import all_text, has_refusal
+from rollforge.bulk.conversation import Item, all_text, has_refusal, items_of
 from rollforge.bulk.record import Record, digest
 from rollforge.errors import UserError
 from rollforge.export.examples import Demonstration, Judged, Origin, Pair, Prompt
 from rollforge.export.target import Refused
 from rollforge.export.text import last_text
-from rollforge.records.items import Json, inside, mapping
+from rollforge.records.items import Json, input_items, inside, mapping
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.messages import ROLES, Dialect, NoMessage, split_think
 
@@ -289,24 +289,24 @@ def _thoughtless(message: Json) -> Json:
     return message if thought is None else {**message, "content": (told or "").lstrip()}
 
 
-def lost(record: Record, how: How) -> list[str]:
-    """What of the rollout no chat message holds for a trainer: refusals, some reasoning."""
-    found = [] if how.reasoning == "drop" else _lost_thoughts(record)
-    if b'"refusal"' in record.line and has_refusal(record.items()):
+def lost(record: Record, how: How, *, asked: bool = False) -> list[str]:
+    """What no chat message holds for a trainer, of the rollout with its prompt or of what was `asked` alone: refusals, some
+    reasoning."""
+    if b'"refusal"' not in record.line and b'"reasoning"' not in record.line:
+        return []
+    given = input_items(record.params) if any(one["role"] == "assistant" for one in record.prompt_messages()) else []
+    items = [*items_of(given), *(() if asked else record.items())]
+    found = [] if how.reasoning == "drop" else [*_lost_thoughts(dumps(given) if asked else record.line, items)]
+    if has_refusal(items):
         found.append("a refusal")
     return found
 
 
-def _lost_thoughts(record: Record) -> list[str]:
-    found = []
-    if b"encrypted_content" in record.line and _ENCRYPTED.search(record.line):
-        found.append("encrypted reasoning")
-    if b'"reasoning"' in record.line and any(
-        item.type == "reasoning" and item.content and all_text(item.content) and all_text(item.summary)
-        for item in record.items()
-    ):
-        found.append("summaries of reasoning that is there in full")
-    return found
+def _lost_thoughts(line: bytes, items: Iterable[Item]) -> Iterator[str]:
+    if b"encrypted_content" in line and _ENCRYPTED.search(line):
+        yield "encrypted reasoning"
+    if any(item.type == "reasoning" and all_text(item.content) and all_text(item.summary) for item in items):
+        yield "summaries of reasoning that is there in full"
 
 
 _ENCRYPTED = re.compile(rb'"encrypted_content"\s*:\s*"[^"]')

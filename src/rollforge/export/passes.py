@@ -217,7 +217,7 @@ class _Unit:
         self._sides.clear()
 
     def note_lost(self, family: Family, record: Record) -> None:
-        for what in lost(record, self.plan.how) if family != "prompt" else ():
+        for what in lost(record, self.plan.how, asked=family == "prompt"):
             self.found.lost[family, what] += 1
         for what in hosted(record):
             self.found.lost[family, f"a tool that is no function ({what})"] += 1
