@@ -99,6 +99,11 @@ def test_what_text_cannot_hold_is_refused(prompt: list[Json], completion: list[J
         row("prompt-completion-score", judged(prompt, completion))
 
 
+def test_text_holds_no_tools() -> None:
+    with pytest.raises(Refused, match="tools offered would be lost"):
+        row("prompt-completion-score", Judged(origin("s-0"), SUM, [said("4")], [CLOCK], True))
+
+
 def test_every_judged_rollout_is_wanted_where_there_is_a_score() -> None:
     assert [kind for kind in KINDS if TARGET.kinds[kind].every] == ["prompt-completion-score", "messages-score", "mapping"]
 

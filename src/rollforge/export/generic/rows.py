@@ -20,11 +20,10 @@ from rollforge.records.lossless import dumps
 
 
 def prompt_completion_score(example: Judged, _: Settings) -> Json:
-    return {
-        "prompt": prompt_text(example.prompt),
-        "completion": one_text(example.completion),
-        "score": float(example.origin.reward),
-    }
+    prompt, completion = prompt_text(example.prompt), one_text(example.completion)
+    if example.tools:
+        raise Refused("the tools offered would be lost (generic:messages-score holds them)")
+    return {"prompt": prompt, "completion": completion, "score": float(example.origin.reward)}
 
 
 def messages_score(example: Judged, _: Settings) -> Json:
