@@ -822,6 +822,21 @@ def test_a_response_that_messages_cannot_hold_is_no_matter_for_a_prompt(tmp_path
     assert "--model" not in reason
 
 
+def test_a_task_as_it_is_stored_needs_no_chat_messages(tmp_path: Path) -> None:
+    history = [{"role": "user", "content": "?"}, call("add", "{"), output("broken"), {"role": "user", "content": "again"}]
+    params = {"input": history, "tools": [{"type": "bash_20250124", "name": "bash"}]}
+    called = {"input": [history[0], call("bash", "{}"), output("ok")], "tools": params["tools"]}
+    rows = [row(responses_create_params=one, expected_answer="4") for one in (params, called)]
+    file = write(tmp_path / "a.jsonl", rows)
+    live, prompts = export_rollouts(file, ["nemo-rl:nemo-gym", "trl:grpo"], tmp_path / "out", validation=0).targets
+    assert (live.rows, live.refused, prompts.rows) == (2, {}, 0)
+    assert [one["responses_create_params"] for one in lines(next(live.folder.glob("train*.jsonl")))] == [params, called]
+    assert list(prompts.refused) == [
+        "a tool call's arguments are not a JSON object",
+        "it calls a tool of type bash_20250124, which is no function",
+    ]
+
+
 def test_the_same_words_with_other_tools_or_another_answer_are_another_task(tmp_path: Path) -> None:
     def tool(name: str) -> dict[str, Any]:
         return {"type": "function", "name": name, "parameters": {"type": "object"}}

@@ -75,9 +75,13 @@ class _Stored(Prompt):
     def __init__(self, record: Record, origin: Origin, how: How) -> None:
         self._record = record
         self._dialect = DIALECTS[how.reasoning]
-        self.origin = origin
-        self.messages = _prompt(record, self._dialect)
-        self.tools = _offered(record, self.messages)
+        self.origin, self.not_chat = origin, ""
+        try:
+            self.messages = _prompt(record, self._dialect)
+            self.tools = _offered(record, self.messages)
+        except Refused as reason:
+            self.messages, self.tools = _chat(record.prompt_messages, self._dialect), _sorted_tools(record.tools)[0]
+            self.not_chat = str(reason)
         self.answer = answer_of(record, how.answer)
         self.lacking = "" if self.answer is not None else why_no_answer(record, how.answer)
 

@@ -149,6 +149,8 @@ class _Unit:
         apart: set[str] | None = None
         for job in jobs:
             try:
+                if isinstance(example, Prompt) and example.not_chat and not job.kind.as_stored:
+                    raise Refused(example.not_chat)
                 row = job.kind.row(example, job.settings)
                 if self.plan.options.arguments == "text" and job.kind.rendered:
                     row = with_text_arguments(row)
