@@ -107,6 +107,18 @@ def test_ids_are_text_and_no_two_calls_get_the_same() -> None:
     assert made.completion[0]["tool_calls"][0]["id"] == made.completion[1]["tool_call_id"] == "7"
 
 
+def test_a_result_without_an_id_is_of_a_call_that_has_none() -> None:
+    calls = [call("add", "{}", "x"), call("add", "{}", None)]
+    made = demonstration(with_output(*calls, output("second", None), output("first", "x"), said("4")))
+    assert [(one["tool_call_id"], one["content"]) for one in made.completion[1:3]] == [("x", "first"), ("call_1", "second")]
+
+
+def test_a_result_at_the_head_of_the_response_is_of_the_last_call_of_the_prompt() -> None:
+    asked = [{"role": "user", "content": "?"}, call("add", "{}", "a"), output("1", "a"), said("1"), call("add", "{}", "b")]
+    made = demonstration(with_output(output("2", None), said("4"), responses_create_params={"input": asked}))
+    assert made.completion[0] == {"role": "tool", "tool_call_id": "b", "content": "2"}
+
+
 @pytest.mark.parametrize(
     ("reasoning", "message"),
     [

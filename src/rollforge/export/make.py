@@ -331,9 +331,16 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
     """In place: arguments become objects, calls without ids get some, and so do the outputs that answer them, which come in
     the order of the calls. Ids are text: a number among texts does not load. No chat template reads a `refusal`: what is
     beside it stays."""
-    waiting = [call["id"] for call in _calls(before)]
-    number, crossed = len(waiting), False
-    taken = {*waiting, *(_id(call["id"]) for call in _calls(messages))}
+    number, crossed = 0, False
+    waiting: list[str] = []
+    for message in before:
+        if "tool_calls" in message:
+            waiting = [call["id"] for call in message["tool_calls"]]
+            number += len(waiting)
+        elif message.get("tool_call_id") in waiting:
+            waiting.remove(message["tool_call_id"])
+    taken = {_id(call["id"]) for call in _calls((*before, *messages))}
+    ours: set[str] = set()
     for message in messages:
         message.pop("refusal", None)
         if "tool_calls" in message:
@@ -344,19 +351,21 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
                     raise Refused("a tool call names no tool")
                 text = function["arguments"]
                 function["arguments"] = _arguments(text) if text else {}
-                name = call["id"] = _id(call["id"]) or next(
-                    new for new in map("call_{}".format, count(number)) if new not in taken
-                )
+                name = _id(call["id"])
+                if not name:
+                    name = next(new for new in map("call_{}".format, count(number)) if new not in taken)
+                    taken.add(name)
+                    ours.add(name)
+                call["id"] = name
                 waiting.append(name)
-                taken.add(name)
                 number += 1
         elif message["role"] == "tool":
-            given = message["tool_call_id"] = _id(message.get("tool_call_id"))
+            # One without an id is of a call that had none either, else of the first that waits.
+            given = _id(message.get("tool_call_id")) or min(waiting, key=lambda one: one not in ours, default="")
+            message["tool_call_id"] = given
             if given in waiting:
                 crossed = crossed or given != waiting[0]
                 waiting.remove(given)
-            elif not given:
-                message["tool_call_id"] = waiting.pop(0) if waiting else ""
         elif message["role"] not in ROLES:
             raise Refused(f"a message's role is {str(message['role'])[:40]!r}; known: {', '.join(ROLES)}")
     if crossed:
