@@ -82,6 +82,8 @@ def test_text_keeps_system_turns_and_reasoning() -> None:
     thought = {**said("4"), "reasoning_content": "2 and 2"}
     found = row("prompt-completion-score", judged([{"role": "system", "content": "Be brief."}, *SUM], [thought]))
     assert found == {"prompt": "Be brief.\n\n2 + 2?", "completion": "<think>2 and 2</think>4", "score": 0.5}
+    cut = row("prompt-completion-score", judged(SUM, [{**thought, "content": ""}]))
+    assert cut["completion"] == "<think>2 and 2"
 
 
 @pytest.mark.parametrize(

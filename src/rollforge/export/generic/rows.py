@@ -54,8 +54,9 @@ def one_text(completion: Sequence[Json]) -> str:
 def _text(message: Json) -> str:
     if not isinstance(message["content"], str):
         raise Refused("the conversation holds more than text")
-    thought = message.get("reasoning_content")
-    return f"<think>{thought}</think>{message['content']}" if thought else message["content"]
+    thought, text = message.get("reasoning_content"), message["content"]
+    # Reasoning with nothing behind it was cut off: the tag stays open.
+    return f"<think>{thought}{'</think>' if text else ''}{text}" if thought else text
 
 
 # ShareGPT
