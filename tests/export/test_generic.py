@@ -106,6 +106,14 @@ def test_text_holds_no_tools() -> None:
         row("prompt-completion-score", Judged(origin("s-0"), SUM, [said("4")], [CLOCK], True))
 
 
+def test_a_tool_with_a_name_that_openai_does_not_take_is_refused() -> None:
+    tool = {"type": "function", "function": {"name": "clock.now", "parameters": {"type": "object"}}}
+    with pytest.raises(Refused, match=r"a tool named 'clock.now' \(OpenAI"):
+        row("openai", Demonstration(origin("s-0"), SUM, [said("4")], [tool]))
+    with pytest.raises(Refused, match=r"a tool named 'clock.now' \(OpenAI"):
+        row("openai-dpo", Pair(origin("s-0"), origin("s-1"), SUM, [said("4")], [said("5")], [tool]))
+
+
 def test_every_judged_rollout_is_wanted_where_there_is_a_score() -> None:
     assert [kind for kind in KINDS if TARGET.kinds[kind].every] == ["prompt-completion-score", "messages-score", "mapping"]
 

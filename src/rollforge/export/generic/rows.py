@@ -176,10 +176,7 @@ def _openai_message(message: Json) -> Json:
         return {"role": role, "content": content}
     calls = []
     for call in message["tool_calls"]:
-        if not FUNCTION.fullmatch(call["function"]["name"]):
-            raise Refused(
-                f"a call of {call['function']['name']!r:.80} (OpenAI's names have letters, digits, _ and -, 64 at most)"
-            )
+        _openai_name("a call of", call)
         arguments = call["function"]["arguments"]
         text = arguments if isinstance(arguments, str) else dumps(arguments).decode()
         calls.append(
@@ -191,7 +188,15 @@ def _openai_message(message: Json) -> Json:
 def _openai_tools(messages: Sequence[Json], tools: Sequence[Json]) -> Json:
     if not tools:
         return {}
+    for tool in tools:
+        _openai_name("a tool named", tool)
     return {"tools": list(tools), "parallel_tool_calls": any(len(message.get("tool_calls", ())) > 1 for message in messages)}
+
+
+def _openai_name(what: str, one: Json) -> None:
+    name = one["function"]["name"]
+    if not FUNCTION.fullmatch(name):
+        raise Refused(f"{what} {name!r:.80} (OpenAI's names have letters, digits, _ and -, 64 at most)")
 
 
 # Any field names
