@@ -36,6 +36,7 @@ MAPPING = {
 
 
 TWO = said("", call("a", "f"), call("b", "f"))
+TWINS = said("", call("a", "f"), call("a", "f"))
 
 
 def row(kind: str, example: Any, **settings: Any) -> Json:
@@ -190,6 +191,7 @@ def test_turns_that_both_answers_share_become_input() -> None:
         ("openai", Demonstration(origin("s-0"), SUM, [heard("9", "?"), said("4")], []), "answers no call"),
         ("openai-dpo", Pair(origin("s-0"), origin("s-1"), ASK, TOLD, [heard("9", "?"), *TOLD], []), "answers no call"),
         ("openai", Demonstration(origin("s-0"), SUM, [TWO, heard("a", "1"), said("4")], []), "without a result"),
+        ("openai", Demonstration(origin("s-0"), SUM, [TWINS, heard("a", "1"), said("4")], []), "without a result"),
         ("openai", Demonstration(origin("s-0"), SUM, [said("", call("a", "add b", x=1))], []), "letters, digits"),
         ("prompt-completion-score", Judged(origin("s-0"), SUM, [said(" \n")], [], True), "completion is empty"),
         ("openai", Demonstration(origin("s-0"), SUM, [{**said("4"), "reasoning_content": "hm"}], []), "--reasoning"),

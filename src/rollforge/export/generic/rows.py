@@ -150,17 +150,18 @@ FUNCTION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 def _openai_messages(messages: Sequence[Json]) -> list[Json]:
     called: set[str] = set()
-    waiting: set[str] = set()
+    waiting: list[str] = []
     for message in messages:
         if message["role"] == "tool":
             if message["tool_call_id"] not in called:
                 raise Refused("a tool's result that answers no call before it (OpenAI refuses it)")
-            waiting.discard(message["tool_call_id"])
+            if message["tool_call_id"] in waiting:
+                waiting.remove(message["tool_call_id"])
             continue
         if waiting:
             raise Refused("a tool call without a result (OpenAI refuses it)")
-        waiting = {call["id"] for call in message.get("tool_calls") or ()}
-        called |= waiting
+        waiting = [call["id"] for call in message.get("tool_calls") or ()]
+        called.update(waiting)
     return [_openai_message(message) for message in messages]
 
 
