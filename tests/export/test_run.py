@@ -847,6 +847,11 @@ def test_the_same_words_with_other_tools_or_another_answer_are_another_task(tmp_
     file = write(tmp_path / "a.jsonl", [*offered, *wanted, *same])
     prompts, pairs = export(file, "prompts", "dpo", out=tmp_path / "out").targets
     assert (prompts.tasks, prompts.rows, pairs.rows) == (5, 5, 1)
+    queries = [row(reward=n, sql=f"SELECT {n}", rollforge=block) for n in (0, 1) for block in ({}, {"task": "t"})]
+    file = write(tmp_path / "b.jsonl", queries)
+    for answer, tasks in ((None, 2), ("sql", 3)):
+        [prompts] = export(file, "prompts", out=tmp_path / str(answer), answer=answer).targets
+        assert (prompts.tasks, prompts.rows) == (tasks, tasks)
 
 
 def thinking(*parts: dict[str, Any], text: str = "4") -> dict[str, Any]:
