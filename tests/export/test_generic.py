@@ -36,6 +36,7 @@ MAPPING = {
 
 
 TWO = said("", call("a", "f"), call("b", "f"))
+TWINS = said("", call("a", "f"), call("a", "f"))
 
 
 def row(kind: str, example: Any, **settings: Any) -> Json:
@@ -82,6 +83,8 @@ def test_text_keeps_system_turns_and_reasoning() -> None:
     thought = {**said("4"), "reasoning_content": "2 and 2"}
     found = row("prompt-completion-score", judged([{"role": "system", "content": "Be brief."}, *SUM], [thought]))
     assert found == {"prompt": "Be brief.\n\n2 + 2?", "completion": "<think>2 and 2</think>4", "score": 0.5}
+    cut = row("prompt-completion-score", judged(SUM, [{**thought, "content": ""}]))
+    assert cut["completion"] == "<think>2 and 2"
 
 
 @pytest.mark.parametrize(
@@ -97,6 +100,19 @@ def test_text_keeps_system_turns_and_reasoning() -> None:
 def test_what_text_cannot_hold_is_refused(prompt: list[Json], completion: list[Json], reason: str) -> None:
     with pytest.raises(Refused, match=reason):
         row("prompt-completion-score", judged(prompt, completion))
+
+
+def test_text_holds_no_tools() -> None:
+    with pytest.raises(Refused, match="tools offered would be lost"):
+        row("prompt-completion-score", Judged(origin("s-0"), SUM, [said("4")], [CLOCK], True))
+
+
+def test_a_tool_with_a_name_that_openai_does_not_take_is_refused() -> None:
+    tool = {"type": "function", "function": {"name": "clock.now", "parameters": {"type": "object"}}}
+    with pytest.raises(Refused, match=r"a tool named 'clock.now' \(OpenAI"):
+        row("openai", Demonstration(origin("s-0"), SUM, [said("4")], [tool]))
+    with pytest.raises(Refused, match=r"a tool named 'clock.now' \(OpenAI"):
+        row("openai-dpo", Pair(origin("s-0"), origin("s-1"), SUM, [said("4")], [said("5")], [tool]))
 
 
 def test_every_judged_rollout_is_wanted_where_there_is_a_score() -> None:
@@ -175,6 +191,7 @@ def test_turns_that_both_answers_share_become_input() -> None:
         ("openai", Demonstration(origin("s-0"), SUM, [heard("9", "?"), said("4")], []), "answers no call"),
         ("openai-dpo", Pair(origin("s-0"), origin("s-1"), ASK, TOLD, [heard("9", "?"), *TOLD], []), "answers no call"),
         ("openai", Demonstration(origin("s-0"), SUM, [TWO, heard("a", "1"), said("4")], []), "without a result"),
+        ("openai", Demonstration(origin("s-0"), SUM, [TWINS, heard("a", "1"), said("4")], []), "without a result"),
         ("openai", Demonstration(origin("s-0"), SUM, [said("", call("a", "add b", x=1))], []), "letters, digits"),
         ("prompt-completion-score", Judged(origin("s-0"), SUM, [said(" \n")], [], True), "completion is empty"),
         ("openai", Demonstration(origin("s-0"), SUM, [{**said("4"), "reasoning_content": "hm"}], []), "--reasoning"),

@@ -89,6 +89,36 @@ def test_ids_go_on_after_those_of_the_prompt() -> None:
     assert [made.prompt[2]["tool_call_id"], made.completion[1]["tool_call_id"]] == ["call_0", "call_1"]
 
 
+def test_ids_are_text_and_no_two_calls_get_the_same() -> None:
+    calls = [call("add", "{}", name) for name in ("call_1", None, 7, None)]
+    outputs = [output(text, name) for text, name in (("c", 7), ("a", "call_1"), ("b", None), ("d", ""))]
+    for history in ([], [*calls[2:3], output("7", 7)]):
+        asked = [{"role": "user", "content": "?"}, *history, {"role": "user", "content": "?"}]
+        made = demonstration(with_output(*calls, *outputs, said("4"), responses_create_params={"input": asked}))
+        first, *results, _ = made.completion
+        names = [one["id"] for one in first["tool_calls"]]
+        assert names == ["call_1", "call_2", "7", "call_3" if not history else "call_4"]
+        assert [(one["tool_call_id"], one["content"]) for one in results] == list(zip(names, "abcd", strict=True))
+    chat = [
+        {"role": "assistant", "content": "", "tool_calls": [{"id": 7, "function": {"name": "add", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": 7, "content": "4"},
+    ]
+    made = demonstration(with_output(*chat, said("4")))
+    assert made.completion[0]["tool_calls"][0]["id"] == made.completion[1]["tool_call_id"] == "7"
+
+
+def test_a_result_without_an_id_is_of_a_call_that_has_none() -> None:
+    calls = [call("add", "{}", "x"), call("add", "{}", None)]
+    made = demonstration(with_output(*calls, output("second", None), output("first", "x"), said("4")))
+    assert [(one["tool_call_id"], one["content"]) for one in made.completion[1:3]] == [("x", "first"), ("call_1", "second")]
+
+
+def test_a_result_at_the_head_of_the_response_is_of_the_last_call_of_the_prompt() -> None:
+    asked = [{"role": "user", "content": "?"}, call("add", "{}", "a"), output("1", "a"), said("1"), call("add", "{}", "b")]
+    made = demonstration(with_output(output("2", None), said("4"), responses_create_params={"input": asked}))
+    assert made.completion[0] == {"role": "tool", "tool_call_id": "b", "content": "2"}
+
+
 @pytest.mark.parametrize(
     ("reasoning", "message"),
     [
@@ -100,6 +130,8 @@ def test_ids_go_on_after_those_of_the_prompt() -> None:
 def test_reasoning(reasoning: str, message: dict[str, Any]) -> None:
     thought = {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "easy"}]}
     assert demonstration(with_output(thought, said("4")), reasoning=reasoning).completion == [message]
+    blank = {**thought, "content": [{"type": "reasoning_text", "text": ""}]}
+    assert demonstration(with_output(blank, said("4")), reasoning=reasoning).completion == [message]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +140,8 @@ def test_reasoning(reasoning: str, message: dict[str, Any]) -> None:
         ([], "there is no response"),
         ([call("add", "{"), output("?"), said("4")], "a tool call's arguments are not a JSON object"),
         ([call("add", "[1]"), output("?"), said("4")], "a tool call's arguments are not a JSON object"),
+        ([call("add", '{"a": 1, "a": 2}'), output("?"), said("4")], "a tool call's arguments have a key twice"),
+        ([call("add", '{"a": {"b": "", "b": ":"}}'), output("?"), said("4")], "a tool call's arguments have a key twice"),
         ([call("add", "{}"), output("4")], "the conversation does not end with the assistant's message"),
         ([said("")], "the last answer is empty"),
         ([said(" \n ")], "the last answer is empty"),

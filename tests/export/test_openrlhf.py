@@ -148,6 +148,12 @@ def test_what_does_not_fit_is_refused(kind: str, example: Any, reason: str) -> N
         TARGET.kinds[kind].row(example, Settings())
 
 
+def test_a_tool_that_speaks_of_pictures_is_refused_in_prompts() -> None:
+    tool = {"type": "function", "function": {**CLOCK["function"], "description": "Describes an <image>."}}
+    with pytest.raises(Refused, match="takes for a picture"):
+        TARGET.kinds["grpo"].row(prompt(tools=[tool]), Settings())
+
+
 BROKEN = [
     ("grpo", {"prompt": None}, "prompt is null"),
     ("grpo", {"label": ""}, "the label is empty"),

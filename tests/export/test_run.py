@@ -822,6 +822,21 @@ def test_a_response_that_messages_cannot_hold_is_no_matter_for_a_prompt(tmp_path
     assert "--model" not in reason
 
 
+def test_a_task_as_it_is_stored_needs_no_chat_messages(tmp_path: Path) -> None:
+    history = [{"role": "user", "content": "?"}, call("add", "{"), output("broken"), {"role": "user", "content": "again"}]
+    params = {"input": history, "tools": [{"type": "bash_20250124", "name": "bash"}]}
+    called = {"input": [history[0], call("bash", "{}"), output("ok")], "tools": params["tools"]}
+    rows = [row(responses_create_params=one, expected_answer="4") for one in (params, called)]
+    file = write(tmp_path / "a.jsonl", rows)
+    live, prompts = export_rollouts(file, ["nemo-rl:nemo-gym", "trl:grpo"], tmp_path / "out", validation=0).targets
+    assert (live.rows, live.refused, prompts.rows) == (2, {}, 0)
+    assert [one["responses_create_params"] for one in lines(next(live.folder.glob("train*.jsonl")))] == [params, called]
+    assert list(prompts.refused) == [
+        "a tool call's arguments are not a JSON object",
+        "it calls a tool of type bash_20250124, which is no function",
+    ]
+
+
 def test_the_same_words_with_other_tools_or_another_answer_are_another_task(tmp_path: Path) -> None:
     def tool(name: str) -> dict[str, Any]:
         return {"type": "function", "name": name, "parameters": {"type": "object"}}
@@ -832,6 +847,11 @@ def test_the_same_words_with_other_tools_or_another_answer_are_another_task(tmp_
     file = write(tmp_path / "a.jsonl", [*offered, *wanted, *same])
     prompts, pairs = export(file, "prompts", "dpo", out=tmp_path / "out").targets
     assert (prompts.tasks, prompts.rows, pairs.rows) == (5, 5, 1)
+    queries = [row(reward=n, sql=f"SELECT {n}", rollforge=block) for n in (0, 1) for block in ({}, {"task": "t"})]
+    file = write(tmp_path / "b.jsonl", queries)
+    for answer, tasks in ((None, 2), ("sql", 3)):
+        [prompts] = export(file, "prompts", out=tmp_path / str(answer), answer=answer).targets
+        assert (prompts.tasks, prompts.rows) == (tasks, tasks)
 
 
 def thinking(*parts: dict[str, Any], text: str = "4") -> dict[str, Any]:
@@ -852,12 +872,34 @@ def test_reasoning_that_no_message_holds_is_said(tmp_path: Path) -> None:
     assert not any("reasoning" in text for text in dropped.warnings)
 
 
+def test_what_no_message_holds_of_earlier_turns_is_said(tmp_path: Path) -> None:
+    full = {"content": [{"type": "reasoning_text", "text": "all"}], "summary": [{"type": "summary_text", "text": "some"}]}
+    thoughts = [{"type": "reasoning", "id": "r", **one} for one in (full, {"summary": [], "encrypted_content": "abc"})]
+    refusal = {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
+    user = {"role": "user", "content": "?"}
+    asked = row(responses_create_params={"input": [user, *thoughts, refusal, user]})
+    file = write(tmp_path / "a.jsonl", [asked, thinking({"encrypted_content": "abc"})])
+    for kind, whose, hidden in (("sft", "1 rollout", "2 rollouts"), ("prompts", "1 task", "1 task")):
+        warnings = export(file, kind, out=tmp_path / kind).targets[0].warnings
+        assert [text for text in warnings if "chat messages have no place" in text] == [
+            f"{whose} had a refusal: chat messages have no place for it",
+            f"{hidden} had encrypted reasoning: chat messages have no place for it",
+            f"{whose} had summaries of reasoning that is there in full: chat messages have no place for it",
+        ]
+
+
 def test_reasoning_in_the_text_is_dropped_too(tmp_path: Path) -> None:
     answers = ["<think>hm</think>\n\n4", "hm</think>4", "4 is what <think> says"]
     file = write(tmp_path / "a.jsonl", [row(str(n), text) for n, text in enumerate(answers)])
     done = export(file, "sft", out=tmp_path / "out", reasoning="drop").targets[0]
     texts = [one["messages"][-1]["content"] for one in lines(done.folder / "train.jsonl")]
     assert texts == ["4", "4", "4 is what <think> says"]
+    asked = [{"role": "user", "content": "<think>1?"}, said("<think>hm</think>1"), {"role": "user", "content": "2?"}]
+    file = write(tmp_path / "b.jsonl", [row(responses_create_params={"input": asked})])
+    for kind in ("sft", "prompts"):
+        done = export(file, kind, out=tmp_path / f"asked-{kind}", reasoning="drop").targets[0]
+        [told] = lines(done.folder / "train.jsonl")
+        assert [one["content"] for one in told["messages"][:3]] == ["<think>1?", "1", "2?"]
 
 
 def test_why_a_rollout_is_no_demonstration(tmp_path: Path) -> None:

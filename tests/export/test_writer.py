@@ -9,7 +9,7 @@ import pytest
 
 from rollforge.export.examples import Origin
 from rollforge.export.writer import Parts, Sheet, Tally, file_names, new_shapes
-from tests.export.toy import TOY, lines, row, write
+from tests.export.toy import TOY, call, lines, output, row, said, write
 
 
 def origin(at: int) -> Origin:
@@ -114,6 +114,19 @@ def test_parquet(tmp_path: Path) -> None:
     result = export_rollouts(file, [(TOY, "parquet")], tmp_path / "out", validation=0, workers=1)
     table = parquet.read_table(result.targets[0].folder / "train.parquet").to_pylist()
     assert table == [{"prompt": '[{"role":"user","content":"1?"}]', "margin": 1.0}]
+
+
+@pytest.mark.trainers
+def test_parquet_holds_whole_numbers_of_any_size(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    from rollforge.export.run import export_rollouts
+
+    number = 10**25 + 1
+    items = [call("get", f'{{"id": {number}}}'), output("a"), said("b")]
+    file = write(tmp_path / "a.jsonl", [row(response={"output": items})])
+    result = export_rollouts(file, ["verl:sft"], tmp_path / "out", validation=0, workers=1)
+    [found] = parquet.read_table(result.targets[0].folder / "train.parquet").to_pylist()
+    assert json.loads(found["messages"])[1]["tool_calls"][0]["function"]["arguments"] == {"id": number}
 
 
 @pytest.mark.trainers

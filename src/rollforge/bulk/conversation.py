@@ -223,9 +223,8 @@ def turns(items: list[Item], dialect: Dialect) -> list[Turn] | None:
                     return None
                 calls.append(item)
             elif kind == "reasoning":
-                parts = item.content or item.summary
-                if parts:
-                    thoughts.append(all_text(parts))
+                if item.content or item.summary:
+                    thoughts.append(all_text(item.content) or all_text(item.summary))
             else:
                 text = _text(item.content)
                 if _says_more(item):

@@ -49,6 +49,8 @@ class Prompt:
     """Why there is no answer, with what mends it."""
     task_id: str = ""
     """Of the task, where a run of ours told it."""
+    not_chat: str = ""
+    """Why no chat template takes its messages: they show the length only, of a row that holds the task as it is stored."""
 
     @property
     def named_fields(self) -> Json:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any, Literal
 
 import orjson
 
-from rollforge.bulk.conversation import all_text, has_refusal
+from rollforge.bulk.conversation import Item, all_text, has_refusal, items_of
 from rollforge.bulk.record import Record, digest
 from rollforge.errors import UserError
 from rollforge.export.examples import Demonstration, Judged, Origin, Pair, Prompt
 from rollforge.export.target import Refused
 from rollforge.export.text import last_text
-from rollforge.records.items import Json, inside, mapping
+from rollforge.records.items import Json, input_items, inside, mapping
 from rollforge.records.lossless import dumps, loads
 from rollforge.records.messages import ROLES, Dialect, NoMessage, split_think
 
@@ -74,9 +75,13 @@ class _Stored(Prompt):
     def __init__(self, record: Record, origin: Origin, how: How) -> None:
         self._record = record
         self._dialect = DIALECTS[how.reasoning]
-        self.origin = origin
-        self.messages = _prompt(record, self._dialect)
-        self.tools = _offered(record, self.messages)
+        self.origin, self.not_chat = origin, ""
+        try:
+            self.messages = _prompt(record, self._dialect)
+            self.tools = _offered(record, self.messages)
+        except Refused as reason:
+            self.messages, self.tools = _chat(record.prompt_messages, self._dialect), _sorted_tools(record.tools)[0]
+            self.not_chat = str(reason)
         self.answer = answer_of(record, how.answer)
         self.lacking = "" if self.answer is not None else why_no_answer(record, how.answer)
 
@@ -246,9 +251,7 @@ def _conversation(record: Record, how: How, *, no_refusal: bool = False) -> tupl
         raise Refused("the model refused to answer")
     prompt = _prompt(record, dialect)
     _canonical(completion, prompt)
-    if how.reasoning == "drop":
-        _without_thoughts(completion)
-    return prompt, completion
+    return prompt, _without_thoughts(completion) if how.reasoning == "drop" else completion
 
 
 def _answers(message: Json) -> bool:
@@ -278,34 +281,36 @@ def told(error: Exception) -> str:
     return error.what if isinstance(error, NoMessage) else str(error)
 
 
-def _without_thoughts(messages: list[Json]) -> None:
-    """In place: reasoning at the head of the assistant's texts goes, too."""
-    for message in messages:
-        content = message["content"]
-        if message["role"] == "assistant" and isinstance(content, str) and "think>" in content:
-            thought, told = split_think(content)
-            if thought is not None:
-                message["content"] = (told or "").lstrip()
+def _without_thoughts(messages: list[Json]) -> list[Json]:
+    """Reasoning at the head of the assistant's texts goes, too. The very list where there is none."""
+    if not any(message["role"] == "assistant" and "think>" in message["content"] for message in messages):
+        return messages
+    return [_thoughtless(message) if message["role"] == "assistant" else message for message in messages]
 
 
-def lost(record: Record, how: How) -> list[str]:
-    """What of the rollout no chat message holds for a trainer: refusals, some reasoning."""
-    found = [] if how.reasoning == "drop" else _lost_thoughts(record)
-    if b'"refusal"' in record.line and has_refusal(record.items()):
+def _thoughtless(message: Json) -> Json:
+    thought, told = split_think(message["content"]) if isinstance(message["content"], str) else (None, None)
+    return message if thought is None else {**message, "content": (told or "").lstrip()}
+
+
+def lost(record: Record, how: How, *, asked: bool = False) -> list[str]:
+    """What no chat message holds for a trainer, of the rollout with its prompt or of what was `asked` alone: refusals, some
+    reasoning."""
+    if b'"refusal"' not in record.line and b'"reasoning"' not in record.line:
+        return []
+    given = input_items(record.params) if any(one["role"] == "assistant" for one in record.prompt_messages()) else []
+    items = [*items_of(given), *(() if asked else record.items())]
+    found = [] if how.reasoning == "drop" else [*_lost_thoughts(dumps(given) if asked else record.line, items)]
+    if has_refusal(items):
         found.append("a refusal")
     return found
 
 
-def _lost_thoughts(record: Record) -> list[str]:
-    found = []
-    if b"encrypted_content" in record.line and _ENCRYPTED.search(record.line):
-        found.append("encrypted reasoning")
-    if b'"reasoning"' in record.line and any(
-        item.type == "reasoning" and item.content and all_text(item.content) and all_text(item.summary)
-        for item in record.items()
-    ):
-        found.append("summaries of reasoning that is there in full")
-    return found
+def _lost_thoughts(line: bytes, items: Iterable[Item]) -> Iterator[str]:
+    if b"encrypted_content" in line and _ENCRYPTED.search(line):
+        yield "encrypted reasoning"
+    if any(item.type == "reasoning" and all_text(item.content) and all_text(item.summary) for item in items):
+        yield "summaries of reasoning that is there in full"
 
 
 _ENCRYPTED = re.compile(rb'"encrypted_content"\s*:\s*"[^"]')
@@ -314,10 +319,9 @@ _ENCRYPTED = re.compile(rb'"encrypted_content"\s*:\s*"[^"]')
 def _prompt(record: Record, dialect: Dialect) -> list[Json]:
     """Not to be changed: nearly all prompts are what all records of the task share."""
     chat = _chat(record.prompt_messages, dialect)
-    for message in chat:
-        if "tool_calls" in message or "refusal" in message or message["role"] not in _PLAIN:
-            return _canonical(deepcopy(chat))
-    return chat
+    if any("tool_calls" in message or "refusal" in message or message["role"] not in _PLAIN for message in chat):
+        chat = _canonical(deepcopy(chat))
+    return _without_thoughts(chat) if dialect.reasoning == "none" else chat
 
 
 _PLAIN = frozenset(ROLES) - {"tool"}
@@ -325,13 +329,18 @@ _PLAIN = frozenset(ROLES) - {"tool"}
 
 def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
     """In place: arguments become objects, calls without ids get some, and so do the outputs that answer them, which come in
-    the order of the calls. No chat template reads a `refusal`: what is beside it stays."""
+    the order of the calls. Ids are text: a number among texts does not load. No chat template reads a `refusal`: what is
+    beside it stays."""
     number, crossed = 0, False
     waiting: list[str] = []
     for message in before:
-        for call in message.get("tool_calls") or ():
-            number += 1
-            waiting.append(call["id"])
+        if "tool_calls" in message:
+            waiting = [call["id"] for call in message["tool_calls"]]
+            number += len(waiting)
+        elif message.get("tool_call_id") in waiting:
+            waiting.remove(message["tool_call_id"])
+    taken = {_id(call["id"]) for call in _calls((*before, *messages))}
+    ours: set[str] = set()
     for message in messages:
         message.pop("refusal", None)
         if "tool_calls" in message:
@@ -342,23 +351,34 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
                     raise Refused("a tool call names no tool")
                 text = function["arguments"]
                 function["arguments"] = _arguments(text) if text else {}
-                name = call["id"]
+                name = _id(call["id"])
                 if not name:
-                    name = call["id"] = f"call_{number}"
+                    name = next(new for new in map("call_{}".format, count(number)) if new not in taken)
+                    taken.add(name)
+                    ours.add(name)
+                call["id"] = name
                 waiting.append(name)
                 number += 1
         elif message["role"] == "tool":
-            given = message.get("tool_call_id")
+            # One without an id is of a call that had none either, else of the first that waits.
+            given = _id(message.get("tool_call_id")) or min(waiting, key=lambda one: one not in ours, default="")
+            message["tool_call_id"] = given
             if given in waiting:
                 crossed = crossed or given != waiting[0]
                 waiting.remove(given)
-            elif not given:
-                message["tool_call_id"] = waiting.pop(0) if waiting else ""
         elif message["role"] not in ROLES:
             raise Refused(f"a message's role is {str(message['role'])[:40]!r}; known: {', '.join(ROLES)}")
     if crossed:
         _uncross(messages, before)
     return messages
+
+
+def _calls(messages: Iterable[Json]) -> Iterator[Json]:
+    return (call for message in messages for call in message.get("tool_calls") or ())
+
+
+def _id(given: Any) -> str:
+    return "" if given is None else str(given)
 
 
 def _uncross(messages: list[Json], before: Sequence[Json]) -> None:
@@ -383,14 +403,22 @@ def _placed(order: dict[str, int], result: Json) -> int:
 def _arguments(text: str) -> Json:
     try:
         value = orjson.loads(text)
-        if isinstance(value, dict) and _EXACT.issuperset(map(type, value.values())):
+        if isinstance(value, dict) and text.count(":") == len(value) and _EXACT.issuperset(map(type, value.values())):
             return value
         value = loads(text)
+        json.loads(text, object_pairs_hook=_once)
     except ValueError:
         value = None
     if not isinstance(value, dict):
         raise Refused("a tool call's arguments are not a JSON object")
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Json:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise Refused("a tool call's arguments have a key twice")
+    return found
 
 
 _EXACT = frozenset((str, int, bool, type(None)))
@@ -423,7 +451,7 @@ def _offered(record: Record, *conversation: list[Json]) -> list[Json]:
     """The tools as `{type, function: {name, ...}}`. The same list for the same tools: not to be changed."""
     functions, others = _sorted_tools(record.tools)
     if others:
-        called = {call["function"]["name"] for part in conversation for one in part for call in one.get("tool_calls") or ()}
+        called = {call["function"]["name"] for part in conversation for call in _calls(part)}
         for tool in others:
             if isinstance(name := tool.get("name"), str) and name in called:
                 raise Refused(f"it calls a tool of type {tool['type']}, which is no function")

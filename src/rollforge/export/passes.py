@@ -25,6 +25,7 @@ from rollforge.export.lengths import Counted, Measure, estimate, row_estimate, s
 from rollforge.export.make import (
     Half,
     How,
+    answer_of,
     generated,
     hosted,
     is_blank,
@@ -149,6 +150,8 @@ class _Unit:
         apart: set[str] | None = None
         for job in jobs:
             try:
+                if isinstance(example, Prompt) and example.not_chat and not job.kind.as_stored:
+                    raise Refused(example.not_chat)
                 row = job.kind.row(example, job.settings)
                 if self.plan.options.arguments == "text" and job.kind.rendered:
                     row = with_text_arguments(row)
@@ -217,7 +220,7 @@ class _Unit:
         self._sides.clear()
 
     def note_lost(self, family: Family, record: Record) -> None:
-        for what in lost(record, self.plan.how) if family != "prompt" else ():
+        for what in lost(record, self.plan.how, asked=family == "prompt"):
             self.found.lost[family, what] += 1
         for what in hosted(record):
             self.found.lost[family, f"a tool that is no function ({what})"] += 1
@@ -328,7 +331,7 @@ def first(plan: Plan, block: Block) -> Found:
             if source.split is None and record.prompt != prompt:
                 prompt, split = record.prompt, split_of(record, options)
             if indexed:
-                group = record.group
+                group = _task(record, options.answer)
             found.rows[record.outcome] += 1
         except UserError as error:
             _reason(found.unusable, told(error), block.source, at)
@@ -351,6 +354,13 @@ def first(plan: Plan, block: Block) -> Found:
             seen.add(one)
             found.attempts.append((group, [(reward, 0, block.source, at, split, record.env)]))
     return unit.close()
+
+
+def _task(record: Record, answer: str | None) -> bytes:
+    """`Record.group`; where --answer names what is expected, another answer makes another task, as it does under the usual
+    names."""
+    told = None if answer is None or record.named else answer_of(record, answer)
+    return record.group if told is None else digest(record.group + dumps(told))
 
 
 def _prompt_wanted(reward: float, options: Options) -> bool:

@@ -22,13 +22,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from rollforge.bulk.parquet import arrow
 from rollforge.bulk.record import for_the_same
 from rollforge.export.examples import Origin
 from rollforge.records.items import Json
-from rollforge.records.lossless import dumps
+from rollforge.records.lossless import dumps, loads
 
 SPLITS = ("train", "validation", "test")
 
@@ -426,7 +424,7 @@ class _Parquet:
         self.size = 0
 
     def write(self, lines: bytes) -> None:
-        rows = [orjson.loads(line) for line in lines.splitlines()]
+        rows = [loads(line) for line in lines.splitlines()]
         data = {name: [_cell(row.get(name), kind) for row in rows] for name, kind in self._columns.items()}
         self._writer.write_table(self._arrow.table(data, self._schema))
 

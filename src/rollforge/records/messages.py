@@ -158,9 +158,9 @@ class Turn:
             call = {"id": _id_of(item), "type": "function", "function": function}
             self.calls.append(call | others(item, _CALL_KEYS))
         elif kind == "reasoning":
-            parts = item.get("content") or item.get("summary")
-            if parts:
-                self.reasoning.append(text_of(parts))
+            full, summary = item.get("content"), item.get("summary")
+            if full or summary:
+                self.reasoning.append(text_of(full) or text_of(summary))
         else:
             self._add_message(item)
 

@@ -20,11 +20,10 @@ from rollforge.records.lossless import dumps
 
 
 def prompt_completion_score(example: Judged, _: Settings) -> Json:
-    return {
-        "prompt": prompt_text(example.prompt),
-        "completion": one_text(example.completion),
-        "score": float(example.origin.reward),
-    }
+    prompt, completion = prompt_text(example.prompt), one_text(example.completion)
+    if example.tools:
+        raise Refused("the tools offered would be lost (generic:messages-score holds them)")
+    return {"prompt": prompt, "completion": completion, "score": float(example.origin.reward)}
 
 
 def messages_score(example: Judged, _: Settings) -> Json:
@@ -55,8 +54,9 @@ def one_text(completion: Sequence[Json]) -> str:
 def _text(message: Json) -> str:
     if not isinstance(message["content"], str):
         raise Refused("the conversation holds more than text")
-    thought = message.get("reasoning_content")
-    return f"<think>{thought}</think>{message['content']}" if thought else message["content"]
+    thought, text = message.get("reasoning_content"), message["content"]
+    # Reasoning with nothing behind it was cut off: the tag stays open.
+    return f"<think>{thought}{'</think>' if text else ''}{text}" if thought else text
 
 
 # ShareGPT
@@ -150,17 +150,18 @@ FUNCTION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 def _openai_messages(messages: Sequence[Json]) -> list[Json]:
     called: set[str] = set()
-    waiting: set[str] = set()
+    waiting: list[str] = []
     for message in messages:
         if message["role"] == "tool":
             if message["tool_call_id"] not in called:
                 raise Refused("a tool's result that answers no call before it (OpenAI refuses it)")
-            waiting.discard(message["tool_call_id"])
+            if message["tool_call_id"] in waiting:
+                waiting.remove(message["tool_call_id"])
             continue
         if waiting:
             raise Refused("a tool call without a result (OpenAI refuses it)")
-        waiting = {call["id"] for call in message.get("tool_calls") or ()}
-        called |= waiting
+        waiting = [call["id"] for call in message.get("tool_calls") or ()]
+        called.update(waiting)
     return [_openai_message(message) for message in messages]
 
 
@@ -176,10 +177,7 @@ def _openai_message(message: Json) -> Json:
         return {"role": role, "content": content}
     calls = []
     for call in message["tool_calls"]:
-        if not FUNCTION.fullmatch(call["function"]["name"]):
-            raise Refused(
-                f"a call of {call['function']['name']!r:.80} (OpenAI's names have letters, digits, _ and -, 64 at most)"
-            )
+        _openai_name("a call of", call)
         arguments = call["function"]["arguments"]
         text = arguments if isinstance(arguments, str) else dumps(arguments).decode()
         calls.append(
@@ -191,7 +189,15 @@ def _openai_message(message: Json) -> Json:
 def _openai_tools(messages: Sequence[Json], tools: Sequence[Json]) -> Json:
     if not tools:
         return {}
+    for tool in tools:
+        _openai_name("a tool named", tool)
     return {"tools": list(tools), "parallel_tool_calls": any(len(message.get("tool_calls", ())) > 1 for message in messages)}
+
+
+def _openai_name(what: str, one: Json) -> None:
+    name = one["function"]["name"]
+    if not FUNCTION.fullmatch(name):
+        raise Refused(f"{what} {name!r:.80} (OpenAI's names have letters, digits, _ and -, 64 at most)")
 
 
 # Any field names

@@ -27,10 +27,11 @@ from rollforge.records.lossless import dumps
 
 def grpo(example: Prompt, _: Settings) -> Json:
     only_text(example.messages, "OpenRLHF")
-    if any("<image>" in message["content"] for message in example.messages):
+    prompt = with_tools(example.messages, example.tools)
+    if any("<image>" in message["content"] for message in prompt):
         raise Refused("the prompt's text holds <image>, which OpenRLHF takes for a picture")
     return {
-        "prompt": with_tools(example.messages, example.tools),
+        "prompt": prompt,
         "label": label(example),
         "datasource": example.origin.env or "rollforge",
     }
