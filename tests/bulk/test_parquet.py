@@ -88,6 +88,7 @@ def test_of_many_row_groups_and_of_large_rows_few_are_held(tmp_path: Path) -> No
 
 
 def test_what_was_freed_is_given_back() -> None:
+    pytest.importorskip("pyarrow")
     code = "from rollforge.bulk.parquet import arrow; print(arrow()[0].default_memory_pool().backend_name)"
     environment = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
