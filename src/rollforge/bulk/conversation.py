@@ -18,8 +18,7 @@ import orjson
 from rollforge.errors import UserError
 from rollforge.records.items import Item as RawItem
 from rollforge.records.items import Json, item_type, text_of
-from rollforge.records.lossless import dumps
-from rollforge.records.messages import Dialect, as_items
+from rollforge.records.messages import Dialect, as_items, text_or_json
 
 _NOTHING = msgspec.Raw()
 
@@ -134,17 +133,13 @@ def item_of(item: Json) -> Item:
         content=[_part_of(part) for part in content] if isinstance(content, list) else text_of(content),
         summary=[Part(text=text_of(item.get("summary")))],
         name=item.get("name") if isinstance(item.get("name"), str) else None,
-        call_id=_text_or_json(item.get("call_id")),
-        arguments=_text_or_json(item.get("arguments")),
+        call_id=text_or_json(item.get("call_id")),
+        arguments=text_or_json(item.get("arguments")),
         output=text_of(item.get("output")),
         status=item["status"] if isinstance(item.get("status"), str) else None,
         error=msgspec.Raw(b"true") if item.get("error") else _NOTHING,
         generation_token_ids=msgspec.Raw(b"[]") if item.get("generation_token_ids") else _NOTHING,
     )
-
-
-def _text_or_json(value: Any) -> str | None:
-    return value if isinstance(value, str) or value is None else dumps(value).decode()
 
 
 def _part_of(part: Any) -> Part:

@@ -329,8 +329,7 @@ _PLAIN = frozenset(ROLES) - {"tool"}
 
 def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
     """In place: arguments become objects, calls without ids get some, and so do the outputs that answer them, which come in
-    the order of the calls. Ids are text: a number among texts does not load. No chat template reads a `refusal`: what is
-    beside it stays."""
+    the order of the calls. No chat template reads a `refusal`: what is beside it stays."""
     number, crossed = 0, False
     waiting: list[str] = []
     for message in before:
@@ -339,7 +338,7 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
             number += len(waiting)
         elif message.get("tool_call_id") in waiting:
             waiting.remove(message["tool_call_id"])
-    taken = {_id(call["id"]) for call in _calls((*before, *messages))}
+    taken = {call["id"] for call in _calls((*before, *messages))}
     ours: set[str] = set()
     for message in messages:
         message.pop("refusal", None)
@@ -351,7 +350,7 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
                     raise Refused("a tool call names no tool")
                 text = function["arguments"]
                 function["arguments"] = _arguments(text) if text else {}
-                name = _id(call["id"])
+                name = call["id"]
                 if not name:
                     name = next(new for new in map("call_{}".format, count(number)) if new not in taken)
                     taken.add(name)
@@ -361,7 +360,7 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
                 number += 1
         elif message["role"] == "tool":
             # One without an id is of a call that had none either, else of the first that waits.
-            given = _id(message.get("tool_call_id")) or min(waiting, key=lambda one: one not in ours, default="")
+            given = message.get("tool_call_id") or min(waiting, key=lambda one: one not in ours, default="")
             message["tool_call_id"] = given
             if given in waiting:
                 crossed = crossed or given != waiting[0]
@@ -375,10 +374,6 @@ def _canonical(messages: list[Json], before: Sequence[Json] = ()) -> list[Json]:
 
 def _calls(messages: Iterable[Json]) -> Iterator[Json]:
     return (call for message in messages for call in message.get("tool_calls") or ())
-
-
-def _id(given: Any) -> str:
-    return "" if given is None else str(given)
 
 
 def _uncross(messages: list[Json], before: Sequence[Json]) -> None:

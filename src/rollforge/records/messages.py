@@ -155,7 +155,7 @@ class Turn:
             self.tokens = {field: item[field] for field in TOKEN_FIELDS if field in item}
         if kind == "function_call":
             function = {"name": item.get("name"), "arguments": _as_text(item.get("arguments"))}
-            call = {"id": _id_of(item), "type": "function", "function": function}
+            call = {"id": text_or_json(item.get("call_id")), "type": "function", "function": function}
             self.calls.append(call | others(item, _CALL_KEYS))
         elif kind == "reasoning":
             full, summary = item.get("content"), item.get("summary")
@@ -223,7 +223,9 @@ def _other_message(item: Item, dialect: Dialect) -> Json:
         return message | others(item, _MESSAGE_KEYS)
     if kind == "function_call_output":
         content = _content_to_chat(item.get("output"), dialect)
-        return {"role": "tool", "tool_call_id": _id_of(item), "content": content} | others(item, _OUTPUT_KEYS)
+        return {"role": "tool", "tool_call_id": text_or_json(item.get("call_id")), "content": content} | others(
+            item, _OUTPUT_KEYS
+        )
     raise NoMessage(f"the conversation has an item of type {kind or '?'!r}, which Chat Completions cannot express")
 
 
@@ -273,17 +275,13 @@ def _content_to_chat(content: Any, dialect: Dialect) -> Any:
     return _as_text(content)
 
 
-def _id_of(item: Item) -> str | None:
-    """Ids are compared: text, whatever a server made of them."""
-    found = item.get("call_id")
-    return None if found is None else _as_text(found)
+def text_or_json(value: Any) -> str | None:
+    """Ids, arguments and outputs are text; some servers and data sets have the value itself."""
+    return value if isinstance(value, str) or value is None else dumps(value).decode()
 
 
 def _as_text(value: Any) -> str:
-    """Arguments and outputs are JSON text; some servers and data sets have the value itself."""
-    if isinstance(value, str):
-        return value
-    return "" if value is None else dumps(value).decode()
+    return text_or_json(value) or ""
 
 
 def _part_to_chat(part: Any) -> Any:
