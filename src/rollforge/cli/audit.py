@@ -10,7 +10,6 @@ import typer
 
 from rollforge.cli.options import ALLOW_UNSANDBOXED, SANDBOX
 from rollforge.cli.output import console, print_json, prints_aside
-from rollforge.stats.text import plural
 
 if TYPE_CHECKING:
     from rollforge.audit.audit import Audit
@@ -88,6 +87,7 @@ def _audit(
 def _print(found: Audit, notes: bool, accepted: list[str]) -> None:
     from rich.text import Text
 
+    from rollforge.stats.text import plural
     from rollforge.stats.visible import one_line, visible
 
     screen = console()

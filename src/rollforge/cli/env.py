@@ -11,7 +11,6 @@ import typer
 
 from rollforge.cli.output import any_encoding, print_json, prints_aside
 from rollforge.errors import UserError
-from rollforge.stats.text import plural
 
 if TYPE_CHECKING:
     from rollforge.envs.base import Tool
@@ -26,6 +25,7 @@ def list_envs(json: bool = typer.Option(False, "--json", help="As JSON.")) -> No
     """The environments that are known by name: built in, and those of installed packages."""
     from rollforge.envs.load import load_env
     from rollforge.registry import BUILT_IN, known
+    from rollforge.stats.text import plural
 
     rows: list[dict[str, Any]] = []
     for name, where in sorted(known("env").items()):
