@@ -314,11 +314,10 @@ def _said(items: Sequence[Item]) -> Said:
         tokens = tokens or bool(item.generation_token_ids)
         kind = item.type or "message"
         if kind == "function_call_output":
-            answers = unanswered.get(item.call_id)
-            if answers and is_error(item):
-                failed.append(answers[0])
-            if answers:
-                del answers[0]
+            if waiting := unanswered.get(item.call_id):
+                name = waiting.pop(0)
+                if is_error(item):
+                    failed.append(name)
         elif item.role not in (None, "assistant"):
             pass  # somebody else's
         elif kind == "function_call":

@@ -66,7 +66,8 @@ _NUMBERS = {
     "beta": "of 0 or more",
 }
 _SWITCHES = ("gradient_checkpointing", "use_peft", "use_vllm", "log_completions", "assistant_only_loss")
-_SAID = ("yes", "true", "t", "y", "1", "no", "false", "f", "n", "0")
+_YES = ("yes", "true", "t", "y", "1")
+_SAID = (*_YES, "no", "false", "f", "n", "0")
 
 
 def check_config(kind: str, path: Path) -> Iterator[Problem]:
@@ -201,7 +202,7 @@ def _wanted(check: Callable[[Json], Iterator[str]], name: str, why: str, row: Js
 
 def _said(value: Any) -> bool:
     """Whether a switch is on, as TRL's parser takes it."""
-    return str(value).lower() in _SAID[:5]
+    return str(value).lower() in _YES
 
 
 def _listed(value: Any) -> list[Any]:
