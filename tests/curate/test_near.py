@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from contextlib import closing
 from hashlib import sha256
 from itertools import combinations
@@ -24,6 +22,7 @@ from rollforge.curate.words import Grams, normal
 from rollforge.errors import UserError
 from rollforge.records.items import function_call, function_call_output, system, user
 from tests.curate.sampled import Result, line, ran, samples
+from tests.seeds import printed
 
 WORDS = [f"w{number}" for number in range(3000)]
 
@@ -313,12 +312,7 @@ def test_signatures_are_the_same_in_every_process() -> None:
         "fact = Signature('prompt', 5, 128); print(fact.complete([fact(Record(open(0, 'rb').read()))])[0].hex())"
     )
     row = line("What is the sum of 3 + 4 and of the numbers — “five” and 六七?", env="e")
-    shown = {
-        subprocess.run(
-            [sys.executable, "-c", code], input=row, capture_output=True, check=True, env={"PYTHONHASHSEED": seed}
-        ).stdout
-        for seed in ("1", "2")
-    }
+    shown = printed(code, row)
     # Written down, since splits made with other versions must stay what they are.
     assert [sha256(each).hexdigest()[:8] for each in shown] == [DIGEST]
 
