@@ -795,6 +795,16 @@ def test_with_a_template_at_hand_nothing_is_said_of_templates_in_general(tmp_pat
         assert "templates that do not know it" not in said
 
 
+def test_nor_is_it_said_by_a_configuration_that_names_the_data(tmp_path):
+    rollout = row("2 + 2?", "4")
+    rollout["responses_create_params"]["tools"] = [{"type": "function", "name": "add", "parameters": {"type": "object"}}]
+    rollout["response"]["output"] = [call("add", '{"a": 2}'), output("4"), said("It is 4.")]
+    file = write(tmp_path / "rollouts.jsonl", [rollout])
+    options = {"tokenizer": str(TINY), "validation": 0, "arguments": "text"}
+    done = export_rollouts([file], ["nemo-rl:sft"], tmp_path / "out", **options).targets[0]
+    assert not [one.message for one in done.problems if "tojson" in one.message]
+
+
 # The real thing
 
 

@@ -24,6 +24,7 @@ from rollforge.export.check_rows import LONGEST, Work, decoded
 from rollforge.export.named import other_data
 from rollforge.export.rendered import Refusal
 from rollforge.export.target import Kind, Part, Problem, Seen, Target
+from rollforge.export.text import of_templates
 from rollforge.models.template import read_template
 from rollforge.records.items import Json, inside
 from rollforge.records.lossless import loads
@@ -179,7 +180,11 @@ def check_files(
     rows = [f"{Path(found.file).resolve()}:{found.line}:" for found in problems if found.line]
     for place in configs:
         # A framework's check of its configuration may look into the data that it names: those lines are named already.
-        problems += [found for found in target.check_config(kind, place) if not any(row in found.message for row in rows)]
+        problems += [
+            found
+            for found in target.check_config(kind, place)
+            if not any(row in found.message for row in rows) and not (render and of_templates(found.message))
+        ]
         problems += _misfits(target, kind, place, seen)
         if tokenizer and render and target.renders:
             others = [key for key, value in target.renders(kind, place).items() if not _is_template(value, Path(tokenizer))]
